@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Compiles `proto/` with protox (no system protoc). Every `bytes` field becomes `bytes::Bytes`, so decoding a frame
+//! copies no body.
+
+use std::error::Error;
+use std::path::Path;
+
+const FILES: [&str; 6] = [
+    "pli/common/v1/common.proto",
+    "pli/log/v1/log.proto",
+    "pli/delivery/v1/delivery.proto",
+    "pli/edge/v1/edge.proto",
+    "pli/directory/v1/directory.proto",
+    "pli/conversations/v1/conversations.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(FILES, [&root])?;
+    let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
+    tonic_prost_build::configure()
+        .build_client(grpc)
+        .build_server(grpc)
+        .build_transport(false)
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

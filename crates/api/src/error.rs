@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The closed list of error codes with what each asks of a client; `docs/protocol.md` renders this table.
+
+use crate::ErrorCode;
+use crate::common::Error;
+
+/// What a client does with a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A defect of the client: do not repeat it.
+    Fix,
+    /// Open a new connection.
+    Reconnect,
+    /// Send the same again later.
+    Retry,
+    /// Send the message again with the same send id.
+    Resend,
+    /// Fetch what is newer, then try again.
+    CatchUp,
+    /// Join the conversation again by external commit.
+    Rejoin,
+    /// Tell the user.
+    Tell,
+    /// Stop until the user acts.
+    Stop,
+    /// The client is too old.
+    Update,
+}
+
+/// One row of the table of codes.
+#[derive(Debug, Clone, Copy)]
+pub struct CodeDoc {
+    /// The code.
+    pub code: ErrorCode,
+    /// Whether the same request can succeed later.
+    pub temporary: bool,
+    /// What a client does.
+    pub action: Action,
+    /// The same in words.
+    pub advice: &'static str,
+}
+
+const fn row(code: ErrorCode, temporary: bool, action: Action, advice: &'static str) -> CodeDoc {
+    CodeDoc { code, temporary, action, advice }
+}
+
+/// Every code that is ever sent, in the order of its number.
+pub const CODES: &[CodeDoc] = &[
+    row(
+        ErrorCode::UnknownFrame,
+        false,
+        Action::Fix,
+        "update the client, or do not send frames that server info's versions lack",
+    ),
+    row(ErrorCode::MalformedFrame, false, Action::Fix, "fix the encoder; the message names the field"),
+    row(ErrorCode::FrameTooLarge, false, Action::Fix, "keep frames within the limits of `Ready` and server info"),
+    row(
+        ErrorCode::UnexpectedFrame,
+        false,
+        Action::Fix,
+        "send `ClientHello` once, first, and everything else after `Ready`",
+    ),
+    row(ErrorCode::HelloTimeout, true, Action::Reconnect, "connect again and answer `ServerHello` within 10 s"),
+    row(ErrorCode::UnsupportedVersion, false, Action::Update, "update the client"),
+    row(ErrorCode::FrameTimeout, true, Action::Reconnect, "connect again; finish a frame within 5 s of beginning it"),
+    row(ErrorCode::BadNonce, true, Action::Reconnect, "connect again and sign the new nonce"),
+    row(
+        ErrorCode::BadSignature,
+        false,
+        Action::Fix,
+        "sign the exact transcript with the device key; if the key is right, the device was replaced",
+    ),
+    row(ErrorCode::WrongHost, false, Action::Fix, "name the host that the client connected to, as the user wrote it"),
+    row(
+        ErrorCode::BadBinding,
+        false,
+        Action::Fix,
+        "use a binding that server info allows, computed over this connection",
+    ),
+    row(
+        ErrorCode::UnknownDevice,
+        false,
+        Action::Stop,
+        "stop: the device was removed or never registered; tell the user",
+    ),
+    row(
+        ErrorCode::Displaced,
+        false,
+        Action::Stop,
+        "stop: another process uses the same device; do not reconnect without the user",
+    ),
+    row(ErrorCode::Anonymous, false, Action::Fix, "authenticate before calling this method"),
+    row(ErrorCode::RateLimited, true, Action::Retry, "retry after `retry_after_ms`; `limit` names the limit"),
+    row(ErrorCode::Temporary, true, Action::Retry, "send the same again after `retry_after_ms`, with the same ids"),
+    row(ErrorCode::NoSpace, true, Action::Retry, "retry after `retry_after_ms`; tell the operator if it lasts"),
+    row(ErrorCode::Draining, true, Action::Reconnect, "connect again after `retry_after_ms`"),
+    row(ErrorCode::Internal, true, Action::Retry, "retry a few times with back-off, then report it"),
+    row(ErrorCode::UnknownMethod, false, Action::Fix, "use a method of docs/protocol.md"),
+    row(ErrorCode::BadRequest, false, Action::Fix, "fix the field that the message names"),
+    row(ErrorCode::NotFound, false, Action::Tell, "tell the user that there is nothing under that name"),
+    row(ErrorCode::UnknownConversation, false, Action::Tell, "mark the conversation as left"),
+    row(
+        ErrorCode::WrongEpoch,
+        true,
+        Action::CatchUp,
+        "process the missing commits, encrypt again, send with the same send id",
+    ),
+    row(ErrorCode::EpochNotOpen, true, Action::Retry, "send the same again after `retry_after_ms`"),
+    row(ErrorCode::EnvelopeTooLarge, false, Action::Fix, "send large content as an attachment"),
+    row(ErrorCode::EnvelopeEmpty, false, Action::Fix, "seal something"),
+    row(ErrorCode::EnvelopeExpired, false, Action::Tell, "drop it and tell the user that it was not sent in time"),
+    row(ErrorCode::ExpiryTooFar, false, Action::Fix, "set `expires_at_ms` at most 30 days ahead of server time"),
+    row(ErrorCode::BadReceipt, false, Action::Resend, "send the message again with the same send id"),
+    row(ErrorCode::KeyPackagesExhausted, false, Action::Tell, "tell the user that the device must come online first"),
+    row(ErrorCode::HandleTaken, false, Action::Tell, "ask the user for another handle"),
+    row(ErrorCode::HandleMalformed, false, Action::Tell, "ask the user for another handle: 3 to 32 of a-z 0-9 . _"),
+    row(ErrorCode::IdTaken, false, Action::Fix, "draw new random ids and register again"),
+    row(
+        ErrorCode::DeviceListVersion,
+        true,
+        Action::CatchUp,
+        "fetch the newest list, make the change again, sign the next version",
+    ),
+    row(ErrorCode::DeviceListInvalid, false, Action::Fix, "fix the field that the message names and sign again"),
+    row(ErrorCode::RegistrationClosed, false, Action::Tell, "tell the user how this server registers accounts"),
+    row(
+        ErrorCode::CommitInvalid,
+        false,
+        Action::Rejoin,
+        "drop the pending commit; re-join if the group does not go on",
+    ),
+    row(ErrorCode::ConversationTaken, false, Action::Fix, "draw a new random conversation id"),
+    row(
+        ErrorCode::DevicesMismatch,
+        true,
+        Action::CatchUp,
+        "fetch device lists, add what is missing, remove what is extra or stale, commit again",
+    ),
+    row(ErrorCode::GroupTooLarge, false, Action::Tell, "tell the user the limit"),
+];
+
+impl ErrorCode {
+    /// Its row of the table; none only for the unspecified code.
+    pub fn doc(self) -> Option<&'static CodeDoc> {
+        CODES.iter().find(|row| row.code == self)
+    }
+    /// Whether the same request can succeed later.
+    pub fn is_temporary(self) -> bool {
+        self.doc().is_some_and(|row| row.temporary)
+    }
+}
+
+/// A refusal with a sentence that names the field and the fix.
+pub fn refusal(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error { code: code.into(), message: message.into(), ..Error::default() }
+}
+
+impl Error {
+    /// The same refusal, to be retried after so many milliseconds.
+    #[must_use]
+    pub fn retry_after(mut self, ms: u32) -> Self {
+        self.retry_after_ms = ms;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_exactly_one_row_in_order() {
+        let numbers: Vec<i32> = CODES.iter().map(|row| row.code as i32).collect();
+        assert!(numbers.windows(2).all(|w| w[0] < w[1]), "rows out of order: {numbers:?}");
+        let all: Vec<i32> = (1..200).filter(|&n| ErrorCode::try_from(n).is_ok()).collect();
+        assert_eq!(numbers, all);
+    }
+}

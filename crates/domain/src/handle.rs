@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The unique name that people type.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::limits::{HANDLE_LEN_MAX, HANDLE_LEN_MIN};
+
+/// Why a text is not a handle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHandle {
+    /// Too short or too long.
+    #[error("handle has {0} bytes; use {HANDLE_LEN_MIN} to {HANDLE_LEN_MAX}")]
+    Length(usize),
+    /// Holds something other than ASCII a–z, 0–9, `.` and `_`.
+    #[error("handle has a character that is not allowed at byte {0}; use a-z, 0-9, '.' and '_'")]
+    Character(usize),
+}
+
+/// 3 to 32 bytes of `a-z 0-9 . _`, lower-cased on input.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle(String);
+
+impl Handle {
+    /// The handle as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Handle {
+    type Err = InvalidHandle;
+    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+        if !(HANDLE_LEN_MIN..=HANDLE_LEN_MAX).contains(&text.len()) {
+            return Err(InvalidHandle::Length(text.len()));
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_';
+        if let Some(at) = text.bytes().position(|b| !allowed(b)) {
+            return Err(InvalidHandle::Character(at));
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+}
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_lower_cased_and_bounded() {
+        assert_eq!("Alice.B_9".parse::<Handle>().map(|h| h.to_string()), Ok("alice.b_9".into()));
+        assert_eq!("al".parse::<Handle>(), Err(InvalidHandle::Length(2)));
+        assert_eq!("a".repeat(1 << 20).parse::<Handle>(), Err(InvalidHandle::Length(1 << 20)));
+        assert_eq!("ali ce".parse::<Handle>(), Err(InvalidHandle::Character(3)));
+        assert_eq!("\u{202e}alice".parse::<Handle>(), Err(InvalidHandle::Character(0)));
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bounds that several parts must agree on. A bound that one part alone enforces stands in that part.
+
+use std::time::Duration;
+
+/// Most bytes of an envelope's sealed body.
+pub const ENVELOPE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of one session frame, envelope header included.
+pub const FRAME_BYTES_MAX: usize = 80 * 1024;
+/// Most bytes of envelopes in one log entry (a single larger envelope stands alone).
+pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// Most envelopes in one log entry: the index of a position has 10 bits.
+pub const ENTRY_ENVELOPES_MAX: usize = 1_024;
+/// An MLS object larger than this travels by reference, in pages of at most this size.
+pub const PAGE_BYTES_MAX: usize = 48 * 1024;
+/// Longest life of an envelope.
+pub const EXPIRY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What has less than this to live is expired, never spilled.
+pub const SPILL_LIFE_MIN: Duration = Duration::from_secs(60);
+/// Most un-acknowledged envelopes of one device; above it the floor rises.
+pub const QUEUE_ROWS_MAX: usize = 20_000;
+/// Most un-acknowledged bytes of one device; above it the floor rises.
+pub const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Entries that could not be decoded, kept per shard; above it the owner stops following.
+pub const ASIDE_ENTRIES_MAX: usize = 1_000;
+/// Most messages in a client's outbox that are not `stored` yet.
+pub const OUTBOX_MESSAGES_MAX: usize = 10_000;
+/// Most bytes in a client's outbox that are not `stored` yet.
+pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a client keeps the dedupe id of a shown content.
+pub const DEDUPE_KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
+/// How long a hole in a lane is held before it is marked.
+pub const LANE_HOLE_HELD: Duration = Duration::from_secs(10);
+/// A message may be at most this many MLS epochs old.
+pub const EPOCHS_BEHIND_MAX: u64 = 2;
+/// Shortest handle in bytes.
+pub const HANDLE_LEN_MIN: usize = 3;
+/// Longest handle in bytes.
+pub const HANDLE_LEN_MAX: usize = 32;
+/// Most devices of one account.
+pub const DEVICES_PER_ACCOUNT_MAX: usize = 10;
+/// Most accounts in one conversation.
+pub const MEMBERS_MAX: usize = 250;
+/// Key packages kept per device, the last-resort one not counted.
+pub const KEY_PACKAGES_MAX: usize = 100;
+/// Below this many key packages a device is told to publish more.
+pub const KEY_PACKAGES_LOW: usize = 20;

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Accounts, handles, device lists and key packages.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pli_domain::{AccountId, DeviceId, Handle, UnixMillis};
+
+use crate::StoreError;
+
+/// A device list as signed by its account's identity key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceListRecord {
+    /// Counts up from 1.
+    pub version: u64,
+    /// An encoded `pli.directory.v1.SignedDeviceList`; verified by the directory before it is stored.
+    pub signed: Bytes,
+    /// The devices it names, for look-up.
+    pub devices: Vec<DeviceId>,
+}
+
+/// An account to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAccount {
+    /// Random, chosen by the client.
+    pub account: AccountId,
+    /// The name it claims.
+    pub handle: Handle,
+    /// Ed25519 public key of the account.
+    pub identity_key: [u8; 32],
+    /// Its first device list, version 1.
+    pub devices: DeviceListRecord,
+    /// When.
+    pub created_at: UnixMillis,
+}
+
+/// What is stored of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// Its id.
+    pub account: AccountId,
+    /// Its handle.
+    pub handle: Handle,
+    /// Ed25519 public key of the account.
+    pub identity_key: [u8; 32],
+    /// Its newest device list.
+    pub devices: DeviceListRecord,
+}
+
+/// Why an account was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateAccountError {
+    /// Somebody else has the handle.
+    #[error("the handle is taken; choose another")]
+    HandleTaken,
+    /// The account id or one of its device ids exists with other keys.
+    #[error("the account or device id exists; draw new random ids")]
+    IdTaken,
+    /// The engine could not tell.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a device list was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum PutDeviceListError {
+    /// Its version is not one above the stored one.
+    #[error("device list version does not follow the stored version {current}")]
+    Version {
+        /// The stored version.
+        current: u64,
+    },
+    /// No such account.
+    #[error("no such account")]
+    UnknownAccount,
+    /// The engine could not tell.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A key package handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedKeyPackage {
+    /// The MLS KeyPackage (RFC 9420 section 10).
+    pub key_package: Bytes,
+    /// It is the last-resort package, which is handed out again.
+    pub last_resort: bool,
+    /// How many single-use packages are left.
+    pub left: u32,
+}
+
+/// What a device has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPackageStock {
+    /// Single-use packages left.
+    pub left: u32,
+    /// Whether a last-resort package is there.
+    pub last_resort: bool,
+}
+
+/// Accounts and their keys. All writes are durable on `Ok`.
+#[async_trait]
+pub trait Accounts: Send + Sync + 'static {
+    /// Creates the account, claims its handle and stores its device list, all or nothing as far as readers can see.
+    /// Idempotent for the same account id, handle and identity key.
+    async fn create(&self, account: NewAccount) -> Result<(), CreateAccountError>;
+
+    /// The account, or none.
+    async fn account(&self, account: AccountId) -> Result<Option<AccountRecord>, StoreError>;
+
+    /// The account that holds exactly this handle, or none.
+    async fn by_handle(&self, handle: &Handle) -> Result<Option<AccountRecord>, StoreError>;
+
+    /// Replaces the device list if its version is the stored one + 1. The same version and bytes again is `Ok`.
+    /// Key packages of devices that the new list leaves out are deleted.
+    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError>;
+
+    /// Adds single-use key packages, and sets the last-resort package where given. A package that was stored before
+    /// is not stored twice. Answers the stock after it; packages above
+    /// [`pli_domain::limits::KEY_PACKAGES_MAX`] are left out.
+    async fn put_key_packages(
+        &self,
+        device: DeviceId,
+        single_use: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Result<KeyPackageStock, StoreError>;
+
+    /// Hands out one package: a single-use one, which no other call ever gets, else the last-resort one, else none.
+    /// After an unknown outcome a package may be spent without having been handed out.
+    async fn claim_key_package(&self, device: DeviceId) -> Result<Option<ClaimedKeyPackage>, StoreError>;
+
+    /// What the device has published.
+    async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError>;
+}

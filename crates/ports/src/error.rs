@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an engine may answer besides a result.
+
+use std::error::Error;
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The same call may succeed later; its outcome is unknown, so it may also have succeeded already.
+    Later,
+    /// It will not succeed before an operator acts.
+    Never,
+}
+
+/// An engine could not do, or could not tell whether it did, what it was asked. Every port method is idempotent,
+/// so the answer to [`Retry::Later`] is to call again with the same arguments.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} failed")]
+pub struct StoreError {
+    /// What was asked, in the words of the port.
+    pub operation: &'static str,
+    /// Whether trying again can help.
+    pub retry: Retry,
+    /// What the engine said.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// An error after which the same call may succeed.
+    pub fn later(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { operation, retry: Retry::Later, source: source.into() }
+    }
+    /// An error that needs an operator.
+    pub fn never(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { operation, retry: Retry::Never, source: source.into() }
+    }
+}
