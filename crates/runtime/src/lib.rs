@@ -1,2 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Configuration, telemetry, health and shutdown, the same for every role.
+//!
+//! Nothing here knows a service. [`load`] merges a configuration, [`Telemetry`] makes meters whose figures the admin
+//! port shows, [`Health`] collects what each dependency says of itself, [`AdminServer`] serves both, and [`Shutdown`]
+//! turns signals into two tokens: stop taking work, and stop.
+
+mod admin;
+mod build;
+mod config;
+mod health;
+mod logs;
+mod secret;
+mod shutdown;
+mod telemetry;
+
+pub use admin::{AdminError, AdminServer};
+pub use build::BuildInfo;
+pub use config::{ConfigError, Sources, load};
+pub use health::{Dependency, DependencyState, Health, HealthReport};
+pub use logs::{LogError, LogFormat, LogsConfig, init_logs};
+pub use secret::Secret;
+pub use shutdown::Shutdown;
+pub use telemetry::{Telemetry, TelemetryError};

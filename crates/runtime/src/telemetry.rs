@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Meters whose figures the admin port shows in the Prometheus text format.
+
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Registry, TextEncoder};
+
+/// Why metrics cannot be set up or shown.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct TelemetryError(String);
+
+/// The meters of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry {
+    registry: Registry,
+    provider: SdkMeterProvider,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Telemetry")
+    }
+}
+
+impl Telemetry {
+    /// Meters of a process that names itself `service`.
+    pub fn new(service: &'static str) -> Result<Self, TelemetryError> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            // Names already end in their unit.
+            .without_units()
+            .build()
+            .map_err(|e| TelemetryError(e.to_string()))?;
+        let resource = Resource::builder().with_service_name(service).build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        Ok(Self { registry, provider })
+    }
+
+    /// The meter of one service; its instruments are named `pli_<service>_<thing>_<unit>`.
+    pub fn meter(&self, service: &'static str) -> Meter {
+        self.provider.meter(service)
+    }
+
+    /// Every figure, in the Prometheus text format 0.0.4.
+    pub fn render(&self) -> Result<String, TelemetryError> {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).map_err(|e| TelemetryError(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let telemetry = Telemetry::new("pli").expect("metrics");
+        telemetry.meter("edge").u64_counter("pli_edge_sessions").build().add(3, &[]);
+        let text = telemetry.render().expect("text");
+        assert!(text.contains("pli_edge_sessions_total{") && text.contains("} 3"), "{text}");
+    }
+}
