@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# `make help` lists every target. `make verify` is what continuous integration runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+TOOLS := target/tools
+DENY := $(TOOLS)/bin/cargo-deny
+BUF := node_modules/@bufbuild/buf-linux-x64/bin/buf
+CHECKS ?=
+SEEDS ?= 1000
+
+.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo \
+        shipped mutants bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
+	$(CARGO) run --quiet --package pli -- dev
+
+build: ## build the binary with optimisation: target/release/pli
+	$(CARGO) build --release --package pli
+
+test: ## run every test suite and count
+	@python3 ci/suites.py
+
+soak: ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
+	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
+
+sim: ## simulate SEEDS seeds (or one: SEED=n) under faults
+	@PLI_SIM_SEEDS=$(SEEDS) $(if $(SEED),PLI_SIM_SEED=$(SEED)) $(CARGO) test --package pli --test simulation -- --nocapture
+
+verify: ## everything that a change must pass; CHECKS="lints test" for some of it
+	@python3 ci/verify.py $(CHECKS)
+
+format: ## rustfmt, nothing changed
+	@$(CARGO) fmt --all --check && echo "format: as rustfmt writes it"
+
+lints: ## clippy on everything, warnings are errors
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings && echo "lints: no warning"
+
+licences: $(DENY) ## licences, bans and sources of every dependency
+	@$(CARGO) fetch --quiet --locked && $(DENY) --offline check bans licenses sources
+
+advisories: $(DENY) ## known vulnerabilities; skipped where the database cannot be fetched
+	@if $(DENY) --offline check advisories >target/advisories.log 2>&1; then echo "advisories: none"; \
+	 elif grep -qiE 'failed to (fetch|open|load|acquire)|unable to|no such file|offline' target/advisories.log; then \
+	   echo "skipped: the advisory database cannot be fetched on this machine"; \
+	 else cat target/advisories.log; exit 1; fi
+
+ring: ## one crypto provider: ring is not built
+	@if $(CARGO) tree --workspace --invert ring --edges normal,build --target x86_64-unknown-linux-gnu 2>/dev/null | grep -q .; \
+	 then echo "ring is built; see cargo tree --invert ring"; exit 1; else echo "ring: not built"; fi
+
+proto-lint: ## buf lint over the contracts
+	@if ! command -v npm >/dev/null; then echo "skipped: npm is not installed"; exit 0; fi; \
+	 if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "skipped: buf is pinned for x86_64 Linux only"; exit 0; fi; \
+	 $(MAKE) --no-print-directory $(BUF) && cd proto && ../$(BUF) lint && echo "proto-lint: no finding"
+
+wasm: ## the client core compiles for wasm32
+	@rustup target add wasm32-unknown-unknown >/dev/null 2>&1 || true; \
+	 if ! ls "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" >/dev/null 2>&1; then \
+	   echo "skipped: the wasm32-unknown-unknown standard library is not installed"; exit 0; fi; \
+	 $(CARGO) check --quiet --package pli-client-core --target wasm32-unknown-unknown && echo "wasm: compiles"
+
+commands: ## run every command that README and docs show
+	@python3 ci/commands.py
+
+demo: ## a scripted conversation against a server that is killed, then the ledger
+	$(CARGO) run --quiet --package pli --example demo
+
+shipped: ## the released binary has no planted faults
+	@$(CARGO) build --quiet --package pli && python3 ci/shipped.py
+
+mutants: ## break each rule once and show which check notices
+	$(CARGO) test --quiet --package pli --features mutants --test mutants -- --nocapture
+
+bench: ## measurements with their limits, into target/bench/summary.json
+	$(CARGO) bench --package pli-benches
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+$(DENY): ci/tools.txt
+	@python3 -m pip install --quiet --no-deps --require-hashes --upgrade --target $(TOOLS) --requirement ci/tools.txt
+	@touch $@
+
+$(BUF): package-lock.json
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@

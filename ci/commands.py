@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Runs every command that README and docs show, so that none of them lies.
+
+Every line of a fenced block marked `sh` is a command. Each must stand in ci/commands.toml, which says how it is run:
+
+    run = true             as it stands
+    run = "SHORTER"        a short form of a long command, or one with a profile of its own
+    covered = "WHY"        a check of its own runs it (make test, make verify, make demo)
+    session = "NAME"       it goes on while others run: started, awaited (`ready`), ended with Ctrl-C
+
+A command that no page shows, or a page's command that is not in the table, fails.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+READY_WITHIN_S = 600
+
+
+def shown() -> dict[str, str]:
+    """Every command with the page that shows it first."""
+    commands: dict[str, str] = {}
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        if page.exists():
+            for block in BLOCK.findall(page.read_text()):
+                for line in block.splitlines():
+                    if line.strip() and not line.lstrip().startswith("#"):
+                        commands.setdefault(line.strip(), str(page.relative_to(ROOT)))
+    return commands
+
+
+class Session:
+    """A command that goes on while others run."""
+
+    def __init__(self, command: str, ready: str, environment: dict[str, str]) -> None:
+        self.command = command
+        self.output = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            ["bash", "-c", command], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=self.output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        deadline = time.monotonic() + READY_WITHIN_S
+        while ready not in self.text():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"`{command}` never said `{ready}`:\n{self.text()}")
+            time.sleep(0.1)
+
+    def text(self) -> str:
+        self.output.seek(0)
+        return self.output.read()
+
+    def end(self) -> bool:
+        os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            return self.process.wait(timeout=30) in (0, -signal.SIGINT, 130)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return False
+
+
+def run(command: str, rule: dict, environment: dict[str, str]) -> bool:
+    """Runs one command to its end; prints its output where it fails."""
+    text = rule["run"] if isinstance(rule.get("run"), str) else command
+    done = subprocess.run(
+        ["bash", "-c", text], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", timeout=rule.get("timeout_s", 900),
+    )
+    expected = done.returncode == rule.get("exit", 0) and rule.get("prints", "") in done.stdout
+    if not expected:
+        print(f"--- `{text}` ended with {done.returncode}:\n{done.stdout[-8000:]}")
+    return expected
+
+
+def main() -> int:
+    table = tomllib.loads((ROOT / "ci" / "commands.toml").read_text())["command"]
+    rules = {rule["shown"]: rule for rule in table}
+    pages = shown()
+    failed = [f"`{c}` of {page} is not in ci/commands.toml" for c, page in pages.items() if c not in rules]
+    failed += [f"`{c}` of ci/commands.toml is shown on no page" for c in rules if c not in pages]
+    sessions: list[Session] = []
+    ran = 0
+    with tempfile.TemporaryDirectory(prefix="pli-commands-") as home:
+        environment = {**os.environ, "HOME_OF_COMMANDS": home, "XDG_DATA_HOME": f"{home}/share", "PLI_DEV_DATA": f"{home}/data", "NO_COLOR": "1"}
+        try:
+            for rule in table if not failed else []:
+                if "session" in rule:
+                    sessions.append(Session(rule.get("run") or rule["shown"], rule["ready"], environment))
+                elif "covered" not in rule:
+                    if not run(rule["shown"], rule, environment):
+                        failed.append(f"`{rule['shown']}` of {pages[rule['shown']]}")
+                else:
+                    continue
+                ran += 1
+                print(f"  ran {rule['shown']}", flush=True)
+        finally:
+            for session in reversed(sessions):
+                if not session.end():
+                    failed.append(f"`{session.command}` did not end cleanly on Ctrl-C:\n{session.text()[-4000:]}")
+    for problem in failed:
+        print(problem)
+    print(f"commands: {ran} of {len(pages)} shown commands run, {len(failed)} problems")
+    return 0 if not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

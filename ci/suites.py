@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Runs every test suite of the workspace and counts.
+
+    ci/suites.py [CARGO-TEST-ARGUMENT ...]
+
+Prints one line a suite, every failure in full, what was skipped by name, and last `N passed, N failed, N skipped`.
+A test that cannot run on this machine prints a line `skipped: NAME: REASON` and returns; nothing else counts as
+skipped. The whole output lies in target/test.log.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = re.compile(r"^test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored;")
+SUITE = re.compile(r"^\s+(?:Running|Doc-tests) (.+)$")
+
+
+def suite_name(line: str) -> str:
+    """`unittests src/lib.rs (target/debug/deps/pli_domain-1f2e)` becomes `pli_domain (unit)`."""
+    match = re.match(r"(\S+)(?: (\S+))? \(.*/([^/]+)-[0-9a-f]+\)$", line)
+    if not match:
+        return f"{line} (documentation)"
+    kind = "unit" if match[1] == "unittests" else match[1]
+    return f"{match[3]} ({kind})"
+
+
+class Count:
+    """What the suites said so far."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+        self.skipped: list[str] = []
+        self.suite = "?"
+        self.suites = 0
+
+    def line(self, line: str) -> None:
+        if match := SUITE.match(line):
+            self.suite = suite_name(match[1])
+        elif match := RESULT.match(line):
+            passed, failed, ignored = map(int, match.groups())
+            if ignored:
+                print(f"{self.suite}: {ignored} ignored tests; a test is run or says why it is skipped")
+                failed += ignored
+            self.passed, self.failed, self.suites = self.passed + passed, self.failed + failed, self.suites + 1
+            if passed + failed:
+                print(f"  {passed:5} passed {failed:3} failed  {self.suite}", flush=True)
+        elif line.startswith("skipped: "):
+            self.skipped.append(line.removeprefix("skipped: ").strip())
+
+
+def main() -> int:
+    log_path = ROOT / "target" / "test.log"
+    log_path.parent.mkdir(exist_ok=True)
+    command = ["cargo", "test", "--workspace", "--no-fail-fast", *sys.argv[1:], "--", "--show-output"]
+    count, started = Count(), time.monotonic()
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env={**os.environ, "CARGO_TERM_COLOR": "never"},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            count.line(line.rstrip("\n"))
+        code = process.wait()
+    if code != 0:
+        print(log_path.read_text()[-60_000:])
+    # One skipped test may print its line more than once (a case list run on several engines): names are unique.
+    skipped = sorted(set(count.skipped))
+    for name in skipped:
+        print(f"  skipped {name}")
+    # cargo may fail without a failed test: a suite that does not build or dies.
+    failed = count.failed if count.failed or code == 0 else 1
+    print(f"{count.suites} suites in {time.monotonic() - started:.0f} s, log in target/test.log")
+    # A test that skips returns and is counted by cargo as passed; it is not.
+    print(f"{count.passed - len(skipped)} passed, {failed} failed, {len(skipped)} skipped")
+    return 0 if failed == 0 and count.passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
