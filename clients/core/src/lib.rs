@@ -1,2 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client without I/O: MLS, outbox, ordering, dedupe, change sets.
+//!
+//! Nothing here opens a socket, reads a clock or asks the system for randomness on its own account: time and a seed are
+//! arguments, frames and change sets are results. It compiles natively and to wasm32.
+//!
+//! - [`outbox`]: what this device sent and is not `stored` yet (section "ticks" of docs/architecture.md).
+//! - [`inbox`]: what arrives is shown once (Q9) and in lane order (Q10).
+
+pub mod inbox;
+pub mod outbox;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lane order and holes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pli_domain::{SendId, UnixMillis};
+
+use super::{InLane, Inbox, InboxChange, Shown, record};
+
+/// What one lane waits for and what it holds behind a hole.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) expected: u64,
+    pub(super) held: BTreeMap<u64, Held>,
+    /// When the first hole is marked; none while nothing is held.
+    pub(super) release_at: Option<UnixMillis>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) send_id: SendId,
+    pub(super) body: Bytes,
+    pub(super) since: UnixMillis,
+}
+
+impl Inbox {
+    pub(super) fn arrange(
+        &mut self,
+        lane: InLane,
+        lane_no: u64,
+        lane_base: u64,
+        (send_id, body): (SendId, Bytes),
+        now: UnixMillis,
+    ) -> Vec<Shown> {
+        let expected = match self.lanes.get(&lane) {
+            Some(known) => known.expected,
+            None => self.begin(lane, lane_base.max(1).min(lane_no)),
+        };
+        if lane_no < expected {
+            return vec![Shown::Message { lane, lane_no, send_id, body, late: true }];
+        }
+        if lane_no == expected {
+            let mut shown = vec![Shown::Message { lane, lane_no, send_id, body, late: false }];
+            self.expect(lane, lane_no.saturating_add(1));
+            self.follow_on(lane, now, &mut shown);
+            return shown;
+        }
+        self.hold(lane, lane_no, Held { send_id, body, since: now })
+    }
+
+    /// Marks the first hole of a lane and shows what it held up.
+    pub(super) fn release(&mut self, lane: InLane, now: UnixMillis) -> Vec<Shown> {
+        let Some(state) = self.lanes.get(&lane) else { return Vec::new() };
+        let Some(&first) = state.held.keys().next() else { return Vec::new() };
+        let mut shown = Vec::new();
+        if first > state.expected {
+            shown.push(Shown::Hole { lane, from: state.expected, to: first - 1 });
+        }
+        self.expect(lane, first);
+        self.follow_on(lane, now, &mut shown);
+        shown
+    }
+
+    fn begin(&mut self, lane: InLane, expected: u64) -> u64 {
+        self.lanes.insert(lane, Lane { expected, held: BTreeMap::new(), release_at: None });
+        self.changes.push(InboxChange::Expected(lane, expected));
+        expected
+    }
+
+    fn expect(&mut self, lane: InLane, next: u64) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.expected = next;
+            self.changes.push(InboxChange::Expected(lane, next));
+        }
+    }
+
+    fn hold(&mut self, lane: InLane, lane_no: u64, held: Held) -> Vec<Shown> {
+        let now = held.since;
+        let Some(state) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        if state.held.contains_key(&lane_no) {
+            // Two contents claim one number: a defect of the sender. Both are shown, this one out of order.
+            return vec![Shown::Message { lane, lane_no, send_id: held.send_id, body: held.body, late: true }];
+        }
+        let deadline = now.after(self.config.hole_held);
+        state.release_at = Some(state.release_at.map_or(deadline, |at| at.min(deadline)));
+        self.changes.push(InboxChange::Held(lane, lane_no, Some(record::encode_held(&held))));
+        state.held.insert(lane_no, held);
+        self.held += 1;
+        let full = state.held.len() > self.config.lane_held_max || self.held > self.config.held_max;
+        if full { self.release(lane, now) } else { Vec::new() }
+    }
+
+    /// Shows what follows without a hole and sets the deadline of the next hole from the oldest that it holds up. A
+    /// hole whose time is over already is marked in the same step.
+    fn follow_on(&mut self, lane: InLane, now: UnixMillis, shown: &mut Vec<Shown>) {
+        let hole_held = self.config.hole_held;
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let before = state.expected;
+        while let Some((&lane_no, held)) = state.held.first_key_value() {
+            if lane_no != state.expected {
+                let oldest = state.held.values().map(|h| h.since).min().unwrap_or(held.since);
+                let deadline = oldest.after(hole_held);
+                state.release_at = Some(deadline);
+                if deadline > now {
+                    break;
+                }
+                shown.push(Shown::Hole { lane, from: state.expected, to: lane_no - 1 });
+                state.expected = lane_no;
+            }
+            if let Some(Held { send_id, body, .. }) = state.held.remove(&lane_no) {
+                self.held -= 1;
+                self.changes.push(InboxChange::Held(lane, lane_no, None));
+                shown.push(Shown::Message { lane, lane_no, send_id, body, late: false });
+            }
+            state.expected = lane_no.saturating_add(1);
+        }
+        if state.held.is_empty() {
+            state.release_at = None;
+        }
+        let next = state.expected;
+        if next != before {
+            self.changes.push(InboxChange::Expected(lane, next));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+use super::*;
+use proptest::prelude::*;
+
+fn lane() -> InLane {
+    InLane {
+        sender: DeviceId::from_bytes([1; 16]),
+        conversation: ConversationId::from_bytes([2; 16]),
+        class: Class::Message,
+    }
+}
+fn send_id(n: u64) -> SendId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    SendId::from_bytes(id)
+}
+fn delivery(position: u64, lane_no: u64) -> Delivery {
+    let position = Position::from_u64(position).expect("small");
+    Delivery { position, lane: lane(), send_id: send_id(lane_no), lane_no, lane_base: 1, body: Bytes::new() }
+}
+/// Numbers shown; late ones negative, holes as (from, to).
+fn numbers(shown: &[Shown]) -> Vec<(i64, i64)> {
+    let each = shown.iter().map(|s| match *s {
+        Shown::Message { lane_no, late, .. } => (lane_no as i64 * if late { -1 } else { 1 }, 0),
+        Shown::Hole { from, to, .. } => (from as i64, to as i64),
+    });
+    each.collect()
+}
+/// Applies changes to a map as a driver's table would.
+fn apply(table: &mut BTreeMap<String, InboxChange>, changes: Vec<InboxChange>) {
+    for change in changes {
+        let (key, deleted) = match &change {
+            InboxChange::Committed(_) => ("c".into(), false),
+            InboxChange::Seen(d, s, v) => (format!("s{d}{s}"), v.is_none()),
+            InboxChange::Expected(l, _) => (format!("e{l:?}"), false),
+            InboxChange::Held(l, n, v) => (format!("h{l:?}{n}"), v.is_none()),
+        };
+        if deleted {
+            table.remove(&key);
+        } else {
+            table.insert(key, change);
+        }
+    }
+}
+
+#[test]
+fn a_hole_is_held_then_marked_and_what_comes_after_it_is_late() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    assert_eq!(numbers(&inbox.deliver(delivery(10, 1), UnixMillis(0))), [(1, 0)]);
+    assert!(inbox.deliver(delivery(11, 3), UnixMillis(5)).is_empty());
+    assert_eq!(inbox.next_deadline(), Some(UnixMillis(10_005)));
+    assert!(inbox.tick(UnixMillis(10_004)).is_empty());
+    assert_eq!(numbers(&inbox.tick(UnixMillis(10_005))), [(2, 2), (3, 0)]);
+    assert_eq!(numbers(&inbox.deliver(delivery(12, 2), UnixMillis(20_000))), [(-2, 0)]);
+    assert_eq!(inbox.next_deadline(), None);
+}
+
+#[test]
+fn the_same_content_is_shown_once_whatever_its_position() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    assert_eq!(inbox.deliver(delivery(10, 1), UnixMillis(0)).len(), 1);
+    assert!(inbox.deliver(delivery(500, 1), UnixMillis(1)).is_empty());
+    assert_eq!(inbox.take_ack(), Position::from_u64(500).ok());
+    assert_eq!(inbox.take_ack(), None);
+    assert!(inbox.is_seen(lane().sender, send_id(1)));
+}
+
+#[test]
+fn a_dedupe_id_is_forgotten_after_its_time_and_not_before() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    inbox.deliver(delivery(10, 1), UnixMillis(0));
+    let kept = UnixMillis(0).after(DEDUPE_KEPT);
+    inbox.tick(kept);
+    assert!(inbox.is_seen(lane().sender, send_id(1)));
+    inbox.tick(UnixMillis(kept.0 + 1));
+    assert!(!inbox.is_seen(lane().sender, send_id(1)));
+}
+
+#[test]
+fn a_device_that_joins_later_begins_at_the_base_of_the_sender() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    let later = |n| Delivery { lane_base: 41, ..delivery(n, n) };
+    assert!(inbox.deliver(later(42), UnixMillis(0)).is_empty());
+    assert_eq!(numbers(&inbox.deliver(later(41), UnixMillis(0))), [(41, 0), (42, 0)]);
+    assert_eq!(numbers(&inbox.deliver(later(43), UnixMillis(0))), [(43, 0)]);
+}
+
+#[test]
+fn a_full_lane_marks_its_hole_at_once() {
+    let mut inbox = Inbox::new(InboxConfig { lane_held_max: 2, ..InboxConfig::default() });
+    assert!(inbox.deliver(delivery(1, 2), UnixMillis(0)).is_empty());
+    assert!(inbox.deliver(delivery(2, 3), UnixMillis(0)).is_empty());
+    assert_eq!(numbers(&inbox.deliver(delivery(3, 4), UnixMillis(0))), [(1, 1), (2, 0), (3, 0), (4, 0)]);
+    assert_eq!(inbox.held(), 0);
+}
+
+#[test]
+fn a_position_that_the_server_does_not_know_is_given_up() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    inbox.deliver(delivery(900, 1), UnixMillis(0));
+    inbox.follow(Position::from_u64(5).expect("small"));
+    assert!(inbox.deliver(delivery(6, 1), UnixMillis(0)).is_empty());
+    assert_eq!(inbox.take_ack(), Position::from_u64(6).ok());
+}
+
+proptest! {
+    /// Any arrival order with duplicates, restarts in between: each number once, in order unless late.
+    #[test]
+    fn every_content_is_shown_once_and_in_order_unless_late(
+        arrivals in prop::collection::vec((1u64..30, 0u64..4_000, any::<bool>()), 1..120)
+    ) {
+        let (mut inbox, mut table, mut now) = (Inbox::new(InboxConfig::default()), BTreeMap::new(), UnixMillis(0));
+        let (mut shown, mut position) = (Vec::new(), 0);
+        for (lane_no, pause, restart) in &arrivals {
+            now = UnixMillis(now.0 + pause);
+            position += 1;
+            shown.extend(inbox.tick(now));
+            shown.extend(inbox.deliver(delivery(position, *lane_no), now));
+            apply(&mut table, inbox.take_changes());
+            if *restart {
+                inbox = Inbox::load(InboxConfig::default(), table.values().cloned()).expect("own records");
+                prop_assert_eq!(inbox.position().get(), position);
+            }
+            prop_assert!(inbox.next_deadline().is_none_or(|at| at > now));
+        }
+        shown.extend(inbox.tick(UnixMillis(now.0 + 10_000)));
+        let mut last = 0;
+        let mut seen = std::collections::BTreeSet::new();
+        for one in &shown {
+            match one {
+                Shown::Message { lane_no, late, .. } => {
+                    prop_assert!(seen.insert(*lane_no), "{} twice", lane_no);
+                    if *late { prop_assert!(*lane_no < last) } else { prop_assert_eq!(*lane_no, last + 1); last = *lane_no }
+                }
+                Shown::Hole { from, to, .. } => { prop_assert_eq!(*from, last + 1); last = *to }
+            }
+        }
+        let sent: std::collections::BTreeSet<u64> = arrivals.iter().map(|a| a.0).collect();
+        prop_assert_eq!(seen, sent);
+    }
+}
