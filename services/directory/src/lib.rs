@@ -1,2 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Accounts, handles, device lists and key packages.
+//! Accounts, handles, signed device lists and key packages.
+//!
+//! The directory owns the port [`pli_ports::Accounts`] and answers `pli.directory.v1`. What it promises:
+//!
+//! - A device list is stored only if the account's identity key signed exactly those bytes, its version follows the
+//!   stored one, and no device id ever changes its key. Clients verify the same again: the directory can withhold a
+//!   list, it cannot make one.
+//! - A key package is handed out only if it was valid when published and still is: right suite, right credential, the
+//!   key of the device that published it. A single-use one is handed out once.
+//! - Accounts are found by exact handle only, and an account that may not be seen answers as one that does not exist.
+//! - What one address or account can ask of it in a while is bounded, and so is every request and answer.
+//!
+//! [`Directory`] is a cheap handle; wrap it in
+//! [`DirectoryServer`](pli_api::directory::directory_server::DirectoryServer) to serve it.
+
+mod config;
+mod device_lists;
+mod error;
+mod grpc;
+mod key_package;
+mod key_packages;
+mod limits;
+mod list;
+mod lookup;
+mod metrics;
+mod register;
+mod service;
+mod status;
+
+pub use config::{Config, Rate, Registration};
+pub use list::{InvalidDeviceList, ListedDevice, VerifiedDeviceList};
+pub use service::Directory;

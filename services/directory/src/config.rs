@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an operator can set.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+/// Who may register an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Anybody, within the limit by address.
+    Open,
+    /// Who has an invite. Not built yet: refuses everybody.
+    Invite,
+    /// Who signs in at the operator's issuer. Not built yet: refuses everybody.
+    Oidc,
+}
+
+/// A rate limit: a token bucket per key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many at once after a pause.
+    pub burst: NonZeroU32,
+    /// How many come back per minute.
+    pub per_minute: NonZeroU32,
+}
+
+impl Rate {
+    /// A rate; a zero counts as one.
+    pub const fn new(burst: u32, per_minute: u32) -> Self {
+        Self { burst: at_least_one(burst), per_minute: at_least_one(per_minute) }
+    }
+}
+
+const fn at_least_one(n: u32) -> NonZeroU32 {
+    match NonZeroU32::new(n) {
+        Some(n) => n,
+        None => NonZeroU32::MIN,
+    }
+}
+
+/// Settings of the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who may register. Default `open`.
+    pub registration: Registration,
+    /// Registrations per address (IPv6: per /64). Default 100 at once, 20 a minute.
+    pub registrations_per_address: Rate,
+    /// Look-ups by handle per account. Default 100 at once, 30 a minute.
+    pub lookups_per_account: Rate,
+    /// Key packages claimed per account. Default 1,000 at once (four full groups), 250 a minute.
+    pub claims_per_account: Rate,
+    /// Key packages published per account; each costs two signature checks. Default 500 at once, 60 a minute.
+    pub publications_per_account: Rate,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            registration: Registration::Open,
+            registrations_per_address: Rate::new(100, 20),
+            lookups_per_account: Rate::new(100, 30),
+            claims_per_account: Rate::new(1_000, 250),
+            publications_per_account: Rate::new(500, 60),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each operation may refuse. `status.rs` gives each its code on the wire.
+
+use pli_api::FieldError;
+use pli_api::common::Error as WireError;
+use pli_domain::limits::{KEY_PACKAGES_MAX, MEMBERS_MAX};
+use pli_domain::{DeviceAddress, InvalidHandle};
+use pli_ports::{CreateAccountError, PutDeviceListError, StoreError};
+
+use crate::key_package::InvalidKeyPackage;
+use crate::key_packages::{CLAIMS_MAX, KEY_PACKAGE_BYTES_MAX};
+use crate::limits::Limited;
+use crate::list::{CorruptList, InvalidDeviceList};
+
+/// Why an account was not registered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegisterError {
+    #[error("registration is closed on this server")]
+    Closed,
+    #[error(transparent)]
+    Handle(#[from] InvalidHandle),
+    #[error("devices is missing")]
+    NoList,
+    #[error(transparent)]
+    List(#[from] InvalidDeviceList),
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error(transparent)]
+    Create(#[from] CreateAccountError),
+}
+
+/// Why a look-up has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LookupError {
+    #[error("{}", .0.message)]
+    Caller(WireError),
+    #[error(transparent)]
+    Handle(#[from] InvalidHandle),
+    #[error("no account that you may see has this handle")]
+    NotFound,
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}
+
+/// Why device lists were not given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GetDeviceListsError {
+    #[error("{0} accounts; ask for at most {MEMBERS_MAX} at once")]
+    TooMany(usize),
+    #[error("the answer has {0} bytes, more than a frame holds; ask for fewer accounts at once")]
+    TooLarge(usize),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}
+
+/// Why a device list was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplaceListError {
+    #[error("{}", .0.message)]
+    Caller(WireError),
+    #[error("devices is missing")]
+    NoList,
+    #[error(transparent)]
+    List(#[from] InvalidDeviceList),
+    #[error("no such account")]
+    UnknownAccount,
+    #[error(transparent)]
+    Put(#[from] PutDeviceListError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}
+
+/// Why key packages were not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    #[error("{}", .0.message)]
+    Caller(WireError),
+    #[error("{0} key packages; publish at most {KEY_PACKAGES_MAX} at once")]
+    TooMany(usize),
+    #[error("key package {index} has {bytes} bytes; at most {KEY_PACKAGE_BYTES_MAX} are allowed")]
+    TooLarge { index: usize, bytes: usize },
+    #[error("key package {index}: {source}")]
+    Invalid { index: usize, source: InvalidKeyPackage },
+    #[error("last_resort: {0}")]
+    InvalidLastResort(#[source] InvalidKeyPackage),
+    #[error("the device is not in the account's device list")]
+    UnknownDevice,
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}
+
+/// Why key packages were not handed out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClaimError {
+    #[error("{}", .0.message)]
+    Caller(WireError),
+    #[error("{0} devices; claim for 1 to {CLAIMS_MAX} at once")]
+    Count(usize),
+    #[error("the same device twice; name each once")]
+    Duplicate,
+    #[error("devices that no device list names; fetch the lists again")]
+    UnknownDevices(Vec<DeviceAddress>),
+    #[error("devices without a key package: {}", .0.len())]
+    Exhausted(Vec<DeviceAddress>),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}
+
+/// Why a device's key was not given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeviceKeyError {
+    #[error("this method is for edges only")]
+    NotForClients,
+    #[error("no account has this device")]
+    UnknownDevice,
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptList),
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From each operation's error to the one closed list of codes.
+
+use pli_api::common::Error as WireError;
+use pli_api::{ErrorCode, refusal};
+use pli_domain::DeviceAddress;
+use pli_ports::{CreateAccountError, PutDeviceListError, Retry, StoreError};
+
+use crate::error::{
+    ClaimError, DeviceKeyError, GetDeviceListsError, LookupError, PublishError, RegisterError, ReplaceListError,
+};
+use crate::limits::Limited;
+use crate::list::CorruptList;
+
+/// When to ask again after the store could not tell.
+const STORE_RETRY_AFTER_MS: u32 = 500;
+
+fn store(error: &StoreError) -> WireError {
+    tracing::warn!(error = error as &dyn std::error::Error, "the account store failed");
+    match error.retry {
+        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS),
+        Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
+    }
+}
+
+fn corrupt(error: &CorruptList) -> WireError {
+    tracing::error!(error = error as &dyn std::error::Error, "the account store returned what was never stored");
+    refusal(ErrorCode::Internal, error.to_string())
+}
+
+fn limited(error: &Limited) -> WireError {
+    let mut wire = refusal(ErrorCode::RateLimited, error.to_string()).retry_after(error.retry_after_ms);
+    wire.limit = error.limit.into();
+    wire
+}
+
+fn about_devices(code: ErrorCode, message: String, devices: &[DeviceAddress]) -> WireError {
+    let mut wire = refusal(code, message);
+    wire.missing = devices.iter().map(|&d| d.into()).collect();
+    wire
+}
+
+impl From<RegisterError> for WireError {
+    fn from(error: RegisterError) -> Self {
+        use RegisterError as E;
+        let message = error.to_string();
+        match error {
+            E::Closed => refusal(ErrorCode::RegistrationClosed, message),
+            E::Handle(_) => refusal(ErrorCode::HandleMalformed, message),
+            E::NoList | E::List(_) => refusal(ErrorCode::DeviceListInvalid, message),
+            E::Limited(limit) => limited(&limit),
+            E::Create(CreateAccountError::HandleTaken) => refusal(ErrorCode::HandleTaken, message),
+            E::Create(CreateAccountError::IdTaken) => refusal(ErrorCode::IdTaken, message),
+            E::Create(CreateAccountError::Store(error)) => store(&error),
+        }
+    }
+}
+
+impl From<LookupError> for WireError {
+    fn from(error: LookupError) -> Self {
+        use LookupError as E;
+        let message = error.to_string();
+        match error {
+            E::Caller(refused) => refused,
+            E::Handle(_) => refusal(ErrorCode::HandleMalformed, message),
+            E::NotFound => refusal(ErrorCode::NotFound, message),
+            E::Limited(limit) => limited(&limit),
+            E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
+
+impl From<GetDeviceListsError> for WireError {
+    fn from(error: GetDeviceListsError) -> Self {
+        use GetDeviceListsError as E;
+        let message = error.to_string();
+        match error {
+            E::TooMany(_) | E::TooLarge(_) | E::Field(_) => refusal(ErrorCode::BadRequest, message),
+            E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
+
+impl From<ReplaceListError> for WireError {
+    fn from(error: ReplaceListError) -> Self {
+        use ReplaceListError as E;
+        let message = error.to_string();
+        match error {
+            E::Caller(refused) => refused,
+            E::NoList | E::List(_) => refusal(ErrorCode::DeviceListInvalid, message),
+            E::Put(PutDeviceListError::Version { .. }) => refusal(ErrorCode::DeviceListVersion, message),
+            E::UnknownAccount | E::Put(PutDeviceListError::UnknownAccount) => {
+                refusal(ErrorCode::UnknownDevice, message)
+            }
+            E::Put(PutDeviceListError::Store(error)) | E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
+
+impl From<PublishError> for WireError {
+    fn from(error: PublishError) -> Self {
+        use PublishError as E;
+        let message = error.to_string();
+        match error {
+            E::Caller(refused) => refused,
+            E::TooMany(_) | E::TooLarge { .. } | E::Invalid { .. } | E::InvalidLastResort(_) => {
+                refusal(ErrorCode::BadRequest, message)
+            }
+            E::UnknownDevice => refusal(ErrorCode::UnknownDevice, message),
+            E::Limited(limit) => limited(&limit),
+            E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
+
+impl From<ClaimError> for WireError {
+    fn from(error: ClaimError) -> Self {
+        use ClaimError as E;
+        let message = error.to_string();
+        match error {
+            E::Caller(refused) => refused,
+            E::Count(_) | E::Duplicate | E::Field(_) => refusal(ErrorCode::BadRequest, message),
+            E::UnknownDevices(devices) => about_devices(ErrorCode::NotFound, message, &devices),
+            E::Exhausted(devices) => about_devices(ErrorCode::KeyPackagesExhausted, message, &devices),
+            E::Limited(limit) => limited(&limit),
+            E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
+
+impl From<DeviceKeyError> for WireError {
+    fn from(error: DeviceKeyError) -> Self {
+        use DeviceKeyError as E;
+        let message = error.to_string();
+        match error {
+            E::NotForClients => refusal(ErrorCode::UnknownMethod, message),
+            E::UnknownDevice => refusal(ErrorCode::UnknownDevice, message),
+            E::Field(_) => refusal(ErrorCode::BadRequest, message),
+            E::Store(error) => store(&error),
+            E::Corrupt(error) => corrupt(&error),
+        }
+    }
+}
