@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A delivery worker: takes leases and runs one owner per shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::metrics::Meter;
+use pli_domain::{OwnerId, ShardId, ShardMap};
+use pli_ports::{Clock, DeviceQueues, Lease, Leases, ShardLog, Signals};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::Config;
+use crate::error::DeliveryError;
+use crate::metrics::Counters;
+use crate::owner::Owner;
+
+/// What delivery stands on.
+#[derive(Clone)]
+pub struct DeliveryPorts {
+    /// The shard logs.
+    pub log: Arc<dyn ShardLog>,
+    /// The bus.
+    pub signals: Arc<dyn Signals>,
+    /// Who works on a shard.
+    pub leases: Arc<dyn Leases>,
+    /// Rows, registers and shard states.
+    pub queues: Arc<dyn DeviceQueues>,
+    /// Server time, for expiry.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A delivery worker over all shards of a cluster.
+pub struct Delivery {
+    ports: DeliveryPorts,
+    shards: ShardMap,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    id: OwnerId,
+    seed: u64,
+}
+
+impl Delivery {
+    /// A worker that has not begun. `seed` feeds its id and the jitter of its waits.
+    pub fn new(ports: DeliveryPorts, shards: ShardMap, config: Config, meter: &Meter, seed: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        counters.export(meter);
+        let id = OwnerId::from_bytes(ChaCha8Rng::seed_from_u64(seed).random());
+        Self { ports, shards, config: Arc::new(config), counters, id, seed }
+    }
+
+    /// What the worker counts; stays readable while and after it runs.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Takes every lease it can get and runs the owners until `stop`; then each owner settles what it can, leaves a
+    /// release mark and gives its lease back. Dropping the future instead is a crash.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DeliveryError> {
+        self.config.check()?;
+        let mut tasks = JoinSet::new();
+        for shard in self.shards.shards() {
+            let work = ShardWork {
+                shard,
+                ports: self.ports.clone(),
+                config: self.config.clone(),
+                counters: self.counters.clone(),
+                id: self.id,
+                rng: ChaCha8Rng::seed_from_u64(self.seed ^ (u64::from(shard.get()) << 32)),
+            };
+            tasks.spawn(work.run(stop.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                stop.cancel();
+                while tasks.join_next().await.is_some() {}
+                return Err(DeliveryError::Panicked(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One shard's loop: lease, owner, again.
+struct ShardWork {
+    shard: ShardId,
+    ports: DeliveryPorts,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    id: OwnerId,
+    rng: ChaCha8Rng,
+}
+
+impl ShardWork {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut failures = 0u32;
+        while !stop.is_cancelled() {
+            match self.ports.leases.acquire(self.shard, self.id, self.config.lease_ttl()).await {
+                Ok(Some(lease)) => {
+                    failures = if self.own(lease, &stop).await { failures.saturating_add(1) } else { 0 };
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(shard = %self.shard, %error, "asking for a lease failed"),
+            }
+            let pause = self.pause(failures);
+            tokio::select! { biased; () = stop.cancelled() => {}, () = sleep(pause) => {} }
+        }
+    }
+
+    /// A renewal interval with jitter; after failures of the owner it doubles up to the bound of starts.
+    fn pause(&mut self, failures: u32) -> Duration {
+        let base = self.config.lease_renew().saturating_mul(1 << failures.min(10));
+        let most = base.min(self.config.start_backoff_max()).max(self.config.lease_renew());
+        most.mul_f64(self.rng.random_range(0.5..1.0))
+    }
+
+    /// Runs the owner while the lease holds. True when the owner failed.
+    async fn own(&mut self, lease: Lease, stop: &CancellationToken) -> bool {
+        let stop_owner = stop.child_token();
+        let seed = self.rng.random();
+        let owner =
+            Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
+        let mut running = AbortOnDropHandle::new(tokio::spawn(owner.run(stop_owner.clone())));
+        let failed = tokio::select! {
+            biased;
+            ended = &mut running => report(self.shard, ended),
+            () = self.keep(&lease) => {
+                tracing::warn!(shard = %self.shard, "the lease is lost");
+                stop_owner.cancel();
+                report(self.shard, running.await)
+            }
+        };
+        if let Err(error) = self.ports.leases.release(&lease).await {
+            tracing::info!(shard = %self.shard, %error, "the lease was not given back; it expires by itself");
+        }
+        failed
+    }
+
+    /// Renews until the lease is lost, or may be because no renewal got through for its whole life.
+    async fn keep(&self, lease: &Lease) {
+        let mut renewed = Instant::now();
+        loop {
+            sleep(self.config.lease_renew()).await;
+            match self.ports.leases.renew(lease, self.config.lease_ttl()).await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(shard = %self.shard, %error, "renewing a lease failed");
+                    if renewed.elapsed() >= self.config.lease_ttl() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Ended = Result<Result<(), crate::error::OwnerError>, tokio::task::JoinError>;
+
+fn report(shard: ShardId, ended: Ended) -> bool {
+    match ended {
+        Ok(Ok(())) => false,
+        Ok(Err(error)) => {
+            tracing::error!(%shard, error = &error as &dyn std::error::Error, "an owner ended; it is started again later");
+            true
+        }
+        Err(error) => {
+            tracing::error!(%shard, %error, "an owner's task panicked; it is started again later");
+            true
+        }
+    }
+}
