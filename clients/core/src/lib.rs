@@ -4,8 +4,10 @@
 //! Nothing here opens a socket, reads a clock or asks the system for randomness on its own account: time and a seed are
 //! arguments, frames and change sets are results. It compiles natively and to wasm32.
 //!
+//! - [`content`]: what is said, in the IETF MIMI content format.
 //! - [`outbox`]: what this device sent and is not `stored` yet (section "ticks" of docs/architecture.md).
 //! - [`inbox`]: what arrives is shown once (Q9) and in lane order (Q10).
 
+pub mod content;
 pub mod inbox;
 pub mod outbox;
