@@ -1,2 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Measurements with their limits.
+//!
+//! Every figure that has a natural ceiling is put beside it: the limit is code here, runs within a minute of the figure,
+//! prints its raw value, and is refused when its own runs scatter too far. `target/bench/summary.json` holds all rows;
+//! each bench target replaces its own and leaves the others.
+
+mod limit;
+mod summary;
+
+pub use limit::{Limit, LimitError, measure_limit};
+pub use summary::{Direction, Row, Summary, SummaryError};
