@@ -12,7 +12,7 @@ CHECKS ?=
 SEEDS ?= 1000
 
 .PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo \
-        shipped mutants bench clean
+        reference reference-write shipped mutants bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,8 +71,14 @@ commands: ## run every command that README and docs show
 demo: ## a scripted conversation against a server that is killed, then the ledger
 	$(CARGO) run --quiet --package pli --example demo
 
+reference: ## the configuration and metrics pages are what the code says
+	@$(CARGO) build --quiet --package pli && python3 ci/reference.py target/debug/pli
+
+reference-write: ## write the configuration and metrics pages from the code
+	@$(CARGO) build --quiet --package pli && python3 ci/reference.py target/debug/pli --write
+
 shipped: ## the released binary has no planted faults
-	@$(CARGO) build --quiet --package pli && python3 ci/shipped.py
+	@$(CARGO) build --quiet --package pli && python3 ci/shipped.py target/debug/pli
 
 mutants: ## break each rule once and show which check notices
 	$(CARGO) test --quiet --package pli --features mutants --test mutants -- --nocapture
