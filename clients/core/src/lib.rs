@@ -9,5 +9,9 @@
 //! - [`inbox`]: what arrives is shown once (Q9) and in lane order (Q10).
 
 pub mod content;
+mod core;
+pub mod identity;
 pub mod inbox;
 pub mod outbox;
+
+pub use core::*;

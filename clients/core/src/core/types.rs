@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a driver says to the core and hears from it.
+
+use std::time::Duration;
+
+use pli_api::{common, edge};
+use pli_domain::{AccountId, ConversationId, DeviceId, Handle, SendId, UnixMillis};
+
+use super::tables::ChangeSet;
+use crate::content::Kind;
+
+/// What a user wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Talk to one person. Answers the conversation at once: the one that exists, or a new one that becomes ready
+    /// ([`Event::ConversationReady`]) or fails ([`Event::ConversationFailed`]). Messages may be sent into it at once.
+    StartConversation {
+        /// Who.
+        handle: Handle,
+    },
+    /// Make a group. Answers its conversation at once, as above.
+    CreateGroup {
+        /// At most 128 bytes.
+        name: String,
+        /// Who, besides oneself.
+        handles: Vec<Handle>,
+    },
+    /// Say something. Answers the message; it waits in the outbox until the conversation is ready and the server there.
+    SendText {
+        /// Where.
+        conversation: ConversationId,
+        /// What; at most [`super::TEXT_BYTES_MAX`] bytes.
+        text: String,
+    },
+    /// Add people to a group.
+    AddMembers {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        handles: Vec<Handle>,
+    },
+    /// Remove people from a group.
+    RemoveMembers {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        accounts: Vec<AccountId>,
+    },
+    /// Leave a group. Somebody who stays completes it ([`Event::Left`]).
+    Leave {
+        /// Where.
+        conversation: ConversationId,
+    },
+    /// Everything shown in the conversation so far was read.
+    MarkRead {
+        /// Where.
+        conversation: ConversationId,
+    },
+}
+
+/// Why a command was not taken. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No such conversation here.
+    #[error("there is no such conversation")]
+    UnknownConversation,
+    /// The user left it or was removed.
+    #[error("you are no longer in this conversation")]
+    NotAMember,
+    /// Members are added to and removed from groups only.
+    #[error("a conversation of two cannot change its members; make a group")]
+    NotAGroup,
+    /// The text is too long for one message.
+    #[error("the text has {0} bytes; at most {max} fit in a message", max = super::TEXT_BYTES_MAX)]
+    TextTooLong(usize),
+    /// Nothing to say.
+    #[error("the text is empty")]
+    TextEmpty,
+    /// The group's name cannot be used.
+    #[error("a group name has 1 to 128 bytes")]
+    GroupName,
+    /// Too many or too few people.
+    #[error("a group has 1 to {max} other members", max = super::GROUP_OTHERS_MAX)]
+    GroupSize,
+    /// Talking to oneself.
+    #[error("that is your own handle")]
+    Oneself,
+    /// The account is not in the conversation.
+    #[error("that account is not in the conversation")]
+    NotThere,
+    /// The outbox is full; this says why it waits.
+    #[error(transparent)]
+    OutboxFull(#[from] crate::outbox::OutboxFull),
+    /// Too many things under way.
+    #[error("{0} changes wait for the server already; try again when they are done")]
+    Busy(usize),
+}
+
+/// What one step asks the driver to do, in this order: commit `changes` in one durable transaction, then send `frames`,
+/// then follow `session`, then show `events`. Ciphertext and acknowledgements must not leave before the commit.
+#[derive(Debug, Default)]
+#[must_use = "a step that is not carried out loses messages"]
+pub struct Effects {
+    /// One transaction.
+    pub changes: ChangeSet,
+    /// To be sent on the current connection, in order; dropped when there is none.
+    pub frames: Vec<edge::ClientFrame>,
+    /// What to do with the connection.
+    pub session: SessionAdvice,
+    /// What to show.
+    pub events: Vec<Event>,
+    /// What a command made.
+    pub outcome: Outcome,
+}
+
+/// What a command made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The conversation that was found or begun.
+    pub conversation: Option<ConversationId>,
+    /// The message that went into the outbox.
+    pub message: Option<OutgoingMessage>,
+}
+
+/// A message of one's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutgoingMessage {
+    /// Its name.
+    pub send_id: SendId,
+    /// Its number among this device's messages in the conversation; ticks are watermarks over it.
+    pub lane_no: u64,
+    /// Its place in the history: the row `conversation ‖ order`.
+    pub order: u64,
+}
+
+/// What to do with the connection.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum SessionAdvice {
+    /// Go on.
+    #[default]
+    Keep,
+    /// Close it, if it is open, and open a new one after this time (full jitter is in it).
+    Reconnect {
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Close it and do not connect until the user acts.
+    Stop {
+        /// Why.
+        why: common::Error,
+    },
+}
+
+/// How the connection stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// No session.
+    #[default]
+    Offline,
+    /// Registering on an anonymous session.
+    Registering,
+    /// A session that has not delivered everything that waited.
+    CatchingUp,
+    /// A session, and nothing waits.
+    Online,
+}
+
+/// One person, by one device.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// The account.
+    pub account: AccountId,
+    /// Its handle, where it is known.
+    pub handle: Option<Handle>,
+}
+
+/// Something to show. What an event says is committed before it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The server knows the handle now; the driver connects again.
+    Registered {
+        /// As stored.
+        handle: Handle,
+    },
+    /// The server refuses the handle; connecting again with this profile makes no sense unless it is temporary.
+    RegistrationRefused {
+        /// Why.
+        why: common::Error,
+    },
+    /// The connection changed.
+    Connection(ConnectionState),
+    /// Messages can be sent and received; again when members or name are known better.
+    ConversationReady {
+        /// Which.
+        conversation: ConversationId,
+        /// Two people or a group.
+        kind: Kind,
+        /// Of a group, where it is known.
+        name: Option<String>,
+        /// Everybody, oneself included.
+        members: Vec<Member>,
+    },
+    /// It could not be made; its messages are refused.
+    ConversationFailed {
+        /// Which.
+        conversation: ConversationId,
+        /// Why.
+        why: common::Error,
+    },
+    /// A change of members could not be made.
+    ChangeFailed {
+        /// Where.
+        conversation: ConversationId,
+        /// Why.
+        why: common::Error,
+    },
+    /// Somebody wrote.
+    Message(IncomingMessage),
+    /// Messages that did not arrive in time; what arrives later is shown as late.
+    Hole {
+        /// Where.
+        conversation: ConversationId,
+        /// Whose.
+        from: Member,
+        /// Of which device.
+        device: DeviceId,
+        /// First and last missing number of its lane.
+        lane_nos: (u64, u64),
+        /// Its place in the history.
+        order: u64,
+    },
+    /// A durable log has the message (one tick).
+    Accepted {
+        /// Where.
+        conversation: ConversationId,
+        /// Which.
+        message: SendId,
+        /// Server time.
+        at: UnixMillis,
+    },
+    /// The servers can no longer lose it; shown to nobody, but `--wait stored` waits for it.
+    Stored {
+        /// Where.
+        conversation: ConversationId,
+        /// Which.
+        message: SendId,
+    },
+    /// `accepted` no longer holds; it is sent again.
+    Resending {
+        /// Where.
+        conversation: ConversationId,
+        /// Which.
+        message: SendId,
+    },
+    /// A device has committed this device's messages up to this lane number.
+    Delivered {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        by: Member,
+        /// On which device.
+        device: DeviceId,
+        /// Lane number.
+        up_to: u64,
+    },
+    /// Somebody read this device's messages up to this lane number.
+    Read {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        by: Member,
+        /// On which device.
+        device: DeviceId,
+        /// Lane number.
+        up_to: u64,
+    },
+    /// A message will never be sent.
+    Refused {
+        /// Where.
+        conversation: ConversationId,
+        /// Which.
+        message: SendId,
+        /// Why.
+        why: common::Error,
+    },
+    /// Sending waits, and why.
+    Waiting {
+        /// Where.
+        conversation: ConversationId,
+        /// Why.
+        why: common::Error,
+    },
+    /// Somebody came.
+    MemberAdded {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        member: Member,
+        /// By whom.
+        by: Member,
+    },
+    /// Somebody was removed or left.
+    MemberRemoved {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        member: Member,
+        /// By whom; none where somebody left.
+        by: Option<Member>,
+    },
+    /// This account is no longer in the conversation.
+    Left {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// A key to look at: compare safety numbers.
+    NewKey {
+        /// Whose.
+        member: Member,
+        /// What is new.
+        what: NewKey,
+    },
+    /// Messages that waited for this device are gone; conversations that lost a commit re-join.
+    Gap,
+    /// This device lost the thread of a conversation and joins again; what was sent meanwhile may be missing.
+    Rejoining {
+        /// Which.
+        conversation: ConversationId,
+    },
+}
+
+/// What is new about somebody's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewKey {
+    /// The first contact with this person.
+    FirstContact,
+    /// Another device than before.
+    Device(DeviceId),
+    /// The identity key is another one than before: the account was made anew or somebody stands in between.
+    Identity,
+}
+
+/// A message of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingMessage {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Who.
+    pub from: Member,
+    /// On which device.
+    pub device: DeviceId,
+    /// Its name: (device, send id).
+    pub send_id: SendId,
+    /// Its number in the device's lane.
+    pub lane_no: u64,
+    /// What.
+    pub text: String,
+    /// When it was written, as the sender says.
+    pub sent_at: UnixMillis,
+    /// When the server took it.
+    pub accepted_at: UnixMillis,
+    /// It arrived after what follows it was shown.
+    pub late: bool,
+    /// Its place in the history.
+    pub order: u64,
+}

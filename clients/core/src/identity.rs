@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who this device is: account, device and their keys.
+//!
+//! The account identity key signs device lists; the device key authenticates sessions and signs MLS leaves. Both are
+//! Ed25519. The first device holds both.
+
+use std::fmt;
+
+use bytes::Bytes;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use pli_api::directory::{DeviceList, DeviceListEntry, SignedDeviceList};
+use pli_domain::{AccountId, DeviceAddress, DeviceId, Handle, transcript};
+use prost::Message as _;
+use rand_chacha::rand_core::RngCore;
+use sha2::{Digest, Sha256, Sha512};
+use zeroize::Zeroizing;
+
+/// A stored identity that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored identity is damaged: {0}")]
+pub struct IdentityError(&'static str);
+
+/// Why a signed device list is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceListError {
+    /// Not a list, or one that contradicts itself.
+    #[error("the device list is malformed")]
+    Malformed,
+    /// Of another account.
+    #[error("the device list is of another account")]
+    OtherAccount,
+    /// Not signed by the identity key that it names.
+    #[error("the signature of the device list does not verify")]
+    Signature,
+    /// Older than one seen before.
+    #[error("the device list is older than one that was seen before")]
+    Version,
+}
+
+/// A device list whose signature verified under the identity key that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedDevices {
+    /// Whose.
+    pub account: AccountId,
+    /// From 1, up by one.
+    pub version: u64,
+    /// The identity key.
+    pub identity_key: [u8; 32],
+    /// Devices with their keys.
+    pub devices: Vec<(DeviceId, [u8; 32])>,
+}
+
+/// This device's secrets and names. Its debug form shows no key.
+pub struct Identity {
+    account: AccountId,
+    device: DeviceId,
+    handle: Handle,
+    identity_key: SigningKey,
+    device_key: SigningKey,
+    /// The directory has it.
+    pub registered: bool,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?}, {:?}, {:?}, registered: {})", self.handle, self.account, self.device, self.registered)
+    }
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Record {
+    #[prost(bytes = "vec", tag = "1")]
+    account: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    device: Vec<u8>,
+    #[prost(string, tag = "3")]
+    handle: String,
+    #[prost(bytes = "vec", tag = "4")]
+    identity_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    device_key: Vec<u8>,
+    #[prost(bool, tag = "6")]
+    registered: bool,
+}
+
+fn random<const N: usize>(rng: &mut impl RngCore) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+impl Identity {
+    /// A new account with its first device.
+    pub fn create(handle: Handle, rng: &mut impl RngCore) -> Self {
+        Self {
+            account: AccountId::from_bytes(random(rng)),
+            device: DeviceId::from_bytes(random(rng)),
+            handle,
+            identity_key: SigningKey::from_bytes(&Zeroizing::new(random(rng))),
+            device_key: SigningKey::from_bytes(&Zeroizing::new(random(rng))),
+            registered: false,
+        }
+    }
+
+    /// Its stored form; holds secrets.
+    pub fn encode(&self) -> Vec<u8> {
+        Record {
+            account: self.account.as_bytes().to_vec(),
+            device: self.device.as_bytes().to_vec(),
+            handle: self.handle.to_string(),
+            identity_key: self.identity_key.to_bytes().to_vec(),
+            device_key: self.device_key.to_bytes().to_vec(),
+            registered: self.registered,
+        }
+        .encode_to_vec()
+    }
+
+    /// From its stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
+        let record = Record::decode(bytes).map_err(|_| IdentityError("not a record"))?;
+        let key = |bytes: &[u8]| bytes.try_into().map(|b| SigningKey::from_bytes(&b)).map_err(|_| IdentityError("key"));
+        Ok(Self {
+            account: record.account.as_slice().try_into().map_err(|_| IdentityError("account"))?,
+            device: record.device.as_slice().try_into().map_err(|_| IdentityError("device"))?,
+            handle: record.handle.parse().map_err(|_| IdentityError("handle"))?,
+            identity_key: key(&record.identity_key)?,
+            device_key: key(&record.device_key)?,
+            registered: record.registered,
+        })
+    }
+
+    /// Account and device.
+    pub fn address(&self) -> DeviceAddress {
+        DeviceAddress { account: self.account, device: self.device }
+    }
+    /// The handle.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+    /// The public identity key.
+    pub fn identity_key(&self) -> [u8; 32] {
+        self.identity_key.verifying_key().to_bytes()
+    }
+    /// The public device key.
+    pub fn device_key(&self) -> [u8; 32] {
+        self.device_key.verifying_key().to_bytes()
+    }
+    /// Signs with the device key.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.device_key.sign(message).to_bytes()
+    }
+
+    /// The signature of a hello: see [`transcript::authentication`].
+    pub fn authenticate(&self, host: &str, nonce: &[u8], binding: &[u8]) -> [u8; 64] {
+        self.sign(&transcript::authentication(host, self.account, self.device, nonce, binding))
+    }
+
+    /// The account's first device list.
+    pub fn device_list(&self) -> SignedDeviceList {
+        let entry = DeviceListEntry {
+            device: Bytes::copy_from_slice(self.device.as_bytes()),
+            key: Bytes::copy_from_slice(&self.device_key()),
+            name: "first device".into(),
+        };
+        let list = DeviceList {
+            account: Bytes::copy_from_slice(self.account.as_bytes()),
+            version: 1,
+            devices: vec![entry],
+            identity_key: Bytes::copy_from_slice(&self.identity_key()),
+        }
+        .encode_to_vec();
+        let signature = self.identity_key.sign(&transcript::device_list(&list)).to_bytes();
+        SignedDeviceList { list: list.into(), signature: Bytes::copy_from_slice(&signature) }
+    }
+}
+
+/// Checks a signed device list of `account`; `seen` is the newest version seen before under the same identity key.
+pub fn verify_devices(
+    signed: &SignedDeviceList,
+    account: AccountId,
+    seen: Option<(u64, [u8; 32])>,
+) -> Result<VerifiedDevices, DeviceListError> {
+    let malformed = DeviceListError::Malformed;
+    let list = DeviceList::decode(signed.list.as_ref()).map_err(|_| malformed)?;
+    if list.account.as_ref() != account.as_bytes() {
+        return Err(DeviceListError::OtherAccount);
+    }
+    let identity_key: [u8; 32] = list.identity_key.as_ref().try_into().map_err(|_| malformed)?;
+    let key = VerifyingKey::from_bytes(&identity_key).map_err(|_| malformed)?;
+    let signature = Signature::from_slice(&signed.signature).map_err(|_| DeviceListError::Signature)?;
+    key.verify_strict(&transcript::device_list(&signed.list), &signature).map_err(|_| DeviceListError::Signature)?;
+    if seen.is_some_and(|(version, key)| key == identity_key && list.version < version) {
+        return Err(DeviceListError::Version);
+    }
+    let mut devices = Vec::new();
+    for entry in &list.devices {
+        let device = DeviceId::try_from(entry.device.as_ref()).map_err(|_| malformed)?;
+        let key = entry.key.as_ref().try_into().map_err(|_| malformed)?;
+        if devices.iter().any(|(known, _)| *known == device) {
+            return Err(malformed);
+        }
+        devices.push((device, key));
+    }
+    Ok(VerifiedDevices { account, version: list.version, identity_key, devices })
+}
+
+/// Iterations of the fingerprint hash: makes a collision in 30 digits costly.
+const SAFETY_ITERATIONS: usize = 5_200;
+
+/// 60 digits that two people compare. Each side's 30 digits come from its account id and identity key by SHA-512,
+/// iterated 5,200 times (h = SHA-512(h, key), beginning with "pli-safety-1", account and key), six groups of 5 bytes
+/// each taken modulo 100,000; the lower half stands first. The shape follows Signal's numeric fingerprint.
+pub fn safety_number(one: (AccountId, [u8; 32]), other: (AccountId, [u8; 32])) -> String {
+    let mut halves = [half(one), half(other)];
+    halves.sort();
+    halves.concat()
+}
+
+fn half((account, key): (AccountId, [u8; 32])) -> String {
+    let mut hash = [b"pli-safety-1".as_slice(), account.as_bytes(), &key].concat();
+    for _ in 0..SAFETY_ITERATIONS {
+        hash = Sha512::new().chain_update(&hash).chain_update(key).finalize().to_vec();
+    }
+    let group = |bytes: &[u8]| bytes.iter().fold(0u64, |n, &b| n << 8 | u64::from(b)) % 100_000;
+    hash[..30].chunks(5).map(|bytes| format!("{:05}", group(bytes))).collect()
+}
+
+/// A short form of a key for people: the first 8 bytes of its SHA-256 in hexadecimal.
+pub fn fingerprint(key: &[u8; 32]) -> String {
+    hex::encode(&Sha256::digest(key)[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    fn identity(seed: u8) -> Identity {
+        Identity::create("alice".parse().expect("a handle"), &mut ChaCha20Rng::from_seed([seed; 32]))
+    }
+
+    #[test]
+    fn an_identity_survives_storage_and_shows_no_key() {
+        let one = identity(1);
+        let again = Identity::decode(&one.encode()).expect("own record");
+        assert_eq!((again.address(), again.device_key()), (one.address(), one.device_key()));
+        assert!(!format!("{one:?}").contains(&hex::encode(&one.device_key()[..4])));
+    }
+
+    #[test]
+    fn a_device_list_verifies_for_its_account_only_and_never_goes_back() {
+        let (one, other) = (identity(1), identity(2));
+        let list = one.device_list();
+        let verified = verify_devices(&list, one.address().account, None).expect("own list");
+        assert_eq!(verified.devices, [(one.address().device, one.device_key())]);
+        assert_eq!(verify_devices(&list, other.address().account, None), Err(DeviceListError::OtherAccount));
+        let seen = Some((2, one.identity_key()));
+        assert_eq!(verify_devices(&list, one.address().account, seen), Err(DeviceListError::Version));
+        let mut forged = list.clone();
+        forged.signature = other.device_list().signature;
+        assert_eq!(verify_devices(&forged, one.address().account, None), Err(DeviceListError::Signature));
+    }
+
+    #[test]
+    fn a_safety_number_is_the_same_on_both_sides_and_has_sixty_digits() {
+        let (one, other) = (identity(1), identity(2));
+        let a = (one.address().account, one.identity_key());
+        let b = (other.address().account, other.identity_key());
+        let number = safety_number(a, b);
+        assert_eq!(number, safety_number(b, a));
+        assert!(number.len() == 60 && number.bytes().all(|b| b.is_ascii_digit()));
+        assert_ne!(number, safety_number(a, (b.0, a.1)));
+    }
+}
