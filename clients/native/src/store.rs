@@ -33,6 +33,9 @@ pub enum StorageError {
         /// Its layout.
         found: u32,
     },
+    /// The runtime is going down.
+    #[error("the process is ending")]
+    Stopped,
     /// A value cannot be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),

@@ -46,7 +46,9 @@ pub enum TransportError {
     #[error("{0} did not answer within 10 s")]
     Timeout(String),
     /// The presented certificate is not the pinned one.
-    #[error("the certificate of {address} is not the pinned one ({pinned}): somebody listens in, or the server was set up anew")]
+    #[error(
+        "the certificate of {address} is not the pinned one ({pinned}): somebody listens in, or the server was set up anew"
+    )]
     WrongCertificate {
         /// Where.
         address: String,
@@ -149,10 +151,7 @@ fn is_wrong_certificate(error: &std::io::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)))
 }
 
-fn binding(
-    address: &ServerAddress,
-    tls: &TlsStream<TcpStream>,
-) -> Result<([u8; 32], Fingerprint), TransportError> {
+fn binding(address: &ServerAddress, tls: &TlsStream<TcpStream>) -> Result<([u8; 32], Fingerprint), TransportError> {
     let failed = |e| TransportError::Tls { address: address.to_string(), source: std::io::Error::other(e) };
     let (_, session) = tls.get_ref();
     let exporter = session.export_keying_material([0u8; 32], TLS_EXPORTER_LABEL, None).map_err(failed)?;

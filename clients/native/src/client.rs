@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handle of one open profile.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pli_client_core::{Command, Core, Event, Outcome};
+use pli_domain::{ConversationId, Handle, SendId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::{self, Driver};
+use crate::error::{End, OpenError, RequestError};
+use crate::history::{HistoryItem, Rows};
+use crate::profile::{self, Profile};
+use crate::{Fingerprint, ServerAddress, StorageError};
+
+/// Requests that may wait for the driver; above it the caller waits.
+const REQUESTS_MAX: usize = 256;
+/// Events that may wait for their reader; above it no more is read from the server.
+const EVENTS_MAX: usize = 1_024;
+
+/// Which profile to open.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The server.
+    pub server: ServerAddress,
+    /// The server's certificate; none trusts the one that was pinned, or the first one seen.
+    pub fingerprint: Option<Fingerprint>,
+    /// Where profiles live; see [`profile::home`].
+    pub home: PathBuf,
+    /// Whose profile; registered at first use.
+    pub handle: Handle,
+}
+
+/// How the connection stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// As the core sees it.
+    pub state: pli_client_core::ConnectionState,
+    /// Why there is none, where that is known.
+    pub why: Option<String>,
+    /// The server knows the handle.
+    pub registered: bool,
+    /// The client has ended; [`Client::ended`] says why.
+    pub ended: bool,
+}
+
+/// What waits for the driver.
+pub(crate) enum Request {
+    /// A command; answered when what it changed is durable.
+    Command(Box<Command>, oneshot::Sender<Result<Outcome, RequestError>>),
+    /// A look into the core.
+    Query(Box<dyn FnOnce(&Core) + Send>),
+}
+
+/// An open profile. Cheap to clone; the profile is let go when [`Client::close`] returns or the last clone is dropped.
+#[derive(Clone)]
+pub struct Client {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+    end: watch::Receiver<Option<End>>,
+    rows: Rows,
+    folder: Arc<Path>,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.folder.display())
+    }
+}
+
+/// What happens, in order. Everything in it is durable before it is seen here.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; none when the client has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+}
+
+impl Client {
+    /// Opens the profile, which is made at first use, and begins to connect. Must be called within a tokio runtime.
+    /// Returns before there is a connection; see [`Client::status`].
+    pub async fn open(options: ClientOptions) -> Result<(Self, Events), OpenError> {
+        let folder = profile::folder(&options.home, &options.server, &options.handle);
+        let opened = tokio::task::spawn_blocking({
+            let folder = folder.clone();
+            move || -> Result<_, OpenError> {
+                let profile = Profile::lock(&folder)?;
+                let pin = pin(&profile, options.fingerprint)?;
+                let core = driver::load(&profile, &options)?;
+                Ok((profile, pin, core, options))
+            }
+        });
+        // The closure does not panic and is not cancelled, so joining cannot fail.
+        let (profile, pin, (core, store), options) = opened.await.map_err(|e| damaged(&folder, &e))??;
+        let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+        let (events, reader) = mpsc::channel(EVENTS_MAX);
+        let stop = CancellationToken::new();
+        let rows = Rows::new(store);
+        let channels = driver::Channels { requests: inbox, events, stop: stop.clone() };
+        let (driver, status, end) = Driver::new(core, rows.clone(), (profile, pin), options.server, channels);
+        tokio::spawn(driver.run());
+        Ok((Self { requests, status, end, rows, folder: folder.into(), stop }, Events(reader)))
+    }
+
+    /// The profile's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How the connection stands, now and from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Waits until the server knows the handle and everything that waited has arrived.
+    pub async fn online(&self) -> Result<(), RequestError> {
+        let online = |status: &Status| status.ended || status.state == pli_client_core::ConnectionState::Online;
+        match self.status.clone().wait_for(online).await {
+            Ok(status) if !status.ended => Ok(()),
+            _ => Err(RequestError::Ended),
+        }
+    }
+
+    /// Gives the core a command; what it changed is durable on return. Dropping the future does not take it back.
+    pub async fn command(&self, command: Command) -> Result<Outcome, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Command(Box::new(command), answer);
+        self.requests.send(request).await.map_err(|_| RequestError::Ended)?;
+        answered.await.map_err(|_| RequestError::Ended)?
+    }
+
+    /// Looks into the core.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        // Nobody may wait for the answer any more.
+        let look = Box::new(move |core: &Core| drop(answer.send(look(core))));
+        self.requests.send(Request::Query(look)).await.map_err(|_| RequestError::Ended)?;
+        answered.await.map_err(|_| RequestError::Ended)
+    }
+
+    /// The conversation with one person; begun if there is none.
+    pub async fn conversation_with(&self, handle: Handle) -> Result<ConversationId, RequestError> {
+        let outcome = self.command(Command::StartConversation { handle }).await?;
+        outcome.conversation.ok_or(RequestError::Ended)
+    }
+
+    /// Says something; it stays in the outbox until the server has stored it.
+    pub async fn say(&self, conversation: ConversationId, text: String) -> Result<SendId, RequestError> {
+        let outcome = self.command(Command::SendText { conversation, text }).await?;
+        outcome.message.map(|message| message.send_id).ok_or(RequestError::Ended)
+    }
+
+    /// The last `rows_max` rows of a conversation's history, oldest first.
+    pub async fn history(
+        &self,
+        conversation: ConversationId,
+        rows_max: usize,
+    ) -> Result<Vec<HistoryItem>, StorageError> {
+        self.rows.history(conversation, rows_max).await
+    }
+
+    /// Why the client ended; none while it runs.
+    pub fn ended(&self) -> Option<End> {
+        self.end.borrow().clone()
+    }
+
+    /// Waits until the client has ended, and says why.
+    pub async fn end(&self) -> End {
+        match self.end.clone().wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(End::Closed),
+            Err(_) => End::Closed,
+        }
+    }
+
+    /// Says goodbye to the server, lets go of the profile, and returns when both are done.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.end().await;
+    }
+}
+
+/// The certificate to insist on, from what the profile and the caller know.
+fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerprint>, OpenError> {
+    match (profile.pin()?, given) {
+        (Some(pinned), Some(given)) if pinned != given => {
+            Err(OpenError::OtherServer { folder: profile.folder().display().to_string(), pinned, given })
+        }
+        (Some(pinned), _) => Ok(Some(pinned)),
+        (None, Some(given)) => {
+            profile.set_pin(given)?;
+            Ok(Some(given))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The stored state cannot be read back.
+pub(crate) fn damaged(folder: &Path, why: &dyn std::fmt::Display) -> OpenError {
+    OpenError::Damaged { folder: folder.display().to_string(), why: why.to_string() }
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The task that carries out what the core decides: commit in one transaction, then send, then show.
+//!
+//! Nothing that the core decided leaves the process, as a frame or as an event, before it is durable. When a commit
+//! fails the driver ends: the core's memory is ahead of what is stored, and only a new start from the store is safe.
+
+mod link;
+mod load;
+mod step;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pli_api::common::ErrorCode;
+use pli_api::edge::{Binding, ServerFrame, server_frame};
+use pli_client_core::{ConnectionState, Core, Effects, Event, SessionAdvice};
+use pli_domain::UnixMillis;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Request, Status};
+use crate::error::End;
+use crate::history::Rows;
+use crate::profile::Profile;
+use crate::{Connection, Fingerprint, ServerAddress, TransportError};
+use link::Link;
+pub(crate) use load::load;
+use step::Step;
+
+/// Requests and frames whose effects share one transaction.
+const STEP_INPUTS_MAX: usize = 64;
+/// Events that wait for their reader beyond the channel; above it nothing is read from the server.
+const EVENTS_WAITING_MAX: usize = 4_096;
+/// Where the core does not say when to connect again.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+/// Saying goodbye may take this long.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where requests come from and events go.
+pub(crate) struct Channels {
+    pub requests: mpsc::Receiver<Request>,
+    pub events: mpsc::Sender<Event>,
+    pub stop: CancellationToken,
+}
+
+/// What the task holds.
+pub(crate) struct Driver {
+    core: Core,
+    rows: Rows,
+    profile: Profile,
+    link: Link,
+    channels: Channels,
+    waiting: VecDeque<Event>,
+    status: watch::Sender<Status>,
+    end: watch::Sender<Option<End>>,
+}
+
+/// What the loop waits for.
+enum Input {
+    Stop,
+    Request(Option<Request>),
+    Frame(Result<ServerFrame, TransportError>),
+    Connected(Result<Connection, TransportError>),
+    Connect,
+    Timer,
+    Emitted,
+}
+
+impl Driver {
+    /// A driver that has not begun, with what it tells of itself.
+    pub fn new(
+        core: Core,
+        rows: Rows,
+        (profile, pin): (Profile, Option<Fingerprint>),
+        server: ServerAddress,
+        channels: Channels,
+    ) -> (Self, watch::Receiver<Status>, watch::Receiver<Option<End>>) {
+        let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
+        let (end, end_seen) = watch::channel(None);
+        let link = Link::new(server, pin);
+        let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end };
+        (driver, status_seen, end_seen)
+    }
+
+    /// Runs until it is stopped, every handle is dropped, or it cannot go on.
+    pub async fn run(mut self) {
+        let end = self.work().await.err().unwrap_or(End::Closed);
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
+        tracing::debug!(%end, "the client ended");
+        self.status.send_modify(|status| {
+            status.ended = true;
+            status.state = ConnectionState::Offline;
+        });
+        let Self { profile, rows, core, end: told, .. } = self;
+        // The profile must be free when the end is told: the next opener may wait for it.
+        drop((profile, rows, core));
+        told.send_replace(Some(end));
+    }
+
+    async fn work(&mut self) -> Result<(), End> {
+        loop {
+            match self.next_input().await {
+                Input::Stop | Input::Request(None) => return Ok(()),
+                Input::Emitted => {}
+                Input::Request(Some(request)) => self.requested(request).await?,
+                Input::Frame(Ok(frame)) => self.received(frame).await?,
+                Input::Frame(Err(error)) => self.disconnected(&error).await?,
+                Input::Connect => self.link.connect(),
+                Input::Connected(Ok(connection)) => self.connected(connection)?,
+                Input::Connected(Err(error)) => self.disconnected(&error).await?,
+                Input::Timer => {
+                    let effects = self.core.tick(now());
+                    self.carry_out(Step::of(effects)).await?;
+                }
+            }
+        }
+    }
+
+    async fn next_input(&mut self) -> Input {
+        let timer = self.core.next_deadline().map(instant_of);
+        let room = self.waiting.len() < EVENTS_WAITING_MAX;
+        let Channels { requests, events, stop } = &mut self.channels;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Input::Stop,
+            permit = events.reserve(), if !self.waiting.is_empty() => {
+                match (permit, self.waiting.pop_front()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
+                    // Nobody reads events any more; commands may still come.
+                    _ => self.waiting.clear(),
+                }
+                Input::Emitted
+            }
+            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Input::Timer,
+            request = requests.recv() => Input::Request(request),
+            event = self.link.next(room) => match event {
+                link::LinkEvent::Frame(frame) => Input::Frame(frame),
+                link::LinkEvent::Opened(opened) => Input::Connected(opened),
+                link::LinkEvent::Due => Input::Connect,
+            },
+        }
+    }
+
+    async fn requested(&mut self, first: Request) -> Result<(), End> {
+        let mut step = Step::default();
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Command(command, answer) => step.command(&mut self.core, *command, answer),
+                Request::Query(look) => look(&self.core),
+            }
+            if step.inputs() < STEP_INPUTS_MAX && !step.is_final() {
+                next = self.channels.requests.try_recv().ok();
+            }
+        }
+        self.carry_out(step).await
+    }
+
+    async fn received(&mut self, first: ServerFrame) -> Result<(), End> {
+        let mut step = Step::default();
+        let mut next = Some(first);
+        // What the session must do comes before what the server said next.
+        while let Some(frame) = next.take().filter(|_| !step.is_final()) {
+            step.add(self.frame(frame)?);
+            if step.inputs() < STEP_INPUTS_MAX && !step.is_final() {
+                next = self.link.try_next();
+            }
+        }
+        self.carry_out(step).await
+    }
+
+    fn frame(&mut self, frame: ServerFrame) -> Result<Effects, End> {
+        let Some(server_frame::Frame::Hello(hello)) = &frame.frame else { return Ok(self.core.frame(frame, now())) };
+        let (host, exporter) = (self.link.server().to_string(), self.link.exporter());
+        let answer = self.core.handshake(hello, &host, (Binding::TlsExporter, &exporter), now());
+        match answer {
+            Ok(answer) => Ok(Effects { frames: vec![answer], ..Effects::default() }),
+            Err(error) => Err(End::Stopped(error.to_string(), ErrorCode::UnsupportedVersion)),
+        }
+    }
+
+    fn connected(&mut self, connection: Connection) -> Result<(), End> {
+        if self.link.pin().is_none() {
+            self.profile.set_pin(connection.fingerprint).map_err(|error| End::Profile(Arc::new(error)))?;
+        }
+        self.link.opened(connection);
+        self.status.send_modify(|status| status.why = None);
+        Ok(())
+    }
+
+    /// There is no connection any more, or there was none; the core says when to try again.
+    async fn disconnected(&mut self, why: &TransportError) -> Result<(), End> {
+        tracing::debug!(%why, "no connection");
+        if let TransportError::WrongCertificate { .. } = why {
+            let folder = self.profile.folder().display();
+            return Err(End::WrongServer(format!(
+                "{why}; if it was set up anew, move the profile folder {folder} away"
+            )));
+        }
+        self.status.send_modify(|status| status.why = Some(why.to_string()));
+        self.link.retry_after(RETRY_AFTER_DEFAULT);
+        let effects = self.core.disconnected(now());
+        Box::pin(self.carry_out(Step::of(effects))).await
+    }
+
+    async fn carry_out(&mut self, step: Step) -> Result<(), End> {
+        let Step { changes, frames, session, events, answers, .. } = step;
+        if !changes.is_empty() {
+            self.rows.commit(changes).await.map_err(|error| End::Storage(Arc::new(error)))?;
+        }
+        // A frame that cannot be sent is no loss: the core sends again what is not answered.
+        let sent = self.link.send(&frames).await;
+        for (answer, outcome) in answers {
+            // The caller may have gone.
+            let _ = answer.send(outcome);
+        }
+        for event in events {
+            self.note(&event);
+            self.waiting.push_back(event);
+        }
+        match (session, sent) {
+            (SessionAdvice::Keep, Ok(())) => Ok(()),
+            (SessionAdvice::Keep, Err(error)) => self.disconnected(&error).await,
+            (SessionAdvice::Reconnect { after }, _) => Box::pin(self.reconnect(after)).await,
+            (SessionAdvice::Stop { why }, _) => {
+                Err(End::Stopped(sentence(&why), ErrorCode::try_from(why.code).unwrap_or_default()))
+            }
+        }
+    }
+
+    async fn reconnect(&mut self, after: Duration) -> Result<(), End> {
+        let was_open = self.link.is_open();
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
+        self.link.retry_after(after);
+        if !was_open {
+            return Ok(());
+        }
+        let mut step = Step::of(self.core.disconnected(now()));
+        // The core has said already when to come back.
+        step.session = SessionAdvice::Keep;
+        self.carry_out(step).await
+    }
+
+    fn note(&self, event: &Event) {
+        match event {
+            Event::Connection(state) => {
+                self.status.send_modify(|status| status.state = *state);
+            }
+            Event::Registered { .. } => self.status.send_modify(|status| status.registered = true),
+            _ => {}
+        }
+    }
+}
+
+fn sentence(why: &pli_api::common::Error) -> String {
+    let advice = why.code().doc().map_or("", |doc| doc.advice);
+    format!("{} ({}; {advice})", why.message, why.code().as_str_name())
+}
+
+/// Local time.
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// When a local time comes, as the runtime counts.
+fn instant_of(at: UnixMillis) -> Instant {
+    Instant::now() + at.since(now())
+}

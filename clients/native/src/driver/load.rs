@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a profile to a core, or a new one.
+
+use pli_client_core::{Core, Table};
+
+use crate::client::{ClientOptions, damaged};
+use crate::driver::now;
+use crate::error::OpenError;
+use crate::history::stored_key;
+use crate::profile::{Profile, ProfileError};
+use crate::{StorageError, Store};
+
+/// The core that the profile holds; at first use a new one, durable on return.
+pub(crate) fn load(profile: &Profile, options: &ClientOptions) -> Result<(Core, Store), OpenError> {
+    let mut store = profile.store()?;
+    let rows = rows(&store).map_err(ProfileError::from)?;
+    if rows.is_empty() {
+        let (core, changes) = Core::create(options.handle.clone(), rand::random(), now());
+        let keys: Vec<_> = changes.0.iter().map(|change| stored_key(change.table, &change.key)).collect();
+        let values = changes.0.iter().map(|change| change.value.as_deref());
+        store.apply(keys.iter().map(Vec::as_slice).zip(values)).map_err(ProfileError::from)?;
+        return Ok((core, store));
+    }
+    let core = Core::load(rand::random(), rows, now()).map_err(|error| damaged(profile.folder(), &error))?;
+    Ok((core, store))
+}
+
+/// Every row but the history's. Bounded by the bounds of the core's own tables.
+fn rows(store: &Store) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, StorageError> {
+    let mut rows = Vec::new();
+    for &table in Table::ALL.iter().filter(|&&table| table != Table::Messages) {
+        let prefix = stored_key(table, &[]);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = store.scan(&prefix, after.as_deref())?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            rows.extend(page.into_iter().map(|(key, value)| (table, key[prefix.len()..].to_vec(), value)));
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the database holds, reached without blocking the runtime.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pli_client_core::{ChangeSet, MessageRow, Table};
+use pli_domain::ConversationId;
+use prost::Message;
+
+use crate::{StorageError, Store};
+
+/// A row of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// Its place; rises in the order of showing.
+    pub order: u64,
+    /// What it says.
+    pub row: MessageRow,
+}
+
+/// The store, shared between the driver and readers of the history. Calls run one at a time on the blocking pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Rows(Arc<Mutex<Store>>);
+
+impl Rows {
+    pub fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(store)))
+    }
+
+    /// Commits a change set durably.
+    pub async fn commit(&self, changes: ChangeSet) -> Result<(), StorageError> {
+        self.with(move |store| {
+            let keys: Vec<_> = changes.0.iter().map(|change| stored_key(change.table, &change.key)).collect();
+            let values = changes.0.iter().map(|change| change.value.as_deref());
+            store.apply(keys.iter().map(Vec::as_slice).zip(values))
+        })
+        .await
+    }
+
+    /// The last rows of a conversation, oldest first.
+    pub async fn history(
+        &self,
+        conversation: ConversationId,
+        rows_max: usize,
+    ) -> Result<Vec<HistoryItem>, StorageError> {
+        let prefix = stored_key(Table::Messages, conversation.as_bytes());
+        let rows = self.with(move |store| store.scan_last(&prefix, rows_max)).await?;
+        Ok(rows.iter().filter_map(|(key, value)| item(key, value)).collect())
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let store = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.map_err(|_| StorageError::Stopped)?
+    }
+}
+
+/// Where a row stands in the database: the table's number, then its key.
+pub(crate) fn stored_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table.number()], key].concat()
+}
+
+/// A row whose key or value this version cannot read is left out, not fatal: history is for display only.
+fn item(key: &[u8], value: &[u8]) -> Option<HistoryItem> {
+    let order = u64::from_be_bytes(key.last_chunk::<8>().copied()?);
+    Some(HistoryItem { order, row: MessageRow::decode(value).ok()? })
+}
