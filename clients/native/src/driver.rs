@@ -62,7 +62,7 @@ enum Input {
     Stop,
     Request(Option<Request>),
     Frame(Result<ServerFrame, TransportError>),
-    Connected(Result<Connection, TransportError>),
+    Connected(Result<Box<Connection>, TransportError>),
     Connect,
     Timer,
     Emitted,
@@ -181,7 +181,7 @@ impl Driver {
         }
     }
 
-    fn connected(&mut self, connection: Connection) -> Result<(), End> {
+    fn connected(&mut self, connection: Box<Connection>) -> Result<(), End> {
         if self.link.pin().is_none() {
             self.profile.set_pin(connection.fingerprint).map_err(|error| End::Profile(Arc::new(error)))?;
         }

@@ -14,14 +14,14 @@ use crate::{Connection, Fingerprint, FrameSink, FrameStream, ServerAddress, Tran
 enum State {
     /// The next attempt is due then.
     Waiting(Instant),
-    Opening(AbortOnDropHandle<Result<Connection, TransportError>>),
+    Opening(AbortOnDropHandle<Result<Box<Connection>, TransportError>>),
     Open(FrameSink, FrameStream, Option<TransportError>),
 }
 
 /// What the link waited for.
 pub(super) enum LinkEvent {
     Frame(Result<ServerFrame, TransportError>),
-    Opened(Result<Connection, TransportError>),
+    Opened(Result<Box<Connection>, TransportError>),
     Due,
 }
 
@@ -58,12 +58,12 @@ impl Link {
     /// Begins an attempt.
     pub fn connect(&mut self) {
         let (server, pin) = (self.server.clone(), self.pin);
-        let attempt = tokio::spawn(async move { Connection::open(&server, pin).await });
+        let attempt = tokio::spawn(async move { Connection::open(&server, pin).await.map(Box::new) });
         self.state = State::Opening(AbortOnDropHandle::new(attempt));
     }
 
     /// The attempt succeeded.
-    pub fn opened(&mut self, connection: Connection) {
+    pub fn opened(&mut self, connection: Box<Connection>) {
         self.pin = Some(connection.fingerprint);
         self.exporter = connection.exporter;
         let (sink, stream) = connection.split();

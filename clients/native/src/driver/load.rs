@@ -25,8 +25,11 @@ pub(crate) fn load(profile: &Profile, options: &ClientOptions) -> Result<(Core, 
     Ok((core, store))
 }
 
+/// A row as the core takes it.
+type CoreRow = (Table, Vec<u8>, Vec<u8>);
+
 /// Every row but the history's. Bounded by the bounds of the core's own tables.
-fn rows(store: &Store) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, StorageError> {
+fn rows(store: &Store) -> Result<Vec<CoreRow>, StorageError> {
     let mut rows = Vec::new();
     for &table in Table::ALL.iter().filter(|&&table| table != Table::Messages) {
         let prefix = stored_key(table, &[]);
