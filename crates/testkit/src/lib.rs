@@ -4,5 +4,6 @@
 //! [`memory`] holds an in-memory model of every port, [`conformance`] one suite per port that every engine and every
 //! model must pass, [`time`] the clocks that tests inject.
 
+pub mod conformance;
 pub mod memory;
 pub mod time;
