@@ -3,11 +3,13 @@
 
 use std::convert::Infallible;
 
+use tonic::Status;
 use tonic::body::Body;
-use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-/// What a tonic client is built over.
-pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+/// What a tonic client is built over. Its error is a type without lifetimes: with a boxed one the compiler cannot see
+/// that a future which awaits a generated client is `Send`.
+pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 
 /// A channel straight over a server value: no socket, the same code path.
 pub fn in_process<S>(server: S) -> Channel
@@ -19,5 +21,5 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(server.map_err(|never: Infallible| -> BoxError { match never {} }))
+    BoxCloneSyncService::new(server.map_err(|never: Infallible| -> Status { match never {} }))
 }
