@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an operator can set.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+/// A rate limit: a token bucket per account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many at once after a pause.
+    pub burst: NonZeroU32,
+    /// How many come back per minute.
+    pub per_minute: NonZeroU32,
+}
+
+impl Rate {
+    /// A rate; a zero counts as one.
+    pub const fn new(burst: u32, per_minute: u32) -> Self {
+        Self { burst: at_least_one(burst), per_minute: at_least_one(per_minute) }
+    }
+}
+
+const fn at_least_one(n: u32) -> NonZeroU32 {
+    match NonZeroU32::new(n) {
+        Some(n) => n,
+        None => NonZeroU32::MIN,
+    }
+}
+
+/// Settings of the conversations service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Creations, commits, proposals and failure reports per account. Default 500 at once, 240 a minute.
+    pub changes_per_account: Rate,
+    /// Questions (commits, group info, lists) per account. Default 1,000 at once, 600 a minute.
+    pub questions_per_account: Rate,
+    /// Pages of 48 KiB stored per account. Default 512 at once (24 MiB), 128 a minute.
+    pub pages_stored_per_account: Rate,
+    /// Pages of 48 KiB fetched per account. Default 2,048 at once (96 MiB), 1,024 a minute.
+    pub pages_fetched_per_account: Rate,
+    /// Bytes of decoded groups kept in memory, measured by their stored size. Default 64 MiB.
+    pub groups_cached_bytes: u64,
+    /// A decided commit whose epoch is still closed after so many milliseconds was left behind; others finish it.
+    /// Default 2,000.
+    pub left_behind_after_ms: u64,
+    /// How often to look for commits that were left behind, in milliseconds. Default 1,000.
+    pub sweep_every_ms: u64,
+    /// When an edge asks again about an epoch that is not open yet, in milliseconds. Default 200.
+    pub not_open_retry_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            changes_per_account: Rate::new(500, 240),
+            questions_per_account: Rate::new(1_000, 600),
+            pages_stored_per_account: Rate::new(512, 128),
+            pages_fetched_per_account: Rate::new(2_048, 1_024),
+            groups_cached_bytes: 64 * 1024 * 1024,
+            left_behind_after_ms: 2_000,
+            sweep_every_ms: 1_000,
+            not_open_retry_ms: 200,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ids that everybody who finishes a commit derives alike, so that finishing twice writes the same again.
+
+use pli_domain::{ConversationId, DeviceId, EntryId, MlsEpoch, PayloadId, SendId, ShardId};
+use sha2::{Digest, Sha256};
+
+/// Which part of a commit's fan-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Commit,
+    Welcome,
+}
+
+impl Part {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::Commit => b"commit",
+            Self::Welcome => b"welcome",
+        }
+    }
+}
+
+/// First 16 bytes of SHA-256 over the parts, each prefixed with its length.
+fn id(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    id
+}
+
+/// The log entry that brings a part of the commit of `from` to a shard.
+pub(crate) fn fanout_entry(conversation: ConversationId, from: MlsEpoch, part: Part, shard: ShardId) -> EntryId {
+    let (epoch, shard) = (from.0.to_be_bytes(), shard.get().to_be_bytes());
+    EntryId::from_bytes(id(&[b"pli-fanout-1", conversation.as_bytes(), &epoch, part.label(), &shard]))
+}
+
+/// The send id of a part of the commit of `from`; its sender is the committer.
+pub(crate) fn fanout_send(conversation: ConversationId, from: MlsEpoch, part: Part) -> SendId {
+    SendId::from_bytes(id(&[b"pli-fanout-send-1", conversation.as_bytes(), &from.0.to_be_bytes(), part.label()]))
+}
+
+/// The log entry that brings a proposal to a shard.
+pub(crate) fn proposal_entry(conversation: ConversationId, sender: DeviceId, send: SendId, shard: ShardId) -> EntryId {
+    let shard = shard.get().to_be_bytes();
+    let parts = [b"pli-proposal-1".as_slice(), conversation.as_bytes(), sender.as_bytes(), send.as_bytes(), &shard];
+    EntryId::from_bytes(id(&parts))
+}
+
+/// Where a proposal is kept until a commit refers to it by its hash (RFC 9420 section 5.2).
+pub(crate) fn proposal_payload(conversation: ConversationId, epoch: MlsEpoch, reference: &[u8]) -> PayloadId {
+    let epoch = epoch.0.to_be_bytes();
+    PayloadId::from_bytes(id(&[b"pli-proposal-payload-1", conversation.as_bytes(), &epoch, reference]))
+}
+
+/// Where a large object is kept. Who can name it has its bytes already.
+pub(crate) fn object_payload(conversation: ConversationId, sha256: &[u8; 32]) -> PayloadId {
+    PayloadId::from_bytes(id(&[b"pli-object-1", conversation.as_bytes(), sha256]))
+}
+
+/// Where a page of an upload waits until the last one has come. Per device, so that nobody writes into the upload of
+/// somebody else.
+pub(crate) fn upload_page(device: DeviceId, upload: PayloadId, offset: u64) -> PayloadId {
+    let offset = offset.to_be_bytes();
+    PayloadId::from_bytes(id(&[b"pli-upload-page-1", device.as_bytes(), upload.as_bytes(), &offset]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_pinned_and_apart() {
+        let conversation = ConversationId::from_bytes([7; 16]);
+        let entry = |epoch, part, shard| fanout_entry(conversation, MlsEpoch(epoch), part, ShardId::new(shard));
+        assert_eq!(entry(1, Part::Commit, 0).to_string(), "PINNED");
+        let all = [
+            entry(1, Part::Commit, 0),
+            entry(2, Part::Commit, 0),
+            entry(1, Part::Welcome, 0),
+            entry(1, Part::Commit, 1),
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each operation may refuse. `status.rs` gives each its code on the wire.
+
+use pli_api::FieldError;
+use pli_api::common::Error as WireError;
+use pli_domain::MlsEpoch;
+use pli_domain::limits::{MEMBERS_MAX, PAGE_BYTES_MAX};
+use pli_ports::StoreError;
+
+use crate::devices::{DirectoryError, Mismatch};
+use crate::group::InvalidGroup;
+use crate::limits::Limited;
+use crate::objects::{OBJECT_BYTES_MAX, ObjectError};
+use crate::offer::InvalidMessage;
+use crate::propose::PROPOSAL_BYTES_MAX;
+use crate::record::CorruptRecord;
+use crate::report::REASON_BYTES_MAX;
+
+/// What any operation on a conversation may refuse before it begins.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error("{}", .0.message)]
+    Caller(WireError),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error("no such conversation with you in it")]
+    UnknownConversation,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRecord),
+}
+
+/// Why a decided commit could not be finished now. It stays decided; somebody finishes it later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FinishError {
+    #[error("the commit is decided but not in every log yet; ask again")]
+    Append { retry_after_ms: u32 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRecord),
+}
+
+/// Why a conversation was not created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Invalid(#[from] InvalidGroup),
+    #[error(transparent)]
+    Devices(#[from] Mismatch),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error("the conversation id exists; draw another")]
+    Taken,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a commit was not decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("epoch {offered} lies ahead of the conversation's")]
+    Ahead { offered: u64, current: MlsEpoch },
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Invalid(#[from] InvalidMessage),
+    #[error("the group would have {accounts} accounts; at most {MEMBERS_MAX} are allowed")]
+    TooManyAccounts { accounts: usize },
+    #[error("the group's public state would have {bytes} bytes; at most {OBJECT_BYTES_MAX} are allowed")]
+    StateTooLarge { bytes: usize },
+    #[error(transparent)]
+    Devices(#[from] Mismatch),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Finish(#[from] FinishError),
+    #[error("other commits kept coming first; ask again")]
+    Contended,
+}
+
+/// Why a proposal was not brought to anybody.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProposeError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("the proposal has {0} bytes; at most {PROPOSAL_BYTES_MAX} are allowed")]
+    TooLarge(usize),
+    #[error("the proposal is of another epoch than the current one")]
+    WrongEpoch { current: MlsEpoch },
+    #[error(transparent)]
+    Invalid(#[from] InvalidMessage),
+    #[error(transparent)]
+    Finish(#[from] FinishError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QuestionError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRecord),
+}
+
+/// Why a report was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReportError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("reason must be one word of at most {REASON_BYTES_MAX} bytes: a-z 0-9 _ -")]
+    Reason,
+}
+
+/// Why a page was not stored or given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PayloadError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("size is {0}; a payload has 1 to {OBJECT_BYTES_MAX} bytes")]
+    Size(u64),
+    #[error("a page has 1 to {PAGE_BYTES_MAX} bytes; all but the last exactly {PAGE_BYTES_MAX}, one after the other")]
+    Page,
+    #[error("the page at {offset} is not there; send the pages in order, from the first")]
+    MissingPage { offset: u64 },
+    #[error("a payload of this id has other bytes; draw a new random id")]
+    IdTaken,
+    #[error("no such payload; it may have expired")]
+    NotFound,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an edge gets no roster.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RosterError {
+    #[error("this method is for edges only")]
+    NotForClients,
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("no such conversation")]
+    UnknownConversation,
+    #[error("the epoch is too old or lies ahead")]
+    WrongEpoch { current: MlsEpoch },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
