@@ -1,2 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every port on one SQLite file, for one process.
+//!
+//! [`EmbeddedEngine`] opens a data folder and hands out the ports. What it holds to:
+//!
+//! - One writer thread owns the write connection. Whatever waits (appends, settles, trims, everything else) becomes
+//!   one group: one transaction, one fsync of the write-ahead log (WAL, `synchronous = FULL`). Nobody is answered
+//!   before that commit has returned.
+//! - The log and the tables share each transaction, so the end of the log cannot vanish while the tables stay
+//!   ([`pli_ports::LogFate::OneTransaction`]).
+//! - The entries of one group and shard are one row. The newest of each shard stay in memory, so that followers do
+//!   not read the database.
+//! - When the disk is full, appends and other growth are refused while a reserve file makes room for acks, settles
+//!   and trims. After any other I/O error the engine is stopped for good and [`EmbeddedEngine::failed`] resolves; an
+//!   fsync is never retried, because a failed one may have dropped what it was to write.
+//! - Signals and leases live in memory: they may be lost with the process.
+//!
+//! The folder holds `pli.db` (with `-wal` and `-shm`), `VERSION`, `pli.lock` and `reserve`.
+
+mod accounts;
+mod block;
+mod conversations;
+mod database;
+mod device_queues;
+mod engine;
+mod error;
+mod folder;
+mod jobs;
+mod leases;
+mod logs;
+mod options;
+mod payloads;
+mod readers;
+mod shard_log;
+mod signals;
+mod space;
+mod stats;
+mod store;
+mod upkeep;
+mod writer;
+
+pub use engine::EmbeddedEngine;
+pub use error::{EngineFailure, OpenError};
+pub use folder::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, VERSION_FILE};
+pub use options::{EmbeddedOptions, Synchronous};
+pub use space::RESERVE_FILE;
+pub use stats::EngineStats;

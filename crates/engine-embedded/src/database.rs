@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The SQLite database: its connections, settings and tables.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pli_domain::{InvalidShardMap, Position, ShardMap, UnixMillis};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use crate::{EmbeddedOptions, Synchronous, accounts, conversations, device_queues, payloads, shard_log};
+
+/// SQLite waits so long for a lock; only checkpoints and readers ever meet.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// The WAL is cut to this size when it begins anew, in bytes.
+pub(crate) const WAL_BYTES_KEPT: u64 = 8 << 20;
+/// Prepared statements kept per connection; all of them fit.
+const STATEMENTS_KEPT: usize = 96;
+
+const CLUSTER: &str = "CREATE TABLE IF NOT EXISTS cluster (
+    one INTEGER PRIMARY KEY CHECK (one = 1), shards INTEGER NOT NULL, key BLOB NOT NULL
+) STRICT;";
+
+/// Opens the connection of the writer thread and makes the tables.
+pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
+    settle_in(&conn, 16 << 10)?;
+    // Takes effect only before the first table exists; pages then move to the front in small steps.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", if synchronous == Synchronous::Full { "FULL" } else { "OFF" })?;
+    // Checkpoints are the writer's own, so that their errors are seen.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT as i64)?;
+    let schema = [
+        "BEGIN IMMEDIATE;",
+        CLUSTER,
+        shard_log::SCHEMA,
+        device_queues::SCHEMA,
+        payloads::SCHEMA,
+        accounts::SCHEMA,
+        conversations::SCHEMA,
+        "COMMIT;",
+    ];
+    conn.execute_batch(&schema.join("\n"))?;
+    Ok(conn)
+}
+
+/// Opens a connection that only reads.
+pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags())?;
+    settle_in(&conn, 4 << 10)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn settle_in(conn: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
+    conn.busy_timeout(BUSY_WAIT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // After a failed fsync nothing may write the WAL back; the clean end does it by itself.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "mmap_size", 0)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -cache_kib)
+}
+
+/// Why the shard map is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShardMapError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidShardMap),
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+}
+
+/// The folder's shard map; of a new folder, one with the wanted count and a random key.
+pub(crate) fn shard_map(conn: &Connection, options: &EmbeddedOptions) -> Result<ShardMap, ShardMapError> {
+    let read = "SELECT shards, key FROM cluster";
+    let stored = conn.query_row(read, [], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, [u8; 16]>(1)?))).optional()?;
+    if let Some((shards, key)) = stored {
+        return Ok(ShardMap::new(shards, key)?);
+    }
+    let key: [u8; 16] = rand::random();
+    let map = ShardMap::new(options.shards, key)?;
+    conn.execute("INSERT INTO cluster (one, shards, key) VALUES (1, ?1, ?2)", params![options.shards, key])?;
+    Ok(map)
+}
+
+/// A position as it is stored.
+pub(crate) fn stored(position: Position) -> i64 {
+    // A position has 63 bits.
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+/// A stored position.
+pub(crate) fn position(value: i64) -> rusqlite::Result<Position> {
+    let out_of_range = || rusqlite::Error::IntegralValueOutOfRange(0, value);
+    Position::from_u64(number(value)?).map_err(|_| out_of_range())
+}
+
+/// A stored number that is never negative.
+pub(crate) fn number(value: i64) -> rusqlite::Result<u64> {
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
+}
+
+/// A time as it is stored; what lies beyond 63 bits is as good as never.
+pub(crate) fn millis(time: UnixMillis) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// An error for stored bytes that this engine did not write.
+pub(crate) fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Leases in memory: in one process nobody else can hold one.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pli_domain::{OwnerId, ShardId};
+use pli_ports::{Lease, Leases, StoreError};
+use tokio::time::Instant;
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    lease: Lease,
+    until: Option<Instant>,
+}
+
+/// One record per shard that was ever leased.
+#[derive(Debug, Default)]
+pub(crate) struct EmbeddedLeases(Mutex<BTreeMap<ShardId, Held>>);
+
+impl EmbeddedLeases {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn is_held(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until > now)
+    }
+}
+
+#[async_trait]
+impl Leases for EmbeddedLeases {
+    async fn acquire(&self, shard: ShardId, owner: OwnerId, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        let now = Instant::now();
+        let mut all = self.lock();
+        let before = all.get(&shard);
+        let generation = match before {
+            Some(held) if held.lease.owner == owner && held.until.is_some() => held.lease.generation,
+            Some(held) if held.is_held(now) => return Ok(None),
+            Some(held) => held.lease.generation + 1,
+            None => 1,
+        };
+        let lease = Lease { shard, owner, generation };
+        all.insert(shard, Held { lease, until: Some(now + ttl) });
+        Ok(Some(lease))
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        match self.lock().get_mut(&lease.shard) {
+            Some(held) if held.lease == *lease && held.is_held(now) => {
+                held.until = Some(now + ttl);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        if let Some(held) = self.lock().get_mut(&lease.shard)
+            && held.lease == *lease
+        {
+            held.until = None;
+        }
+        Ok(())
+    }
+
+    async fn held(&self) -> Result<Vec<Lease>, StoreError> {
+        let now = Instant::now();
+        Ok(self.lock().values().filter(|held| held.is_held(now)).map(|held| held.lease).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_expires_and_the_next_holder_has_a_higher_generation() {
+        let leases = EmbeddedLeases::default();
+        let (a, b) = (OwnerId::from_bytes([1; 16]), OwnerId::from_bytes([2; 16]));
+        let shard = ShardId::new(3);
+        let first = leases.acquire(shard, a, TTL).await.unwrap().unwrap();
+        assert_eq!(leases.acquire(shard, a, TTL).await.unwrap(), Some(first));
+        assert_eq!(leases.acquire(shard, b, TTL).await.unwrap(), None);
+        tokio::time::advance(TTL).await;
+        assert!(!leases.renew(&first, TTL).await.unwrap());
+        let second = leases.acquire(shard, b, TTL).await.unwrap().unwrap();
+        assert!(second.generation > first.generation);
+        leases.release(&first).await.unwrap();
+        assert_eq!(leases.held().await.unwrap(), [second]);
+        leases.release(&second).await.unwrap();
+        leases.release(&second).await.unwrap();
+        assert!(leases.held().await.unwrap().is_empty());
+        assert!(leases.acquire(shard, a, TTL).await.unwrap().unwrap().generation > second.generation);
+    }
+}

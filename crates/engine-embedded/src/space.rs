@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The reserve: disk space that is given up when the disk is full, so that what frees space can still be written.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// The file that holds the reserve.
+pub const RESERVE_FILE: &str = "reserve";
+
+/// The reserve of one folder. While it is given up ([`Reserve::held`] is false) the engine refuses growth.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    path: PathBuf,
+    folder: PathBuf,
+    bytes: u64,
+    held: bool,
+}
+
+impl Reserve {
+    /// Takes the reserve if there is room for it.
+    pub(crate) fn new(folder: &Path, bytes: u64) -> io::Result<Self> {
+        let mut reserve = Self { path: folder.join(RESERVE_FILE), folder: folder.to_owned(), bytes, held: false };
+        if !reserve.take()? {
+            tracing::warn!(folder = %folder.display(), "no space left for the reserve; appends are refused");
+        }
+        Ok(reserve)
+    }
+
+    pub(crate) fn held(&self) -> bool {
+        self.held
+    }
+
+    /// Gives the space back to the file system.
+    pub(crate) fn release(&mut self) -> io::Result<()> {
+        if self.held {
+            tracing::warn!(folder = %self.folder.display(), "no space left; appends are refused until there is");
+        }
+        self.held = false;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the reserve again if half as much stays free beside it; otherwise growth that is let in would only end
+    /// here at once.
+    pub(crate) fn take(&mut self) -> io::Result<bool> {
+        if self.held {
+            return Ok(true);
+        }
+        self.held = self.allocate()?;
+        if !self.held {
+            match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(self.held)
+    }
+
+    fn allocate(&self) -> io::Result<bool> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
+        let file = match file {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
+            other => other?,
+        };
+        match fallocate(&file, FallocateFlags::empty(), 0, self.bytes.max(1)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::NOSPC) => return Ok(false),
+            // A file system that cannot reserve: write the bytes.
+            Err(rustix::io::Errno::OPNOTSUPP) => return write_zeros(&file, self.bytes),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(free_bytes(&self.folder)? >= self.bytes / 2)
+    }
+}
+
+fn write_zeros(mut file: &fs::File, bytes: u64) -> io::Result<bool> {
+    match io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let found = statvfs(folder)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_reserve_occupies_blocks_until_it_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::new(dir.path(), 1 << 20).unwrap();
+        assert!(reserve.held());
+        assert!(fs::metadata(dir.path().join(RESERVE_FILE)).unwrap().blocks() * 512 >= 1 << 20);
+        reserve.release().unwrap();
+        reserve.release().unwrap();
+        assert!(!reserve.held() && !dir.path().join(RESERVE_FILE).exists());
+        assert!(reserve.take().unwrap());
+    }
+
+    #[test]
+    fn a_reserve_larger_than_the_disk_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::new(dir.path(), 1 << 50);
+        // Some file systems call this size too large rather than the disk too small.
+        assert!(reserve.map_or(true, |reserve| !reserve.held()));
+    }
+}
