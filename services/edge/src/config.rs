@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Settings of the edge. Every bound that the edge alone enforces is a field here.
+
+use std::time::Duration;
+
+use pli_domain::limits::KEY_PACKAGES_LOW;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the server, for people.
+    pub name: String,
+    /// Hosts that a hello may name, each as a client writes it: name or address, with the port where it is not 443. One
+    /// without a port stands for every port. Empty: loopback names only.
+    pub hosts: Vec<String>,
+    /// Web origins that may bind an authentication (browsers cannot see the TLS exporter).
+    pub origins: Vec<String>,
+    /// Oldest client that is not refused, as `name/version`'s version part.
+    pub client_version_min: String,
+    /// What server info says about registration: `open`, `invite` or `oidc`.
+    pub registration: String,
+    /// MLS cipher suites that server info names (RFC 9420 section 17.1).
+    pub cipher_suites: Vec<u32>,
+    /// Time limits of a session.
+    pub session: SessionConfig,
+    /// Appending to shard logs.
+    pub append: AppendConfig,
+    /// Named rate limits.
+    pub limits: LimitsConfig,
+    /// Bytes of rosters kept; the least recently used ones go first.
+    pub roster_cache_bytes: u64,
+    /// How long the number of a conversation's newest epoch is believed, in milliseconds.
+    pub roster_current_ms: u64,
+    /// How long a device's key is believed, in milliseconds.
+    pub device_key_ms: u64,
+    /// Device keys kept at a time.
+    pub device_keys_max: u64,
+    /// Receipts whose end is not known yet, over all sessions; above it sends are refused with `NO_SPACE`.
+    pub open_receipts_max: usize,
+    /// Deadline of one request to a shard owner, in milliseconds.
+    pub owner_request_ms: u64,
+    /// Deadline of one call to a service, in milliseconds.
+    pub call_ms: u64,
+    /// Below this many key packages a device is told to publish more.
+    pub key_packages_low: u32,
+    /// Time in which a drain tells its sessions to go, in waves, in milliseconds.
+    pub drain_ms: u64,
+    /// Time that a session gets after `GoAway` to finish what is open, in milliseconds.
+    pub drain_session_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "pli".into(),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            client_version_min: "0.1.0".into(),
+            registration: "open".into(),
+            cipher_suites: vec![0x0001, 0x0003],
+            session: SessionConfig::default(),
+            append: AppendConfig::default(),
+            limits: LimitsConfig::default(),
+            roster_cache_bytes: 64 * 1024 * 1024,
+            roster_current_ms: 2_000,
+            device_key_ms: 5_000,
+            device_keys_max: 100_000,
+            open_receipts_max: 1_000_000,
+            owner_request_ms: 2_000,
+            call_ms: 10_000,
+            key_packages_low: u32::try_from(KEY_PACKAGES_LOW).unwrap_or(20),
+            drain_ms: 2_000,
+            drain_session_ms: 2_000,
+        }
+    }
+}
+
+/// Time limits and windows of one session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionConfig {
+    /// From the first byte of the connection to a whole hello, in milliseconds.
+    pub hello_ms: u64,
+    /// Life of a nonce, in milliseconds.
+    pub nonce_ms: u64,
+    /// From the first byte of a frame to its last, in milliseconds.
+    pub frame_ms: u64,
+    /// A session that is silent for longer is closed, in milliseconds. It is pinged at half of it.
+    pub idle_ms: u64,
+    /// A session whose client reads nothing for so long while something waits for it is closed, in milliseconds.
+    pub write_stall_ms: u64,
+    /// Sends that may wait for their results.
+    pub send_window: u32,
+    /// Deliveries that may wait for their ack.
+    pub delivery_window: u32,
+    /// Calls that may wait for their reply.
+    pub call_window: u32,
+    /// Receipts of one session whose end is not known yet.
+    pub open_receipts_max: usize,
+    /// `Ready` waits so long for the shard's owner, then goes out without its answer, in milliseconds.
+    pub ready_wait_ms: u64,
+    /// Acks are forwarded at most this often, in milliseconds.
+    pub ack_forward_ms: u64,
+    /// Rows of one page asked of an owner; the delivery window bounds it too.
+    pub page_rows: u32,
+    /// Bytes of one page asked of an owner.
+    pub page_bytes: u32,
+    /// A session looks for missed mail after a random time from this, in milliseconds …
+    pub recheck_min_ms: u64,
+    /// … to this.
+    pub recheck_max_ms: u64,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            hello_ms: 10_000,
+            nonce_ms: 30_000,
+            frame_ms: 5_000,
+            idle_ms: 120_000,
+            write_stall_ms: 30_000,
+            send_window: 256,
+            delivery_window: 256,
+            call_window: 16,
+            open_receipts_max: 20_000,
+            ready_wait_ms: 3_000,
+            ack_forward_ms: 20,
+            page_rows: 256,
+            page_bytes: 128 * 1024,
+            recheck_min_ms: 60_000,
+            recheck_max_ms: 300_000,
+        }
+    }
+}
+
+/// How envelopes are gathered into log entries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppendConfig {
+    /// Longest wait for more envelopes while another entry of the shard is in flight, in microseconds.
+    pub linger_us: u64,
+    /// Entries in flight per shard.
+    pub entries_in_flight: usize,
+    /// Envelopes that wait per shard; above it sends are refused with `TEMPORARY`.
+    pub queue_max: usize,
+    /// Tries of one entry, the first included.
+    pub tries_max: u32,
+    /// Deadline of one try, in milliseconds.
+    pub try_ms: u64,
+}
+
+impl Default for AppendConfig {
+    fn default() -> Self {
+        Self { linger_us: 1_000, entries_in_flight: 8, queue_max: 16_384, tries_max: 4, try_ms: 5_000 }
+    }
+}
+
+/// A named limit: so many a second, with a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Sustained, per second; at least 1.
+    pub per_second: u32,
+    /// At once; at least 1.
+    pub burst: u32,
+}
+
+/// Named rate limits; a refusal with `RATE_LIMITED` carries the field's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Sends of one session.
+    pub session_sends: Rate,
+    /// Bytes of bodies sent by one session.
+    pub session_send_bytes: Rate,
+    /// Calls of one session.
+    pub session_calls: Rate,
+    /// New connections of one address (one IPv6 /64).
+    pub address_connections: Rate,
+    /// Hellos of one address (one IPv6 /64).
+    pub address_hellos: Rate,
+    /// Sessions and connections of this edge at a time, over all addresses.
+    pub edge_connections_max: usize,
+    /// Whether limits by address hold for loopback addresses too.
+    pub loopback: bool,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            session_sends: Rate { per_second: 2_000, burst: 10_000 },
+            session_send_bytes: Rate { per_second: 8 * 1024 * 1024, burst: 32 * 1024 * 1024 },
+            session_calls: Rate { per_second: 100, burst: 500 },
+            address_connections: Rate { per_second: 50, burst: 1_000 },
+            address_hellos: Rate { per_second: 50, burst: 1_000 },
+            edge_connections_max: 100_000,
+            loopback: false,
+        }
+    }
+}
+
+/// Milliseconds as a duration.
+pub(crate) const fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}

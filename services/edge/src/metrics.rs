@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the edge counts. Labels are words from closed lists, never an id.
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use pli_api::ErrorCode;
+
+/// Instruments of one edge.
+pub(crate) struct Metrics {
+    pub(crate) sessions: UpDownCounter<i64>,
+    pub(crate) connections: UpDownCounter<i64>,
+    pub(crate) sends: Counter<u64>,
+    pub(crate) sends_refused: Counter<u64>,
+    pub(crate) deliveries: Counter<u64>,
+    pub(crate) doorbells_read: Counter<u64>,
+    pub(crate) doorbells_dropped: Counter<u64>,
+    pub(crate) gaps: Counter<u64>,
+    pub(crate) acks_above_sent: Counter<u64>,
+    pub(crate) acks_below: Counter<u64>,
+    pub(crate) positions_ignored: Counter<u64>,
+    pub(crate) calls: Counter<u64>,
+    pub(crate) owner_retries: Counter<u64>,
+    pub(crate) append_retries: Counter<u64>,
+    pub(crate) entry_envelopes: Histogram<u64>,
+    pub(crate) append_seconds: Histogram<f64>,
+    pub(crate) receipts_stored: Counter<u64>,
+    pub(crate) receipts_resend: Counter<u64>,
+    pub(crate) receipts_bad: Counter<u64>,
+    pub(crate) notices_missed: Counter<u64>,
+    pub(crate) signals_malformed: Counter<u64>,
+    closes: Counter<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let count = |name: &'static str, about: &'static str| meter.u64_counter(name).with_description(about).build();
+        let level = |name: &'static str, about: &'static str| {
+            meter.i64_up_down_counter(name).with_description(about).build()
+        };
+        Self {
+            sessions: level("pli_edge_sessions", "open sessions"),
+            connections: level("pli_edge_connections", "open connections, handshakes included"),
+            sends: count("pli_edge_sends_total", "sends that were accepted"),
+            sends_refused: count("pli_edge_sends_refused_total", "sends that were refused"),
+            deliveries: count("pli_edge_deliveries_total", "envelopes sent to devices"),
+            doorbells_read: count("pli_edge_doorbells_read_total", "doorbells that made the session read"),
+            doorbells_dropped: count("pli_edge_doorbells_dropped_total", "doorbells for what was sent already"),
+            gaps: count("pli_edge_gaps_total", "gaps told to devices"),
+            acks_above_sent: count("pli_edge_acks_above_sent_total", "acks above what was sent, ignored"),
+            acks_below: count("pli_edge_acks_below_total", "acks at or below the last one, ignored"),
+            positions_ignored: count("pli_edge_positions_ignored_total", "hello positions that owners ignored"),
+            calls: count("pli_edge_calls_total", "calls passed on to services"),
+            owner_retries: count("pli_edge_owner_retries_total", "requests to owners that must be repeated"),
+            append_retries: count("pli_edge_append_retries_total", "appends that were repeated"),
+            entry_envelopes: meter.u64_histogram("pli_edge_entry_envelopes").with_description("envelopes of one log entry").build(),
+            append_seconds: meter.f64_histogram("pli_edge_append_seconds").with_description("one append, tries included").build(),
+            receipts_stored: count("pli_edge_receipts_stored_total", "receipts that were settled"),
+            receipts_resend: count("pli_edge_receipts_resend_total", "receipts whose message must be sent again"),
+            receipts_bad: count("pli_edge_receipts_bad_total", "receipts that are none of ours"),
+            notices_missed: count("pli_edge_notices_missed_total", "notices of owners that were missed"),
+            signals_malformed: count("pli_edge_signals_malformed_total", "bus messages that cannot be decoded"),
+            closes: count("pli_edge_closes_total", "sessions ended by the edge, by code"),
+        }
+    }
+
+    /// A session was ended with this code.
+    pub(crate) fn closed(&self, code: ErrorCode) {
+        self.closes.add(1, &[KeyValue::new("code", code.as_str_name())]);
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the bus to sessions.
+
+use bytes::Bytes;
+use pli_api::delivery::{Doorbell, EdgeSignal, edge_signal::Signal};
+use pli_domain::{Position, SessionId, ShardId};
+use prost::Message;
+
+use crate::edge::Shared;
+use crate::session::inbox::{Bell, End};
+
+impl Shared {
+    /// One encoded `EdgeSignal`. What cannot be decoded is counted and dropped: nothing on the bus is relied upon.
+    pub(crate) fn route(&self, payload: Bytes) {
+        let Some((shard, signal)) = self.decoded(payload) else {
+            self.metrics.signals_malformed.add(1, &[]);
+            return;
+        };
+        match signal {
+            Signal::Doorbell(bell) => self.ring(shard, bell),
+            Signal::Doorbells(bells) => bells.doorbells.into_iter().for_each(|bell| self.ring(shard, bell)),
+            Signal::Notice(notice) => self.receipts.notice(shard, &notice),
+            Signal::Displace(displace) => {
+                let end = if displace.removed { End::Removed } else { End::Displaced };
+                self.tell(&displace.session, |mail| mail.end = Some(end));
+            }
+            Signal::RepeatAnnouncements(_) => {
+                for inbox in self.registry.all(Some(shard)) {
+                    inbox.leave(|mail| mail.announce = true);
+                }
+            }
+            Signal::FloorRaised(raised) => {
+                let Ok(floor) = Position::from_u64(raised.floor) else { return };
+                self.tell(&raised.session, |mail| mail.floor = mail.floor.max(Some(floor)));
+            }
+        }
+    }
+
+    /// The bus may have lost messages: every session looks again, spread over a while.
+    pub(crate) fn interrupted(&self) {
+        for inbox in self.registry.all(None) {
+            inbox.leave(|mail| mail.recheck = true);
+        }
+    }
+
+    fn decoded(&self, payload: Bytes) -> Option<(ShardId, Signal)> {
+        let signal = EdgeSignal::decode(payload).ok()?;
+        let number = u16::try_from(signal.shard).ok().filter(|n| *n < self.shards.count())?;
+        Some((ShardId::new(number), signal.signal?))
+    }
+
+    fn ring(&self, shard: ShardId, bell: Doorbell) {
+        let Ok(position) = Position::from_u64(bell.position) else { return };
+        let Ok(session) = SessionId::try_from(bell.session.as_ref()) else { return };
+        let Some(inbox) = self.registry.session(session) else { return };
+        self.receipts.saw(shard, position);
+        let previous = bell.prev.and_then(|prev| Position::from_u64(prev).ok());
+        let body = (!bell.envelope.is_empty()).then_some(bell.envelope);
+        inbox.ring(Bell { previous, position, body });
+    }
+
+    fn tell(&self, session: &Bytes, what: impl FnOnce(&mut crate::session::inbox::Mail)) {
+        if let Ok(session) = SessionId::try_from(session.as_ref())
+            && let Some(inbox) = self.registry.session(session)
+        {
+            inbox.leave(what);
+        }
+    }
+}

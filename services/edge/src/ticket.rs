@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One send, or one receipt presented again, from its appends to its end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use pli_api::common::Error;
+use pli_api::delivery::ReceiptPart;
+use pli_api::edge::{Accepted, Resend, SendResult, Settled, Stored, send_result, settled};
+use pli_domain::UnixMillis;
+
+use crate::metrics::Metrics;
+use crate::receipts;
+use crate::session::inbox::Inbox;
+
+struct State {
+    appends_left: usize,
+    settles_left: usize,
+    parts: Vec<ReceiptPart>,
+    refused: Option<Error>,
+    receipt: Option<Bytes>,
+    over: bool,
+}
+
+/// Counts the appends and the settling of one send. Tells its session the verdict when the last append has ended,
+/// and the outcome when the last part is settled or one is lost.
+pub(crate) struct Ticket {
+    send_id: Bytes,
+    accepted_at: UnixMillis,
+    inbox: Arc<Inbox>,
+    open: Arc<AtomicUsize>,
+    state: Mutex<State>,
+}
+
+impl Ticket {
+    /// Of a send that goes to so many shards.
+    pub(crate) fn new(
+        send_id: Bytes,
+        accepted_at: UnixMillis,
+        shards: usize,
+        inbox: &Arc<Inbox>,
+        open: &Arc<AtomicUsize>,
+    ) -> Arc<Self> {
+        Self::make(send_id, accepted_at, shards, None, (inbox, open))
+    }
+
+    /// Of a receipt with so many parts that a client presents.
+    pub(crate) fn presented(receipt: Bytes, parts: usize, inbox: &Arc<Inbox>, open: &Arc<AtomicUsize>) -> Arc<Self> {
+        Self::make(Bytes::new(), UnixMillis(0), parts, Some(receipt), (inbox, open))
+    }
+
+    fn make(
+        send_id: Bytes,
+        accepted_at: UnixMillis,
+        parts: usize,
+        receipt: Option<Bytes>,
+        (inbox, open): (&Arc<Inbox>, &Arc<AtomicUsize>),
+    ) -> Arc<Self> {
+        inbox.receipt_opened();
+        open.fetch_add(1, Ordering::Relaxed);
+        let appends_left = if receipt.is_some() { 0 } else { parts };
+        let state =
+            State { appends_left, settles_left: parts, parts: Vec::new(), refused: None, receipt, over: false };
+        let (inbox, open) = (inbox.clone(), open.clone());
+        Arc::new(Self { send_id, accepted_at, inbox, open, state: Mutex::new(state) })
+    }
+
+    /// One append is durable.
+    pub(crate) fn appended(&self, part: ReceiptPart, metrics: &Metrics) {
+        let mut state = self.lock();
+        state.parts.push(part);
+        self.append_ended(state, metrics);
+    }
+
+    /// There is nobody to send it to: accepted and settled at once.
+    pub(crate) fn nobody(&self, metrics: &Metrics) {
+        self.append_ended(self.lock(), metrics);
+    }
+
+    /// One append failed for good.
+    pub(crate) fn failed(&self, error: Error, metrics: &Metrics) {
+        let mut state = self.lock();
+        state.refused = Some(error);
+        self.append_ended(state, metrics);
+    }
+
+    fn append_ended(&self, mut state: MutexGuard<'_, State>, metrics: &Metrics) {
+        state.appends_left = state.appends_left.saturating_sub(1);
+        if state.appends_left > 0 {
+            return;
+        }
+        let result = if let Some(error) = state.refused.clone() {
+            state.over = true;
+            metrics.sends_refused.add(1, &[]);
+            send_result::Result::Refused(error)
+        } else {
+            metrics.sends.add(1, &[]);
+            let mut parts = std::mem::take(&mut state.parts);
+            parts.sort_by_key(|part| part.shard);
+            let receipt = receipts::receipt(parts);
+            state.receipt = Some(receipt.clone());
+            send_result::Result::Accepted(Accepted { receipt, accepted_at_ms: self.accepted_at.0 })
+        };
+        let result = SendResult { send_id: self.send_id.clone(), result: Some(result) };
+        self.inbox.leave(|mail| mail.results.push(result));
+        self.end_if_settled(state, metrics);
+    }
+
+    /// One part is settled.
+    pub(crate) fn settled(&self, metrics: &Metrics) {
+        let mut state = self.lock();
+        state.settles_left = state.settles_left.saturating_sub(1);
+        self.end_if_settled(state, metrics);
+    }
+
+    /// One part is lost or too old to tell.
+    pub(crate) fn lost(&self, metrics: &Metrics) {
+        let mut state = self.lock();
+        if state.over {
+            return;
+        }
+        let Some(receipt) = state.receipt.clone() else {
+            // A verdict about one shard while the append to another is still in flight: the send has failed.
+            let error = pli_api::refusal(pli_api::ErrorCode::Temporary, "a shard log lost the message; send it again");
+            state.refused.get_or_insert(error);
+            return;
+        };
+        state.over = true;
+        metrics.receipts_resend.add(1, &[]);
+        self.tell(receipt, settled::Outcome::Resend(Resend {}));
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.lock().over || self.inbox.is_closed()
+    }
+
+    fn end_if_settled(&self, mut state: MutexGuard<'_, State>, metrics: &Metrics) {
+        if state.over || state.settles_left > 0 || state.appends_left > 0 {
+            return;
+        }
+        if let Some(receipt) = state.receipt.clone() {
+            state.over = true;
+            metrics.receipts_stored.add(1, &[]);
+            self.tell(receipt, settled::Outcome::Stored(Stored {}));
+        }
+    }
+
+    fn tell(&self, receipt: Bytes, outcome: settled::Outcome) {
+        self.inbox.leave(|mail| mail.settled.push(Settled { receipt, outcome: Some(outcome) }));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.inbox.receipt_ended();
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
