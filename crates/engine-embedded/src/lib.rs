@@ -19,6 +19,7 @@
 
 mod accounts;
 mod block;
+mod check;
 mod conversations;
 mod database;
 mod device_queues;
@@ -39,6 +40,7 @@ mod store;
 mod upkeep;
 mod writer;
 
+pub use check::check_database;
 pub use engine::EmbeddedEngine;
 pub use error::{EngineFailure, OpenError};
 pub use folder::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, VERSION_FILE};

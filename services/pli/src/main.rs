@@ -1,3 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one binary and the only composition root.
-fn main() {}
+//! The one binary and the only composition root: every role of the server and the command line client.
+
+mod cli;
+mod commands;
+mod config;
+mod exit;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::from(Exit::Ok as u8),
+        Err(failure) => {
+            anstream::eprintln!("error: {}", sentence(&failure.error));
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(commands::run(cli.command));
+    // A thread that still waits for the keyboard must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The error with its causes, each said once.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.contains(&cause) {
+            let colon = if said.is_empty() { "" } else { ": " };
+            said = format!("{said}{colon}{cause}");
+        }
+    }
+    said
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pli_client::{Fingerprint, ServerAddress};
+
+use crate::commands::{config, dev, doctor};
+use crate::exit::TABLE;
+
+/// End-to-end encrypted messaging: server and clients in one binary.
+///
+/// Try it with two commands in three terminals: `pli dev` starts a server, `pli chat alice` and `pli chat bob` open two
+/// conversations with it. The server prints the lines to copy.
+#[derive(Debug, Parser)]
+#[command(name = "pli", version, about, after_help = TABLE, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands, each in a file of its own.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run every role of the server in one process, for a laptop.
+    Dev(dev::DevArgs),
+    /// Show or check the configuration.
+    Config(config::ConfigArgs),
+    /// Look for what would keep a server from running well.
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Which server and which profiles a client command uses.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// The server, as HOST:PORT.
+    ///
+    /// Left out, it is read from the file `server.json` that a running `pli dev` keeps in its data folder (see --data).
+    #[arg(long, env = "PLI_SERVER", value_name = "HOST:PORT")]
+    pub server: Option<ServerAddress>,
+    /// The data folder of a `pli dev` on this machine; its address and certificate are taken from there.
+    #[arg(long, env = "PLI_DATA", value_name = "DIR", default_value = "pli-data")]
+    pub data: PathBuf,
+    /// The fingerprint of the server's certificate, as `pli dev` prints it.
+    ///
+    /// Left out, the one in the data folder counts, else the first certificate seen is trusted from then on.
+    #[arg(long, value_name = "HEX")]
+    pub fingerprint: Option<Fingerprint>,
+    /// Where profiles (keys, history, outbox) live; each in <HOME>/<server>/<handle>.
+    ///
+    /// Left out: $XDG_DATA_HOME/pli, else ~/.local/share/pli.
+    #[arg(long, env = "PLI_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli config`: show or check the configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use pli_runtime::Sources;
+
+use crate::config::Config;
+use crate::exit::{Exit, ExitContext, Failure};
+
+/// Show or check the configuration.
+///
+/// Values come, the later winning, from: defaults, a TOML file (--config), environment variables, flags. A key in the
+/// environment is written PLI_<SECTION>__<KEY>, for example PLI_SERVER__PORT=8000 or PLI_EDGE__SESSION__IDLE_MS=60000.
+/// A key that nothing reads is an error, so a typing mistake is found at start.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pli config print > pli.toml\n  pli config check --config pli.toml")]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the whole configuration in effect, as TOML that can be read back.
+    Print(FileArgs),
+    /// Check it; says nothing but `ok` when it is right.
+    Check(FileArgs),
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The TOML file.
+    #[arg(long, env = "PLI_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs `pli config`.
+pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let load = |file: &FileArgs| {
+        Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config)
+    };
+    match &args.action {
+        Action::Print(file) => anstream::print!("{}", toml::to_string(&load(file)?).exit(Exit::Config)?),
+        Action::Check(file) => {
+            load(file)?;
+            anstream::println!("ok");
+        }
+    }
+    Ok(())
+}

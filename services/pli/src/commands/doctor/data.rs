@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The data folder's version and the engine's health.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::finding::Finding;
+use crate::server::data_folder::{FolderState, inspect};
+use crate::server::server_file::ServerFile;
+
+const NAME: &str = "data folder";
+const ENGINE: &str = "engine";
+/// A healthy server answers its admin port well within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether this program can use the folder.
+pub fn version(folder: &Path) -> Finding {
+    let path = folder.display();
+    match inspect(folder) {
+        FolderState::Absent => Finding::fine(NAME, format!("{path} does not exist; the first start makes it")),
+        FolderState::Empty => Finding::fine(NAME, format!("{path} is empty; the first start fills it")),
+        FolderState::Version(found) => Finding::fine(NAME, format!("{path} has version {found}")),
+        FolderState::NotAFolder => {
+            Finding::fault(NAME, format!("{path} is not a folder"), "name another one with --data")
+        }
+        FolderState::ReadOnly => Finding::fault(
+            NAME,
+            format!("{path} cannot be written by this user"),
+            format!("run `chown -R \"$USER\" {path}`, or name another folder with --data"),
+        ),
+        FolderState::Newer(found) => Finding::fault(
+            NAME,
+            format!("{path} has version {found}, written by a newer pli"),
+            "run the version that wrote it, or name another folder with --data",
+        ),
+        FolderState::Unstamped => Finding::fault(
+            NAME,
+            format!("{path} holds a database without a readable VERSION"),
+            "restore the folder from a backup, or name another one with --data",
+        ),
+    }
+}
+
+/// The running server's own word, else what the database says of itself.
+pub async fn engine(folder: &Path, running: Option<&ServerFile>) -> Finding {
+    if let Some(server) = running {
+        return match timeout(ANSWER_WITHIN, readiness(server.admin)).await {
+            Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => {
+                Finding::fine(ENGINE, format!("process {} says that it is ready", server.pid))
+            }
+            Ok(Ok(answer)) => {
+                let body = answer.lines().last().unwrap_or_default().to_string();
+                Finding::fault(ENGINE, format!("process {} is not ready: {body}", server.pid), "look at its log")
+            }
+            _ => Finding::fault(
+                ENGINE,
+                format!("process {} does not answer at http://{}/readyz", server.pid, server.admin),
+                "look at its log, and start it again if it hangs",
+            ),
+        };
+    }
+    let folder = folder.to_path_buf();
+    let checked = tokio::task::spawn_blocking(move || pli_engine_embedded::check_database(&folder)).await;
+    match checked {
+        Ok(Ok(true)) => Finding::fine(ENGINE, "the database is whole"),
+        Ok(Ok(false)) => Finding::fine(ENGINE, "there is no database yet"),
+        Ok(Err(error)) => Finding::fault(ENGINE, error.to_string(), "restore the data folder from a backup"),
+        Err(error) => Finding::fault(ENGINE, error.to_string(), "report this as a defect"),
+    }
+}
+
+async fn readiness(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_a_fault() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let admin = listener.local_addr().expect("bound");
+        drop(listener);
+        let server = ServerFile {
+            url: String::new(),
+            address: String::new(),
+            fingerprint: String::new(),
+            admin,
+            data: "x".into(),
+            pid: 7,
+        };
+        assert_eq!(engine(Path::new("x"), Some(&server)).await.level, Level::Fault);
+    }
+
+    #[test]
+    fn a_newer_folder_is_a_fault_with_a_fix() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("VERSION"), "99\n").expect("written");
+        let finding = version(folder.path());
+        assert_eq!(finding.level, Level::Fault);
+        assert!(finding.fix.expect("a fix").contains("--data"));
+    }
+}

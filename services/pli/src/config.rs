@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The whole configuration: what belongs to the process itself, and one section per service.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use pli_engine_embedded::EmbeddedOptions;
+use pli_runtime::{ConfigError, LogsConfig, Sources, load};
+use serde::{Deserialize, Serialize};
+
+/// Every section; unknown keys are refused.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The process.
+    pub server: ServerConfig,
+    /// Log lines.
+    pub logs: LogsConfig,
+    /// Sessions, limits, backpressure.
+    pub edge: pli_edge::Config,
+    /// Shard owners.
+    pub delivery: pli_delivery::Config,
+    /// Groups and their commits.
+    pub conversations: pli_conversations::Config,
+    /// Accounts, handles, device lists, key packages.
+    pub directory: pli_directory::Config,
+    /// The storage engine.
+    pub engine: EngineConfig,
+}
+
+/// What belongs to the process itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The data folder; made when it does not exist.
+    pub data: PathBuf,
+    /// The address to listen on; both ports stand on it.
+    pub host: IpAddr,
+    /// Port of sessions and server info; 0 takes any free one.
+    pub port: u16,
+    /// Port of health, metrics and build; 0 takes any free one.
+    pub admin_port: u16,
+    /// Seconds that SIGTERM or Ctrl-C gives to what is open.
+    pub shutdown_grace_s: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("pli-data"),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 7480,
+            admin_port: 7481,
+            shutdown_grace_s: 10,
+        }
+    }
+}
+
+/// The embedded engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Shards of a data folder that is made now; a power of two. An existing folder keeps its own.
+    pub shards: u32,
+    /// Disk space set aside so that acknowledgements and trims go on when the disk is full, in bytes.
+    pub reserve_bytes: u64,
+    /// Newest log entries kept in memory per shard, in bytes.
+    pub tail_bytes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let options = EmbeddedOptions::default();
+        Self { shards: options.shards, reserve_bytes: options.reserve_bytes, tail_bytes: options.tail_bytes }
+    }
+}
+
+impl EngineConfig {
+    /// As the engine takes it.
+    pub fn options(&self) -> EmbeddedOptions {
+        let Self { shards, reserve_bytes, tail_bytes } = *self;
+        EmbeddedOptions { shards, reserve_bytes, tail_bytes, ..EmbeddedOptions::default() }
+    }
+}
+
+impl Config {
+    /// Merges the sources and checks what a type cannot say.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let config: Self = load(sources)?;
+        let value = |error: &dyn std::fmt::Display| ConfigError::Value { message: error.to_string() };
+        config.logs.check().map_err(|error| value(&error))?;
+        config.delivery.check().map_err(|error| value(&error))?;
+        pli_domain::ShardMap::new(config.engine.shards, [0; 16]).map_err(|error| value(&error))?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_defaults_are_a_valid_configuration() {
+        let text = toml::to_string(&Config::default()).expect("printable");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pli.toml");
+        std::fs::write(&path, &text).expect("written");
+        let read = Config::load(&Sources::default().file(Some(path))).expect("valid");
+        assert_eq!(toml::to_string(&read).expect("printable"), text);
+    }
+}

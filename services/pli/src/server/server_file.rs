@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `server.json` in the data folder: where the server of this folder listens, for clients on the same machine.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "server.json";
+
+/// What `pli dev` says of itself, in the file and with `--ready-json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFile {
+    /// Server info.
+    pub url: String,
+    /// Host and port of sessions.
+    pub address: String,
+    /// SHA-256 of the certificate in hexadecimal.
+    pub fingerprint: String,
+    /// Health, metrics, build.
+    pub admin: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The process.
+    pub pid: u32,
+}
+
+impl ServerFile {
+    /// Writes the file, whole or not at all.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let fresh = folder.join(format!("{FILE}.new"));
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(&fresh, text + "\n")
+            .and_then(|()| std::fs::rename(&fresh, folder.join(FILE)))
+            .with_context(|| format!("cannot write {}", folder.join(FILE).display()))
+    }
+
+    /// Reads the file of `folder`; none when no server has run there.
+    pub fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let parsed = serde_json::from_str(&text);
+                parsed.map(Some).with_context(|| format!("{} cannot be read; start `pli dev` again", path.display()))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(ServerFile::read(folder.path()).expect("nothing"), None);
+        let file = ServerFile {
+            url: "https://127.0.0.1:1/.well-known/pli".into(),
+            address: "127.0.0.1:1".into(),
+            fingerprint: "ab".repeat(32),
+            admin: SocketAddr::from(([127, 0, 0, 1], 2)),
+            data: folder.path().into(),
+            pid: 3,
+        };
+        file.write(folder.path()).expect("written");
+        assert_eq!(ServerFile::read(folder.path()).expect("read"), Some(file));
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The binary as its users meet it: started as a process, fed with arguments and signals, read from its output.
+
+#[path = "pli/chatting.rs"]
+mod chatting;
+#[path = "pli/configuration.rs"]
+mod configuration;
+#[path = "pli/process.rs"]
+mod process;
+#[path = "pli/starting.rs"]
+mod starting;

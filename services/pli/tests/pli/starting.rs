@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Starting and ending the server, and what it says when it cannot start.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::process::{Running, Server, failure, pli, run, text};
+
+#[test]
+fn a_server_on_an_empty_folder_says_where_it_is_and_ends_cleanly_on_ctrl_c() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut process = Running::start(pli(home.path(), &["dev", "--port", "0"]));
+    let mut said = String::new();
+    while !said.contains("Ctrl-C here ends the server") {
+        said += &process.line();
+        said += "\n";
+    }
+    for word in ["/.well-known/pli", "address", "certificate", "chat alice", "chat bob"] {
+        assert!(said.contains(word), "`{word}` is missing in {said}");
+    }
+    assert!(home.path().join("pli-data/VERSION").exists());
+    process.signal(Signal::INT);
+    assert_eq!(process.wait(), Some(0));
+}
+
+#[test]
+fn a_second_start_keeps_the_certificate() {
+    let home = tempfile::tempdir().expect("a folder");
+    let first = Server::start(home.path());
+    let fingerprint = first.about["fingerprint"].clone();
+    first.process.kill();
+    let second = Server::start(home.path());
+    assert_eq!(second.about["fingerprint"], fingerprint);
+    second.process.signal(Signal::TERM);
+    assert_eq!(second.process.wait(), Some(0));
+}
+
+#[test]
+fn an_ephemeral_server_leaves_nothing_behind() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut command = pli(home.path(), &["dev", "--ephemeral", "--port", "0", "--ready-json"]);
+    command.env("TMPDIR", home.path());
+    let mut process = Running::start(command);
+    let about = process.json(|value| value.get("data").is_some());
+    let data = std::path::PathBuf::from(about["data"].as_str().expect("a folder"));
+    assert!(data.starts_with(home.path()) && data.exists());
+    process.signal(Signal::INT);
+    assert_eq!(process.wait(), Some(0));
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_taken_port_is_refused_with_its_fix() {
+    let home = tempfile::tempdir().expect("a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    for flag in ["--port", "--admin-port"] {
+        let other = if flag == "--port" { "--admin-port" } else { "--port" };
+        let (code, said) = failure(&run(home.path(), &["dev", flag, &port, other, "0"]));
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains(&port) && said.contains(flag), "{said}");
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_names_the_first_process() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let (code, said) = failure(&run(home.path(), &["dev", "--data", "data", "--port", "0"]));
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains(&server.process.pid().to_string()), "{said}");
+}
+
+#[test]
+fn a_folder_of_a_newer_version_is_refused_and_left_alone() {
+    let home = tempfile::tempdir().expect("a folder");
+    let data = home.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    std::fs::write(data.join("VERSION"), "999\n").expect("written");
+    let (code, said) = failure(&run(home.path(), &["dev", "--data", "data", "--port", "0"]));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("999"), "{said}");
+    assert!(!data.join("pli.db").exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_refused_with_its_fix() {
+    let home = tempfile::tempdir().expect("a folder");
+    // Nobody can make folders here, the superuser neither.
+    let (code, said) = failure(&run(home.path(), &["dev", "--data", "/sys/pli", "--port", "0"]));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("/sys/pli"), "{said}");
+}
+
+#[test]
+fn the_admin_port_tells_health_and_metrics() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let said = text(&run(home.path(), &["doctor", "--data", "data"]));
+    assert!(said.contains(&format!("process {} says that it is ready", server.process.pid())), "{said}");
+}

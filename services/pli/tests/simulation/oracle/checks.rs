@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Judgement of calls to the stores: Q2, Q5, Q7.
+
+use std::collections::BTreeSet;
+
+use pli_domain::limits::SPILL_LIFE_MIN;
+use pli_domain::{Checkpoint, DeviceId, Position, Seq, ShardId, UnixMillis};
+use pli_ports::{DeviceRegister, Settle};
+
+use super::{Item, Log, Oracle, Row, ShardTruth, name_of};
+
+/// Nothing, or a broken invariant in words.
+pub type Verdict = Result<(), String>;
+
+/// Who calls, for which shard, and what its log holds at that moment.
+pub struct Call<'a> {
+    pub owner: &'a str,
+    pub shard: ShardId,
+    pub log: &'a Log,
+    pub now: UnixMillis,
+}
+
+fn covered(settle: &Settle, device: DeviceId, position: Position) -> bool {
+    let below = |r: &DeviceRegister| r.device == device && r.floor.is_some_and(|floor| position <= floor);
+    settle.rows.iter().any(|r| r.device == device && r.position == position) || settle.registers.iter().any(below)
+}
+
+impl Oracle {
+    /// Q5 and Q7 of a settle that is about to be written.
+    pub fn judge_settle(&self, call: &Call<'_>, settle: &Settle) -> Verdict {
+        for register in &settle.registers {
+            self.judge_register(call, register)?;
+        }
+        let (Some(checkpoint), Some(truth)) = (settle.checkpoint, self.shards.get(&call.shard)) else { return Ok(()) };
+        let view = truth.views.get(call.owner);
+        for (seq, id) in call.log.iter().filter(|(seq, _)| *seq <= checkpoint.position.seq()) {
+            // After a fork an owner may still hold what the log no longer has: it answers for what it read.
+            if truth.forked && view.and_then(|v| v.read.get(seq)) != Some(id) {
+                continue;
+            }
+            for (index, item) in self.entries.get(id).into_iter().flatten().enumerate() {
+                if let Some(device) = self.unsettled(truth, call, (*seq, index, item), settle) {
+                    let (owner, shard, to) = (call.owner, call.shard, checkpoint.position);
+                    let at = truth.position(*seq, index);
+                    return Err(format!("Q7: {owner} moves the checkpoint of {shard:?} to {to} past {at} of {device:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first device for which the envelope is not settled once rows and floors of the call are durable.
+    fn unsettled(
+        &self,
+        truth: &ShardTruth,
+        call: &Call<'_>,
+        (seq, index, item): (Seq, usize, &Item),
+        settle: &Settle,
+    ) -> Option<DeviceId> {
+        if item.expires_at <= call.now.after(SPILL_LIFE_MIN) {
+            return None;
+        }
+        let settled = |device: &&DeviceId| {
+            let Some(known) = self.devices.get(device) else { return true };
+            known.removed
+                || known.seen.contains(&item.name)
+                || known.has_row(item.name)
+                || truth.positions(seq, index).any(|p| p <= known.floor.0 || known.told(p) || covered(settle, **device, p))
+        };
+        item.devices.iter().find(|device| !settled(device)).copied()
+    }
+
+    fn judge_register(&self, call: &Call<'_>, register: &DeviceRegister) -> Verdict {
+        let Some(known) = self.devices.get(&register.device) else { return Ok(()) };
+        let (device, committed) = (register.device, known.committed.0);
+        if let Some(cursor) = register.cursor.filter(|c| *c > committed.max(known.floor.0)) {
+            return Err(format!("Q5: the cursor of {device:?} is stored as {cursor} above its commit {committed}"));
+        }
+        if let Some(floor) = register.floor.filter(|f| *f > known.floor.0) {
+            let queued = self.queued(device, call.log);
+            if queued <= self.rows_max {
+                return Err(format!("Q8: the floor of {device:?} rises to {floor} with {queued} envelopes queued"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many contents wait for a device at most, in rows and in the log.
+    fn queued(&self, device: DeviceId, log: &Log) -> usize {
+        let rows = self.devices.get(&device).into_iter().flat_map(|known| known.rows.values().map(|row| row.name));
+        let mut waiting: BTreeSet<_> = rows.collect();
+        for item in log.iter().filter_map(|(_, id)| self.entries.get(id)).flatten() {
+            if item.devices.contains(&device) {
+                waiting.insert(item.name);
+            }
+        }
+        waiting.len()
+    }
+
+    /// A settle was acknowledged.
+    pub fn settled(&mut self, shard: ShardId, settle: &Settle) {
+        for row in &settle.rows {
+            if let Some(name) = name_of(&row.envelope) {
+                let new = Row { name, expires_at: row.expires_at, owed: false };
+                self.device(row.device).rows.entry(row.position).or_insert(new);
+            }
+        }
+        for register in &settle.registers {
+            let device = self.device(register.device);
+            device.floor.raise(register.floor.unwrap_or(Position::ZERO));
+        }
+        if let Some(checkpoint) = settle.checkpoint {
+            self.checkpoint_is(shard, checkpoint);
+        }
+    }
+
+    /// The shard's checkpoint is known to be at least this: nothing else holds the rows up to it any more.
+    pub fn checkpoint_is(&mut self, shard: ShardId, checkpoint: Checkpoint) {
+        let truth = self.shard(shard);
+        if truth.checkpoint >= Some(checkpoint) {
+            return;
+        }
+        truth.checkpoint = Some(checkpoint);
+        let epoch = checkpoint.position.epoch();
+        let of: Vec<DeviceId> = self.shard_of.iter().filter(|(_, s)| **s == shard).map(|(d, _)| *d).collect();
+        for device in of {
+            for (position, row) in self.device(device).rows.range_mut(..=checkpoint.position) {
+                row.owed |= position.epoch() == epoch;
+            }
+        }
+    }
+
+    /// Q7 of a trim of the log.
+    pub fn judge_log_trim(&self, owner: &str, shard: ShardId, through: Seq) -> Verdict {
+        let checkpoint = self.shards.get(&shard).and_then(|s| s.checkpoint).unwrap_or(Checkpoint::ZERO).position;
+        if through > checkpoint.seq() {
+            let through = through.get();
+            return Err(format!("Q7: {owner} trims the log of {shard:?} to {through} above its checkpoint {checkpoint}"));
+        }
+        Ok(())
+    }
+
+    /// Q5 of a trim of a queue.
+    pub fn judge_queue_trim(&self, owner: &str, device: DeviceId, through: Position) -> Verdict {
+        let Some(known) = self.devices.get(&device) else { return Ok(()) };
+        let (committed, floor) = (known.committed.0, known.floor.0);
+        if through > committed.max(floor) && !known.removed {
+            return Err(format!(
+                "Q5: {owner} deletes rows of {device:?} to {through} above its commit {committed} and floor {floor}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Q2: what is rung for is durable in the log, or was when its owner read it.
+    pub fn judge_ring(&self, call: &Call<'_>, position: Position) -> Verdict {
+        let seq = position.seq();
+        let read = self.shards.get(&call.shard).and_then(|s| s.views.get(call.owner)).is_some_and(|v| v.read.contains_key(&seq));
+        if !read && !call.log.iter().any(|(s, _)| *s == seq) {
+            return Err(format!("Q2: {} rings for {position} of {:?}, which is not in the log", call.owner, call.shard));
+        }
+        Ok(())
+    }
+
+    /// Q5 of a registration that `owner` answers: never below what it answered or read before.
+    pub fn judge_registered(&mut self, owner: &str, device: DeviceId, from: Position) -> Verdict {
+        let Some(shard) = self.shard_of.get(&device).copied() else { return Ok(()) };
+        let view = self.shard(shard).views.entry(owner.into()).or_default();
+        let before = view.cursors.entry(device).or_insert(Position::ZERO);
+        if from < *before {
+            return Err(format!("Q5: {owner} moves the cursor of {device:?} from {before} back to {from}"));
+        }
+        *before = from;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Judgement of what sessions are sent and senders are told: Q1, Q4, Q5, Q8.
+
+use std::collections::BTreeSet;
+
+use pli_domain::limits::SPILL_LIFE_MIN;
+use pli_domain::{DeviceId, Position, UnixMillis};
+
+use super::checks::Verdict;
+use super::{Log, Name, Oracle};
+
+/// What the present session of a device was sent.
+#[derive(Debug)]
+pub struct SessionTruth {
+    pub sent: Position,
+    pub names: BTreeSet<Name>,
+}
+
+impl Oracle {
+    /// A session is ready and reads above `from`.
+    pub fn ready(&mut self, id: DeviceId, from: Position) -> Verdict {
+        let device = self.device(id);
+        device.session = Some(SessionTruth { sent: from, names: BTreeSet::new() });
+        let committed = device.committed.0;
+        if from > committed {
+            return Err(format!("Q5: the session of {id:?} reads above {from}, but it committed {committed}"));
+        }
+        Ok(())
+    }
+
+    /// A delivery arrived.
+    pub fn delivered(&mut self, id: DeviceId, (position, name): (Position, Name), log: &Log, now: UnixMillis) -> Verdict {
+        let device = self.device(id);
+        let Some(session) = device.session.as_mut() else { return Ok(()) };
+        if position <= session.sent {
+            return Err(format!("Q4: the session of {id:?} is sent {position} after {}", session.sent));
+        }
+        session.sent = position;
+        session.names.insert(name);
+        match self.passed_over(id, position, log, now) {
+            Some(what) => Err(format!("Q1, Q4: the session of {id:?} is sent {position} over {what}")),
+            None => Ok(()),
+        }
+    }
+
+    /// A gap arrived.
+    pub fn gap(&mut self, id: DeviceId, from: Position, to: Position) -> Verdict {
+        let device = self.device(id);
+        device.gaps.push((from, to));
+        if let Some(session) = device.session.as_mut() {
+            session.sent = session.sent.max(to);
+        }
+        let (floor, committed) = (device.floor.0, device.committed.0);
+        if to > floor.max(committed) {
+            return Err(format!("Q8: {id:?} is told a gap to {to}, but its floor is {floor} and its commit {committed}"));
+        }
+        Ok(())
+    }
+
+    /// The first envelope below `position` that the session should have been sent before.
+    fn passed_over(&self, id: DeviceId, position: Position, log: &Log, now: UnixMillis) -> Option<String> {
+        let device = self.devices.get(&id)?;
+        let session = device.session.as_ref()?;
+        let shard = self.shards.get(self.shard_of.get(&id)?)?;
+        let excused = |name: &Name, at: Position, expires_at: UnixMillis| {
+            device.seen.contains(name)
+                || session.names.contains(name)
+                || expires_at <= now
+                || at <= device.floor.0
+                || device.told(at)
+        };
+        for (at, row) in device.rows.range(..position).filter(|(_, row)| row.owed) {
+            if !excused(&row.name, *at, row.expires_at) {
+                return Some(format!("the row {at} ({})", row.name.1));
+            }
+        }
+        if shard.fork_open {
+            return None;
+        }
+        for (seq, entry) in log {
+            for (index, item) in self.entries.get(entry).into_iter().flatten().enumerate() {
+                let at = shard.position(*seq, index);
+                if at < position && item.devices.contains(&id) && !excused(&item.name, at, item.expires_at) {
+                    return Some(format!("{at} ({})", item.name.1));
+                }
+            }
+        }
+        None
+    }
+
+    /// The sender was told that its message is stored: nothing depends on the sender any more (Q8).
+    pub fn stored(&self, name: Name, now: UnixMillis) -> Verdict {
+        for id in self.recipients.get(&name).into_iter().flatten() {
+            let Some(device) = self.devices.get(id) else { continue };
+            let held = device.removed || device.seen.contains(&name) || device.has_row(name);
+            if !held && !self.is_excused(*id, name, now) {
+                return Err(format!("Q8: {} is called stored, but nothing holds it for {id:?}", name.1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Expired, or at or below the floor at a position that an owner read it at.
+    pub fn is_excused(&self, id: DeviceId, name: Name, now: UnixMillis) -> bool {
+        let (Some(device), Some(shard)) = (self.devices.get(&id), self.shard_of.get(&id)) else { return true };
+        if self.expires_at.get(&name).is_some_and(|at| *at <= now.after(SPILL_LIFE_MIN)) {
+            return true;
+        }
+        let Some(truth) = self.shards.get(shard) else { return false };
+        let placed = self.placed.get(&(*shard, name)).into_iter().flatten();
+        let mut positions = placed.flat_map(|(seq, index)| truth.positions(*seq, *index));
+        positions.any(|p| p <= device.floor.0 || device.told(p))
+    }
+}

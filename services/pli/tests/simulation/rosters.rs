@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The conversations service, as far as an edge needs it: rosters that never change.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pli_api::conversations::conversations_server::{Conversations, ConversationsServer};
+use pli_api::conversations::*;
+use pli_api::{Channel, in_process};
+use tonic::{Request, Response, Status};
+
+use crate::simulation::device::Talk;
+
+struct Rosters(Vec<Talk>);
+
+/// A channel on which rosters are answered and nothing else.
+pub fn channel(talks: Vec<Talk>) -> Channel {
+    in_process(ConversationsServer::from_arc(Arc::new(Rosters(talks))))
+}
+
+fn none<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the simulation's conversations never change"))
+}
+
+#[tonic::async_trait]
+impl Conversations for Rosters {
+    async fn get_roster(&self, request: Request<GetRosterRequest>) -> Result<Response<GetRosterResponse>, Status> {
+        let asked = request.into_inner();
+        let Some(talk) = self.0.iter().find(|talk| talk.id.as_bytes()[..] == asked.conversation[..]) else {
+            return Err(Status::not_found("no such conversation"));
+        };
+        let bytes = |id: &[u8; 16]| Bytes::copy_from_slice(id);
+        let address = |d: &pli_domain::DeviceAddress| pli_api::common::DeviceAddress {
+            account: bytes(d.account.as_bytes()),
+            device: bytes(d.device.as_bytes()),
+        };
+        let devices = talk.devices.iter().map(address).collect();
+        Ok(Response::new(GetRosterResponse { open: true, devices, current_epoch: 1, retry_after_ms: 0 }))
+    }
+    async fn create(&self, _: Request<CreateRequest>) -> Result<Response<CreateResponse>, Status> {
+        none()
+    }
+    async fn commit(&self, _: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
+        none()
+    }
+    async fn propose(&self, _: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        none()
+    }
+    async fn get_commits(&self, _: Request<GetCommitsRequest>) -> Result<Response<GetCommitsResponse>, Status> {
+        none()
+    }
+    async fn get_group_info(&self, _: Request<GetGroupInfoRequest>) -> Result<Response<GetGroupInfoResponse>, Status> {
+        none()
+    }
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        none()
+    }
+    async fn report_failure(&self, _: Request<ReportFailureRequest>) -> Result<Response<ReportFailureResponse>, Status> {
+        none()
+    }
+    async fn fetch_payload(&self, _: Request<FetchPayloadRequest>) -> Result<Response<FetchPayloadResponse>, Status> {
+        none()
+    }
+    async fn put_payload(&self, _: Request<PutPayloadRequest>) -> Result<Response<PutPayloadResponse>, Status> {
+        none()
+    }
+}

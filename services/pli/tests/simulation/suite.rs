@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What CI runs.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::simulation::plan::Plan;
+use crate::simulation::rare::Rare;
+use crate::simulation::run::{Outcome, run};
+use crate::simulation::world::lock;
+
+/// Seeds that CI runs unless `PLI_SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 240;
+/// Seeds that are run twice.
+const TWICE: u64 = 20;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// Runs seeds on all cores and gives each outcome to `each`, in no order.
+fn many(seeds: std::ops::Range<u64>, each: impl Fn(u64, Outcome) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    each(seed, run(Plan::of(seed), false));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn nothing_accepted_is_lost_shown_twice_or_reordered() {
+    if let Some(seed) = number("PLI_SIM_SEED") {
+        let plan = Plan::of(seed);
+        println!("{plan:#?}");
+        let outcome = run(plan, true);
+        println!("{}\nseed {seed}: {} events, hash {:016x}", outcome.rare, outcome.events, outcome.hash);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        return;
+    }
+    let seeds = number("PLI_SIM_SEEDS").unwrap_or(SEEDS);
+    let (total, failures) = (Rare::default(), Mutex::new(Vec::new()));
+    let (events, expected) = (AtomicU64::new(0), AtomicU64::new(0));
+    many(0..seeds, |seed, outcome| {
+        total.add(&outcome.rare);
+        events.fetch_add(outcome.events, Ordering::Relaxed);
+        let shown = outcome.report.devices.values().map(|d| d.expected as u64).sum();
+        expected.fetch_add(shown, Ordering::Relaxed);
+        if let Some(failure) = outcome.failure {
+            eprintln!("seed {seed} fails; replay it with: make sim SEED={seed}\n  {failure}");
+            lock(&failures).push(seed);
+        }
+    });
+    let (events, expected) = (events.into_inner(), expected.into_inner());
+    println!("{seeds} seeds, {events} events, {expected} messages expected on devices\n{total}");
+    let failures = failures.into_inner().expect("no thread panicked");
+    assert!(failures.is_empty(), "seeds {failures:?} fail");
+    if seeds >= SEEDS {
+        let few: Vec<_> = total.rows().into_iter().filter(|(_, count, least)| count < least).collect();
+        assert!(few.is_empty(), "too seldom reached: {few:?}");
+    }
+}
+
+#[test]
+fn a_seed_run_twice_gives_one_trace() {
+    let hashes = Mutex::new(std::collections::BTreeMap::new());
+    for _ in 0..2 {
+        many(0..TWICE, |seed, outcome| {
+            let now = (outcome.hash, outcome.events);
+            let before = *lock(&hashes).entry(seed).or_insert(now);
+            assert_eq!(before, now, "seed {seed} gives another trace; compare two runs of: make sim SEED={seed}");
+        });
+    }
+}

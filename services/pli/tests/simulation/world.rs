@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What all parts of one run share.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pli_domain::{ShardId, ShardMap, UnixMillis};
+use pli_ports::Clock;
+use pli_testkit::history::Event;
+use pli_testkit::memory::MemoryWorld;
+use pli_testkit::time::{RuntimeClock, START};
+
+use crate::simulation::oracle::{Log, Oracle, Verdict};
+use crate::simulation::rare::Rare;
+use crate::simulation::trace::Trace;
+
+/// One run's stores, truth and record.
+pub struct World {
+    pub memory: MemoryWorld,
+    pub shards: ShardMap,
+    pub trace: Trace,
+    pub rare: Rare,
+    pub clock: RuntimeClock,
+    oracle: Mutex<Oracle>,
+    history: Mutex<Vec<Event>>,
+    failure: Mutex<Option<String>>,
+    /// Sessions whose registration was confirmed.
+    pub registered: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+/// A lock that is never held over an await.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// Must be called on the run's runtime.
+    pub fn new(memory: MemoryWorld, shards: ShardMap, printed: bool) -> Self {
+        Self {
+            memory,
+            shards,
+            trace: Trace::new(printed),
+            rare: Rare::default(),
+            clock: RuntimeClock::new(START),
+            oracle: Mutex::default(),
+            history: Mutex::default(),
+            failure: Mutex::default(),
+            registered: Mutex::default(),
+        }
+    }
+    /// The truth.
+    pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        lock(&self.oracle)
+    }
+    /// Server time.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+    /// What the log of a shard holds.
+    pub fn log(&self, shard: ShardId) -> Log {
+        self.memory.log_entries(shard)
+    }
+    /// Remembers the first broken invariant.
+    pub fn judge(&self, verdict: Verdict) {
+        if let Err(broken) = verdict {
+            self.trace.line(format_args!("!! {broken}"));
+            lock(&self.failure).get_or_insert(broken);
+        }
+    }
+    /// The first broken invariant.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+    /// Adds to the history that the checker judges.
+    pub fn record(&self, event: Event) {
+        lock(&self.history).push(event);
+    }
+    /// The history.
+    pub fn history(&self) -> MutexGuard<'_, Vec<Event>> {
+        lock(&self.history)
+    }
+    /// Adds a line to the trace.
+    pub fn say(&self, text: fmt::Arguments<'_>) {
+        self.trace.line(text);
+    }
+}
