@@ -12,6 +12,7 @@ pub mod content;
 mod core;
 pub mod identity;
 pub mod inbox;
+pub mod mls;
 pub mod outbox;
 
 pub use core::*;

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Key packages: what others need to add this device while it is away.
+
+use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
+use openmls::prelude::{KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion};
+use pli_domain::DeviceAddress;
+
+use super::{Mls, MlsError, device_of, refused};
+
+impl Mls {
+    /// Makes single-use key packages, as MLSMessages; their private keys are in the next changes, which must be
+    /// committed before the packages leave.
+    pub fn key_packages(&mut self, count: usize) -> Result<Vec<Vec<u8>>, MlsError> {
+        (0..count).map(|_| self.key_package(false)).collect()
+    }
+
+    /// Makes a package that is handed out when nothing else is left and may be used more than once.
+    pub fn last_resort(&mut self) -> Result<Vec<u8>, MlsError> {
+        self.key_package(true)
+    }
+
+    fn key_package(&mut self, last_resort: bool) -> Result<Vec<u8>, MlsError> {
+        let mut builder = KeyPackage::builder();
+        if last_resort {
+            builder = builder.mark_as_last_resort();
+        }
+        let bundle = builder
+            .build(self.suite, &self.provider.on(&self.account), &self.signer, self.credential.clone())
+            .map_err(refused("making a key package"))?;
+        MlsMessageOut::from(bundle.into_key_package()).to_bytes().map_err(refused("encoding a key package"))
+    }
+
+    /// A package of exactly this device under this key, verified; an MLSMessage, or a bare KeyPackage.
+    pub(super) fn checked_package(
+        &self,
+        device: DeviceAddress,
+        key: &[u8],
+        bytes: &[u8],
+    ) -> Result<KeyPackage, MlsError> {
+        let package = match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
+            Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
+            _ => KeyPackageIn::tls_deserialize(&mut &*bytes).map_err(|_| MlsError::Decode("a key package"))?,
+        };
+        let package = package
+            .validate(self.provider.crypto(), ProtocolVersion::Mls10)
+            .map_err(refused("checking a key package"))?;
+        let leaf = package.leaf_node();
+        let right = device_of(leaf.credential()) == Some(device)
+            && leaf.signature_key().as_slice() == key
+            && package.ciphersuite() == self.suite;
+        if right { Ok(package) } else { Err(MlsError::KeyPackage) }
+    }
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+use super::*;
+use crate::outbox::Sealed;
+use pli_domain::{Class, SendId};
+
+/// A device with the rows that its changes left.
+struct Device {
+    mls: Mls,
+    address: DeviceAddress,
+    key: SigningKey,
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    restarts: u8,
+}
+
+impl Device {
+    fn new(n: u8) -> Self {
+        let address =
+            DeviceAddress { account: AccountId::from_bytes([n; 16]), device: DeviceId::from_bytes([n + 100; 16]) };
+        let key = SigningKey::from_bytes(&[n; 32]);
+        Self { mls: Mls::new(address, &key, [n; 32]), address, key, rows: BTreeMap::new(), restarts: 0 }
+    }
+    fn commit_rows(&mut self) {
+        for (key, value) in self.mls.take_changes() {
+            match value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+    }
+    /// Drops everything that was not committed to rows.
+    fn reload(&mut self) {
+        self.restarts += 1;
+        let seed = [self.address.account.as_bytes()[0], self.restarts].repeat(16).try_into().expect("32 bytes");
+        self.mls = Mls::new(self.address, &self.key, seed);
+        self.mls.load(self.rows.clone()).expect("own rows");
+    }
+    fn package(&mut self) -> (DeviceAddress, Vec<u8>, Vec<u8>) {
+        let package = self.mls.key_packages(1).expect("made").remove(0);
+        self.commit_rows();
+        (self.address, self.key.verifying_key().to_bytes().to_vec(), package)
+    }
+    fn says(&mut self, n: u8) -> Sealed {
+        let sealed = self.mls.seal(ID, SendId::from_bytes([n; 16]), Class::Message, &[n]).expect("sealed");
+        self.commit_rows();
+        sealed
+    }
+    fn hears(&mut self, n: u8, sealed: &Sealed) -> Result<Opened, OpenError> {
+        self.mls.open(ID, SendId::from_bytes([n; 16]), Class::Message, &sealed.body)
+    }
+}
+
+const ID: ConversationId = ConversationId::from_bytes([9; 16]);
+
+/// One device in a group of its own, and a second that it adds.
+fn pair() -> (Device, Device) {
+    let (mut one, mut two) = (Device::new(1), Device::new(2));
+    one.mls.create(ID).expect("made");
+    let package = two.package();
+    let commit = one.mls.commit(ID, &[package], &[]).expect("made");
+    one.commit_rows();
+    one.reload();
+    let summary = one.mls.merge_commit(ID).expect("pending");
+    assert_eq!((summary.added, summary.by), (vec![two.address], Some(one.address)));
+    two.reload();
+    assert_eq!(two.mls.join(&commit.welcome, None).expect("joined"), ID);
+    one.commit_rows();
+    two.commit_rows();
+    (one, two)
+}
+
+#[test]
+fn two_devices_talk_and_go_on_after_a_restart() {
+    let (mut one, mut two) = pair();
+    assert!(two.rows.keys().all(|key| key[0] == GROUP), "the used key package is gone");
+    for n in 1..4 {
+        let sealed = one.says(n);
+        two.reload();
+        let opened = two.hears(n, &sealed).expect("opened");
+        assert_eq!((opened.sender, opened.plaintext), (one.address, vec![n]));
+        two.commit_rows();
+        one.reload();
+    }
+    assert_eq!(one.mls.members(ID), two.mls.members(ID));
+}
+
+#[test]
+fn a_message_is_opened_once_and_only_under_its_own_name() {
+    let (mut one, mut two) = pair();
+    let sealed = one.says(1);
+    assert!(matches!(two.hears(2, &sealed), Err(OpenError::OtherEnvelope)));
+    let sealed = one.says(3);
+    two.hears(3, &sealed).expect("opened");
+    assert!(matches!(two.hears(3, &sealed), Err(OpenError::Repeated)));
+    let mut forged = one.says(4);
+    let mut body = forged.body.to_vec();
+    *body.last_mut().expect("not empty") ^= 1;
+    forged.body = body.into();
+    assert!(matches!(two.hears(4, &forged), Err(OpenError::Invalid(_))));
+}
+
+#[test]
+fn messages_of_two_past_epochs_are_opened_and_no_older_ones() {
+    let (mut one, mut two) = pair();
+    let old: Vec<Sealed> = (1..4)
+        .map(|n| {
+            let sealed = one.says(n);
+            let commit = one.mls.commit(ID, &[], &[]).expect("made");
+            one.mls.merge_commit(ID).expect("pending");
+            assert!(matches!(two.mls.handshake(ID, &commit.commit), Ok(Handshake::Commit(_))));
+            assert!(matches!(two.mls.handshake(ID, &commit.commit), Ok(Handshake::Old)));
+            sealed
+        })
+        .collect();
+    let heard = two.hears(1, &old[0]);
+    assert!(matches!(heard, Err(OpenError::TooOld(_))), "{heard:?}");
+    two.hears(2, &old[1]).expect("two epochs back");
+    two.hears(3, &old[2]).expect("one epoch back");
+    let ahead = one.mls.commit(ID, &[], &[]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    assert!(matches!(
+        {
+            let s = one.says(5);
+            two.hears(5, &s)
+        },
+        Err(OpenError::Future(_))
+    ));
+    two.mls.handshake(ID, &ahead.commit).expect("in order");
+}
+
+#[test]
+fn the_loser_of_a_race_drops_its_commit_and_takes_the_winners() {
+    let (mut one, mut two) = pair();
+    let (mut three, mut four) = (Device::new(3), Device::new(4));
+    let (add_three, add_four) = (three.package(), four.package());
+    let winner = one.mls.commit(ID, &[add_three], &[]).expect("made");
+    two.mls.commit(ID, std::slice::from_ref(&add_four), &[]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    two.mls.drop_commit(ID).expect("dropped");
+    assert!(matches!(two.mls.handshake(ID, &winner.commit), Ok(Handshake::Commit(_))));
+    let again = two.mls.commit(ID, &[add_four], &[]).expect("made again with the same package");
+    two.mls.merge_commit(ID).expect("pending");
+    assert!(matches!(one.mls.handshake(ID, &again.commit), Ok(Handshake::Commit(_))));
+    three.mls.join(&winner.welcome, None).expect("joined");
+    three.mls.handshake(ID, &again.commit).expect("in order");
+    four.mls.join(&again.welcome, None).expect("joined");
+    assert_eq!(four.mls.members(ID), one.mls.members(ID));
+    assert_eq!(one.mls.members(ID).len(), 4);
+    let sealed = four.says(1);
+    assert!(three.hears(1, &sealed).is_ok() && one.hears(1, &sealed).is_ok());
+}
+
+#[test]
+fn an_own_commit_that_comes_back_is_merged() {
+    let (mut one, _) = pair();
+    let commit = one.mls.commit(ID, &[], &[]).expect("made");
+    one.commit_rows();
+    one.reload();
+    assert!(matches!(one.mls.handshake(ID, &commit.commit), Ok(Handshake::OwnCommit(_))));
+    assert!(!one.mls.has_pending_commit(ID));
+}
+
+#[test]
+fn a_device_that_lost_the_thread_comes_back_by_an_external_commit() {
+    let (mut one, mut two) = pair();
+    one.mls.commit(ID, &[], &[]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    let info = one.mls.group_info(ID).expect("exported");
+    let commit = two.mls.rejoin(ID, &info, None).expect("made");
+    two.commit_rows();
+    two.reload();
+    assert!(two.mls.has_rejoin(ID));
+    two.mls.finish_rejoin(ID).expect("taken");
+    two.commit_rows();
+    two.reload();
+    let taken = one.mls.handshake(ID, &commit.commit);
+    assert!(matches!(taken, Ok(Handshake::Commit(_))), "{taken:?}");
+    assert_eq!(one.mls.members(ID), two.mls.members(ID));
+    let sealed = two.says(1);
+    one.hears(1, &sealed).expect("opened");
+}
+
+#[test]
+fn a_device_without_any_state_comes_back_too() {
+    let (mut one, mut two) = pair();
+    two.mls.forget(ID);
+    two.commit_rows();
+    let info = one.mls.group_info(ID).expect("exported");
+    let commit = two.mls.rejoin(ID, &info, None).expect("made");
+    two.commit_rows();
+    two.reload();
+    assert!(!two.mls.has(ID) && two.mls.has_rejoin(ID));
+    two.mls.finish_rejoin(ID).expect("taken");
+    one.mls.handshake(ID, &commit.commit).expect("in order");
+    let sealed = two.says(1);
+    one.hears(1, &sealed).expect("opened");
+}
+
+#[test]
+fn who_leaves_is_removed_by_another_and_hears_of_it() {
+    let (mut one, mut two) = pair();
+    let proposal = two.mls.propose_leave(ID).expect("made");
+    assert_eq!(one.mls.handshake(ID, &proposal).expect("in order"), Handshake::Leave(two.address));
+    let sealed = one.says(1);
+    two.hears(1, &sealed).expect("still a member");
+    let commit = one.mls.commit(ID, &[], &[two.address]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    let Ok(Handshake::Commit(summary)) = two.mls.handshake(ID, &commit.commit) else { panic!("not a commit") };
+    assert!(summary.self_removed && !two.mls.is_active(ID));
+    assert!(two.mls.seal(ID, SendId::from_bytes([1; 16]), Class::Message, b"x").is_err());
+    let package = two.package();
+    let back = one.mls.commit(ID, &[package], &[]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    two.mls.join(&back.welcome, None).expect("back again");
+    let sealed = two.says(2);
+    one.hears(2, &sealed).expect("opened");
+}
+
+#[test]
+fn a_key_package_of_another_key_is_not_added() {
+    let (mut one, _) = pair();
+    let mut three = Device::new(3);
+    let (device, _, package) = three.package();
+    let wrong = one.mls.commit(ID, &[(device, vec![0; 32], package)], &[]);
+    assert!(matches!(wrong, Err(MlsError::KeyPackage)));
+}
+
+#[test]
+fn a_damaged_welcome_uses_up_nothing() {
+    let (mut one, mut three) = (pair().0, Device::new(3));
+    let package = three.package();
+    let commit = one.mls.commit(ID, &[package], &[]).expect("made");
+    let mut bad = commit.welcome.clone();
+    *bad.last_mut().expect("not empty") ^= 1;
+    assert!(three.mls.join(&bad, None).is_err());
+    three.commit_rows();
+    three.mls.join(&commit.welcome, None).expect("joined");
+}
