@@ -47,8 +47,11 @@ macro_rules! cases {
     };
 }
 
+pub mod accounts;
+pub mod conversations;
 pub mod device_queues;
 pub mod leases;
+pub mod payloads;
 pub mod shard_log;
 pub mod signals;
 

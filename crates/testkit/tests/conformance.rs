@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pli_domain::ShardId;
-use pli_ports::{DeviceQueues, Leases, LogFate, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, LogFate, Payloads, ShardLog, Signals};
 use pli_testkit::conformance::{self, Harness, Restart};
 use pli_testkit::memory::{FaultPlan, MemoryWorld, WorldOptions};
 
@@ -101,5 +101,32 @@ async fn signals() {
         let mut models = Models::<dyn Signals>::new(options, plan, |world| Arc::new(world.signals()));
         let suite = format!("signals ({name})");
         conformance::run(&suite, conformance::signals::CASES, &mut models).await.assert_whole();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts() {
+    for (name, options, plan) in paces() {
+        let mut models = Models::<dyn Accounts>::new(options, plan, |world| Arc::new(world.accounts()));
+        let suite = format!("accounts ({name})");
+        conformance::run(&suite, conformance::accounts::CASES, &mut models).await.assert_whole();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conversations() {
+    for (name, options, plan) in paces() {
+        let mut models = Models::<dyn Conversations>::new(options, plan, |world| Arc::new(world.conversations()));
+        let suite = format!("conversations ({name})");
+        conformance::run(&suite, conformance::conversations::CASES, &mut models).await.assert_whole();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn payloads() {
+    for (name, options, plan) in paces() {
+        let mut models = Models::<dyn Payloads>::new(options, plan, |world| Arc::new(world.payloads()));
+        let suite = format!("payloads ({name})");
+        conformance::run(&suite, conformance::payloads::CASES, &mut models).await.assert_whole();
     }
 }

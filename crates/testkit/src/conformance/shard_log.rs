@@ -133,8 +133,7 @@ async fn entries_are_read_as_they_were_appended(h: &mut dyn Harness<Log>) -> Out
 
 async fn results_stand_in_the_order_given(h: &mut dyn Harness<Log>) -> Outcome {
     let log = h.fresh().await;
-    let entries: Vec<NewEntry> =
-        (0..30).map(|n| entry(ShardId::new(u16::try_from(n % 3).unwrap_or(0)), n)).collect();
+    let entries: Vec<NewEntry> = (0..30).map(|n| entry(ShardId::new(u16::try_from(n % 3).unwrap_or(0)), n)).collect();
     let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
     let answers = log.append(entries).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     check_eq!(answers.iter().map(|answer| answer.id).collect::<Vec<_>>(), ids, "ids of the answers");
