@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bounds: what goes after a settle. Rows that are acknowledged, the log behind the checkpoint, the oldest of a
+//! queue that is too long, and bodies when the database is down and the budget full.
+
+use std::collections::VecDeque;
+
+use pli_api::delivery::{FloorRaised, edge_signal};
+use pli_domain::mutant::{Mutant, broken};
+use pli_domain::{DeviceId, EntryRef, Position, Seq};
+use pli_ports::{DeviceRegister, LogFate, Settle, StoreError, Usage, UsageBound};
+use tokio::time::Instant;
+
+use super::Context;
+use super::devices::Session;
+use super::live::{Done, Live};
+use super::retry::retried;
+use super::tail::{Body, Slot};
+
+/// Devices whose rows one tidying deletes.
+const TRIMS_MAX: usize = 4_096;
+/// Queues that one tidying measures.
+const MEASURES_MAX: usize = 64;
+/// Steps in which the log is trimmed behind the checkpoint.
+const SETTLED_STEPS: u32 = 64;
+
+/// Settled sequences with the time. Bound: [`SETTLED_STEPS`] plus one.
+pub(super) type Settled = VecDeque<(Instant, Seq)>;
+
+/// What is done after a settle, in the order of the fields.
+#[derive(Debug, Default)]
+pub(super) struct TidyPlan {
+    /// Floors, durable before a row goes.
+    floors: Vec<(DeviceId, Position)>,
+    trims: Vec<(DeviceId, Position)>,
+    log_through: Option<Seq>,
+    measure: Vec<(DeviceId, Position)>,
+    /// What measuring found.
+    usages: Vec<(DeviceId, Usage)>,
+}
+
+impl TidyPlan {
+    fn is_empty(&self) -> bool {
+        self.floors.is_empty() && self.trims.is_empty() && self.log_through.is_none() && self.measure.is_empty()
+    }
+}
+
+impl Live {
+    /// Begins what is due after a settle. False when nothing is.
+    pub fn tidy_on(&mut self) -> bool {
+        let plan = TidyPlan {
+            trims: self.plan_trims(),
+            log_through: self.plan_log_trim(),
+            measure: self.plan_measures(),
+            ..TidyPlan::default()
+        };
+        self.tidy(plan)
+    }
+
+    fn tidy(&mut self, plan: TidyPlan) -> bool {
+        if plan.is_empty() {
+            return false;
+        }
+        self.settling = true;
+        let context = self.context.clone();
+        self.spawn(async move {
+            let mut plan = plan;
+            let tidied = tidy(&context, &mut plan).await;
+            Done::Tidied(Box::new(plan), tidied)
+        });
+        true
+    }
+
+    /// Coalesced: at most once per `trim_acks` acknowledgements or `trim_after`, and only where rows exist.
+    fn plan_trims(&mut self) -> Vec<(DeviceId, Position)> {
+        let config = &self.context.config;
+        let mut trims = Vec::new();
+        for id in &self.devices.to_trim {
+            let Some(device) = self.devices.get(*id) else { continue };
+            let waited = device.trim_since.is_none_or(|since| since.elapsed() >= config.trim_after());
+            if (waited || device.acks >= config.trim_acks) && trims.len() < TRIMS_MAX {
+                // Durable: the cursor as written, the floor as every floor in memory but one being raised.
+                trims.push((*id, device.cursor_durable));
+            }
+        }
+        trims
+    }
+
+    fn plan_measures(&mut self) -> Vec<(DeviceId, Position)> {
+        let ids: Vec<DeviceId> = self.devices.to_measure.iter().take(MEASURES_MAX).copied().collect();
+        let above = |id: &DeviceId| self.devices.get(*id).map_or(Position::ZERO, |device| device.settled_to());
+        ids.iter().map(|id| (*id, above(id))).collect()
+    }
+
+    /// How far the log may go: right up to the checkpoint where log and tables are one, else as far as receipts are
+    /// old, and never the checkpoint's own entry.
+    fn plan_log_trim(&mut self) -> Option<Seq> {
+        let checkpoint = self.checkpoint.position.seq();
+        if broken(Mutant::TrimAboveCheckpoint) {
+            return Some(self.head.seq());
+        }
+        let mut through = None;
+        let kept = match self.context.ports.log.fate() {
+            LogFate::OneTransaction => std::time::Duration::ZERO,
+            LogFate::OwnSystem => self.context.config.receipts_kept(),
+        };
+        while let Some((_, seq)) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+            through = Some(seq);
+        }
+        let most = match self.context.ports.log.fate() {
+            LogFate::OneTransaction => checkpoint,
+            LogFate::OwnSystem => checkpoint.prev(),
+        };
+        let through = through.map(|seq| seq.min(most)).filter(|seq| *seq > Seq::ZERO)?;
+        debug_assert!(through <= checkpoint, "the log is never trimmed above the checkpoint (Q7)");
+        Some(through)
+    }
+
+    /// Remembers when a sequence was settled.
+    pub fn note_settled(&mut self, seq: Seq) {
+        let step = match self.context.ports.log.fate() {
+            LogFate::OneTransaction => std::time::Duration::ZERO,
+            LogFate::OwnSystem => self.context.config.receipts_kept() / SETTLED_STEPS,
+        };
+        if self.settled.back().is_none_or(|(at, _)| at.elapsed() >= step) {
+            self.settled.push_back((Instant::now(), seq));
+        }
+    }
+
+    /// Marks a queue for measuring when it may be too long, or when nobody knows.
+    pub fn measure_if_large(&mut self, id: DeviceId) {
+        let config = &self.context.config;
+        let rows = self.devices.get(id).and_then(|device| device.rows);
+        let large = |rows: super::devices::Rows| {
+            !rows.counted || rows.count > config.queue_rows_max || rows.bytes > config.queue_bytes_max
+        };
+        if rows.is_some_and(large) {
+            self.devices.to_measure.insert(id);
+        }
+    }
+
+    /// Applies a finished tidying; queues found too long get their floors raised by another.
+    pub async fn tidied(&mut self, plan: TidyPlan) {
+        self.settling = false;
+        for (id, position) in &plan.trims {
+            self.trimmed(*id, *position);
+        }
+        let mut floors = Vec::new();
+        for (id, usage) in &plan.usages {
+            floors.extend(self.measured(*id, *usage).await);
+        }
+        let next = TidyPlan { trims: floors.clone(), floors, ..TidyPlan::default() };
+        if !self.tidy(next) && (self.context.config.spill_after_ms == 0 || self.over_half()) {
+            self.settle_on();
+        }
+    }
+
+    fn trimmed(&mut self, id: DeviceId, position: Position) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        device.trimmed = device.trimmed.max(position);
+        device.acks = 0;
+        device.trim_since = None;
+        if device.rows.is_some_and(|rows| rows.high <= device.trimmed) {
+            device.rows = None;
+        }
+        if device.rows.is_none() || device.cursor_durable <= device.trimmed {
+            self.devices.to_trim.remove(&id);
+        }
+        self.devices.release(id, self.context.config.idle_devices_max);
+    }
+
+    /// Takes a queue's size; a floor that must rise is in force in memory before it is durable and before a row goes,
+    /// so that a page read meanwhile tells the gap.
+    async fn measured(&mut self, id: DeviceId, usage: Usage) -> Option<(DeviceId, Position)> {
+        self.devices.to_measure.remove(&id);
+        let device = self.devices.get_mut(id)?;
+        let known = device.rows.as_mut()?;
+        let before = known.count;
+        (known.count, known.bytes, known.counted) = (usage.rows, usage.bytes, true);
+        let Some(floor) = usage.excess.filter(|floor| *floor > device.cursor.max(device.floor)) else {
+            self.devices.release(id, self.context.config.idle_devices_max);
+            return None;
+        };
+        let config = &self.context.config;
+        known.count = usage.rows.min(config.queue_rows_max);
+        known.bytes = usage.bytes.min(config.queue_bytes_max);
+        let gone = before.max(usage.rows).saturating_sub(known.count).max(1);
+        device.floor = floor;
+        self.context.counters.gapped(gone);
+        self.context.counters.floors_raised(1);
+        self.pass(id);
+        self.tell_floor(id, floor).await;
+        Some((id, floor))
+    }
+
+    pub async fn tell_floor(&mut self, id: DeviceId, floor: Position) {
+        let sessions: Vec<Session> = self.devices.get(id).map(|device| device.sessions.clone()).unwrap_or_default();
+        for session in sessions {
+            let session_bytes = bytes::Bytes::copy_from_slice(session.id.as_bytes());
+            let raised = FloorRaised { session: session_bytes, floor: floor.get() };
+            self.context.tell(session.edge, edge_signal::Signal::FloorRaised(raised)).await;
+        }
+    }
+
+    /// Above half of the byte budget the oldest part is spilled at once.
+    pub fn over_half(&self) -> bool {
+        self.tail.bytes > self.context.config.tail_bytes_max / 2
+    }
+
+    /// Above the whole budget, which needs a database that does not answer, bodies are dropped, oldest first.
+    pub fn keep_budget(&mut self) {
+        let mut ordinal = self.tail.first_ordinal();
+        while self.tail.bytes > self.context.config.tail_bytes_max && ordinal < self.tail.next_ordinal() {
+            self.drop_bodies(ordinal);
+            ordinal += 1;
+        }
+    }
+
+    fn drop_bodies(&mut self, ordinal: u64) {
+        let Some(entry) = self.tail.get(ordinal).filter(|entry| entry.bytes > 0) else { return };
+        let mut dropped = 0;
+        for (id, index) in &entry.targets {
+            let position = Position::new(entry.end.epoch(), entry.end.seq(), *index);
+            let Some(device) = self.devices.get_mut(*id) else { continue };
+            if let Ok(at) = device.slots.binary_search_by_key(&position, |slot| slot.position)
+                && let Body::Held(_) = device.slots[at].body
+            {
+                device.slots[at].body = Body::Dropped;
+                dropped += 1;
+            }
+        }
+        self.context.counters.bodies_dropped(dropped);
+        self.tail.forget_bytes(ordinal);
+    }
+
+    /// The entry that a slot of the device stands in.
+    pub fn entry_of(&self, id: DeviceId, position: Position) -> Option<EntryRef> {
+        let slots = &self.devices.get(id)?.slots;
+        let at = slots.binary_search_by_key(&position, |slot| slot.position).ok()?;
+        self.tail.get(slots[at].ordinal).map(|entry| entry.entry)
+    }
+
+    /// How much of a page the slot takes; a dropped body counts as its entry's share is unknown.
+    pub fn size_of(&self, slot: &Slot) -> usize {
+        match &slot.body {
+            Body::Held(envelope) => envelope.len(),
+            Body::Dropped => self.context.config.ring_body_bytes_max,
+            Body::Gap => 0,
+        }
+    }
+}
+
+async fn tidy(context: &Context, plan: &mut TidyPlan) -> Result<(), StoreError> {
+    let (queues, shard) = (&context.ports.queues, context.shard);
+    if !plan.floors.is_empty() {
+        let register = |(device, floor): &(DeviceId, Position)| DeviceRegister {
+            device: *device,
+            cursor: None,
+            floor: Some(*floor),
+        };
+        let call = Settle { registers: plan.floors.iter().map(register).collect(), ..Settle::default() };
+        retried(context, || queues.settle(shard, call.clone())).await?;
+        context.counters.registers_written(plan.floors.len());
+    }
+    if !plan.trims.is_empty() {
+        retried(context, || queues.trim(plan.trims.clone())).await?;
+        context.counters.row_trims(plan.trims.len());
+    }
+    if let Some(through) = plan.log_through {
+        retried(context, || context.ports.log.trim(shard, through)).await?;
+        context.counters.log_trims(1);
+    }
+    let bound = UsageBound { rows_max: context.config.queue_rows_max, bytes_max: context.config.queue_bytes_max };
+    for (device, above) in &plan.measure {
+        let now = context.ports.clock.now();
+        let usage = retried(context, || queues.usage(*device, *above, bound, now)).await?;
+        plan.usages.push((*device, usage));
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Settling: rows for what is still un-acknowledged, then changed cursors, then the checkpoint, which is read back.
+
+use bytes::Bytes;
+use pli_domain::limits::SPILL_LIFE_MIN;
+use pli_domain::mutant::{Mutant, broken};
+use pli_domain::{Checkpoint, DeviceId, LogEpoch, Position, UnixMillis};
+use pli_ports::{Aside, DeviceRegister, DeviceState, QueueRow, Settle, StoreError};
+use tokio::time::Instant;
+
+use super::Context;
+use super::live::{Done, Ended, Live};
+use super::refetch::{Want, refetch};
+use super::retry::retried;
+use super::tail::{Body, TailEntry};
+
+/// Rows in one call, as the port says.
+const CALL_ROWS_MAX: usize = 4_096;
+/// Entries in one settle; bounds a notice.
+const ENTRIES_MAX: usize = 16_384;
+
+/// A snapshot to settle.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Entries below this ordinal are settled by it.
+    through: u64,
+    checkpoint: Option<Checkpoint>,
+    aside: Vec<Aside>,
+    rows: Vec<PlannedRow>,
+    bytes: usize,
+    /// Devices of the rows whose registers were not read yet.
+    unloaded: Vec<DeviceId>,
+    registers: Vec<DeviceRegister>,
+    /// When the plan was made; decides what is expired.
+    now: UnixMillis,
+}
+
+#[derive(Debug)]
+struct PlannedRow {
+    want: Want,
+    expires_at: UnixMillis,
+    gap: bool,
+}
+
+impl Plan {
+    fn new(through: u64, now: UnixMillis) -> Self {
+        Self {
+            through,
+            checkpoint: None,
+            aside: Vec::new(),
+            rows: Vec::new(),
+            bytes: 0,
+            unloaded: Vec::new(),
+            registers: Vec::new(),
+            now,
+        }
+    }
+}
+
+/// What settling found.
+#[derive(Debug, Default)]
+pub(super) struct SettleEnd {
+    /// A higher log epoch stands.
+    fenced: bool,
+    /// The log does not have what was to be written any more.
+    lost: bool,
+    states: Vec<(DeviceId, DeviceState)>,
+    written: Vec<(DeviceId, Position, usize)>,
+}
+
+impl Live {
+    /// Begins to settle what is due. False when nothing is, or a settle is under way.
+    pub fn settle_on(&mut self) -> bool {
+        if self.settling || (Instant::now() < self.settle_from && !self.over_half()) {
+            return false;
+        }
+        let plan = self.plan();
+        if plan.checkpoint.is_none() && plan.registers.is_empty() {
+            return self.tidy_on();
+        }
+        self.settling = true;
+        let (context, epoch) = (self.context.clone(), self.epoch.epoch);
+        self.spawn(async move {
+            let mut plan = plan;
+            let end = settle(&context, &mut plan, epoch).await;
+            Done::Settled(Box::new(plan), end)
+        });
+        true
+    }
+
+    /// The oldest entries that are due: of which nothing is open, or which are older than `spill_after`, or which
+    /// pass the budget.
+    fn plan(&mut self) -> Plan {
+        let mut plan = Plan::new(self.tail.first_ordinal(), self.context.ports.clock.now());
+        let config = self.context.config.clone();
+        let mut bytes_left = self.tail.bytes;
+        for entry in self.tail.iter().take(ENTRIES_MAX) {
+            let due = entry.open == 0
+                || entry.read_at.elapsed() >= config.spill_after()
+                || bytes_left > config.tail_bytes_max / 2;
+            let room = plan.rows.len() + entry.open <= config.settle_rows_max.max(entry.open)
+                && plan.bytes <= config.tail_bytes_max / 4;
+            if !due || !room {
+                break;
+            }
+            bytes_left -= entry.bytes;
+            plan.through += 1;
+            plan.checkpoint = Some(Checkpoint { position: entry.end, entry: Some(entry.entry.id) });
+            plan.aside.extend(entry.aside.clone().map(|bytes| Aside { entry: entry.entry, bytes }));
+            self.plan_rows(entry, &mut plan);
+        }
+        plan.rows.sort_by_key(|row| (row.want.device, row.want.position));
+        plan.unloaded.sort_unstable();
+        plan.unloaded.dedup();
+        if broken(Mutant::CheckpointPassesUnacked) {
+            plan.rows.clear();
+        }
+        self.plan_registers(&mut plan);
+        plan
+    }
+
+    fn plan_rows(&self, entry: &TailEntry, plan: &mut Plan) {
+        if entry.open == 0 {
+            return;
+        }
+        for (id, index) in &entry.targets {
+            let position = Position::new(entry.end.epoch(), entry.end.seq(), *index);
+            let Some(device) = self.devices.get(*id) else { continue };
+            let Ok(at) = device.slots.binary_search_by_key(&position, |slot| slot.position) else { continue };
+            let slot = &device.slots[at];
+            if slot.expires_at < plan.now.after(SPILL_LIFE_MIN) {
+                continue;
+            }
+            if !device.loaded {
+                plan.unloaded.push(*id);
+            }
+            let body = match &slot.body {
+                Body::Held(envelope) => Some(envelope.clone()),
+                Body::Gap => Some(Bytes::new()),
+                Body::Dropped => None,
+            };
+            plan.bytes += body.as_ref().map_or(0, Bytes::len);
+            let want = Want { device: *id, position, entry: entry.entry, body };
+            plan.rows.push(PlannedRow { want, expires_at: slot.expires_at, gap: slot.body == Body::Gap });
+        }
+    }
+
+    fn plan_registers(&mut self, plan: &mut Plan) {
+        for id in self.devices.dirty.iter().take(self.context.config.settle_rows_max) {
+            if let Some(device) = self.devices.get(*id) {
+                let floor = None;
+                plan.registers.push(DeviceRegister { device: *id, cursor: Some(device.cursor), floor });
+            }
+        }
+    }
+
+    /// Applies a finished settle: what it settled leaves the tail, edges are told, rows and log are trimmed.
+    pub async fn settled(&mut self, plan: Plan, end: SettleEnd) {
+        self.settling = false;
+        if end.lost {
+            self.end = Some(Ended::Fork);
+            return;
+        }
+        for (device, state) in &end.states {
+            self.merge(*device, *state).await;
+        }
+        self.note_rows(&end);
+        self.note_registers(&plan);
+        if let Some(checkpoint) = plan.checkpoint {
+            debug_assert!(checkpoint.position >= self.checkpoint.position, "a checkpoint never goes back");
+            self.leave_tail(&plan);
+            self.checkpoint = checkpoint;
+        }
+        if end.fenced {
+            self.context.counters.zombie_settles(1);
+            tracing::warn!(shard = %self.context.shard, "a higher log epoch stands; starting again");
+            self.end = Some(Ended::Fenced);
+            return;
+        }
+        if plan.checkpoint.is_some() {
+            self.context.counters.settles(1);
+            self.note_settled(self.checkpoint.position.seq());
+            self.notify().await;
+        }
+        let devices = end.written.iter().map(|(device, ..)| *device);
+        for device in devices.chain(plan.registers.iter().map(|register| register.device)) {
+            self.devices.release(device, self.context.config.idle_devices_max);
+        }
+        if !self.tidy_on() && (self.context.config.spill_after_ms == 0 || self.over_half()) {
+            self.settle_on();
+        }
+    }
+
+    fn note_rows(&mut self, end: &SettleEnd) {
+        let counters = self.context.counters.clone();
+        for (id, position, bytes) in &end.written {
+            counters.rows_written(1);
+            counters.row_bytes_written(*bytes);
+            let device = self.devices.entry(*id);
+            device.note_row(*position, *bytes);
+            let passed = device.cursor >= *position;
+            if passed {
+                // Acknowledged while its row was written, and counted then.
+                if let Some(rows) = &mut device.rows {
+                    rows.count -= 1;
+                    rows.bytes -= bytes;
+                }
+                device.trim_since.get_or_insert_with(Instant::now);
+                self.devices.dirty.insert(*id);
+            }
+            let live = self.devices.get(*id).is_some_and(|device| !device.sessions.is_empty());
+            counters.spills_met_live(usize::from(live));
+            self.measure_if_large(*id);
+        }
+    }
+
+    fn note_registers(&mut self, plan: &Plan) {
+        self.context.counters.registers_written(plan.registers.len());
+        for register in &plan.registers {
+            let Some(device) = self.devices.get_mut(register.device) else { continue };
+            device.cursor_durable = device.cursor_durable.max(register.cursor.unwrap_or(Position::ZERO));
+            if device.cursor_durable >= device.cursor {
+                self.devices.dirty.remove(&register.device);
+            }
+            self.devices.to_trim.insert(register.device);
+        }
+    }
+
+    /// Takes the settled entries out of the tail, and of each device what still stood in them.
+    fn leave_tail(&mut self, plan: &Plan) {
+        let soon = plan.now.after(SPILL_LIFE_MIN);
+        while self.tail.first_ordinal() < plan.through {
+            let ordinal = self.tail.first_ordinal();
+            let Some(entry) = self.tail.get_mut(ordinal) else { return };
+            let (end, open) = (entry.end, entry.open);
+            let targets = std::mem::take(&mut entry.targets);
+            for (id, _) in targets.iter().filter(|_| open > 0) {
+                self.take_slots(*id, end, soon);
+            }
+            let Some(entry) = self.tail.pop() else { return };
+            debug_assert_eq!(entry.open, 0, "nothing of a settled entry stays in a queue of the tail");
+            if let Some(origin) = entry.origin {
+                self.notices.settled(origin, entry.entry.id);
+            }
+        }
+    }
+
+    fn take_slots(&mut self, id: DeviceId, through: Position, soon: UnixMillis) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        while let Some(slot) = device.slots.pop_front_if(|slot| slot.position <= through) {
+            self.context.counters.expired(usize::from(slot.expires_at < soon));
+            self.tail.close(slot.ordinal);
+        }
+        self.devices.release(id, self.context.config.idle_devices_max);
+    }
+
+    /// Merges registers read from the database.
+    pub async fn merge(&mut self, id: DeviceId, state: DeviceState) {
+        let known = self.devices.get(id).map_or(Position::ZERO, |device| device.floor);
+        let floor = self.devices.merge(id, state).floor;
+        self.pass(id);
+        if floor > known {
+            self.tell_floor(id, floor).await;
+        }
+    }
+}
+
+/// Writes the plan in order and reads the checkpoint back.
+async fn settle(context: &Context, plan: &mut Plan, epoch: LogEpoch) -> Result<SettleEnd, StoreError> {
+    let mut end = SettleEnd::default();
+    if !plan.unloaded.is_empty() {
+        context.counters.register_reads(plan.unloaded.len());
+        let states = retried(context, || context.ports.queues.device_states(&plan.unloaded)).await?;
+        end.states = plan.unloaded.iter().copied().zip(states).collect();
+        drop_settled_rows(plan, &end.states);
+    }
+    if !fetch_bodies(context, plan).await? {
+        end.lost = true;
+        return Ok(end);
+    }
+    let rows: Vec<QueueRow> = std::mem::take(&mut plan.rows).into_iter().filter_map(queue_row).collect();
+    end.written = rows.iter().map(|row| (row.device, row.position, row.envelope.len())).collect();
+    write(context, plan, rows).await?;
+    if plan.checkpoint.is_some() && !broken(Mutant::NoCheckpointReadBack) {
+        let state = retried(context, || context.ports.queues.shard_state(context.shard)).await?;
+        end.fenced = state.log_epoch.epoch > epoch || state.checkpoint.position.epoch() > epoch;
+    }
+    Ok(end)
+}
+
+/// What the database knows to be acknowledged or below a floor needs no row.
+fn drop_settled_rows(plan: &mut Plan, states: &[(DeviceId, DeviceState)]) {
+    plan.rows.retain(|row| {
+        let found = states.binary_search_by_key(&row.want.device, |(device, _)| *device);
+        found.map_or(true, |at| row.want.position > states[at].1.cursor.max(states[at].1.floor))
+    });
+}
+
+/// Reads dropped bodies from the log again. False when the log does not have them.
+async fn fetch_bodies(context: &Context, plan: &mut Plan) -> Result<bool, StoreError> {
+    let dropped = plan.rows.iter().filter(|row| row.want.body.is_none());
+    let mut wants: Vec<Want> = dropped.map(|row| row.want.clone()).collect();
+    if wants.is_empty() {
+        return Ok(true);
+    }
+    wants.sort_by_key(|want| (want.position, want.device));
+    let mut backoff = context.backoff();
+    let mut tries = 0;
+    while !matches!(refetch(context, &mut wants).await, Ok(true)) {
+        tries += 1;
+        if tries >= 3 {
+            return Ok(false);
+        }
+        backoff.wait().await;
+    }
+    wants.sort_by_key(|want| (want.device, want.position));
+    for row in plan.rows.iter_mut().filter(|row| row.want.body.is_none()) {
+        let key = (row.want.device, row.want.position);
+        let found = wants.binary_search_by_key(&key, |want| (want.device, want.position));
+        row.want.body = found.ok().and_then(|at| wants[at].body.clone());
+    }
+    Ok(true)
+}
+
+fn queue_row(row: PlannedRow) -> Option<QueueRow> {
+    let PlannedRow { want: Want { device, position, body, .. }, expires_at, gap } = row;
+    let envelope = body?;
+    debug_assert_eq!(envelope.is_empty(), gap, "an empty row tells a gap");
+    Some(QueueRow { device, position, expires_at, envelope })
+}
+
+/// Rows in calls of at most 4,096; registers and the checkpoint with the last.
+async fn write(context: &Context, plan: &Plan, mut rows: Vec<QueueRow>) -> Result<(), StoreError> {
+    let (queues, shard) = (&context.ports.queues, context.shard);
+    let mut aside = plan.aside.clone();
+    while rows.len() > CALL_ROWS_MAX {
+        let rest = rows.split_off(CALL_ROWS_MAX);
+        let call = Settle { aside: std::mem::take(&mut aside), rows, ..Settle::default() };
+        retried(context, || queues.settle(shard, call.clone())).await?;
+        rows = rest;
+    }
+    let call = Settle { aside, rows, registers: plan.registers.clone(), checkpoint: plan.checkpoint };
+    retried(context, || queues.settle(shard, call.clone())).await
+}
