@@ -114,6 +114,11 @@ impl Edge {
         self.shared.registry.len()
     }
 
+    /// Whether the edge goes down and takes no new sessions.
+    pub fn is_draining(&self) -> bool {
+        self.shared.registry.is_draining()
+    }
+
     /// What server info says.
     pub fn info(&self) -> ServerInfo {
         self.shared.info()

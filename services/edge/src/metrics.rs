@@ -9,6 +9,7 @@ use pli_api::ErrorCode;
 pub(crate) struct Metrics {
     pub(crate) sessions: UpDownCounter<i64>,
     pub(crate) connections: UpDownCounter<i64>,
+    pub(crate) connections_dropped: Counter<u64>,
     pub(crate) sends: Counter<u64>,
     pub(crate) sends_refused: Counter<u64>,
     pub(crate) deliveries: Counter<u64>,
@@ -40,6 +41,7 @@ impl Metrics {
         Self {
             sessions: level("pli_edge_sessions", "open sessions"),
             connections: level("pli_edge_connections", "open connections, handshakes included"),
+            connections_dropped: count("pli_edge_connections_dropped_total", "connections above a limit"),
             sends: count("pli_edge_sends_total", "sends that were accepted"),
             sends_refused: count("pli_edge_sends_refused_total", "sends that were refused"),
             deliveries: count("pli_edge_deliveries_total", "envelopes sent to devices"),

@@ -364,7 +364,7 @@ impl Session {
         Err(Ending::because(refusal(ErrorCode::Draining, "the server is going down").retry_after(500)))
     }
 
-    async fn ended(&self, end: End) -> Ending {
+    async fn ended(&mut self, end: End) -> Ending {
         let error = match end {
             End::Displaced => refusal(ErrorCode::Displaced, "a newer session of the device took over"),
             End::Removed => {

@@ -1,2 +1,156 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! WebSocket over TLS.
+//! WebSocket over TLS, with server info and health of the public side on the same port.
+
+mod begun;
+mod http;
+mod socket;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pli_domain::transcript::TLS_EXPORTER_LABEL;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::carrier::PeerInfo;
+use crate::config::ms;
+use crate::edge::Edge;
+pub use tls::{Identity, IdentityError};
+
+/// Why a listener cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be listened on; with `AddrInUse` another process has the port.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Accepts connections for an edge. Bounded by `limits.edge_connections_max` connections, handshakes included; those
+/// above it, and those above an address's rate, are dropped before TLS begins.
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    tls: TlsAcceptor,
+    server_certificate_sha256: [u8; 32],
+    edge: Edge,
+    room: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 takes a free one.
+    pub async fn bind(edge: Edge, address: SocketAddr, identity: &Identity) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Bind { address, source };
+        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let room = Arc::new(Semaphore::new(edge.shared().config.limits.edge_connections_max));
+        Ok(Self {
+            address: tcp.local_addr().map_err(failed)?,
+            tcp,
+            tls: TlsAcceptor::from(identity.server_config()?),
+            server_certificate_sha256: identity.sha256(),
+            edge,
+            room,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until `stop`; connections that are open go on until the edge has drained.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = self.tcp.accept() => match accepted {
+                    Ok((tcp, address)) => self.begin(tcp, address),
+                    Err(error) => {
+                        // Out of file descriptors or the like: waiting is all that helps.
+                        tracing::warn!(%error, "cannot accept connections");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn begin(&self, tcp: TcpStream, address: SocketAddr) {
+        let shared = self.edge.shared();
+        if shared.limits.connection(address.ip()).is_err() {
+            shared.metrics.connections_dropped.add(1, &[]);
+            return;
+        }
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            shared.metrics.connections_dropped.add(1, &[]);
+            return;
+        };
+        let open = Open::new(&self.edge, permit);
+        let (tls, certificate) = (self.tls.clone(), self.server_certificate_sha256);
+        tokio::spawn(async move {
+            let limit = ms(open.edge.shared().config.session.hello_ms);
+            // The handshake's state is freed when it ends; the session is a task of its own.
+            let handshake = Box::pin(handshake(tls, tcp, address, certificate, open));
+            if tokio::time::timeout(limit, handshake).await.is_err() {
+                tracing::debug!("a connection did not finish its handshake in time");
+            }
+        });
+    }
+}
+
+/// A connection counts as open as long as this lives.
+struct Open {
+    edge: Edge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(edge: &Edge, permit: OwnedSemaphorePermit) -> Self {
+        edge.shared().metrics.connections.add(1, &[]);
+        Self { edge: edge.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.edge.shared().metrics.connections.add(-1, &[]);
+    }
+}
+
+async fn handshake(tls: TlsAcceptor, tcp: TcpStream, address: SocketAddr, certificate: [u8; 32], open: Open) {
+    // Frames are small and latency counts; an error here shows again on the first read.
+    let _ = tcp.set_nodelay(true);
+    let stream = match tls.accept(tcp).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        }
+    };
+    let peer = PeerInfo {
+        address: address.ip(),
+        exporter: exporter(&stream),
+        server_certificate_sha256: certificate,
+        origin: None,
+    };
+    http::serve(stream, peer, open).await;
+}
+
+fn exporter(stream: &TlsStream<TcpStream>) -> Option<[u8; 32]> {
+    stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, None).ok()
+}

@@ -110,7 +110,7 @@ impl Sender {
                     Err(error) => Some(settled::Outcome::Refused(error)),
                     Ok(()) => {
                         let count = self.shared.receipts.count();
-                        let ticket = Ticket::presented(receipt.clone(), parts.len(), &self.inbox, count);
+                        let ticket = Ticket::presented(Bytes::copy_from_slice(&receipt), parts.len(), &self.inbox, count);
                         for part in &parts {
                             self.shared.receipts.present(part, &ticket);
                             shards.insert(part.shard);

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The few pages of the public port, and the way from HTTP to a session.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pli_api::edge::ServerInfo;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::Open;
+use super::begun::Begun;
+use super::socket::Socket;
+use crate::carrier::PeerInfo;
+use crate::config::ms;
+use crate::edge::Edge;
+
+/// Where sessions begin.
+pub(crate) const SESSION_PATH: &str = "/v1/session";
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest origin that is looked at.
+const ORIGIN_BYTES_MAX: usize = 255;
+
+type Stream = Begun<TlsStream<TcpStream>>;
+
+/// Answers one request; a session begins as a task of its own. Every connection serves one request.
+pub(super) async fn serve(stream: TlsStream<TcpStream>, peer: PeerInfo, open: Open) {
+    let edge = open.edge.clone();
+    let visit = Arc::new(Mutex::new(Some((peer, open))));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&edge, request, &visit);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut server = http1::Builder::new();
+    server.keep_alive(false).max_buf_size(HEAD_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(ms(10_000));
+    let connection = server.serve_connection(TokioIo::new(Begun::new(stream)), service).with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection ended before its request");
+    }
+}
+
+type Visit = Mutex<Option<(PeerInfo, Open)>>;
+
+fn answer(edge: &Edge, request: Request<Incoming>, visit: &Visit) -> Response<String> {
+    let get = request.method() == Method::GET;
+    match request.uri().path() {
+        SESSION_PATH if get => begin_session(request, visit),
+        "/.well-known/pli" if get => page(StatusCode::OK, "application/json", info(&edge.info())),
+        "/healthz" if get && edge.is_draining() => page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
+        "/healthz" if get => page(StatusCode::OK, "text/plain", "ok\n".into()),
+        _ => page(StatusCode::NOT_FOUND, "text/plain", "not found\n".into()),
+    }
+}
+
+fn page(status: StatusCode, kind: &'static str, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn info(info: &ServerInfo) -> String {
+    let limits = info.limits.unwrap_or_default();
+    let text = json!({
+        "name": info.name,
+        "version": info.version,
+        "protocol_versions": info.protocol_versions,
+        "client_version_min": info.client_version_min,
+        "registration": info.registration,
+        "cipher_suites": info.cipher_suites,
+        "session": SESSION_PATH,
+        "limits": {
+            "frame_bytes_max": limits.frame_bytes_max,
+            "envelope_bytes_max": limits.envelope_bytes_max,
+            "send_window": limits.send_window,
+            "delivery_window": limits.delivery_window,
+            "call_window": limits.call_window,
+            "idle_timeout_ms": limits.idle_timeout_ms,
+            "expiry_max_ms": limits.expiry_max_ms,
+        },
+    });
+    format!("{text}\n")
+}
+
+fn begin_session(mut request: Request<Incoming>, visit: &Visit) -> Response<String> {
+    let Some(accept) = accept_key(request.headers()) else {
+        let text = "this is a WebSocket endpoint, version 13\n";
+        return page(StatusCode::UPGRADE_REQUIRED, "text/plain", text.into());
+    };
+    let Some((mut peer, open)) = visit.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return page(StatusCode::BAD_REQUEST, "text/plain", "one request a connection\n".into());
+    };
+    let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    peer.origin = origin.filter(|origin| origin.len() <= ORIGIN_BYTES_MAX).map(str::to_owned);
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => run_session(upgraded, peer, open).await,
+            Err(error) => tracing::debug!(%error, "an upgrade failed"),
+        }
+    });
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+async fn run_session(upgraded: Upgraded, peer: PeerInfo, open: Open) {
+    // Taken back out of hyper, whose buffers are freed here.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+        tracing::error!("an upgraded connection is not the one that was served");
+        return;
+    };
+    let socket = Socket::new(parts.io.into_inner(), parts.read_buf.to_vec()).await;
+    open.edge.serve(Box::new(socket), peer).await;
+}
+
+/// The answer to a WebSocket handshake (RFC 6455 section 4.2), none when the request is not one.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let names = |name: HeaderName, word: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let wanted = names(CONNECTION, "upgrade") && names(UPGRADE, "websocket") && names(SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| wanted && key.len() == 24)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
