@@ -18,7 +18,8 @@ pub(crate) const WAL_BYTES_KEPT: u64 = 8 << 20;
 const STATEMENTS_KEPT: usize = 96;
 
 const CLUSTER: &str = "CREATE TABLE IF NOT EXISTS cluster (
-    one INTEGER PRIMARY KEY CHECK (one = 1), shards INTEGER NOT NULL, key BLOB NOT NULL
+    one INTEGER PRIMARY KEY CHECK (one = 1), shards INTEGER NOT NULL, key BLOB NOT NULL,
+    opened INTEGER NOT NULL DEFAULT 0
 ) STRICT;";
 
 /// Opens the connection of the writer thread and makes the tables.
@@ -88,6 +89,16 @@ pub(crate) fn shard_map(conn: &Connection, options: &EmbeddedOptions) -> Result<
     let map = ShardMap::new(options.shards, key)?;
     conn.execute("INSERT INTO cluster (one, shards, key) VALUES (1, ?1, ?2)", params![options.shards, key])?;
     Ok(map)
+}
+
+/// Counts this opening of the folder; on a full disk the count is not kept.
+pub(crate) fn count_opening(conn: &Connection) -> rusqlite::Result<u64> {
+    let before: i64 = conn.query_row("SELECT opened FROM cluster", [], |row| row.get(0))?;
+    match conn.execute("UPDATE cluster SET opened = opened + 1", []) {
+        Err(error) if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) => return Err(error),
+        _ => {}
+    }
+    Ok(number(before)? + 1)
 }
 
 /// A position as it is stored.

@@ -15,7 +15,7 @@ use crate::accounts::EmbeddedAccounts;
 use crate::conversations::EmbeddedConversations;
 use crate::database::{self, ShardMapError};
 use crate::device_queues::EmbeddedDeviceQueues;
-use crate::error::Stop;
+use crate::error::{Stop, is_full};
 use crate::folder::Folder;
 use crate::jobs::JobQueue;
 use crate::leases::EmbeddedLeases;
@@ -63,11 +63,12 @@ impl EmbeddedEngine {
         let folder = Folder::open(dir)?;
         let database = |source| OpenError::Database { dir: dir.to_owned(), source };
         let synchronous = if broken(Mutant::FsyncLeftOut) { Synchronous::Off } else { options.synchronous };
-        let conn = database::open_writer(&folder.database(), synchronous).map_err(database)?;
+        let conn = open_writer(&folder, synchronous).map_err(database)?;
         let shard_map = database::shard_map(&conn, &options).map_err(|error| match error {
             ShardMapError::Invalid(error) => OpenError::Shards(error),
             ShardMapError::Database(error) => database(error),
         })?;
+        let leases = Arc::new(EmbeddedLeases::new(database::count_opening(&conn).map_err(database)?));
         folder.sync()?;
         let reserve = Reserve::new(folder.path(), options.reserve_bytes)
             .map_err(|source| OpenError::Io { path: folder.path().join(crate::RESERVE_FILE), source })?;
@@ -76,11 +77,11 @@ impl EmbeddedEngine {
         let bounds = shard_map.shards().map(|shard| stored_bounds(&conn, shard)).collect::<Result<Vec<_>, _>>();
         let logs = Arc::new(Logs::new(&bounds.map_err(database)?, options.tail_bytes));
         let store = Store { queue: Arc::new(JobQueue::new()), readers: Arc::new(readers), logs, stop };
-        Self::start(folder, conn, Parts { store, shard_map, reserve, synchronous, options })
+        Self::start(folder, conn, Parts { store, leases, shard_map, reserve, synchronous, options })
     }
 
     fn start(folder: Folder, conn: Connection, parts: Parts) -> Result<Self, OpenError> {
-        let Parts { store, shard_map, reserve, synchronous, options } = parts;
+        let Parts { store, leases, shard_map, reserve, synchronous, options } = parts;
         let counters = Arc::new(Counters::default());
         let syncing = synchronous == Synchronous::Full;
         let writer = Writer {
@@ -101,7 +102,7 @@ impl EmbeddedEngine {
         };
         let thread = thread::Builder::new().name("pli-writer".into()).spawn(work);
         let thread = thread.map_err(|source| OpenError::Io { path, source })?;
-        let (signals, leases) = (EmbeddedSignals::default(), Arc::new(EmbeddedLeases::default()));
+        let signals = EmbeddedSignals::default();
         let writer = Mutex::new(Some(thread));
         Ok(Self { inner: Arc::new(Inner { store, signals, leases, shard_map, counters, writer }) })
     }
@@ -175,9 +176,21 @@ impl EmbeddedEngine {
     }
 }
 
+/// A disk so full that SQLite cannot even begin gets the reserve back first.
+fn open_writer(folder: &Folder, synchronous: Synchronous) -> rusqlite::Result<Connection> {
+    let open = || database::open_writer(&folder.database(), synchronous);
+    match open() {
+        Err(error) if is_full(&error) && std::fs::remove_file(folder.path().join(crate::RESERVE_FILE)).is_ok() => {
+            open()
+        }
+        other => other,
+    }
+}
+
 /// What [`EmbeddedEngine::open`] has found.
 struct Parts {
     store: Store,
+    leases: Arc<EmbeddedLeases>,
     shard_map: ShardMap,
     reserve: Reserve,
     synchronous: Synchronous,

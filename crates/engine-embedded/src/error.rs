@@ -119,6 +119,11 @@ impl Failure {
     }
 }
 
+/// Whether SQLite ran out of disk space.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(Verdict::of(error), Verdict::NoSpace)
+}
+
 enum Verdict {
     NoSpace,
     Busy,

@@ -16,13 +16,25 @@ struct Held {
     until: Option<Instant>,
 }
 
+/// Generations of one opening of the folder; what was leased before is free and lies below.
+const GENERATIONS_PER_OPENING: u64 = 1 << 32;
+
 /// One record per shard that was ever leased.
-#[derive(Debug, Default)]
-pub(crate) struct EmbeddedLeases(Mutex<BTreeMap<ShardId, Held>>);
+#[derive(Debug)]
+pub(crate) struct EmbeddedLeases {
+    held: Mutex<BTreeMap<ShardId, Held>>,
+    first_generation: u64,
+}
 
 impl EmbeddedLeases {
+    /// Leases of the folder's `opening`-th opening.
+    pub(crate) fn new(opening: u64) -> Self {
+        let first_generation = opening.saturating_mul(GENERATIONS_PER_OPENING);
+        Self { held: Mutex::default(), first_generation }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,7 +54,7 @@ impl Leases for EmbeddedLeases {
             Some(held) if held.lease.owner == owner && held.until.is_some() => held.lease.generation,
             Some(held) if held.is_held(now) => return Ok(None),
             Some(held) => held.lease.generation + 1,
-            None => 1,
+            None => self.first_generation,
         };
         let lease = Lease { shard, owner, generation };
         all.insert(shard, Held { lease, until: Some(now + ttl) });
@@ -83,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_expires_and_the_next_holder_has_a_higher_generation() {
-        let leases = EmbeddedLeases::default();
+        let leases = EmbeddedLeases::new(1);
         let (a, b) = (OwnerId::from_bytes([1; 16]), OwnerId::from_bytes([2; 16]));
         let shard = ShardId::new(3);
         let first = leases.acquire(shard, a, TTL).await.unwrap().unwrap();

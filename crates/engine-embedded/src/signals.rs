@@ -212,7 +212,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_find_the_first_answer_nobody_or_the_deadline() {
         let signals = EmbeddedSignals::default();
-        let ask = || signals.request(&subject(), Bytes::from_static(b"?"), Duration::from_secs(1));
+        let owner = subject();
+        let ask = || signals.request(&owner, Bytes::from_static(b"?"), Duration::from_secs(1));
         assert!(matches!(ask().await, Err(RequestError::NoResponder(_))));
         let mut one = signals.subscribe(&subject()).await.unwrap();
         let mut two = signals.subscribe(&subject()).await.unwrap();

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The embedded engine against the conformance suites, kills, power cuts, full disks and time.
+
+#[path = "embedded/bounds.rs"]
+mod bounds;
+#[path = "embedded/conformance.rs"]
+mod conformance;
+#[path = "embedded/crash.rs"]
+mod crash;
+#[path = "embedded/ledger.rs"]
+mod ledger;
+#[path = "embedded/space.rs"]
+mod space;
+#[path = "embedded/support.rs"]
+mod support;
+#[path = "embedded/worker.rs"]
+mod worker;

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Disks that are really small or really read-only.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pli_domain::{Checkpoint, EntryId, LogEpoch, PayloadId, Position, ShardId};
+use pli_engine_embedded::{EmbeddedEngine, OpenError};
+use pli_ports::{AppendError, DeviceRegister, NewEntry, Retry, Settle, ShardLog};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{FAR, at, device, open, options};
+
+const SHARD: ShardId = ShardId::new(2);
+const SOON: Duration = Duration::from_secs(20);
+
+/// A file system in memory, unmounted at the end.
+struct Disk {
+    parent: tempfile::TempDir,
+}
+
+impl Disk {
+    /// None, and a line that says so, where mounting is not permitted.
+    fn mount(size: &str) -> Option<Self> {
+        let parent = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(parent.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Self { parent }),
+            Ok(output) => skip(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => skip(&error.to_string()),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.parent.path().join("data")
+    }
+
+    fn remount(&self, how: &str) {
+        let mount = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.parent.path()).status();
+        assert!(mount.unwrap().success());
+    }
+}
+
+fn skip<T>(why: &str) -> Option<T> {
+    println!("skipped: no file system can be mounted here ({})", why.trim());
+    None
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: an engine that a failed test left open must not keep the mount.
+        let _ = Command::new("umount").arg("-l").arg(self.parent.path()).status();
+    }
+}
+
+fn entry(number: u64, bytes: usize) -> NewEntry {
+    let mut id = [5; 16];
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    NewEntry { shard: SHARD, id: EntryId::from_bytes(id), bytes: Bytes::from(vec![number as u8; bytes]) }
+}
+
+/// Appends until the log is full; answers the accepted sequences.
+async fn fill(log: &dyn ShardLog) -> Vec<u64> {
+    let mut accepted = Vec::new();
+    for number in 0..10_000 {
+        match log.append(vec![entry(number, 60_000)]).await.remove(0) {
+            Ok(entry) => accepted.push(entry.seq.get()),
+            Err(AppendError::Full { retry_after_ms }) => {
+                assert!(retry_after_ms > 0);
+                return accepted;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("the disk never got full");
+}
+
+/// The number of entries that a new reader yields.
+async fn count(log: &dyn ShardLog) -> u64 {
+    let bounds = log.bounds(SHARD).await.unwrap();
+    let wanted = (bounds.head.get() + 1) - bounds.first.get();
+    let mut reader = log.reader(SHARD, bounds.first).await.unwrap();
+    let mut found = 0;
+    while found < wanted {
+        found += reader.next(1 << 20).await.unwrap().len() as u64;
+    }
+    found
+}
+
+async fn accepted_again(log: &dyn ShardLog) -> u64 {
+    let end = Instant::now() + SOON;
+    loop {
+        match log.append(vec![entry(1, 1_000)]).await.remove(0) {
+            Ok(entry) => return entry.seq.get(),
+            Err(AppendError::Full { .. }) => assert!(Instant::now() < end, "still refused although there is room"),
+            Err(other) => panic!("{other:?}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_appends_while_acks_and_trims_go_on_and_then_accepts_again() {
+    let Some(disk) = Disk::mount("32m") else { return };
+    let engine = open(&disk.dir());
+    let (log, queues) = (engine.shard_log(), engine.device_queues());
+    let accepted = fill(&*log).await;
+    assert!(accepted.len() > 20, "{} entries on 32 MiB", accepted.len());
+    assert!(engine.stats().refused_full > 0);
+    let last = *accepted.last().unwrap();
+    assert_eq!(count(&*log).await, last);
+    let refused = engine.payloads().put(PayloadId::from_bytes([1; 16]), Bytes::from(vec![1; 1 << 20]), FAR).await;
+    assert_eq!(refused.unwrap_err().retry, Retry::Later);
+    // Acks of many devices, settles and trims, all while the disk is full.
+    for through in 1..=last {
+        let register = DeviceRegister { device: device(SHARD), cursor: Some(at(through)), floor: None };
+        let position = Position::end_of(LogEpoch::new(1).unwrap(), at(through).seq());
+        let checkpoint = Some(Checkpoint { position, entry: None });
+        queues.settle(SHARD, Settle { registers: vec![register], checkpoint, ..Settle::default() }).await.unwrap();
+        log.trim(SHARD, at(through).seq()).await.unwrap();
+    }
+    assert!(accepted_again(&*log).await > last);
+    assert!(engine.failure().is_none());
+    engine.close().await;
+    let again = open(&disk.dir());
+    assert_eq!(count(&*again.shard_log()).await, 1);
+    again.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_filled_is_used_again_when_they_make_room() {
+    let Some(disk) = Disk::mount("48m") else { return };
+    let engine = open(&disk.dir());
+    let log = engine.shard_log();
+    let first = accepted_again(&*log).await;
+    let ballast = disk.parent.path().join("ballast");
+    fill_file(&ballast);
+    let refused = fill(&*log).await;
+    let settle = Settle { registers: vec![], checkpoint: None, ..Settle::default() };
+    engine.device_queues().settle(SHARD, settle).await.unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    let after = accepted_again(&*log).await;
+    assert_eq!(after, first + refused.len() as u64 + 1);
+    assert_eq!(count(&*log).await, after);
+    engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_opens_on_a_full_disk_with_everything_accepted() {
+    let Some(disk) = Disk::mount("32m") else { return };
+    let engine = open(&disk.dir());
+    let accepted = fill(&*engine.shard_log()).await.len() as u64;
+    engine.close().await;
+    fill_file(&disk.parent.path().join("ballast"));
+    let engine = open(&disk.dir());
+    let log = engine.shard_log();
+    assert_eq!(count(&*log).await, accepted);
+    assert!(matches!(log.append(vec![entry(0, 60_000)]).await.remove(0), Err(AppendError::Full { .. })));
+    engine.close().await;
+}
+
+fn fill_file(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_read_only_folder_is_refused() {
+    let Some(disk) = Disk::mount("32m") else { return };
+    let parent = disk.parent.path().to_owned();
+    std::fs::create_dir(disk.dir()).unwrap();
+    disk.remount("ro");
+    for dir in [disk.dir(), parent.join("missing")] {
+        let refused = EmbeddedEngine::open(&dir, options()).unwrap_err();
+        assert!(matches!(refused, OpenError::ReadOnly { .. }), "{refused:?}");
+    }
+    disk.remount("rw");
+    drop(open(&disk.dir()));
+}
