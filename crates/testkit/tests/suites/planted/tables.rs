@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Broken stores of accounts, conversations and payloads.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pli_domain::{AccountId, ConversationId, DeviceId, Handle, MlsEpoch, PayloadId, UnixMillis};
+use pli_ports::{
+    AccountRecord, Accounts, ClaimedKeyPackage, CommitIntent, CommitOutcome, ConversationHead, Conversations,
+    CreateAccountError, CreateOutcome, DeviceListRecord, KeyPackageStock, NewAccount, NewConversation, PayloadPage,
+    Payloads, PutDeviceListError, RosterRecord, StoreError,
+};
+use pli_testkit::conformance;
+use pli_testkit::memory::{MemoryAccounts, MemoryConversations, MemoryPayloads, MemoryWorld};
+
+use super::caught;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    PackageHandedOutTwice,
+    HandleTakenTwice,
+    OldDeviceListAccepted,
+    EverybodyWins,
+    OpenTooEarly,
+    LateFinishOpens,
+    NoPagePastTheEnd,
+    ExpiredPayloadShown,
+}
+
+struct BrokenAccounts {
+    accounts: MemoryAccounts,
+    fault: Fault,
+    claimed: Mutex<Option<ClaimedKeyPackage>>,
+}
+
+#[async_trait]
+impl Accounts for BrokenAccounts {
+    async fn create(&self, account: NewAccount) -> Result<(), CreateAccountError> {
+        match self.accounts.create(account).await {
+            Err(CreateAccountError::HandleTaken) if self.fault == Fault::HandleTakenTwice => Ok(()),
+            answer => answer,
+        }
+    }
+    async fn account(&self, account: AccountId) -> Result<Option<AccountRecord>, StoreError> {
+        self.accounts.account(account).await
+    }
+    async fn by_handle(&self, handle: &Handle) -> Result<Option<AccountRecord>, StoreError> {
+        self.accounts.by_handle(handle).await
+    }
+    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
+        match self.accounts.put_device_list(account, list).await {
+            Err(PutDeviceListError::Version { .. }) if self.fault == Fault::OldDeviceListAccepted => Ok(()),
+            answer => answer,
+        }
+    }
+    async fn put_key_packages(
+        &self,
+        device: DeviceId,
+        single_use: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Result<KeyPackageStock, StoreError> {
+        self.accounts.put_key_packages(device, single_use, last_resort).await
+    }
+    async fn claim_key_package(&self, device: DeviceId) -> Result<Option<ClaimedKeyPackage>, StoreError> {
+        let again = self.claimed.lock().unwrap().take();
+        if again.is_some() && self.fault == Fault::PackageHandedOutTwice {
+            return Ok(again);
+        }
+        let claimed = self.accounts.claim_key_package(device).await?;
+        *self.claimed.lock().unwrap() = claimed.clone();
+        Ok(claimed)
+    }
+    async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
+        self.accounts.key_package_stock(device).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_accounts_are_caught() {
+    for (fault, expected) in [
+        (Fault::PackageHandedOutTwice, "racing_claimers_get_different_key_packages"),
+        (Fault::PackageHandedOutTwice, "key_packages_are_claimed_once_each"),
+        (Fault::HandleTakenTwice, "racing_accounts_claim_a_handle_once"),
+        (Fault::OldDeviceListAccepted, "a_device_list_that_does_not_follow_is_refused"),
+    ] {
+        let open = move |world: &MemoryWorld| {
+            let claimed = Mutex::default();
+            Arc::new(BrokenAccounts { accounts: world.accounts(), fault, claimed }) as Arc<dyn Accounts>
+        };
+        caught(conformance::accounts::CASES, expected, open).await;
+    }
+}
+
+struct BrokenConversations {
+    conversations: MemoryConversations,
+    fault: Fault,
+}
+
+#[async_trait]
+impl Conversations for BrokenConversations {
+    async fn create(&self, conversation: NewConversation) -> Result<CreateOutcome, StoreError> {
+        self.conversations.create(conversation).await
+    }
+    async fn head(&self, conversation: ConversationId) -> Result<Option<ConversationHead>, StoreError> {
+        self.conversations.head(conversation).await
+    }
+    async fn roster(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError> {
+        self.conversations.roster(conversation, epoch).await
+    }
+    async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {
+        let (conversation, from) = (intent.conversation, intent.from);
+        let outcome = self.conversations.commit(intent).await?;
+        match (self.fault, &outcome) {
+            (Fault::EverybodyWins, CommitOutcome::Lost { .. }) => return Ok(CommitOutcome::Won),
+            (Fault::OpenTooEarly, CommitOutcome::Won) => self.conversations.finish(conversation, from).await?,
+            _ => {}
+        }
+        Ok(outcome)
+    }
+    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+        self.conversations.intent(conversation, from).await
+    }
+    async fn finish(&self, conversation: ConversationId, from: MlsEpoch) -> Result<(), StoreError> {
+        if self.fault == Fault::LateFinishOpens {
+            for later in 0..3 {
+                self.conversations.finish(conversation, MlsEpoch(from.0 + later)).await?;
+            }
+        }
+        self.conversations.finish(conversation, from).await
+    }
+    async fn unfinished(&self, before: UnixMillis, limit: u32) -> Result<Vec<(ConversationId, MlsEpoch)>, StoreError> {
+        self.conversations.unfinished(before, limit).await
+    }
+    async fn of_account(
+        &self,
+        account: AccountId,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<(ConversationId, MlsEpoch)>, StoreError> {
+        self.conversations.of_account(account, after, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_conversations_are_caught() {
+    for (fault, expected) in [
+        (Fault::EverybodyWins, "a_thousand_racing_commits_have_one_winner"),
+        (Fault::EverybodyWins, "a_second_commit_of_an_epoch_loses"),
+        (Fault::OpenTooEarly, "a_commit_makes_a_closed_epoch"),
+        (Fault::OpenTooEarly, "nothing_is_decided_while_an_epoch_is_closed"),
+        (Fault::LateFinishOpens, "a_finished_epoch_is_open_for_ever"),
+    ] {
+        let open = move |world: &MemoryWorld| {
+            Arc::new(BrokenConversations { conversations: world.conversations(), fault }) as Arc<dyn Conversations>
+        };
+        caught(conformance::conversations::CASES, expected, open).await;
+    }
+}
+
+struct BrokenPayloads {
+    payloads: MemoryPayloads,
+    fault: Fault,
+}
+
+#[async_trait]
+impl Payloads for BrokenPayloads {
+    async fn put(&self, id: PayloadId, bytes: Bytes, expires_at: UnixMillis) -> Result<(), StoreError> {
+        self.payloads.put(id, bytes, expires_at).await
+    }
+    async fn page(&self, id: PayloadId, offset: u64, now: UnixMillis) -> Result<Option<PayloadPage>, StoreError> {
+        let now = if self.fault == Fault::ExpiredPayloadShown { UnixMillis(0) } else { now };
+        let page = self.payloads.page(id, offset, now).await?;
+        // A page past the end is an error to many stores.
+        let absent = self.fault == Fault::NoPagePastTheEnd && page.as_ref().is_some_and(|page| page.bytes.is_empty());
+        Ok(page.filter(|_| !absent))
+    }
+    async fn expire(&self, now: UnixMillis, limit: u32) -> Result<u32, StoreError> {
+        self.payloads.expire(now, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_payloads_are_caught() {
+    for (fault, expected) in [
+        (Fault::NoPagePastTheEnd, "a_page_from_past_the_end_is_empty"),
+        (Fault::ExpiredPayloadShown, "an_expired_payload_is_absent"),
+    ] {
+        let open = move |world: &MemoryWorld| {
+            Arc::new(BrokenPayloads { payloads: world.payloads(), fault }) as Arc<dyn Payloads>
+        };
+        caught(conformance::payloads::CASES, expected, open).await;
+    }
+}
