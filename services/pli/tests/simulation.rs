@@ -9,6 +9,8 @@ mod simulation {
     pub mod device;
     pub mod disk;
     pub mod faults;
+    #[cfg(feature = "mutants")]
+    mod mutants;
     pub mod network;
     pub mod oracle;
     pub mod owners;
@@ -18,7 +20,7 @@ mod simulation {
     pub mod rare;
     pub mod rosters;
     pub mod run;
-    pub mod suite;
+    mod suite;
     pub mod trace;
     pub mod world;
 }

@@ -12,6 +12,7 @@ use pli_api::edge::{Ack, ClientFrame, Ping, client_frame};
 use pli_client_core::inbox::{Inbox, InboxConfig};
 use pli_client_core::outbox::{OutLane, Outbox, OutboxConfig, OutboxEvent, Seal, Sealed};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
+use pli_ports::LogFate;
 use pli_testkit::history::Event;
 use prost::Message;
 use rand::Rng;
@@ -55,6 +56,8 @@ pub struct Device {
     /// Lines that the device forgot without closing them.
     half_open: Vec<Line>,
     ready: bool,
+    /// The hello named a position that the device has committed.
+    honest: bool,
     next_send: Instant,
     next_move: Instant,
     next_ping: Instant,
@@ -93,6 +96,7 @@ impl Device {
             line: None,
             half_open: Vec::new(),
             ready: false,
+            honest: true,
             next_send: now,
             next_move: now,
             next_ping: now,
@@ -217,12 +221,21 @@ impl Device {
             committed = Position::from_u64(committed.get().saturating_sub(self.rng.random_range(0..3_000))).expect("lower");
         }
         if !self.calm() && self.rng.random_bool(0.02) {
-            committed = Position::from_u64(committed.get() + (1 << 20)).expect("fits");
+            committed = self.lie();
         }
+        self.honest = committed <= self.inbox.position();
         let choice = self.rng.random_range(0..64);
         self.line = self.network.connect(self.address, committed, choice);
         self.ready = false;
         self.world.say(format_args!("{} connects, committed {committed}: {}", self.name(), self.line.is_some()));
+    }
+
+    /// A position that cannot be: above the head, or, where log epochs come and go, in one that never was.
+    fn lie(&mut self) -> Position {
+        let shard = self.world.shards.shard_of(self.address.account);
+        let newest = self.world.oracle().shard(shard).epochs.iter().map(|e| e.epoch.get()).max().unwrap_or(0);
+        let epochs = if self.plan.fate == LogFate::OneTransaction { newest.max(1) } else { newest + 2_000 };
+        Position::from_u64((epochs << 50) + (1 << 40)).expect("fits")
     }
 
     fn disconnect(&mut self, why: &str) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pli_api::log::{Entry, Envelope};
 use pli_domain::{Checkpoint, DeviceId, EntryId, LogEpoch, Position, SendId, Seq, ShardId, UnixMillis};
-use pli_ports::LogEpochStart;
+use pli_ports::{LogEpochStart, Settle};
 use prost::Message;
 
 use crate::simulation::rare::Rare;
@@ -94,6 +94,8 @@ pub struct ShardTruth {
     /// Who started on it last.
     pub holder: String,
     pub settling: BTreeMap<String, u32>,
+    /// Settles whose outcome nobody heard, or not yet.
+    pub unheard: Vec<Settle>,
 }
 
 /// See the module.

@@ -69,7 +69,7 @@ impl Device {
         let from = Position::from_u64(ready.from).unwrap_or(Position::MAX);
         let ignored = ready.position_ignored;
         self.world.say(format_args!("{} is ready above {from}, position ignored: {ignored}", self.name()));
-        let verdict = self.world.oracle().ready(self.address.device, from);
+        let verdict = self.world.oracle().ready(self.address.device, from, self.honest);
         self.world.judge(verdict);
         let window = ready.limits.as_ref().map_or(1, |limits| limits.send_window as usize);
         self.outbox.connected(self.world.now(), UnixMillis(ready.now_ms), window);
@@ -101,7 +101,8 @@ impl Device {
         let own = self.address.device;
         self.world.say(format_args!("{own} is told a gap from {from} to {to}"));
         self.world.rare.gap_told.one();
-        let verdict = self.world.oracle().gap(own, from, to);
+        let log = self.world.log(self.world.shards.shard_of(self.address.account));
+        let verdict = self.world.oracle().gap(own, (from, to), &log);
         self.world.judge(verdict);
         self.world.record(Event::Gap { device: self.name(), session: String::new(), from: gap.from, to: gap.to });
         self.inbox.gap(to);

@@ -85,16 +85,17 @@ impl Oracle {
         Ok(())
     }
 
-    /// How many contents wait for a device at most, in rows and in the log.
-    fn queued(&self, device: DeviceId, log: &Log) -> usize {
-        let rows = self.devices.get(&device).into_iter().flat_map(|known| known.rows.values().map(|row| row.name));
-        let mut waiting: BTreeSet<_> = rows.collect();
-        for item in log.iter().filter_map(|(_, id)| self.entries.get(id)).flatten() {
-            if item.devices.contains(&device) {
-                waiting.insert(item.name);
-            }
+    /// How many envelopes wait for a device at most, in rows and in the log; a copy counts.
+    pub fn queued(&self, device: DeviceId, log: &Log) -> usize {
+        let rows = self.devices.get(&device).into_iter().flat_map(|known| known.rows.keys());
+        let of_rows: BTreeSet<_> = rows.clone().map(|p| (p.seq(), usize::from(p.index()))).collect();
+        let mut waiting = rows.count();
+        for (seq, id) in log {
+            let items = self.entries.get(id).into_iter().flatten().enumerate();
+            let more = items.filter(|(n, item)| item.devices.contains(&device) && !of_rows.contains(&(*seq, *n)));
+            waiting += more.count();
         }
-        waiting.len()
+        waiting
     }
 
     /// A settle was acknowledged.
@@ -114,8 +115,29 @@ impl Oracle {
         }
     }
 
+    /// A settle is on its way: if its checkpoint is read, all of it is durable, whatever its caller hears.
+    pub fn settling(&mut self, shard: ShardId, settle: &Settle) {
+        if settle.checkpoint.is_some() {
+            self.shard(shard).unheard.push(settle.clone());
+        }
+    }
+
+    /// A floor was read.
+    pub fn floor_read(&mut self, device: DeviceId, floor: Position) {
+        self.device(device).floor.raise(floor);
+    }
+
+    /// A checkpoint was read.
+    pub fn checkpoint_read(&mut self, shard: ShardId, checkpoint: Checkpoint) {
+        let unheard = std::mem::take(&mut self.shard(shard).unheard);
+        let (durable, rest): (Vec<_>, Vec<_>) = unheard.into_iter().partition(|s| s.checkpoint == Some(checkpoint));
+        self.shard(shard).unheard = rest;
+        durable.iter().for_each(|settle| self.settled(shard, settle));
+        self.checkpoint_is(shard, checkpoint);
+    }
+
     /// The shard's checkpoint is known to be at least this: nothing else holds the rows up to it any more.
-    pub fn checkpoint_is(&mut self, shard: ShardId, checkpoint: Checkpoint) {
+    fn checkpoint_is(&mut self, shard: ShardId, checkpoint: Checkpoint) {
         let truth = self.shard(shard);
         if truth.checkpoint >= Some(checkpoint) {
             return;
@@ -162,15 +184,22 @@ impl Oracle {
         Ok(())
     }
 
-    /// Q5 of a registration that `owner` answers: never below what it answered or read before.
-    pub fn judge_registered(&mut self, owner: &str, device: DeviceId, from: Position) -> Verdict {
-        let Some(shard) = self.shard_of.get(&device).copied() else { return Ok(()) };
-        let view = self.shard(shard).views.entry(owner.into()).or_default();
-        let before = view.cursors.entry(device).or_insert(Position::ZERO);
-        if from < *before {
-            return Err(format!("Q5: {owner} moves the cursor of {device:?} from {before} back to {from}"));
+    /// `owner` knows that this cursor is stored.
+    pub fn cursor_known(&mut self, owner: &str, device: DeviceId, cursor: Position) {
+        let Some(shard) = self.shard_of.get(&device).copied() else { return };
+        let known = &mut self.shard(shard).views.entry(owner.into()).or_default().cursors;
+        let known = known.entry(device).or_insert(Position::ZERO);
+        *known = cursor.max(*known);
+    }
+
+    /// Q5 of a registration that `owner` answers: never below a stored cursor that it knows.
+    pub fn judge_registered(&self, owner: &str, device: DeviceId, from: Position) -> Verdict {
+        let Some(truth) = self.shard_of.get(&device).and_then(|shard| self.shards.get(shard)) else { return Ok(()) };
+        match truth.views.get(owner).and_then(|view| view.cursors.get(&device)) {
+            Some(known) if from < *known => {
+                Err(format!("Q5: {owner} moves the cursor of {device:?} from {known} back to {from}"))
+            }
+            _ => Ok(()),
         }
-        *before = from;
-        Ok(())
     }
 }

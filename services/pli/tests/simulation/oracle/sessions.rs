@@ -18,11 +18,13 @@ pub struct SessionTruth {
 
 impl Oracle {
     /// A session is ready and reads above `from`.
-    pub fn ready(&mut self, id: DeviceId, from: Position) -> Verdict {
+    pub fn ready(&mut self, id: DeviceId, from: Position, honest: bool) -> Verdict {
         let device = self.device(id);
-        device.session = Some(SessionTruth { sent: from, names: BTreeSet::new() });
         let committed = device.committed.0;
-        if from > committed {
+        // A lie is echoed where the owner was not heard yet; what is sent then shows whether it was believed.
+        let sent = if honest { from } else { Position::ZERO };
+        device.session = Some(SessionTruth { sent, names: BTreeSet::new() });
+        if honest && from > committed {
             return Err(format!("Q5: the session of {id:?} reads above {from}, but it committed {committed}"));
         }
         Ok(())
@@ -43,16 +45,18 @@ impl Oracle {
         }
     }
 
-    /// A gap arrived.
-    pub fn gap(&mut self, id: DeviceId, from: Position, to: Position) -> Verdict {
+    /// A gap arrived: over what was acknowledged, or up to a floor, durable or about to be.
+    pub fn gap(&mut self, id: DeviceId, (from, to): (Position, Position), log: &Log) -> Verdict {
+        let queued = self.queued(id, log);
+        let rows_max = self.rows_max;
         let device = self.device(id);
         device.gaps.push((from, to));
         if let Some(session) = device.session.as_mut() {
             session.sent = session.sent.max(to);
         }
         let (floor, committed) = (device.floor.0, device.committed.0);
-        if to > floor.max(committed) {
-            return Err(format!("Q8: {id:?} is told a gap to {to}, but its floor is {floor} and its commit {committed}"));
+        if to > floor.max(committed) && queued <= rows_max {
+            return Err(format!("Q8: {id:?} is told a gap to {to}; its floor is {floor}, its commit {committed}, its queue {queued}"));
         }
         Ok(())
     }

@@ -22,17 +22,28 @@ pub struct PortQueues {
 struct UnderWay<'a> {
     seat: &'a Seat,
     shard: ShardId,
+    settle: Settle,
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(seat: &'a Seat, shard: ShardId) -> Self {
+    fn begin(seat: &'a Seat, shard: ShardId, settle: Settle) -> Self {
         let mut oracle = seat.world.oracle();
         let truth = oracle.shard(shard);
         if truth.settling.iter().any(|(name, n)| *n > 0 && name != seat.name()) {
             seat.world.rare.two_settle.one();
         }
         *truth.settling.entry(seat.name().into()).or_default() += 1;
-        Self { seat, shard }
+        oracle.settling(shard, &settle);
+        Self { seat, shard, settle }
+    }
+
+    fn acknowledged(self) {
+        let mut oracle = self.seat.world.oracle();
+        oracle.shard(self.shard).unheard.retain(|unheard| *unheard != self.settle);
+        oracle.settled(self.shard, &self.settle);
+        for register in &self.settle.registers {
+            oracle.cursor_known(self.seat.name(), register.device, register.cursor.unwrap_or(Position::ZERO));
+        }
     }
 }
 
@@ -74,7 +85,7 @@ impl PortQueues {
     /// What a read or a compare-and-set of the shard's state says.
     fn learn(&self, shard: ShardId, state: &ShardState) {
         let mut oracle = self.seat.world.oracle();
-        oracle.checkpoint_is(shard, state.checkpoint);
+        oracle.checkpoint_read(shard, state.checkpoint);
         let truth = oracle.shard(shard);
         if state.log_epoch.epoch > LogEpoch::NONE && !truth.epochs.contains(&state.log_epoch) {
             truth.epochs.push(state.log_epoch);
@@ -102,12 +113,11 @@ impl DeviceQueues for PortQueues {
     async fn settle(&self, shard: ShardId, settle: Settle) -> Result<(), StoreError> {
         self.seat.process.pass().await;
         self.look_at(shard, &settle);
-        let copy = settle.clone();
         let answer = {
-            let _under_way = UnderWay::begin(&self.seat, shard);
+            let under_way = UnderWay::begin(&self.seat, shard, settle.clone());
             let answer = self.inner.settle(shard, settle).await;
             if answer.is_ok() {
-                self.seat.world.oracle().settled(shard, &copy);
+                under_way.acknowledged();
             }
             answer
         };
@@ -160,7 +170,13 @@ impl DeviceQueues for PortQueues {
     }
 
     async fn device_states(&self, devices: &[DeviceId]) -> Result<Vec<DeviceState>, StoreError> {
-        self.seat.call(self.inner.device_states(devices)).await
+        let answer = self.seat.call(self.inner.device_states(devices)).await;
+        for (device, state) in devices.iter().zip(answer.iter().flatten()) {
+            let mut oracle = self.seat.world.oracle();
+            oracle.floor_read(*device, state.floor);
+            oracle.cursor_known(self.seat.name(), *device, state.cursor);
+        }
+        answer
     }
 
     async fn trim(&self, trims: Vec<(DeviceId, Position)>) -> Result<(), StoreError> {
