@@ -22,7 +22,7 @@ use crate::trust::client_config;
 use crate::{Fingerprint, ServerAddress};
 
 /// The path of the session endpoint.
-const SESSION_PATH: &str = "/session";
+const SESSION_PATH: &str = "/v1/session";
 /// TCP, TLS and the upgrade together may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes kept for reading; frames larger than this grow it while they arrive.

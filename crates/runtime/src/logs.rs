@@ -27,7 +27,7 @@ pub struct LogsConfig {
 
 impl Default for LogsConfig {
     fn default() -> Self {
-        Self { filter: "warn,pli=info".into(), format: LogFormat::Text }
+        Self { filter: "warn".into(), format: LogFormat::Text }
     }
 }
 

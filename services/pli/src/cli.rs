@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pli_client::{Fingerprint, ServerAddress};
 
-use crate::commands::{config, dev, doctor};
+use crate::commands::{chat, config, dev, doctor, group, pipe, recv, send};
 use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
@@ -26,6 +26,16 @@ pub struct Cli {
 pub enum Command {
     /// Run every role of the server in one process, for a laptop.
     Dev(dev::DevArgs),
+    /// Chat in the terminal.
+    Chat(chat::ChatArgs),
+    /// Send a message.
+    Send(send::SendArgs),
+    /// Print what arrives.
+    Recv(recv::RecvArgs),
+    /// Send what is read, print what arrives.
+    Pipe(pipe::PipeArgs),
+    /// Make groups and change who is in them.
+    Group(group::GroupArgs),
     /// Show or check the configuration.
     Config(config::ConfigArgs),
     /// Look for what would keep a server from running well.

@@ -1,9 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One file per command.
+//! One file per command, and what they share.
 
+pub mod chat;
 pub mod config;
 pub mod dev;
 pub mod doctor;
+pub mod group;
+mod json;
+mod output;
+pub mod pipe;
+mod progress;
+pub mod recv;
+pub mod send;
+mod session;
+mod target;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Command;
 use crate::exit::Failure;
@@ -12,7 +25,27 @@ use crate::exit::Failure;
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Recv(args) => recv::run(args).await,
+        Command::Pipe(args) => pipe::run(args).await,
+        Command::Group(args) => group::run(args).await,
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args).await,
     }
+}
+
+/// A token that Ctrl-C and SIGTERM cancel; the command then ends cleanly.
+fn interrupted() -> Result<CancellationToken, Failure> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(token)
 }

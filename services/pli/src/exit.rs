@@ -108,7 +108,8 @@ mod tests {
             Exit::Findings,
             Exit::TimedOut,
         ];
-        let numbers: Vec<u8> = TABLE.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();
+        let numbers: Vec<u8> =
+            TABLE.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();
         assert_eq!(numbers, all.map(|exit| exit as u8));
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod exit;
 mod server;
+mod terminal;
 
 use std::process::ExitCode;
 

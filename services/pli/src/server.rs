@@ -4,7 +4,6 @@
 pub mod certificate;
 pub mod data_folder;
 mod engine;
-mod listener;
 mod roles;
 pub mod server_file;
 
@@ -13,14 +12,12 @@ use std::path::PathBuf;
 
 use pli_engine_embedded::EmbeddedEngine;
 use pli_runtime::{AdminServer, BuildInfo, Health, Shutdown, Telemetry};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig};
 use crate::exit::{Exit, ExitContext, Failure};
-use certificate::Certificate;
-use roles::Roles;
+use roles::{Ground, Roles};
 use server_file::ServerFile;
 
 /// Where server info stands.
@@ -45,11 +42,13 @@ impl Server {
         let engine = engine::open(&config.server.data, &config.engine).await?;
         let data = std::path::absolute(&config.server.data)?;
         let host = config.server.host.to_string();
-        let certificate = Certificate::open_or_create(&data, &host).exit(Exit::Folder)?;
-        let listener = listen(&config.server).await?;
+        let identity = certificate::open_or_create(&data, &host).exit(Exit::Folder)?;
+        let fingerprint = hex::encode(identity.sha256());
+        let ground = Ground::new(config, &engine, &telemetry);
+        let wired = ground.wire(&identity).await?;
         let admin = admin(&config.server, &health, &telemetry).await?;
-        let about = about(data, &listener, &admin, &certificate)?;
-        let roles = Roles::start(config, &engine, (listener, certificate), &health, &telemetry)?;
+        let about = about(data, wired.address(), admin.local_addr(), fingerprint);
+        let roles = wired.start(&engine, &health);
         let admin_stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(admin.run(admin_stop.clone()));
@@ -95,33 +94,13 @@ impl Server {
     }
 }
 
-async fn listen(config: &ServerConfig) -> Result<TcpListener, Failure> {
-    let address = SocketAddr::new(config.host, config.port);
-    TcpListener::bind(address).await.map_err(|error| {
-        let fix = "end the process that listens there, or choose another port with --port (0 takes any free one)";
-        Failure::say(Exit::Address, format_args!("cannot listen on {address}: {error}; {fix}"))
-    })
-}
-
 async fn admin(config: &ServerConfig, health: &Health, telemetry: &Telemetry) -> Result<AdminServer, Failure> {
     let address = SocketAddr::new(config.host, config.admin_port);
     let build = BuildInfo::new("pli", env!("CARGO_PKG_VERSION"));
     AdminServer::bind(address, health.clone(), telemetry.clone(), build).await.exit(Exit::Address)
 }
 
-fn about(
-    data: PathBuf,
-    listener: &TcpListener,
-    admin: &AdminServer,
-    certificate: &Certificate,
-) -> Result<ServerFile, Failure> {
-    let address = listener.local_addr()?;
-    Ok(ServerFile {
-        url: format!("https://{address}{INFO_PATH}"),
-        address: address.to_string(),
-        fingerprint: certificate.fingerprint().to_string(),
-        admin: admin.local_addr(),
-        data,
-        pid: std::process::id(),
-    })
+fn about(data: PathBuf, address: SocketAddr, admin: SocketAddr, fingerprint: String) -> ServerFile {
+    let url = format!("https://{address}{INFO_PATH}");
+    ServerFile { url, address: address.to_string(), fingerprint, admin, data, pid: std::process::id() }
 }

@@ -38,9 +38,7 @@ struct FileArgs {
 
 /// Runs `pli config`.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let load = |file: &FileArgs| {
-        Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config)
-    };
+    let load = |file: &FileArgs| Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config);
     match &args.action {
         Action::Print(file) => anstream::print!("{}", toml::to_string(&load(file)?).exit(Exit::Config)?),
         Action::Check(file) => {

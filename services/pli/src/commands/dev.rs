@@ -17,7 +17,9 @@ use crate::server::Server;
 /// Listens on the loopback address with a certificate of its own, keeps everything in one folder and prints the lines
 /// to copy into two other terminals. Ctrl-C ends it cleanly; a second start finds everything again, also after a crash.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pli dev\n  pli dev --data /tmp/pli --port 8000\n  pli dev --ephemeral --port 0 --admin-port 0 --ready-json")]
+#[command(
+    after_help = "Examples:\n  pli dev\n  pli dev --data /tmp/pli --port 8000\n  pli dev --ephemeral --port 0 --admin-port 0 --ready-json"
+)]
 pub struct DevArgs {
     /// The data folder; made when it does not exist [default: ./pli-data].
     #[arg(long, env = "PLI_DATA", value_name = "DIR", conflicts_with = "ephemeral")]

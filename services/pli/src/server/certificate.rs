@@ -6,40 +6,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
-use pli_client::Fingerprint;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use pli_edge::ws::Identity;
 
 /// Certificate and key in PEM, mode 600.
 const FILE: &str = "certificate.pem";
 
-/// A certificate with its key.
-pub struct Certificate {
-    /// In DER.
-    pub certificate: CertificateDer<'static>,
-    /// Its key.
-    pub key: PrivateKeyDer<'static>,
-}
-
-impl Certificate {
-    /// The certificate in `folder`; made for `host` and the loopback names when there is none.
-    pub fn open_or_create(folder: &Path, host: &str) -> anyhow::Result<Self> {
-        let path = folder.join(FILE);
-        let pem = match std::fs::read(&path) {
-            Ok(pem) => pem,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => create(folder, host)?,
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let damaged = || format!("{} is damaged; remove it and a new one is made", path.display());
-        let certificate = CertificateDer::from_pem_slice(&pem).with_context(damaged)?;
-        let key = PrivateKeyDer::from_pem_slice(&pem).with_context(damaged)?;
-        Ok(Self { certificate, key })
-    }
-
-    /// SHA-256 of the certificate.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.certificate)
-    }
+/// The certificate in `folder` with its key; made for `host` and the loopback names when there is none.
+pub fn open_or_create(folder: &Path, host: &str) -> anyhow::Result<Identity> {
+    let path = folder.join(FILE);
+    let pem = match std::fs::read(&path) {
+        Ok(pem) => pem,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => create(folder, host)?,
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let damaged = || format!("{} is damaged; remove it and a new one is made", path.display());
+    Identity::from_pem(&pem, &pem).with_context(damaged)
 }
 
 /// Makes and stores the pair; a crash leaves the whole file or none.
@@ -71,8 +52,8 @@ mod tests {
     fn the_certificate_stays_the_same_and_private() {
         use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().expect("a folder");
-        let first = Certificate::open_or_create(folder.path(), "127.0.0.1").expect("made").fingerprint();
-        assert_eq!(Certificate::open_or_create(folder.path(), "127.0.0.1").expect("read").fingerprint(), first);
+        let first = open_or_create(folder.path(), "127.0.0.1").expect("made").sha256();
+        assert_eq!(open_or_create(folder.path(), "127.0.0.1").expect("read").sha256(), first);
         let mode = std::fs::metadata(folder.path().join(FILE)).expect("there").mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -37,7 +37,9 @@ pub fn export(engine: &EmbeddedEngine, meter: &Meter) {
         ("pli_engine_fsyncs", "fsyncs of the write-ahead log and the database", |stats| stats.fsyncs),
         ("pli_engine_appended_entries", "durable log entries", |stats| stats.appended),
         ("pli_engine_checkpoints", "copies of the write-ahead log into the database", |stats| stats.checkpoints),
-        ("pli_engine_refused_full_entries", "log entries refused because the disk was full", |stats| stats.refused_full),
+        ("pli_engine_refused_full_entries", "log entries refused because the disk was full", |stats| {
+            stats.refused_full
+        }),
     ];
     for (name, description, read) in counters {
         let engine = engine.clone();

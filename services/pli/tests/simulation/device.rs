@@ -218,7 +218,8 @@ impl Device {
     fn connect(&mut self) {
         let mut committed = self.inbox.position();
         if !self.calm() && self.rng.random_bool(0.05) {
-            committed = Position::from_u64(committed.get().saturating_sub(self.rng.random_range(0..3_000))).expect("lower");
+            committed =
+                Position::from_u64(committed.get().saturating_sub(self.rng.random_range(0..3_000))).expect("lower");
         }
         if !self.calm() && self.rng.random_bool(0.02) {
             committed = self.lie();

@@ -153,7 +153,11 @@ impl Faults {
     }
     fn crash_edge(&mut self) {
         let place = self.edge();
-        if self.rng.random_bool(0.3) { self.network.drain(place) } else { self.network.crash(place) }
+        if self.rng.random_bool(0.3) {
+            self.network.drain(place)
+        } else {
+            self.network.crash(place)
+        }
         self.later(4, Mend::StartEdge(place));
     }
     fn pause_edge(&mut self) {

@@ -81,7 +81,10 @@ fn every_mutant_is_caught() {
                 if let Some((seed, seeds, failure)) = found {
                     caught += 1;
                     let check: String = failure.lines().next().unwrap_or_default().chars().take(90).collect();
-                    println!("{:<30} caught by the simulation after {seeds} seeds (seed {seed}): {check}", mutant.name());
+                    println!(
+                        "{:<30} caught by the simulation after {seeds} seeds (seed {seed}): {check}",
+                        mutant.name()
+                    );
                 } else {
                     missed.push(mutant.name());
                     println!("{:<30} NOT CAUGHT in {SEEDS_MAX} seeds", mutant.name());

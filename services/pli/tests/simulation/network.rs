@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use opentelemetry::metrics::noop::NoopMeterProvider;
 use opentelemetry::metrics::MeterProvider;
+use opentelemetry::metrics::noop::NoopMeterProvider;
 use pli_api::Channel;
 use pli_domain::{DeviceAddress, Position};
 use pli_edge::carrier::memory;

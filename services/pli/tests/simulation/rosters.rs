@@ -55,7 +55,10 @@ impl Conversations for Rosters {
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         none()
     }
-    async fn report_failure(&self, _: Request<ReportFailureRequest>) -> Result<Response<ReportFailureResponse>, Status> {
+    async fn report_failure(
+        &self,
+        _: Request<ReportFailureRequest>,
+    ) -> Result<Response<ReportFailureResponse>, Status> {
         none()
     }
     async fn fetch_payload(&self, _: Request<FetchPayloadRequest>) -> Result<Response<FetchPayloadResponse>, Status> {

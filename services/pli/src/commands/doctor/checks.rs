@@ -49,10 +49,16 @@ async fn port(name: &'static str, server: &ServerConfig, port: u16, running: Opt
     let served = |file: &&ServerFile| file.address == address.to_string() || file.admin == address;
     match (TcpListener::bind(address).await, running.filter(served)) {
         (Ok(_), _) => Finding::fine(name, format!("{address} is free")),
-        (Err(_), Some(file)) => Finding::fine(name, format!("{address} is served by this folder's server, process {}", file.pid)),
+        (Err(_), Some(file)) => {
+            Finding::fine(name, format!("{address} is served by this folder's server, process {}", file.pid))
+        }
         (Err(error), None) => {
             let flag = if name == "port" { "--port" } else { "--admin-port" };
-            Finding::fault(name, format!("{address}: {error}"), format!("end the process that listens there, or start with {flag} and another number"))
+            Finding::fault(
+                name,
+                format!("{address}: {error}"),
+                format!("end the process that listens there, or start with {flag} and another number"),
+            )
         }
     }
 }
@@ -60,14 +66,22 @@ async fn port(name: &'static str, server: &ServerConfig, port: u16, running: Opt
 fn clock(data: &Path) -> Finding {
     let now = SystemTime::now();
     if now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() < CLOCK_MIN {
-        return Finding::fault("clock", "the clock shows a year before 2026", "set the clock (chrony or systemd-timesyncd)");
+        return Finding::fault(
+            "clock",
+            "the clock shows a year before 2026",
+            "set the clock (chrony or systemd-timesyncd)",
+        );
     }
     let newest = std::fs::read_dir(data).into_iter().flatten().flatten();
     let newest = newest.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
     let ahead = newest.and_then(|newest| newest.duration_since(now).ok()).unwrap_or_default();
     if ahead > CLOCK_SLACK {
         let seen = format!("a file in the data folder is {} s in the future: the clock went back", ahead.as_secs());
-        return Finding::warning("clock", seen, "set the clock (chrony or systemd-timesyncd); messages expire late until then");
+        return Finding::warning(
+            "clock",
+            seen,
+            "set the clock (chrony or systemd-timesyncd); messages expire late until then",
+        );
     }
     Finding::fine("clock", "plausible, and not behind the data folder")
 }
@@ -76,7 +90,9 @@ fn disk(data: &Path) -> Finding {
     let folder = nearest_existing(data);
     let free = match rustix::fs::statvfs(&folder) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
-        Err(error) => return Finding::fault("disk", format!("{}: {error}", folder.display()), "make the folder readable"),
+        Err(error) => {
+            return Finding::fault("disk", format!("{}: {error}", folder.display()), "make the folder readable");
+        }
     };
     let seen = format!("{} MiB free at {}", free / (1024 * 1024), folder.display());
     if free < DISK_FAULT_BYTES {

@@ -42,7 +42,9 @@ impl Oracle {
                 if let Some(device) = self.unsettled(truth, call, (*seq, index, item), settle) {
                     let (owner, shard, to) = (call.owner, call.shard, checkpoint.position);
                     let at = truth.position(*seq, index);
-                    return Err(format!("Q7: {owner} moves the checkpoint of {shard:?} to {to} past {at} of {device:?}"));
+                    return Err(format!(
+                        "Q7: {owner} moves the checkpoint of {shard:?} to {to} past {at} of {device:?}"
+                    ));
                 }
             }
         }
@@ -65,7 +67,9 @@ impl Oracle {
             known.removed
                 || known.seen.contains(&item.name)
                 || known.has_row(item.name)
-                || truth.positions(seq, index).any(|p| p <= known.floor.0 || known.told(p) || covered(settle, **device, p))
+                || truth
+                    .positions(seq, index)
+                    .any(|p| p <= known.floor.0 || known.told(p) || covered(settle, **device, p))
         };
         item.devices.iter().find(|device| !settled(device)).copied()
     }
@@ -157,7 +161,9 @@ impl Oracle {
         let checkpoint = self.shards.get(&shard).and_then(|s| s.checkpoint).unwrap_or(Checkpoint::ZERO).position;
         if through > checkpoint.seq() {
             let through = through.get();
-            return Err(format!("Q7: {owner} trims the log of {shard:?} to {through} above its checkpoint {checkpoint}"));
+            return Err(format!(
+                "Q7: {owner} trims the log of {shard:?} to {through} above its checkpoint {checkpoint}"
+            ));
         }
         Ok(())
     }
@@ -177,9 +183,16 @@ impl Oracle {
     /// Q2: what is rung for is durable in the log, or was when its owner read it.
     pub fn judge_ring(&self, call: &Call<'_>, position: Position) -> Verdict {
         let seq = position.seq();
-        let read = self.shards.get(&call.shard).and_then(|s| s.views.get(call.owner)).is_some_and(|v| v.read.contains_key(&seq));
+        let read = self
+            .shards
+            .get(&call.shard)
+            .and_then(|s| s.views.get(call.owner))
+            .is_some_and(|v| v.read.contains_key(&seq));
         if !read && !call.log.iter().any(|(s, _)| *s == seq) {
-            return Err(format!("Q2: {} rings for {position} of {:?}, which is not in the log", call.owner, call.shard));
+            return Err(format!(
+                "Q2: {} rings for {position} of {:?}, which is not in the log",
+                call.owner, call.shard
+            ));
         }
         Ok(())
     }

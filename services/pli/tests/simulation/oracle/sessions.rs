@@ -31,7 +31,13 @@ impl Oracle {
     }
 
     /// A delivery arrived.
-    pub fn delivered(&mut self, id: DeviceId, (position, name): (Position, Name), log: &Log, now: UnixMillis) -> Verdict {
+    pub fn delivered(
+        &mut self,
+        id: DeviceId,
+        (position, name): (Position, Name),
+        log: &Log,
+        now: UnixMillis,
+    ) -> Verdict {
         let device = self.device(id);
         let Some(session) = device.session.as_mut() else { return Ok(()) };
         if position <= session.sent {
@@ -56,7 +62,9 @@ impl Oracle {
         }
         let (floor, committed) = (device.floor.0, device.committed.0);
         if to > floor.max(committed) && queued <= rows_max {
-            return Err(format!("Q8: {id:?} is told a gap to {to}; its floor is {floor}, its commit {committed}, its queue {queued}"));
+            return Err(format!(
+                "Q8: {id:?} is told a gap to {to}; its floor is {floor}, its commit {committed}, its queue {queued}"
+            ));
         }
         Ok(())
     }

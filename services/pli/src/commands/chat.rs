@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli chat`: a conversation in the terminal.
+
+mod act;
+mod editor;
+mod input;
+mod prompt;
+mod screen;
+mod ticks;
+
+use clap::Args;
+use pli_client::core::{Command, ConnectionState, Event};
+use pli_domain::{ConversationId, Handle};
+
+use super::session::{self, Deadline, Session};
+use super::target::handle;
+use crate::cli::ClientArgs;
+use crate::exit::Failure;
+use editor::Editor;
+use input::Input;
+use prompt::Shared;
+use screen::Screen;
+use ticks::Ticks;
+
+/// Chat in the terminal.
+///
+/// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
+/// a line without `@` goes to whom you last wrote. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
+/// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
+/// the commands, Tab completes handles and commands, Ctrl-D ends. NO_COLOR turns colours off.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
+)]
+pub struct ChatArgs {
+    /// Whose profile.
+    #[arg(value_parser = handle)]
+    handle: Handle,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs `pli chat`.
+pub async fn run(args: ChatArgs) -> Result<(), Failure> {
+    let session = session::open(&args.client, &args.handle).await?;
+    let mut chat = Chat::new(session, &args.handle).await?;
+    let ended = chat.talk().await;
+    let Chat { session, editor, .. } = chat;
+    editor.end();
+    session.close().await;
+    ended
+}
+
+/// An open chat.
+struct Chat {
+    session: Session,
+    editor: Editor,
+    screen: Screen,
+    shared: Shared,
+    ticks: Ticks,
+    /// Where a line without a name goes.
+    current: Option<ConversationId>,
+}
+
+impl Chat {
+    async fn new(session: Session, handle: &Handle) -> Result<Self, Failure> {
+        let shared = Shared::new(handle);
+        let editor = Editor::start(shared.clone())?;
+        let screen = Screen::new(editor.printer());
+        let mut chat = Self { session, editor, screen, shared, ticks: Ticks::default(), current: None };
+        chat.learn_names().await?;
+        chat.show_last().await?;
+        Ok(chat)
+    }
+
+    async fn talk(&mut self) -> Result<(), Failure> {
+        self.screen.note("connecting …  /help lists the commands");
+        loop {
+            tokio::select! {
+                biased;
+                event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
+                line = self.editor.line() => {
+                    let Some(line) = line else { return Ok(()) };
+                    match Input::parse(&line) {
+                        Ok(Input::Quit) => return Ok(()),
+                        Ok(input) => self.act(input).await?,
+                        Err(hint) => self.screen.note(&hint),
+                    }
+                    self.show_target().await?;
+                    self.editor.taken();
+                }
+            }
+        }
+    }
+
+    async fn see(&mut self, event: Event) -> Result<(), Failure> {
+        match &event {
+            Event::Connection(state) => self.connection(*state),
+            Event::Message(message) => {
+                let conversation = message.conversation;
+                let place = self.place(conversation).await?;
+                self.screen.message(message, &place);
+                self.current.get_or_insert(conversation);
+                // The line is on the screen, so it counts as read; a full change queue only delays the tick.
+                let _ = self.session.client.command(Command::MarkRead { conversation }).await;
+            }
+            Event::ConversationReady { .. } | Event::NewKey { .. } | Event::MemberAdded { .. } => {
+                self.learn_names().await?;
+                self.screen.event(&event);
+            }
+            _ => match self.ticks.see(&event) {
+                Some(line) => self.screen.tick(&line),
+                None => self.screen.event(&event),
+            },
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self, state: ConnectionState) {
+        let was = self.shared.set_state(state);
+        let why = self.session.client.status().borrow().why.clone();
+        match state {
+            ConnectionState::Online if was != state => self.screen.note("● connected"),
+            ConnectionState::Offline if was != state => {
+                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                self.screen.note(&format!("○ not connected{why}; what you type is sent when the server is back"));
+            }
+            ConnectionState::Registering if was != state => self.screen.note("◌ registering"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Doing what a typed line asks for.
+
+use pli_client::RequestError;
+use pli_client::core::{Command, ConversationView, Outcome};
+use pli_domain::{ConversationId, Handle};
+
+use super::Chat;
+use super::input::{COMMANDS, Input};
+use crate::commands::json::name;
+use crate::commands::session::group_named;
+use crate::exit::{Exit, ExitContext, Failure};
+
+/// Rows of each conversation that are shown at the start.
+const SHOWN_AT_START: usize = 10;
+/// Conversations that are shown at the start.
+const CONVERSATIONS_AT_START: usize = 5;
+
+impl Chat {
+    /// Does it; what cannot be done is said on the screen.
+    pub(super) async fn act(&mut self, input: Input) -> Result<(), Failure> {
+        match input {
+            Input::Nothing | Input::Quit => Ok(()),
+            Input::Help => {
+                self.help();
+                Ok(())
+            }
+            Input::Person(handle, text) => {
+                let outcome = self.command(Command::StartConversation { handle }).await?;
+                self.turn_to(outcome, text).await
+            }
+            Input::Group(name, text) => match group_named(&self.session.conversations().await?, &name) {
+                Ok(conversation) => self.turn_to_conversation(conversation, text).await,
+                Err(failure) => self.tell(&failure),
+            },
+            Input::Say(text) => match self.current {
+                Some(conversation) => self.say(conversation, text).await,
+                None => self.hint("to whom? begin with @HANDLE or #GROUP"),
+            },
+            Input::Create(name, handles) => {
+                let outcome = self.command(Command::CreateGroup { name, handles }).await?;
+                self.turn_to(outcome, None).await
+            }
+            Input::Safety(handle) => self.safety(handle).await,
+            Input::List => self.list().await,
+            here => match self.current {
+                Some(conversation) => self.act_here(here, conversation).await,
+                None => self.hint("in which conversation? turn to one with @HANDLE or #GROUP"),
+            },
+        }
+    }
+
+    async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
+        match input {
+            Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
+            Input::Remove(handles) => self.remove(conversation, &handles).await,
+            Input::Leave => self.command(Command::Leave { conversation }).await.map(|_| ()),
+            Input::Who => self.who(conversation).await,
+            Input::History(rows) => self.show(conversation, rows).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn hint(&self, text: &str) -> Result<(), Failure> {
+        self.screen.note(text);
+        Ok(())
+    }
+
+    fn tell(&self, failure: &Failure) -> Result<(), Failure> {
+        self.hint(&failure.error.to_string())
+    }
+
+    fn help(&self) {
+        self.screen
+            .line("  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to the last one");
+        for (name, arguments, what) in COMMANDS {
+            self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
+        }
+        self.screen.line("  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read; prompt: ● connected, ○ not");
+    }
+
+    /// Gives the core a command; what it does not take is said on the screen.
+    async fn command(&mut self, command: Command) -> Result<Option<Outcome>, Failure> {
+        match self.session.client.command(command).await {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(RequestError::Command(error)) => {
+                self.screen.note(&error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(self.session.request(error)),
+        }
+    }
+
+    async fn turn_to(&mut self, outcome: Option<Outcome>, text: Option<String>) -> Result<(), Failure> {
+        match outcome.and_then(|outcome| outcome.conversation) {
+            Some(conversation) => self.turn_to_conversation(conversation, text).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn turn_to_conversation(&mut self, here: ConversationId, text: Option<String>) -> Result<(), Failure> {
+        self.current = Some(here);
+        match text {
+            Some(text) => self.say(here, text).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
+        let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
+        if let Some(message) = outcome.and_then(|outcome| outcome.message) {
+            self.ticks.sent(conversation, message, &text);
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self, conversation: ConversationId, handles: &[Handle]) -> Result<(), Failure> {
+        let members = self.view(conversation).await?.map(|view| view.members).unwrap_or_default();
+        let mut accounts = Vec::new();
+        for handle in handles {
+            match members.iter().find(|member| member.handle.as_ref() == Some(handle)) {
+                Some(member) => accounts.push(member.account),
+                None => return self.hint(&format!("@{handle} is not here")),
+            }
+        }
+        self.command(Command::RemoveMembers { conversation, accounts }).await.map(|_| ())
+    }
+
+    async fn safety(&self, handle: Handle) -> Result<(), Failure> {
+        let asked = handle.clone();
+        let number = self.session.client.query(move |core| core.safety_number(&asked)).await;
+        match number.map_err(|error| self.session.request(error))? {
+            Some(number) => {
+                let digits: Vec<char> = number.chars().filter(char::is_ascii_digit).collect();
+                let groups: Vec<String> = digits.chunks(5).map(|five| five.iter().collect()).collect();
+                self.screen.line(&format!("  safety number with @{handle}; both of you must see the same:"));
+                groups.chunks(4).for_each(|four| self.screen.line(&format!("    {}", four.join(" "))));
+                Ok(())
+            }
+            None => self.hint(&format!("there was no contact with @{handle} yet: write to them first")),
+        }
+    }
+
+    async fn who(&self, conversation: ConversationId) -> Result<(), Failure> {
+        let Some(view) = self.view(conversation).await? else { return Ok(()) };
+        let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
+        let state = if view.ready { "" } else { " (not ready yet)" };
+        self.screen.line(&format!("  {}{state}: {}", self.called(&view), members.join(" ")));
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<(), Failure> {
+        let all = self.session.conversations().await?;
+        for view in &all {
+            let here = if self.current == Some(view.id) { "→" } else { " " };
+            self.screen.line(&format!(" {here} {} ({} members)", self.called(view), view.members.len()));
+        }
+        if all.is_empty() { self.hint("no conversation yet; @HANDLE TEXT begins one") } else { Ok(()) }
+    }
+
+    async fn view(&self, conversation: ConversationId) -> Result<Option<ConversationView>, Failure> {
+        let view = self.session.client.query(move |core| core.conversation(conversation)).await;
+        view.map_err(|error| self.session.request(error))
+    }
+
+    /// `#team` or `@bob`.
+    fn called(&self, view: &ConversationView) -> String {
+        if let Some(group) = &view.name {
+            return format!("#{group}");
+        }
+        let me = self.shared.handle();
+        let other = view.members.iter().map(name).find(|name| *name != me);
+        other.map_or_else(|| "a conversation that is being started".into(), |other| format!("@{other}"))
+    }
+
+    /// What stands after a name: nothing in a conversation of two, the group otherwise.
+    pub(super) async fn place(&self, conversation: ConversationId) -> Result<String, Failure> {
+        let view = self.view(conversation).await?;
+        Ok(view.and_then(|view| view.name).map_or(String::new(), |name| format!(" #{name}")))
+    }
+
+    /// Keeps the prompt's target in step.
+    pub(super) async fn show_target(&self) -> Result<(), Failure> {
+        let view = match self.current {
+            Some(current) => self.view(current).await?,
+            None => None,
+        };
+        self.shared.set_target(view.map(|view| self.called(&view)));
+        Ok(())
+    }
+
+    /// What Tab completes.
+    pub(super) async fn learn_names(&self) -> Result<(), Failure> {
+        let known = self.session.client.query(|core| core.known_handles()).await;
+        let handles = known.map_err(|error| self.session.request(error))?;
+        let groups = self.session.conversations().await?.into_iter().filter_map(|view| view.name);
+        let handles = handles.iter().map(|handle| format!("@{handle}"));
+        self.shared.set_names(handles.chain(groups.map(|group| format!("#{group}"))).collect());
+        Ok(())
+    }
+
+    /// The history's last rows, oldest conversation first, so that the newest stands right above the prompt.
+    pub(super) async fn show_last(&mut self) -> Result<(), Failure> {
+        let mut last = Vec::new();
+        for view in self.session.conversations().await? {
+            let rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
+            if let Some(newest) = rows.last() {
+                last.push((newest.order, view.id));
+            }
+        }
+        last.sort_unstable();
+        let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
+        for (_, conversation) in last.into_iter().skip(skipped) {
+            self.show(conversation, SHOWN_AT_START).await?;
+            self.current = Some(conversation);
+        }
+        self.show_target().await
+    }
+
+    async fn show(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
+        let Some(view) = self.view(conversation).await? else { return Ok(()) };
+        let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
+        self.screen.note(&format!("{}: the last {} messages", self.called(&view), items.len()));
+        let place = view.name.map_or(String::new(), |name| format!(" #{name}"));
+        let me = self.shared.handle();
+        items.iter().for_each(|item| self.screen.history(item, &me, &place));
+        Ok(())
+    }
+}

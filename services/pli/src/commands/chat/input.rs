@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a typed line asks for.
+
+use pli_domain::Handle;
+
+use crate::commands::target::handle;
+
+/// The commands: name, arguments, what it does.
+pub const COMMANDS: &[(&str, &str, &str)] = &[
+    ("/group", "NAME HANDLE…", "make a group"),
+    ("/add", "HANDLE…", "add people to the current group"),
+    ("/remove", "HANDLE…", "remove people from the current group"),
+    ("/leave", "", "leave the current group"),
+    ("/who", "", "who is in the current conversation"),
+    ("/list", "", "all conversations"),
+    ("/history", "[N]", "the last N messages of the current conversation"),
+    ("/safety", "HANDLE", "the safety number to compare with somebody"),
+    ("/help", "", "this list"),
+    ("/quit", "", "end (Ctrl-D does too)"),
+];
+
+/// Lines that `/history` shows without a number.
+const HISTORY_DEFAULT: usize = 20;
+/// Most lines that `/history` shows.
+const HISTORY_MAX: usize = 1_000;
+
+/// A typed line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// `@bob`, `@bob hello`.
+    Person(Handle, Option<String>),
+    /// `#team`, `#team hello`.
+    Group(String, Option<String>),
+    /// A line without a name.
+    Say(String),
+    /// `/group NAME HANDLE…`.
+    Create(String, Vec<Handle>),
+    /// `/add HANDLE…`.
+    Add(Vec<Handle>),
+    /// `/remove HANDLE…`.
+    Remove(Vec<Handle>),
+    /// `/leave`.
+    Leave,
+    /// `/who`.
+    Who,
+    /// `/list`.
+    List,
+    /// `/history [N]`.
+    History(usize),
+    /// `/safety HANDLE`.
+    Safety(Handle),
+    /// `/help`.
+    Help,
+    /// An empty line.
+    Nothing,
+    /// `/quit`.
+    Quit,
+}
+
+impl Input {
+    /// What the line asks for, or a hint what is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let line = line.trim();
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        let text = (!rest.is_empty()).then(|| rest.to_string());
+        match word.chars().next() {
+            None => Ok(Self::Nothing),
+            Some('@') => Ok(Self::Person(one(word)?, text)),
+            Some('#') if word.len() > 1 => Ok(Self::Group(word[1..].to_string(), text)),
+            // A message may begin with a slash: `//like this`.
+            Some('/') if !word.starts_with("//") => command(word, rest),
+            Some('/') => Ok(Self::Say(line[1..].to_string())),
+            Some(_) => Ok(Self::Say(line.to_string())),
+        }
+    }
+}
+
+fn command(word: &str, rest: &str) -> Result<Input, String> {
+    match word {
+        "/group" => {
+            let (name, members) = rest.split_once(char::is_whitespace).ok_or("usage: /group NAME HANDLE…")?;
+            Ok(Input::Create(name.trim_start_matches('#').to_string(), several(members)?))
+        }
+        "/add" => Ok(Input::Add(several(rest)?)),
+        "/remove" => Ok(Input::Remove(several(rest)?)),
+        "/leave" => Ok(Input::Leave),
+        "/who" => Ok(Input::Who),
+        "/list" => Ok(Input::List),
+        "/history" if rest.is_empty() => Ok(Input::History(HISTORY_DEFAULT)),
+        "/history" => {
+            rest.parse().map(|n: usize| Input::History(n.min(HISTORY_MAX))).map_err(|_| "usage: /history [N]".into())
+        }
+        "/safety" => one(rest).map(Input::Safety),
+        "/help" => Ok(Input::Help),
+        "/quit" | "/exit" => Ok(Input::Quit),
+        other => Err(format!("`{other}` is no command; /help lists them")),
+    }
+}
+
+fn one(text: &str) -> Result<Handle, String> {
+    handle(text).map_err(|error| format!("`{text}`: {error}"))
+}
+
+fn several(text: &str) -> Result<Vec<Handle>, String> {
+    let handles: Vec<Handle> = text.split_whitespace().map(one).collect::<Result<_, _>>()?;
+    if handles.is_empty() { Err("name at least one handle".into()) } else { Ok(handles) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(name: &str) -> Handle {
+        name.parse().expect("a handle")
+    }
+
+    #[test]
+    fn lines_are_read_as_people_type_them() {
+        assert_eq!(Input::parse("@bob hello you"), Ok(Input::Person(person("bob"), Some("hello you".into()))));
+        assert_eq!(Input::parse("@bob"), Ok(Input::Person(person("bob"), None)));
+        assert_eq!(Input::parse("#team hi"), Ok(Input::Group("team".into(), Some("hi".into()))));
+        assert_eq!(Input::parse("hello"), Ok(Input::Say("hello".into())));
+        assert_eq!(Input::parse("//etc"), Ok(Input::Say("/etc".into())));
+        assert_eq!(Input::parse("  "), Ok(Input::Nothing));
+        let members = vec![person("bob"), person("carol")];
+        assert_eq!(Input::parse("/group team bob @carol"), Ok(Input::Create("team".into(), members)));
+        assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety(person("bob"))));
+        assert_eq!(Input::parse("/history 5"), Ok(Input::History(5)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for line in ["/nope", "/group team", "/add", "@b", "/safety", "/history many"] {
+            assert!(Input::parse(line).is_err(), "{line}");
+        }
+    }
+}

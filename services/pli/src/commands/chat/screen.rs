@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lines on the screen.
+
+use anstyle::{AnsiColor, Color, Style};
+use pli_client::HistoryItem;
+use pli_client::core::{Event, IncomingMessage, RowKind, RowStatus};
+use pli_domain::UnixMillis;
+
+use super::editor::{Printer, print};
+use crate::commands::json::name;
+use crate::commands::output::new_key;
+use crate::commands::session::sentence;
+use crate::terminal::{clean, clock};
+
+/// Colours of names; a name always has the same one.
+const NAME_COLOURS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::Green,
+    AnsiColor::BrightCyan,
+    AnsiColor::BrightMagenta,
+];
+
+/// Whether standard output takes colours; honours NO_COLOR and CLICOLOR.
+pub fn colours() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+}
+
+/// Prints lines for people.
+pub struct Screen {
+    printer: Printer,
+    colours: bool,
+}
+
+impl Screen {
+    /// Through this printer.
+    pub fn new(printer: Printer) -> Self {
+        Self { printer, colours: colours() }
+    }
+
+    /// A line as it is.
+    pub fn line(&self, text: &str) {
+        print(&self.printer, text.to_string());
+    }
+
+    /// Something to know.
+    pub fn note(&self, text: &str) {
+        self.styled(Style::new().dimmed(), &format!("* {text}"));
+    }
+
+    /// Something to look at.
+    fn warning(&self, text: &str) {
+        self.styled(Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())), text);
+    }
+
+    /// What became of a message of one's own.
+    pub fn tick(&self, text: &str) {
+        self.styled(Style::new().dimmed(), &format!("      {text}"));
+    }
+
+    fn styled(&self, style: Style, text: &str) {
+        self.line(&self.paint(style, text));
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.colours { format!("{style}{text}{style:#}") } else { text.to_string() }
+    }
+
+    /// A message of somebody else; `place` names the group.
+    pub fn message(&self, message: &IncomingMessage, place: &str) {
+        let late = if message.late { " (late)" } else { "" };
+        self.said(message.sent_at, &name(&message.from), &format!("{place}{late}"), &message.text);
+    }
+
+    fn said(&self, at: UnixMillis, who: &str, place: &str, text: &str) {
+        let pick = who.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let colour: Color = NAME_COLOURS[pick % NAME_COLOURS.len()].into();
+        let who = self.paint(Style::new().bold().fg_color(Some(colour)), &format!("@{who}"));
+        let at = self.paint(Style::new().dimmed(), &clock(at));
+        self.line(&format!("{at} {who}{place}: {}", clean(text).replace('\n', "\n      ")));
+    }
+
+    /// A row of the history.
+    pub fn history(&self, item: &HistoryItem, me: &str, place: &str) {
+        let row = &item.row;
+        let who = if row.handle.is_empty() { "?" } else { &row.handle };
+        let late = if row.late { " (late)" } else { "" };
+        match row.kind() {
+            RowKind::Outgoing => {
+                let tick = match row.status() {
+                    RowStatus::Waiting => " …",
+                    RowStatus::Accepted | RowStatus::Stored => " ✓",
+                    RowStatus::Refused => " ✗",
+                };
+                self.said(UnixMillis(row.sent_at_ms), me, &format!("{place}{tick}"), &row.text);
+            }
+            RowKind::Incoming => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
+            RowKind::Hole => {
+                self.note(&format!("messages {} to {} of @{who} have not arrived", row.lane_no, row.hole_to))
+            }
+            RowKind::Unknown => {}
+        }
+    }
+
+    /// Everything else that a person should see.
+    pub fn event(&self, event: &Event) {
+        match event {
+            Event::NewKey { member, what } => self.warning(&new_key(&name(member), *what)),
+            Event::Registered { handle } => self.note(&format!("registered as @{handle}")),
+            Event::RegistrationRefused { why } => self.warning(&format!("* not registered yet: {}", sentence(why))),
+            Event::ConversationFailed { why, .. } => self.warning(&format!("* cannot be started: {}", sentence(why))),
+            Event::ChangeFailed { why, .. } => self.warning(&format!("* not changed: {}", sentence(why))),
+            Event::Waiting { why, .. } => self.note(&format!("waiting: {}", sentence(why))),
+            Event::Hole { from, lane_nos: (first, last), .. } => {
+                self.warning(&format!("* messages {first} to {last} of @{} have not arrived", name(from)));
+            }
+            Event::MemberAdded { member, by, .. } => self.note(&format!("@{} added @{}", name(by), name(member))),
+            Event::MemberRemoved { member, by: Some(by), .. } => {
+                self.note(&format!("@{} removed @{}", name(by), name(member)));
+            }
+            Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
+            Event::Left { .. } => self.note("you are no longer in the conversation"),
+            Event::Gap => self.warning("* messages that waited too long for this device are gone"),
+            Event::Rejoining { .. } => self.note("joining the conversation again"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which of one's own messages came how far.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pli_client::core::{Event, OutgoingMessage};
+use pli_domain::{ConversationId, SendId};
+
+use crate::commands::json::name;
+use crate::commands::session::sentence;
+use crate::terminal::one_line;
+
+/// Messages whose text is remembered for ticks; older ones are called by their number.
+const REMEMBERED_MAX: usize = 256;
+/// Characters of a message in its tick.
+const EXCERPT_CHARS: usize = 32;
+
+#[derive(Debug)]
+struct Sent {
+    conversation: ConversationId,
+    message: OutgoingMessage,
+    excerpt: String,
+}
+
+/// Remembers what was sent and says what became of it.
+#[derive(Debug, Default)]
+pub struct Ticks {
+    sent: VecDeque<Sent>,
+    /// How far each (conversation, person) had delivered and read when it was last said.
+    said: BTreeMap<(ConversationId, pli_domain::AccountId), (u64, u64)>,
+}
+
+impl Ticks {
+    /// A message went into the outbox.
+    pub fn sent(&mut self, conversation: ConversationId, message: OutgoingMessage, text: &str) {
+        let mut excerpt: String = one_line(text).chars().take(EXCERPT_CHARS).collect();
+        if excerpt.len() < text.len() {
+            excerpt.push('…');
+        }
+        self.sent.push_back(Sent { conversation, message, excerpt });
+        if self.sent.len() > REMEMBERED_MAX {
+            self.sent.pop_front();
+        }
+    }
+
+    /// The line that an event deserves.
+    pub fn see(&mut self, event: &Event) -> Option<String> {
+        match event {
+            Event::Accepted { message, .. } => Some(format!("✓ accepted   {}", self.called(message))),
+            Event::Resending { message, .. } => Some(format!("↻ sent again {}", self.called(message))),
+            Event::Refused { message, why, .. } => {
+                Some(format!("✗ not sent   {}: {}", self.called(message), sentence(why)))
+            }
+            Event::Delivered { conversation, by, up_to, .. } => {
+                let said = self.said.entry((*conversation, by.account)).or_default();
+                let news = *up_to > said.0.max(said.1);
+                said.0 = said.0.max(*up_to);
+                news.then(|| format!("✓✓ delivered to @{} {}", name(by), self.numbered(*conversation, *up_to)))
+            }
+            Event::Read { conversation, by, up_to, .. } => {
+                let said = self.said.entry((*conversation, by.account)).or_default();
+                let news = *up_to > said.1;
+                said.1 = said.1.max(*up_to);
+                news.then(|| format!("✓✓ read by @{} {}", name(by), self.numbered(*conversation, *up_to)))
+            }
+            _ => None,
+        }
+    }
+
+    fn called(&self, message: &SendId) -> String {
+        let sent = self.sent.iter().rev().find(|sent| sent.message.send_id == *message);
+        sent.map_or_else(|| "an earlier message".into(), |sent| format!("“{}”", sent.excerpt))
+    }
+
+    fn numbered(&self, conversation: ConversationId, lane_no: u64) -> String {
+        let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no == lane_no;
+        let sent = self.sent.iter().rev().find(is);
+        sent.map_or_else(|| "(earlier messages)".into(), |sent| format!("“{}”", sent.excerpt))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pli_client::core::Member;
+    use pli_domain::{AccountId, DeviceId, UnixMillis};
+
+    use super::*;
+
+    #[test]
+    fn a_watermark_is_said_once_and_never_after_it_was_read() {
+        let (here, id) = (ConversationId::from_bytes([1; 16]), SendId::from_bytes([2; 16]));
+        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let device = DeviceId::from_bytes([4; 16]);
+        let mut ticks = Ticks::default();
+        ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
+        let accepted = Event::Accepted { conversation: here, message: id, at: UnixMillis(0) };
+        assert_eq!(ticks.see(&accepted).as_deref(), Some("✓ accepted   “hello”"));
+        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
+        let read = Event::Read { conversation: here, by, device, up_to: 1 };
+        assert_eq!(ticks.see(&delivered).as_deref(), Some("✓✓ delivered to @bob “hello”"));
+        assert_eq!(ticks.see(&delivered), None);
+        assert_eq!(ticks.see(&read).as_deref(), Some("✓✓ read by @bob “hello”"));
+        assert_eq!(ticks.see(&read), None);
+    }
+}

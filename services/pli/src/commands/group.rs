@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli group`: groups from scripts.
+
+use clap::{Args, Subcommand};
+use pli_client::core::{Command, Event};
+use pli_domain::{ConversationId, Handle};
+
+use super::json;
+use super::session::{self, Deadline, Session, group_named, refused};
+use super::target::handle;
+use crate::cli::ClientArgs;
+use crate::exit::{Exit, Failure};
+
+/// Make groups, change who is in them, list them.
+///
+/// Send to a group with `pli send HANDLE '#NAME' TEXT`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pli group create alice team bob carol\n  pli group add alice team dave\n  pli group list alice"
+)]
+pub struct GroupArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a group.
+    Create(Change),
+    /// Add people to a group.
+    Add(Change),
+    /// Remove people from a group.
+    Remove(Change),
+    /// Leave a group.
+    Leave(Named),
+    /// List the groups of a profile with their members.
+    List(List),
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    #[command(flatten)]
+    group: Named,
+    /// Who.
+    #[arg(value_parser = handle, required = true)]
+    members: Vec<Handle>,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Whose profile.
+    #[arg(value_parser = handle)]
+    handle: Handle,
+    /// The group's name or id.
+    name: String,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Whose profile.
+    #[arg(value_parser = handle)]
+    handle: Handle,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct At {
+    /// Wait at most so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    timeout: f64,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs `pli group`.
+pub async fn run(args: GroupArgs) -> Result<(), Failure> {
+    let (at, handle) = match &args.action {
+        Action::Create(change) | Action::Add(change) | Action::Remove(change) => {
+            (&change.group.at, &change.group.handle)
+        }
+        Action::Leave(named) => (&named.at, &named.handle),
+        Action::List(list) => (&list.at, &list.handle),
+    };
+    let mut session = session::open(&at.client, handle).await?;
+    let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
+    session.close().await;
+    done
+}
+
+async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    session.online(deadline, |_| {}).await?;
+    match action {
+        Action::Create(change) => create(change, session, deadline).await,
+        Action::Add(change) => {
+            let conversation = group_named(&session.conversations().await?, &change.group.name)?;
+            command(session, Command::AddMembers { conversation, handles: change.members.clone() }).await?;
+            wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
+        }
+        Action::Remove(change) => remove(change, session, deadline).await,
+        Action::Leave(named) => {
+            let conversation = group_named(&session.conversations().await?, &named.name)?;
+            command(session, Command::Leave { conversation }).await?;
+            anstream::println!("left {}", named.name);
+            Ok(())
+        }
+        Action::List(_) => list(session).await,
+    }
+}
+
+async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let (name, handles) = (change.group.name.clone(), change.members.clone());
+    let outcome = session.client.command(Command::CreateGroup { name, handles }).await;
+    let conversation = outcome.map_err(|error| session.request(error))?.conversation;
+    let conversation = conversation.ok_or_else(|| Failure::say(Exit::Failed, "the group was not made"))?;
+    wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
+}
+
+async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let conversations = session.conversations().await?;
+    let conversation = group_named(&conversations, &change.group.name)?;
+    let members = conversations.into_iter().find(|view| view.id == conversation).map(|view| view.members);
+    let mut accounts = Vec::new();
+    for handle in &change.members {
+        let member = members.iter().flatten().find(|member| member.handle.as_ref() == Some(handle));
+        let member =
+            member.ok_or_else(|| Failure::say(Exit::Refused, format_args!("@{handle} is not in the group")))?;
+        accounts.push(member.account);
+    }
+    command(session, Command::RemoveMembers { conversation, accounts }).await?;
+    wait(session, conversation, deadline, |members| !change.members.iter().any(|m| members.contains(m))).await
+}
+
+async fn command(session: &Session, command: Command) -> Result<(), Failure> {
+    session.client.command(command).await.map(|_| ()).map_err(|error| session.request(error))
+}
+
+/// Waits until the group's members are as wanted, and prints the group.
+async fn wait(
+    session: &mut Session,
+    group: ConversationId,
+    deadline: Deadline,
+    wanted: impl Fn(&[Handle]) -> bool,
+) -> Result<(), Failure> {
+    loop {
+        let view = session.client.query(move |core| core.conversation(group)).await;
+        if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
+            let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
+            if wanted(&members) {
+                anstream::println!("{group} {} {}", view.name.as_deref().unwrap_or("-"), names(&members));
+                return Ok(());
+            }
+        }
+        match session.next(deadline).await? {
+            Event::ConversationFailed { conversation, why } if conversation == group => {
+                return Err(refused("the group cannot be made", &why));
+            }
+            Event::ChangeFailed { conversation, why } if conversation == group => {
+                return Err(refused("the group cannot be changed", &why));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn list(session: &Session) -> Result<(), Failure> {
+    for view in session.conversations().await? {
+        if let Some(name) = view.name {
+            let members: Vec<_> = view.members.iter().map(json::name).collect();
+            anstream::println!("{} {name} {}", view.id, members.join(","));
+        }
+    }
+    Ok(())
+}
+
+fn names(members: &[Handle]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

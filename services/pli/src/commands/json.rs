@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Events as lines of JSON, for scripts. Names and fields are stable.
+
+use pli_api::common;
+use pli_client::core::{ConnectionState, Event, Member, NewKey};
+use serde_json::{Value, json};
+
+/// The event as one object whose `event` says what it is.
+pub fn of(event: &Event) -> Value {
+    match event {
+        Event::Message(message) => json!({
+            "event": "message", "conversation": message.conversation.to_string(), "from": name(&message.from),
+            "device": message.device.to_string(), "send_id": message.send_id.to_string(), "lane_no": message.lane_no,
+            "text": message.text, "sent_at_ms": message.sent_at.0, "accepted_at_ms": message.accepted_at.0,
+            "late": message.late, "order": message.order,
+        }),
+        Event::Hole { conversation, from, lane_nos: (first, last), .. } => json!({
+            "event": "hole", "conversation": conversation.to_string(), "from": name(from), "first": first, "last": last,
+        }),
+        Event::Gap => json!({ "event": "gap" }),
+        Event::Connection(state) => json!({ "event": "connection", "state": state_word(*state) }),
+        Event::Registered { handle } => json!({ "event": "registered", "handle": handle.to_string() }),
+        Event::RegistrationRefused { why } => failed("registration_refused", None, why),
+        Event::Waiting { conversation, why } => failed("waiting", Some(conversation), why),
+        Event::ConversationFailed { conversation, why } => failed("conversation_failed", Some(conversation), why),
+        Event::ChangeFailed { conversation, why } => failed("change_failed", Some(conversation), why),
+        tick => of_tick(tick).unwrap_or_else(|| of_group(tick)),
+    }
+}
+
+/// What becomes of one's own messages.
+fn of_tick(event: &Event) -> Option<Value> {
+    let line = match event {
+        Event::Accepted { conversation, message, at } => json!({
+            "event": "accepted", "conversation": conversation.to_string(), "send_id": message.to_string(), "at_ms": at.0,
+        }),
+        Event::Stored { conversation, message } => {
+            json!({ "event": "stored", "conversation": conversation.to_string(), "send_id": message.to_string() })
+        }
+        Event::Resending { conversation, message } => {
+            json!({ "event": "resending", "conversation": conversation.to_string(), "send_id": message.to_string() })
+        }
+        Event::Delivered { conversation, by, up_to, .. } => {
+            json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
+        }
+        Event::Read { conversation, by, up_to, .. } => {
+            json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
+        }
+        Event::Refused { conversation, message, why } => {
+            let mut line = failed("refused", Some(conversation), why);
+            line["send_id"] = message.to_string().into();
+            line
+        }
+        _ => return None,
+    };
+    Some(line)
+}
+
+/// Who is in a conversation, and their keys.
+fn of_group(event: &Event) -> Value {
+    match event {
+        Event::ConversationReady { conversation, name: called, members, .. } => {
+            let members: Vec<_> = members.iter().map(name).collect();
+            json!({ "event": "ready", "conversation": conversation.to_string(), "name": called, "members": members })
+        }
+        Event::MemberAdded { conversation, member, by } => json!({
+            "event": "member_added", "conversation": conversation.to_string(), "member": name(member), "by": name(by),
+        }),
+        Event::MemberRemoved { conversation, member, by } => json!({
+            "event": "member_removed", "conversation": conversation.to_string(), "member": name(member),
+            "by": by.as_ref().map(name),
+        }),
+        Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
+        Event::Rejoining { conversation } => json!({ "event": "rejoining", "conversation": conversation.to_string() }),
+        Event::NewKey { member, what } => {
+            json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })
+        }
+        _ => json!({ "event": "unknown" }),
+    }
+}
+
+fn failed(event: &str, conversation: Option<&pli_domain::ConversationId>, why: &common::Error) -> Value {
+    json!({
+        "event": event, "conversation": conversation.map(ToString::to_string), "code": why.code().as_str_name(),
+        "message": why.message,
+    })
+}
+
+/// The handle, or the account's id where it is not known.
+pub fn name(member: &Member) -> String {
+    member.handle.as_ref().map_or_else(|| member.account.to_string(), ToString::to_string)
+}
+
+const fn state_word(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Offline => "offline",
+        ConnectionState::Registering => "registering",
+        ConnectionState::CatchingUp => "catching_up",
+        ConnectionState::Online => "online",
+    }
+}
+
+const fn key_word(what: NewKey) -> &'static str {
+    match what {
+        NewKey::FirstContact => "first_contact",
+        NewKey::Device(_) => "device",
+        NewKey::Identity => "identity",
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli recv`: print what arrives.
+
+use clap::Args;
+use pli_client::core::{Command, ConnectionState, Event};
+use pli_domain::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Output, Shape};
+use super::session::{self, Deadline, Session};
+use super::target::handle;
+use crate::cli::ClientArgs;
+use crate::exit::Failure;
+
+/// Print what arrives for a handle.
+///
+/// Without --follow it ends when everything that waited has been printed. A message is printed once: it is
+/// acknowledged to the server when it is durable here, and stays in the history (`pli chat`). Ctrl-C ends --follow.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pli recv bob\n  pli recv bob --json --follow\n  pli recv bob --json --count 10 --timeout 30"
+)]
+pub struct RecvArgs {
+    /// Whose profile; the first use registers it.
+    #[arg(value_parser = handle)]
+    handle: Handle,
+    /// One JSON object a line, every event: messages, ticks, members, keys, connection.
+    #[arg(long)]
+    json: bool,
+    /// Go on until Ctrl-C.
+    #[arg(long)]
+    follow: bool,
+    /// End after so many messages.
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    count: Option<u64>,
+    /// Tell the senders that the messages were read.
+    #[arg(long)]
+    read: bool,
+    /// Wait at most so many seconds in all [default: 60, with --follow without end].
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs `pli recv`.
+pub async fn run(args: RecvArgs) -> Result<(), Failure> {
+    let stop = super::interrupted()?;
+    let mut session = session::open(&args.client, &args.handle).await?;
+    let printed = print(&args, &mut session, &stop).await;
+    session.close().await;
+    printed
+}
+
+async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken) -> Result<(), Failure> {
+    let default = if args.follow { None } else { Some(60.0) };
+    let deadline = Deadline::after(args.timeout.or(default));
+    let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
+    let mut messages = 0u64;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            event = session.next(deadline) => event?,
+        };
+        if !output.event(&event) {
+            return Ok(());
+        }
+        if let Event::Message(message) = &event {
+            messages += 1;
+            if args.read {
+                let read = Command::MarkRead { conversation: message.conversation };
+                session.client.command(read).await.map_err(|error| session.request(error))?;
+            }
+        }
+        let caught_up = event == Event::Connection(ConnectionState::Online);
+        let enough = args.count.map_or(caught_up && !args.follow, |count| messages >= count);
+        if enough {
+            return Ok(());
+        }
+    }
+}

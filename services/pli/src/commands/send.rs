@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli send`: one message, or many.
+
+use std::time::Duration;
+
+use clap::Args;
+use pli_client::RequestError;
+use pli_client::core::{Command, CommandError, TEXT_BYTES_MAX};
+use pli_domain::{ConversationId, Handle};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::progress::{Progress, Wait};
+use super::session::{self, Deadline, Session};
+use super::target::{Target, handle};
+use crate::cli::ClientArgs;
+use crate::exit::{Exit, Failure};
+
+/// Messages that may be waited for at a time; above it sending pauses.
+const OPEN_MAX: usize = 512;
+
+/// Send a message.
+///
+/// The text comes from the command line or from standard input. The first use of FROM registers it. Returns when the
+/// message has come as far as --wait says; when that takes too long the message stays in the outbox, and the next
+/// command on this profile sends it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pli send alice bob 'hello'\n  date | pli send alice bob --wait delivered\n  pli send alice '#team' hi --count 100 --rate 20"
+)]
+pub struct SendArgs {
+    /// Whose profile.
+    #[arg(value_parser = handle)]
+    from: Handle,
+    /// A handle, or a group as '#NAME', group:NAME or its id.
+    to: Target,
+    /// What to say; read from standard input when left out.
+    text: Option<String>,
+    /// How far the message must have come.
+    #[arg(long, value_enum, default_value = "accepted")]
+    wait: Wait,
+    /// Send it so many times; each is followed by its number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// At most so many a second; left out: as fast as they are taken.
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// Wait at most so many seconds in all.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    timeout: f64,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs `pli send`.
+pub async fn run(args: SendArgs) -> Result<(), Failure> {
+    let text = match &args.text {
+        Some(text) => text.clone(),
+        None => read_text().await?,
+    };
+    if text.is_empty() {
+        return Err(Failure::say(Exit::Usage, "there is nothing to send: the text is empty"));
+    }
+    let mut session = session::open(&args.client, &args.from).await?;
+    let begun = Instant::now();
+    let sent = send(&args, &mut session, &text).await;
+    session.close().await;
+    sent?;
+    let (messages, word) = (args.count, format!("{:?}", args.wait).to_lowercase());
+    let plural = if messages == 1 { "" } else { "s" };
+    anstream::println!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), Failure> {
+    let deadline = Deadline::after(Some(args.timeout));
+    let conversation = args.to.conversation(session).await?;
+    let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
+    let mut progress = Progress::new(conversation, args.wait);
+    progress.expect(others(session, conversation, me).await?);
+    let mut pace = args.rate.filter(|rate| *rate > 0.0).map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
+    if let Some(pace) = &mut pace {
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    for number in 1..=args.count {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
+        say(session, &mut progress, (conversation, text), deadline).await?;
+        while progress.open() >= OPEN_MAX {
+            progress.see(&session.next(deadline).await?, me)?;
+        }
+    }
+    while progress.open() > 0 {
+        progress.see(&session.next(deadline).await?, me)?;
+    }
+    Ok(())
+}
+
+/// Gives one message to the outbox; waits while it is full.
+async fn say(
+    session: &mut Session,
+    progress: &mut Progress,
+    (conversation, text): (ConversationId, String),
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    loop {
+        let command = Command::SendText { conversation, text: text.clone() };
+        match session.client.command(command).await {
+            Ok(outcome) => {
+                if let Some(message) = outcome.message {
+                    progress.sent(message);
+                }
+                return Ok(());
+            }
+            Err(RequestError::Command(CommandError::OutboxFull(_))) => {
+                let me = session.client.query(|core| core.address().account).await.map_err(|e| session.request(e))?;
+                progress.see(&session.next(deadline).await?, me)?;
+            }
+            Err(error) => return Err(session.request(error)),
+        }
+    }
+}
+
+async fn others(
+    session: &Session,
+    conversation: ConversationId,
+    me: pli_domain::AccountId,
+) -> Result<Vec<pli_domain::AccountId>, Failure> {
+    let view = session.client.query(move |core| core.conversation(conversation)).await;
+    let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
+    Ok(members.iter().map(|member| member.account).filter(|account| *account != me).collect())
+}
+
+async fn read_text() -> Result<String, Failure> {
+    let mut text = Vec::new();
+    // One byte more than fits tells that it does not.
+    tokio::io::stdin().take(TEXT_BYTES_MAX as u64 + 2).read_to_end(&mut text).await?;
+    let text = String::from_utf8(text).map_err(|_| Failure::say(Exit::Usage, "standard input is not UTF-8 text"))?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An open profile on the command line: which server, which folder, and how failures end the process.
+
+use std::time::Duration;
+
+use pli_api::common;
+use pli_client::core::{ConnectionState, ConversationView, Event};
+use pli_client::{
+    Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
+};
+use pli_domain::{ConversationId, Handle};
+use tokio::time::{Instant, timeout_at};
+
+use crate::cli::ClientArgs;
+use crate::exit::{Exit, ExitContext, Failure};
+use crate::server::server_file::ServerFile;
+
+/// A profile that is open.
+pub struct Session {
+    /// Commands go here.
+    pub client: Client,
+    /// What happens comes from here.
+    pub events: Events,
+}
+
+/// Opens the profile of `handle`; the first use makes it.
+pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure> {
+    let (server, fingerprint) = server(args)?;
+    let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
+    let options = ClientOptions { server, fingerprint, home, handle: handle.clone() };
+    let (client, events) = Client::open(options).await.map_err(opening)?;
+    Ok(Session { client, events })
+}
+
+/// The server and its certificate: as named, else as the data folder says.
+fn server(args: &ClientArgs) -> Result<(ServerAddress, Option<Fingerprint>), Failure> {
+    let file = ServerFile::read(&args.data).exit(Exit::Unreachable)?;
+    let found = file.and_then(|file| Some((file.address.parse().ok()?, file.fingerprint.parse().ok()?)));
+    match (&args.server, found) {
+        (Some(named), Some((address, fingerprint))) if *named == address => {
+            Ok((address, args.fingerprint.or(Some(fingerprint))))
+        }
+        (Some(named), _) => Ok((named.clone(), args.fingerprint)),
+        (None, Some((address, fingerprint))) => Ok((address, args.fingerprint.or(Some(fingerprint)))),
+        (None, None) => Err(Failure::say(
+            Exit::Unreachable,
+            format_args!(
+                "no server is known: {} holds no server.json; start one with `pli dev`, name its data folder with \
+                 --data, or its address with --server",
+                args.data.display()
+            ),
+        )),
+    }
+}
+
+fn opening(error: OpenError) -> Failure {
+    let exit = match &error {
+        OpenError::Profile(ProfileError::Locked { .. }) => Exit::InUse,
+        OpenError::OtherServer { .. } => Exit::Unreachable,
+        OpenError::Profile(_) | OpenError::Damaged { .. } => Exit::Folder,
+    };
+    Failure::new(exit, error)
+}
+
+/// Why a client ended, as the process tells it.
+pub fn ended(end: &End) -> Failure {
+    let exit = match end {
+        End::Closed => Exit::Failed,
+        End::Stopped(..) => Exit::Refused,
+        End::WrongServer(_) => Exit::Unreachable,
+        End::Storage(_) | End::Profile(_) => Exit::Folder,
+    };
+    Failure::say(exit, end)
+}
+
+/// A refusal of the server, for people.
+pub fn refused(what: &str, why: &common::Error) -> Failure {
+    Failure::say(Exit::Refused, format_args!("{what}: {}", sentence(why)))
+}
+
+/// What a refusal says, with its code and advice.
+pub fn sentence(why: &common::Error) -> String {
+    let code = why.code();
+    let advice = code.doc().map_or("", |doc| doc.advice);
+    let name = code.as_str_name().trim_start_matches("ERROR_CODE_");
+    match why.message.as_str() {
+        "" => format!("{name} ({advice})"),
+        message => format!("{message} [{name}]"),
+    }
+}
+
+/// When to stop waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// So many seconds from now; none never.
+    pub fn after(seconds: Option<f64>) -> Self {
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Self(wait.map(|wait| Instant::now() + wait))
+    }
+}
+
+impl Session {
+    /// The next event before the deadline. Events that end every command end this one as failures.
+    pub async fn next(&mut self, deadline: Deadline) -> Result<Event, Failure> {
+        let event = match deadline.0 {
+            Some(at) => timeout_at(at, self.events.next()).await.map_err(|_| self.timed_out())?,
+            None => self.events.next().await,
+        };
+        match event {
+            Some(Event::RegistrationRefused { why }) if !why.code().is_temporary() => {
+                Err(refused("the handle cannot be registered", &why))
+            }
+            Some(event) => Ok(event),
+            None => Err(ended(&self.client.end().await)),
+        }
+    }
+
+    fn timed_out(&self) -> Failure {
+        let status = self.client.status().borrow().clone();
+        let why = match (status.state, status.why) {
+            (ConnectionState::Online, _) => "the server is connected, but what was waited for did not come".to_string(),
+            (_, Some(why)) => why,
+            (_, None) => "there is no connection".to_string(),
+        };
+        let exit = if status.state == ConnectionState::Offline { Exit::Unreachable } else { Exit::TimedOut };
+        Failure::say(exit, format_args!("not in time: {why}; what was sent stays in the outbox and goes out next time"))
+    }
+
+    /// Waits until everything that waited at the server has arrived; other events go to `seen`.
+    pub async fn online(&mut self, deadline: Deadline, mut seen: impl FnMut(&Event)) -> Result<(), Failure> {
+        loop {
+            let event = self.next(deadline).await?;
+            seen(&event);
+            if event == Event::Connection(ConnectionState::Online) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Every conversation that the user is in.
+    pub async fn conversations(&self) -> Result<Vec<ConversationView>, Failure> {
+        let all = self.client.query(|core| core.conversations()).await.map_err(|error| self.request(error))?;
+        Ok(all.into_iter().filter(|conversation| !conversation.left).collect())
+    }
+
+    /// What a request's failure means.
+    pub fn request(&self, error: RequestError) -> Failure {
+        match (error, self.client.ended()) {
+            (RequestError::Ended, Some(end)) => ended(&end),
+            (error, _) => Failure::new(Exit::Failed, error),
+        }
+    }
+
+    /// Closes the profile.
+    pub async fn close(self) {
+        self.client.close().await;
+    }
+}
+
+/// The id of the group that the user calls so.
+pub fn group_named(conversations: &[ConversationView], name: &str) -> Result<ConversationId, Failure> {
+    let named = |view: &&ConversationView| view.name.as_deref() == Some(name) || view.id.to_string() == name;
+    let found: Vec<_> = conversations.iter().filter(named).map(|view| view.id).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Failure::say(Exit::Refused, format_args!("there is no group `{name}`; `pli group list` shows all"))),
+        many => {
+            let ids: Vec<_> = many.iter().map(ToString::to_string).collect();
+            let ids = ids.join(", ");
+            Err(Failure::say(
+                Exit::Refused,
+                format_args!("several groups are called `{name}`; name one by its id: {ids}"),
+            ))
+        }
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a message goes, as the user writes it.
+
+use std::str::FromStr;
+
+use pli_domain::{ConversationId, Handle, InvalidHandle};
+
+use super::session::{Session, group_named};
+use crate::exit::Failure;
+
+/// A person, or a group by name or id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `bob` or `@bob`.
+    Person(Handle),
+    /// `#team`, `group:team` or 32 hexadecimal digits.
+    Group(String),
+}
+
+impl FromStr for Target {
+    type Err = InvalidHandle;
+    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+        if let Some(name) = text.strip_prefix('#').or_else(|| text.strip_prefix("group:")) {
+            return Ok(Self::Group(name.to_string()));
+        }
+        if text.parse::<ConversationId>().is_ok() {
+            return Ok(Self::Group(text.to_string()));
+        }
+        handle(text).map(Self::Person)
+    }
+}
+
+/// A handle with or without its `@`.
+pub fn handle(text: &str) -> Result<Handle, InvalidHandle> {
+    text.strip_prefix('@').unwrap_or(text).parse()
+}
+
+impl Target {
+    /// The conversation; one with a person is begun if there is none.
+    pub async fn conversation(&self, session: &Session) -> Result<ConversationId, Failure> {
+        match self {
+            Self::Person(handle) => {
+                session.client.conversation_with(handle.clone()).await.map_err(|error| session.request(error))
+            }
+            Self::Group(name) => group_named(&session.conversations().await?, name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_and_groups_are_told_apart() {
+        let person = |name: &str| Ok(Target::Person(name.parse().expect("a handle")));
+        assert_eq!("bob".parse(), person("bob"));
+        assert_eq!("@Bob".parse(), person("bob"));
+        assert_eq!("#team".parse(), Ok(Target::Group("team".into())));
+        assert_eq!("group:a b".parse(), Ok(Target::Group("a b".into())));
+        let id = "ab".repeat(16);
+        assert_eq!(id.parse(), Ok(Target::Group(id)));
+        assert!("b".parse::<Target>().is_err());
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What may be printed, and how times look.
+
+use jiff::{Timestamp, tz::TimeZone};
+use pli_domain::UnixMillis;
+
+/// Stands for what a terminal must not be told by somebody else.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// Somebody else's text with everything replaced that could steer the terminal or turn the direction of what follows:
+/// control characters but newline and tab, and the explicit bidirectional controls (Unicode UAX 9).
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
+    };
+    text.chars().map(|c| if steers(c) { REPLACEMENT } else { c }).collect()
+}
+
+/// The same on one line.
+pub fn one_line(text: &str) -> String {
+    clean(text).replace('\n', " ⏎ ")
+}
+
+/// `14:03` today, `Mar 05 14:03` on another day, in the user's time zone.
+pub fn clock(at: UnixMillis) -> String {
+    let zone = TimeZone::system();
+    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+    let Ok(at) = Timestamp::from_millisecond(millis) else { return "??:??".into() };
+    let (at, now) = (at.to_zoned(zone.clone()), Timestamp::now().to_zoned(zone));
+    let format = if at.date() == now.date() { "%H:%M" } else { "%b %d %H:%M" };
+    at.strftime(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_steer_the_terminal() {
+        assert_eq!(clean("a\x1b[2Jb\u{202e}c\nd\te"), "a\u{fffd}[2Jb\u{fffd}c\nd\te");
+        assert_eq!(one_line("a\nb"), "a ⏎ b");
+    }
+
+    #[test]
+    fn times_of_other_days_carry_their_date() {
+        assert!(clock(UnixMillis(0)).len() > 5);
+        assert_eq!(clock(UnixMillis(u64::MAX)), "??:??");
+    }
+}
