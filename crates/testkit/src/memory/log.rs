@@ -110,6 +110,12 @@ impl State {
         }
     }
 
+    /// Whether nothing is on its way to the disk.
+    #[cfg(test)]
+    pub fn streams_are_synced(&self) -> bool {
+        self.streams.values().all(|stream| stream.pending.is_empty())
+    }
+
     pub fn set_full(&mut self, full: bool) {
         self.full = full;
     }
