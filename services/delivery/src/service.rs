@@ -122,8 +122,7 @@ impl ShardWork {
     async fn own(&mut self, lease: Lease, stop: &CancellationToken) -> bool {
         let stop_owner = stop.child_token();
         let seed = self.rng.random();
-        let owner =
-            Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
+        let owner = Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
         let mut running = AbortOnDropHandle::new(tokio::spawn(owner.run(stop_owner.clone())));
         let failed = tokio::select! {
             biased;

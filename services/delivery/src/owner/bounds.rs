@@ -95,9 +95,6 @@ impl Live {
     /// old, and never the checkpoint's own entry.
     fn plan_log_trim(&mut self) -> Option<Seq> {
         let checkpoint = self.checkpoint.position.seq();
-        if broken(Mutant::TrimAboveCheckpoint) {
-            return Some(self.head.seq());
-        }
         let mut through = None;
         let kept = match self.context.ports.log.fate() {
             LogFate::OneTransaction => std::time::Duration::ZERO,
@@ -111,6 +108,9 @@ impl Live {
             LogFate::OwnSystem => checkpoint.prev(),
         };
         let through = through.map(|seq| seq.min(most)).filter(|seq| *seq > Seq::ZERO)?;
+        if broken(Mutant::TrimAboveCheckpoint) {
+            return Some(self.head.seq());
+        }
         debug_assert!(through <= checkpoint, "the log is never trimmed above the checkpoint (Q7)");
         Some(through)
     }
@@ -173,7 +173,10 @@ impl Live {
     async fn measured(&mut self, id: DeviceId, usage: Usage) -> Option<(DeviceId, Position)> {
         self.devices.to_measure.remove(&id);
         let device = self.devices.get_mut(id)?;
-        let known = device.rows.as_mut()?;
+        let Some(known) = device.rows.as_mut() else {
+            self.devices.release(id, self.context.config.idle_devices_max);
+            return None;
+        };
         let before = known.count;
         (known.count, known.bytes, known.counted) = (usage.rows, usage.bytes, true);
         let Some(floor) = usage.excess.filter(|floor| *floor > device.cursor.max(device.floor)) else {
@@ -222,9 +225,9 @@ impl Live {
             let position = Position::new(entry.end.epoch(), entry.end.seq(), *index);
             let Some(device) = self.devices.get_mut(*id) else { continue };
             if let Ok(at) = device.slots.binary_search_by_key(&position, |slot| slot.position)
-                && let Body::Held(_) = device.slots[at].body
+                && let Body::Held(envelope) = &device.slots[at].body
             {
-                device.slots[at].body = Body::Dropped;
+                device.slots[at].body = Body::Dropped { bytes: envelope.len() };
                 dropped += 1;
             }
         }
@@ -239,11 +242,11 @@ impl Live {
         self.tail.get(slots[at].ordinal).map(|entry| entry.entry)
     }
 
-    /// How much of a page the slot takes; a dropped body counts as its entry's share is unknown.
-    pub fn size_of(&self, slot: &Slot) -> usize {
+    /// How much of a page the slot takes.
+    pub fn size_of(slot: &Slot) -> usize {
         match &slot.body {
             Body::Held(envelope) => envelope.len(),
-            Body::Dropped => self.context.config.ring_body_bytes_max,
+            Body::Dropped { bytes } => *bytes,
             Body::Gap => 0,
         }
     }

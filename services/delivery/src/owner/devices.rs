@@ -168,9 +168,4 @@ impl Devices {
             }
         }
     }
-    /// How many devices are known.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
 }

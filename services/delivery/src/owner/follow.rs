@@ -132,11 +132,7 @@ async fn forked(context: &Context, checks: Checks) -> Result<bool, StoreError> {
 }
 
 /// Whether an entry that should be retained is not there.
-async fn lost(
-    context: &Context,
-    bounds: LogBounds,
-    (seq, id): (Seq, Option<EntryId>),
-) -> Result<bool, StoreError> {
+async fn lost(context: &Context, bounds: LogBounds, (seq, id): (Seq, Option<EntryId>)) -> Result<bool, StoreError> {
     match id {
         Some(id) if seq >= bounds.first => Ok(entry_at(context, seq).await? != Some(id)),
         _ => Ok(false),

@@ -88,7 +88,9 @@ pub(super) struct Live {
     /// Nothing is settled before: edges announce their sessions.
     pub settle_from: Instant,
     pub epoch_checked: Option<Instant>,
-    pub repeat_asked: Option<Instant>,
+    repeat_asked: Option<Instant>,
+    /// Sessions may be missing, and it is too early to ask for them again.
+    repeat_wanted: bool,
     pub follower: Option<Box<Follower>>,
     /// A bound stopped following for good: an operator must act.
     pub stopped_following: bool,
@@ -121,6 +123,7 @@ impl Live {
             settle_from,
             epoch_checked: None,
             repeat_asked: None,
+            repeat_wanted: false,
             follower,
             stopped_following: false,
             unindexed: Unindexed::default(),
@@ -218,6 +221,9 @@ impl Live {
         self.index_unindexed();
         self.forget_silent_sessions();
         self.repeat_notices().await;
+        if self.repeat_wanted {
+            self.ask_for_announcements().await;
+        }
         self.settle_on();
     }
 
@@ -303,7 +309,8 @@ impl Live {
 
     /// Asks every edge to announce its sessions again, at most every ten seconds.
     pub async fn ask_for_announcements(&mut self) {
-        if self.repeat_asked.is_some_and(|at| at.elapsed().as_secs() < 10) {
+        self.repeat_wanted = self.repeat_asked.is_some_and(|at| at.elapsed().as_secs() < 10);
+        if self.repeat_wanted {
             return;
         }
         self.repeat_asked = Some(Instant::now());

@@ -94,6 +94,11 @@ impl Live {
         self.learn_from(asked, &rows);
         let settled = self.devices.get(asked.device).map_or(Position::ZERO, |device| device.settled_to());
         let mut page = PageBuilder::new(asked.after, self.floor_of(asked.device));
+        let complete = match rows.rows.last() {
+            Some(last) if broken(Mutant::RowsAboveCheckpointRead) => last.position.max(through),
+            None if broken(Mutant::RowsAboveCheckpointRead) => through,
+            _ => rows.next,
+        };
         for row in rows.rows {
             // What was settled while the page was read is not sent any more.
             if row.position <= settled {
@@ -104,12 +109,13 @@ impl Live {
                 break;
             }
         }
-        let (device, complete) = (asked.device, rows.next.max(settled));
+        let (device, complete) = (asked.device, complete.max(settled));
         let mut reply = page.complete_to(complete);
         let next = Position::from_u64(reply.next).unwrap_or(Position::ZERO);
         if next >= through && self.checkpoint.position == through && self.tail_is_empty_above(device, through) {
             reply.next = next.max(self.head).get();
             reply.at_head = true;
+            self.devices.entry(device).last_addressed.get_or_insert(self.head);
         }
         self.context.answer(respond, owner_reply::Reply::Page(reply)).await;
         self.devices.release(device, self.context.config.idle_devices_max);
@@ -150,19 +156,20 @@ impl Live {
         let slots = self.devices.get(asked.device).map_or(&empty, |device| &device.slots);
         let first = slots.partition_point(|slot| slot.position <= asked.from);
         for slot in slots.range(first..).filter(|slot| slot.expires_at > now) {
-            if page.len() >= asked.rows_max || bytes >= asked.bytes_max || !page.push(slot.position, slot.body.clone()) {
+            if page.len() >= asked.rows_max || bytes >= asked.bytes_max || !page.push(slot.position, slot.body.clone())
+            {
                 whole = false;
                 break;
             }
-            bytes += self.size_of(slot);
+            bytes += Self::size_of(slot);
         }
         let complete = if whole { self.head.max(asked.from) } else { page.last() };
         let wants = page.wants(asked.device, |position| self.entry_of(asked.device, position));
         let mut reply = page.complete_to(complete);
         reply.at_head = whole;
         if let Some(device) = self.devices.get_mut(asked.device).filter(|_| whole) {
-            // Complete up to here: the next doorbell may say so.
-            device.last_addressed.get_or_insert(complete);
+            // Everything addressed to it so far lies at or below the head, and the session has it.
+            device.last_addressed.get_or_insert(self.head);
         }
         if wants.is_empty() {
             return self.context.answer(respond, owner_reply::Reply::Page(reply)).await;
@@ -241,7 +248,7 @@ impl PageBuilder {
                 return true;
             }
             Body::Held(envelope) => envelope,
-            Body::Dropped => {
+            Body::Dropped { .. } => {
                 self.dropped.push(position);
                 bytes::Bytes::new()
             }

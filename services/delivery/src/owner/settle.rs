@@ -137,9 +137,9 @@ impl Live {
             let body = match &slot.body {
                 Body::Held(envelope) => Some(envelope.clone()),
                 Body::Gap => Some(Bytes::new()),
-                Body::Dropped => None,
+                Body::Dropped { .. } => None,
             };
-            plan.bytes += body.as_ref().map_or(0, Bytes::len);
+            plan.bytes += Self::size_of(slot);
             let want = Want { device: *id, position, entry: entry.entry, body };
             plan.rows.push(PlannedRow { want, expires_at: slot.expires_at, gap: slot.body == Body::Gap });
         }

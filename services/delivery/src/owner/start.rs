@@ -51,6 +51,9 @@ pub(super) async fn start(context: &Context, forked: bool) -> Result<Option<Star
             context.counters.handovers_with_tail(1);
         }
     }
+    if found.bounds.head >= Seq::ALARM {
+        tracing::error!(shard = %context.shard, head = found.bounds.head.get(), "log sequences run out; begin a new log");
+    }
     let (next, log_head, aside) = (found.next, found.bounds.head, found.state.aside);
     tracing::info!(shard = %context.shard, ?epoch, kept, next = next.get(), "an owner starts");
     Ok(Some(Started { epoch, checkpoint, next, last, mark, log_head, aside }))
@@ -122,11 +125,7 @@ async fn keeps_epoch(context: &Context, found: &Found) -> Result<bool, StoreErro
 }
 
 /// Keeps the log epoch or begins the next one; then the checkpoint stands in it, durably, before anything is answered.
-async fn open(
-    context: &Context,
-    found: &Found,
-    kept: bool,
-) -> Result<Option<(LogEpochStart, Checkpoint)>, OwnerError> {
+async fn open(context: &Context, found: &Found, kept: bool) -> Result<Option<(LogEpochStart, Checkpoint)>, OwnerError> {
     let (queues, shard, current) = (&context.ports.queues, context.shard, found.state.log_epoch);
     if kept && found.state.checkpoint.position.epoch() == current.epoch {
         return Ok(Some((current, found.state.checkpoint)));
@@ -142,10 +141,8 @@ async fn open(
         context.counters.epochs_begun(1);
     }
     let before = epoch.first.prev();
-    let checkpoint = Checkpoint {
-        position: Position::end_of(epoch.epoch, before),
-        entry: entry_at(context, before).await?,
-    };
+    let checkpoint =
+        Checkpoint { position: Position::end_of(epoch.epoch, before), entry: entry_at(context, before).await? };
     let settle = Settle { checkpoint: Some(checkpoint), ..Settle::default() };
     retried(context, || queues.settle(shard, settle.clone())).await?;
     Ok(Some((epoch, checkpoint)))

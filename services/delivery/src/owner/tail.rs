@@ -24,7 +24,10 @@ pub(super) enum Body {
     /// An encoded envelope, a slice of its entry.
     Held(Bytes),
     /// Dropped for want of room; the log still has it.
-    Dropped,
+    Dropped {
+        /// Its size.
+        bytes: usize,
+    },
     /// Nothing: the entry could not be decoded and the device is told a gap.
     Gap,
 }
@@ -109,9 +112,5 @@ impl Tail {
     pub fn forget_bytes(&mut self, ordinal: u64) {
         let freed = self.get_mut(ordinal).map_or(0, |entry| std::mem::take(&mut entry.bytes));
         self.bytes -= freed;
-    }
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
     }
 }
