@@ -142,11 +142,11 @@ impl Inner {
         };
         match offer::apply(&self.crypto, group, offer) {
             Ok(applied) => Ok(applied),
-            Err((unchanged, invalid)) => {
-                if let Some(group) = unchanged {
-                    self.groups.put(conversation, group, membership.head.state.len()).await;
+            Err(refused) => {
+                if let Some(group) = refused.unchanged {
+                    self.groups.put(conversation, *group, membership.head.state.len()).await;
                 }
-                Err(invalid.into())
+                Err(refused.invalid.into())
             }
         }
     }

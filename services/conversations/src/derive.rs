@@ -76,7 +76,7 @@ mod tests {
     fn ids_are_pinned_and_apart() {
         let conversation = ConversationId::from_bytes([7; 16]);
         let entry = |epoch, part, shard| fanout_entry(conversation, MlsEpoch(epoch), part, ShardId::new(shard));
-        assert_eq!(entry(1, Part::Commit, 0).to_string(), "PINNED");
+        assert_eq!(entry(1, Part::Commit, 0).to_string(), "17148c544a765847e8dec7c6da6780d1");
         let all = [
             entry(1, Part::Commit, 0),
             entry(2, Part::Commit, 0),

@@ -20,7 +20,7 @@ use crate::report::REASON_BYTES_MAX;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
     #[error("{}", .0.message)]
-    Caller(WireError),
+    Caller(Box<WireError>),
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error(transparent)]

@@ -60,16 +60,19 @@ pub(crate) struct Applied {
     pub external: bool,
 }
 
-/// Applies an offer, or says why not; the group comes back unchanged then, unless proposals were loaded into it.
-pub(crate) fn apply(
-    crypto: &impl OpenMlsCrypto,
-    mut group: Group,
-    offer: Offer<'_>,
-) -> Result<Applied, (Option<Group>, InvalidMessage)> {
-    let clean = offer.proposals.is_empty();
+/// An offer that did not verify.
+pub(crate) struct Refused {
+    /// The group as it was, unless it was touched.
+    pub unchanged: Option<Box<Group>>,
+    pub invalid: InvalidMessage,
+}
+
+/// Applies an offer, or says why not.
+pub(crate) fn apply(crypto: &impl OpenMlsCrypto, mut group: Group, offer: Offer<'_>) -> Result<Applied, Refused> {
+    let untouched = offer.proposals.is_empty();
     match stage(crypto, &mut group, &offer) {
-        Ok(staged) => merge(crypto, group, staged, offer).map_err(|invalid| (None, invalid)),
-        Err(invalid) => Err((clean.then_some(group), invalid)),
+        Ok(staged) => merge(crypto, group, staged, offer).map_err(|invalid| Refused { unchanged: None, invalid }),
+        Err(invalid) => Err(Refused { unchanged: untouched.then(|| Box::new(group)), invalid }),
     }
 }
 

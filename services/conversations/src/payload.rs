@@ -92,7 +92,7 @@ fn check_page(bytes: &Bytes, offset: u64, size: u64) -> Result<(), PayloadError>
     if !(1..=OBJECT_BYTES_MAX).contains(&size) {
         return Err(PayloadError::Size(size));
     }
-    let whole_pages_before = offset < size && offset % PAGE == 0;
+    let whole_pages_before = offset < size && offset.is_multiple_of(PAGE);
     let expected = if whole_pages_before { (size - offset).min(PAGE) } else { 0 };
     if expected == 0 || bytes.len() as u64 != expected {
         return Err(PayloadError::Page);

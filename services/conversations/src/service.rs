@@ -83,7 +83,7 @@ impl Membership {
 impl Inner {
     /// The calling device, within `limit`.
     pub(crate) fn caller(&self, caller: Caller, limit: &Limit) -> Result<DeviceAddress, Denied> {
-        let caller = caller.authenticated().map_err(Denied::Caller)?;
+        let caller = caller.authenticated().map_err(|refused| Denied::Caller(Box::new(refused)))?;
         limit.take(caller.account)?;
         Ok(caller)
     }

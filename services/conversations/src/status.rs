@@ -40,7 +40,7 @@ impl From<Denied> for WireError {
         use Denied as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => refused,
+            E::Caller(refused) => *refused,
             E::Field(_) => refusal(ErrorCode::BadRequest, message),
             E::Limited(limited) => {
                 let mut wire = refusal(ErrorCode::RateLimited, message).retry_after(limited.retry_after_ms);

@@ -33,7 +33,7 @@ impl ConversationsService {
             }
             self.inner.sweep().await;
             round = round.wrapping_add(1);
-            if round % ROUNDS_PER_EXPIRY == 0 {
+            if round.is_multiple_of(ROUNDS_PER_EXPIRY) {
                 self.inner.expire_payloads().await;
             }
         }

@@ -55,7 +55,7 @@ impl Inner {
         caller: Caller,
         request: PutDeviceListRequest,
     ) -> Result<PutDeviceListResponse, ReplaceListError> {
-        let caller = caller.authenticated().map_err(ReplaceListError::Caller)?;
+        let caller = caller.authenticated().map_err(|refused| ReplaceListError::Caller(Box::new(refused)))?;
         let new = VerifiedDeviceList::verify(&request.devices.ok_or(ReplaceListError::NoList)?)?;
         if new.account != caller.account {
             return Err(InvalidDeviceList::Account.into());

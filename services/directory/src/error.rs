@@ -33,7 +33,7 @@ pub(crate) enum RegisterError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
     #[error("{}", .0.message)]
-    Caller(WireError),
+    Caller(Box<WireError>),
     #[error(transparent)]
     Handle(#[from] InvalidHandle),
     #[error("no account that you may see has this handle")]
@@ -65,7 +65,7 @@ pub(crate) enum GetDeviceListsError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplaceListError {
     #[error("{}", .0.message)]
-    Caller(WireError),
+    Caller(Box<WireError>),
     #[error("devices is missing")]
     NoList,
     #[error(transparent)]
@@ -84,7 +84,7 @@ pub(crate) enum ReplaceListError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
     #[error("{}", .0.message)]
-    Caller(WireError),
+    Caller(Box<WireError>),
     #[error("{0} key packages; publish at most {KEY_PACKAGES_MAX} at once")]
     TooMany(usize),
     #[error("key package {index} has {bytes} bytes; at most {KEY_PACKAGE_BYTES_MAX} are allowed")]
@@ -107,7 +107,7 @@ pub(crate) enum PublishError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClaimError {
     #[error("{}", .0.message)]
-    Caller(WireError),
+    Caller(Box<WireError>),
     #[error("{0} devices; claim for 1 to {CLAIMS_MAX} at once")]
     Count(usize),
     #[error("the same device twice; name each once")]

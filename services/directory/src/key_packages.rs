@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! PublishKeyPackages and ClaimKeyPackages.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ impl Inner {
         caller: Caller,
         request: PublishKeyPackagesRequest,
     ) -> Result<PublishKeyPackagesResponse, PublishError> {
-        let caller = caller.authenticated().map_err(PublishError::Caller)?;
+        let caller = caller.authenticated().map_err(|refused| PublishError::Caller(Box::new(refused)))?;
         let last_resort = Some(request.last_resort).filter(|p| !p.is_empty());
         let packages = request.key_packages;
         check_sizes(&packages, last_resort.as_ref())?;
@@ -68,7 +69,7 @@ impl Inner {
         caller: Caller,
         request: ClaimKeyPackagesRequest,
     ) -> Result<ClaimKeyPackagesResponse, ClaimError> {
-        let caller = caller.authenticated().map_err(ClaimError::Caller)?;
+        let caller = caller.authenticated().map_err(|refused| ClaimError::Caller(Box::new(refused)))?;
         if !(1..=CLAIMS_MAX).contains(&request.devices.len()) {
             return Err(ClaimError::Count(request.devices.len()));
         }
@@ -99,9 +100,9 @@ impl Inner {
     async fn check_listed(&self, wanted: &[DeviceAddress]) -> Result<(), ClaimError> {
         let mut listed: BTreeMap<AccountId, Vec<DeviceId>> = BTreeMap::new();
         for address in wanted {
-            if !listed.contains_key(&address.account) {
+            if let Entry::Vacant(vacant) = listed.entry(address.account) {
                 let record = self.accounts.account(address.account).await?;
-                listed.insert(address.account, record.map(|r| r.devices.devices).unwrap_or_default());
+                vacant.insert(record.map(|r| r.devices.devices).unwrap_or_default());
             }
         }
         let unknown = |a: &&DeviceAddress| !listed.get(&a.account).is_some_and(|devices| devices.contains(&a.device));

@@ -14,7 +14,7 @@ impl Inner {
     /// The account with exactly this handle. There is one way to say no, so that an account which may not be seen
     /// cannot be told from one that does not exist.
     pub(crate) async fn lookup(&self, caller: Caller, request: LookupRequest) -> Result<LookupResponse, LookupError> {
-        let caller = caller.authenticated().map_err(LookupError::Caller)?;
+        let caller = caller.authenticated().map_err(|refused| LookupError::Caller(Box::new(refused)))?;
         let handle: Handle = request.handle.parse()?;
         self.limits.lookups.take(&caller.account, 1)?;
         let found = self.accounts.by_handle(&handle).await?.ok_or(LookupError::NotFound)?;

@@ -61,7 +61,7 @@ impl From<LookupError> for WireError {
         use LookupError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => refused,
+            E::Caller(refused) => *refused,
             E::Handle(_) => refusal(ErrorCode::HandleMalformed, message),
             E::NotFound => refusal(ErrorCode::NotFound, message),
             E::Limited(limit) => limited(&limit),
@@ -88,7 +88,7 @@ impl From<ReplaceListError> for WireError {
         use ReplaceListError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => refused,
+            E::Caller(refused) => *refused,
             E::NoList | E::List(_) => refusal(ErrorCode::DeviceListInvalid, message),
             E::Put(PutDeviceListError::Version { .. }) => refusal(ErrorCode::DeviceListVersion, message),
             E::UnknownAccount | E::Put(PutDeviceListError::UnknownAccount) => {
@@ -105,7 +105,7 @@ impl From<PublishError> for WireError {
         use PublishError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => refused,
+            E::Caller(refused) => *refused,
             E::TooMany(_) | E::TooLarge { .. } | E::Invalid { .. } | E::InvalidLastResort(_) => {
                 refusal(ErrorCode::BadRequest, message)
             }
@@ -122,7 +122,7 @@ impl From<ClaimError> for WireError {
         use ClaimError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => refused,
+            E::Caller(refused) => *refused,
             E::Count(_) | E::Duplicate | E::Field(_) => refusal(ErrorCode::BadRequest, message),
             E::UnknownDevices(devices) => about_devices(ErrorCode::NotFound, message, &devices),
             E::Exhausted(devices) => about_devices(ErrorCode::KeyPackagesExhausted, message, &devices),

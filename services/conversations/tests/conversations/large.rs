@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Groups whose objects do not fit a frame.
+
+use bytes::Bytes;
+use openmls::prelude::KeyPackage;
+use pli_api::ErrorCode;
+use pli_api::common::PayloadRef;
+use pli_api::conversations::{FetchPayloadRequest, Object, PutPayloadRequest, object};
+use pli_api::log::Content;
+use pli_api::log::envelope::BodyOrRef;
+use pli_domain::DeviceAddress;
+use pli_ports::Conversations;
+use sha2::{Digest, Sha256};
+
+use crate::device::{Device, bytes_of};
+use crate::fixture::{Fixture, assert_refused, by};
+
+const PAGE: usize = 48 * 1024;
+
+async fn store(f: &mut Fixture, caller: DeviceAddress, id: u8, whole: &Bytes) -> Option<Object> {
+    let id = Bytes::copy_from_slice(&[id; 16]);
+    for offset in (0..whole.len()).step_by(PAGE) {
+        let bytes = whole.slice(offset..whole.len().min(offset + PAGE));
+        let page = PutPayloadRequest { id: id.clone(), bytes, offset: offset as u64, size: whole.len() as u64 };
+        f.client.put_payload(by(caller, page)).await.expect("stored");
+    }
+    let sha256 = Bytes::copy_from_slice(&Sha256::digest(whole));
+    Some(Object { object: Some(object::Object::Ref(PayloadRef { id, size: whole.len() as u64, sha256 })) })
+}
+
+async fn load(f: &mut Fixture, caller: DeviceAddress, reference: &PayloadRef) -> Bytes {
+    let mut whole = Vec::new();
+    while (whole.len() as u64) < reference.size {
+        let request = FetchPayloadRequest { id: reference.id.clone(), offset: whole.len() as u64 };
+        let page = f.client.fetch_payload(by(caller, request)).await.expect("there").into_inner();
+        whole.extend_from_slice(&page.bytes);
+    }
+    assert_eq!(Sha256::digest(&whole).as_slice(), reference.sha256.as_ref());
+    whole.into()
+}
+
+fn many(f: &Fixture, count: u8) -> (Vec<Device>, Vec<KeyPackage>) {
+    let devices: Vec<_> = (0..count).map(|n| f.device(n.wrapping_add(2), n.wrapping_add(2))).collect();
+    let packages = devices.iter().map(Device::key_package).collect();
+    (devices, packages)
+}
+
+#[tokio::test]
+async fn a_large_welcome_goes_by_reference_and_its_group_goes_on() {
+    let mut f = Fixture::new();
+    let mut alice = f.device(1, 1);
+    f.conversation(7, &mut [&mut alice]).await;
+    let (mut devices, packages) = many(&f, 160);
+    let mut request = alice.commit(&packages, &[]);
+    let (welcome, info) = (bytes_of(&request.welcome), bytes_of(&request.group_info));
+    assert!(welcome.len() > PAGE, "{}", welcome.len());
+    request.welcome = store(&mut f, alice.address, 100, &welcome).await;
+    request.group_info = store(&mut f, alice.address, 101, &info).await;
+    request.commit = store(&mut f, alice.address, 102, &bytes_of(&request.commit)).await;
+
+    let mut wrong = request.clone();
+    if let Some(Object { object: Some(object::Object::Ref(reference)) }) = &mut wrong.welcome {
+        reference.sha256 = Bytes::copy_from_slice(&[0; 32]);
+    }
+    assert_refused(f.client.commit(by(alice.address, wrong)).await, ErrorCode::BadRequest);
+    assert_eq!(f.commit(alice.address, request).await, Ok(1));
+    alice.won();
+
+    let told = f.delivered().await;
+    let envelope = &told[&devices[50].address][0];
+    let Some(BodyOrRef::BodyRef(reference)) = &envelope.body_or_ref else { panic!("inline: {envelope:?}") };
+    assert_eq!(envelope.content(), Content::Welcome);
+    let bob = &mut devices[50];
+    let fetched = load(&mut f, bob.address, &reference.clone()).await;
+    bob.join(&fetched);
+    assert_eq!(bob.secret(), alice.secret());
+
+    let next = bob.commit(&[], &[alice.address]);
+    let next = pli_api::conversations::CommitRequest {
+        group_info: store(&mut f, bob.address, 103, &bytes_of(&next.group_info)).await,
+        ..next
+    };
+    assert_eq!(f.commit(bob.address, next).await, Ok(2));
+    let given = f.group_info(devices[51].address, &alice.id()).await;
+    assert!(matches!(given.ratchet_tree, Some(Object { object: Some(object::Object::Ref(_)) })), "large tree");
+}
+
+#[tokio::test]
+async fn the_stored_state_stays_near_the_size_of_the_tree() {
+    let mut f = Fixture::new();
+    let mut alice = f.device(1, 1);
+    f.conversation(7, &mut [&mut alice]).await;
+    let (_, packages) = many(&f, 60);
+    let request = alice.commit(&packages, &[]);
+    assert_eq!(f.commit(alice.address, request).await, Ok(1));
+    let head = f.world.conversations().head(alice.conversation()).await.expect("reads").expect("known");
+    println!("state of 61 leaves: {} bytes", head.state.len());
+    assert!(head.state.len() < 61 * 2_048, "{}", head.state.len());
+}
+
+#[tokio::test]
+async fn a_group_of_more_accounts_than_allowed_is_refused() {
+    let mut f = Fixture::new();
+    let mut alice = f.device(1, 1);
+    f.conversation(7, &mut [&mut alice]).await;
+    let (_, packages) = many(&f, 250);
+    let mut request = alice.commit(&packages, &[]);
+    request.welcome = store(&mut f, alice.address, 100, &bytes_of(&request.welcome)).await;
+    request.group_info = store(&mut f, alice.address, 101, &bytes_of(&request.group_info)).await;
+    request.commit = store(&mut f, alice.address, 102, &bytes_of(&request.commit)).await;
+    assert_refused(f.client.commit(by(alice.address, request)).await, ErrorCode::GroupTooLarge);
+}
