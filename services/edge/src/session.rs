@@ -208,7 +208,7 @@ impl Session {
     fn may_read(&self, wire: &Wire) -> bool {
         let config = &self.shared.config.session;
         self.ready
-            && wire.has_room()
+            && wire.answers_have_room()
             && self.admitting.is_none()
             && self.sends_open < config.send_window
             && self.calls_open < config.call_window
@@ -466,7 +466,7 @@ fn in_batches<T: Message>(items: Vec<T>, mut push: impl FnMut(Vec<T>)) {
 
 fn say(tells: Tells, wire: &mut Wire) {
     for tell in tells {
-        wire.push(match tell {
+        wire.push_delivery(match tell {
             Tell::Deliver { position, previous, body } => {
                 Frame::Deliver(Deliver { position: position.get(), envelope: body, previous: previous.get() })
             }

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::carrier::{Carrier, CarrierError};
 
-/// Above so many waiting frames nothing more is read from the client and nothing more is delivered. What is already
-/// promised (results, replies, one page) may still be added: at most the session's windows.
+/// Above so many waiting answers nothing more is read from the client, and above so many waiting frames nothing more is
+/// delivered. What is already promised (results, replies, one page) may still be added: at most the session's windows.
+/// Deliveries alone do not stop the reading: what is read then are the acks.
 const FRAMES_MAX: usize = 32;
 /// Time for a last frame to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -23,7 +24,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// The sending and receiving side of one session.
 pub(crate) struct Wire {
     carrier: Box<dyn Carrier>,
-    out: VecDeque<Bytes>,
+    /// Frames, each with whether it answers the client.
+    out: VecDeque<(Bytes, bool)>,
+    answers: usize,
     unflushed: bool,
     /// Since when something waits that the client does not take.
     stalled: Option<Instant>,
@@ -31,17 +34,32 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(carrier: Box<dyn Carrier>) -> Self {
-        Self { carrier, out: VecDeque::new(), unflushed: false, stalled: None }
+        Self { carrier, out: VecDeque::new(), answers: 0, unflushed: false, stalled: None }
     }
 
-    /// Adds a frame to what waits.
+    /// Adds an answer to what waits.
     pub(crate) fn push(&mut self, frame: Frame) {
-        self.out.push_back(ServerFrame { frame: Some(frame) }.encode_to_vec().into());
+        self.answers += 1;
+        self.add(frame, true);
     }
 
-    /// Whether more may be produced for the client.
+    /// Adds a frame that the client did not ask for.
+    pub(crate) fn push_delivery(&mut self, frame: Frame) {
+        self.add(frame, false);
+    }
+
+    fn add(&mut self, frame: Frame, answer: bool) {
+        self.out.push_back((ServerFrame { frame: Some(frame) }.encode_to_vec().into(), answer));
+    }
+
+    /// Whether more may be delivered.
     pub(crate) fn has_room(&self) -> bool {
         self.out.len() < FRAMES_MAX
+    }
+
+    /// Whether more may be asked by the client.
+    pub(crate) fn answers_have_room(&self) -> bool {
+        self.answers < FRAMES_MAX
     }
 
     /// Since when the client takes nothing although something waits.
@@ -72,7 +90,8 @@ impl Wire {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Poll::Pending,
             }
-            if let Some(frame) = self.out.pop_front() {
+            if let Some((frame, answer)) = self.out.pop_front() {
+                self.answers -= usize::from(answer);
                 self.carrier.start_send(frame)?;
                 self.stalled = None;
                 self.unflushed = true;

@@ -45,7 +45,7 @@ pub(super) async fn serve(stream: TlsStream<TcpStream>, peer: PeerInfo, open: Op
         async move { Ok::<_, Infallible>(response) }
     });
     let mut server = http1::Builder::new();
-    server.keep_alive(false).max_buf_size(HEAD_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(ms(10_000));
+    server.max_buf_size(HEAD_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(ms(10_000));
     let connection = server.serve_connection(TokioIo::new(Begun::new(stream)), service).with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended before its request");
@@ -69,6 +69,8 @@ fn page(status: StatusCode, kind: &'static str, body: String) -> Response<String
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // Set here and not for the whole connection: hyper would close upgrades too.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
