@@ -38,7 +38,7 @@ fn owner(number: u64) -> OwnerId {
 
 /// A term that can be waited for, on whatever clock the engine has.
 fn short(h: &dyn Harness<Store>) -> Duration {
-    if h.is_networked() { Duration::from_secs(2) } else { Duration::from_millis(300) }
+    if h.is_networked() { Duration::from_secs(2) } else { Duration::from_secs(1) }
 }
 
 async fn acquire(leases: &Store, shard: ShardId, number: u64, ttl: Duration) -> Result<Lease, Stop> {
@@ -81,8 +81,13 @@ async fn its_holder_gets_it_again_in_the_same_generation(h: &mut dyn Harness<Sto
 
 async fn an_expired_lease_goes_to_another_in_a_higher_generation(h: &mut dyn Harness<Store>) -> Outcome {
     let leases = h.fresh().await;
+    let asked = Instant::now();
     let first = acquire(&*leases, SHARD, 1, short(h)).await?;
-    check_eq!(leases.acquire(SHARD, owner(2), LONG).await?, None, "before it expires");
+    let early = leases.acquire(SHARD, owner(2), LONG).await?;
+    check!(early.is_none() || asked.elapsed() > short(h), "somebody else got it before it expired");
+    if early.is_some() {
+        return Err(Stop::Skipped("the machine stood still for a whole term".into()));
+    }
     sleep(short(h)).await;
     let second = acquire_in_time(&*leases, SHARD, 2, LONG).await?;
     check!(second.generation > first.generation, "{second:?} follows {first:?}");

@@ -48,10 +48,10 @@ impl Conversation {
     }
 
     fn commit(&mut self, intent: CommitIntent) -> CommitOutcome {
-        if let Some(decided) = self.intents.get(&intent.from) {
-            if decided.committer == intent.committer && decided.payload == intent.payload {
-                return CommitOutcome::Won;
-            }
+        let same =
+            |decided: &CommitIntent| (decided.committer, &decided.payload) == (intent.committer, &intent.payload);
+        if self.intents.get(&intent.from).is_some_and(same) {
+            return CommitOutcome::Won;
         }
         if intent.from != self.epoch || !self.open {
             return CommitOutcome::Lost { current: self.epoch };

@@ -153,10 +153,10 @@ impl State {
     fn write(&mut self, entry: NewEntry, plan: &LogFaults) -> Result<EntryRef, StoreError> {
         self.forget_old_ids();
         let key = (entry.shard, entry.id);
-        if let Some(&(seq, _)) = self.recent.get(&key) {
-            if !self.dice.happens(plan.duplicated) {
-                return Ok(EntryRef { seq, id: entry.id });
-            }
+        if let Some(&(seq, _)) = self.recent.get(&key)
+            && !self.dice.happens(plan.duplicated)
+        {
+            return Ok(EntryRef { seq, id: entry.id });
         }
         let stream = self.streams.entry(self.stream_of(entry.shard)).or_default();
         let seq = Seq::new(stream.last.get() + 1).map_err(|error| StoreError::never("append", error))?;

@@ -59,10 +59,10 @@ impl Broken {
         self.fault == fault
     }
     fn remember(&self, shard: ShardId, settle: &Settle) {
-        let mut last = self.last.lock().unwrap();
+        let mut last = self.last.lock().expect("no panic");
         last.checkpoints.extend(settle.checkpoint.map(|checkpoint| (shard, checkpoint)));
         last.cursors.extend(settle.registers.iter().filter_map(|r| Some((r.device, r.cursor?))));
-        last.aside += u32::try_from(settle.aside.len()).unwrap();
+        last.aside += settle.aside.len() as u32;
     }
 }
 
@@ -79,7 +79,7 @@ impl DeviceQueues for Broken {
     }
 
     async fn read_page(&self, mut query: PageQuery) -> Result<Page, StoreError> {
-        let read = self.last.lock().unwrap().read.get(&query.device).copied();
+        let read = self.last.lock().expect("no panic").read.get(&query.device).copied();
         match self.fault {
             Fault::ExpiredShown => query.now = UnixMillis(0),
             Fault::ThroughIgnored => query.through = Position::MAX,
@@ -89,7 +89,7 @@ impl DeviceQueues for Broken {
             _ => {}
         }
         let mut page = self.queues.read_page(query).await?;
-        self.last.lock().unwrap().read.extend(page.rows.last().map(|row| (row.device, row.position)));
+        self.last.lock().expect("no panic").read.extend(page.rows.last().map(|row| (row.device, row.position)));
         if self.is(Fault::NextPastItsRows) {
             page.next = query.through;
         }
@@ -98,7 +98,7 @@ impl DeviceQueues for Broken {
 
     async fn shard_state(&self, shard: ShardId) -> Result<ShardState, StoreError> {
         let state = self.queues.shard_state(shard).await?;
-        let last = self.last.lock().unwrap();
+        let last = self.last.lock().expect("no panic");
         let checkpoint = last.checkpoints.get(&shard).copied().unwrap_or(state.checkpoint);
         Ok(match self.fault {
             Fault::LastCheckpointWins => ShardState { checkpoint, ..state },
@@ -125,7 +125,7 @@ impl DeviceQueues for Broken {
     async fn device_states(&self, devices: &[DeviceId]) -> Result<Vec<DeviceState>, StoreError> {
         let mut states = self.queues.device_states(devices).await?;
         if self.is(Fault::LastCursorWins) {
-            let last = self.last.lock().unwrap();
+            let last = self.last.lock().expect("no panic");
             for (device, state) in devices.iter().zip(&mut states) {
                 state.cursor = last.cursors.get(device).copied().unwrap_or(state.cursor);
             }

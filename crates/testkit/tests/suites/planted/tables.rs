@@ -63,12 +63,12 @@ impl Accounts for BrokenAccounts {
         self.accounts.put_key_packages(device, single_use, last_resort).await
     }
     async fn claim_key_package(&self, device: DeviceId) -> Result<Option<ClaimedKeyPackage>, StoreError> {
-        let again = self.claimed.lock().unwrap().take();
+        let again = self.claimed.lock().expect("no panic").take();
         if again.is_some() && self.fault == Fault::PackageHandedOutTwice {
             return Ok(again);
         }
         let claimed = self.accounts.claim_key_package(device).await?;
-        *self.claimed.lock().unwrap() = claimed.clone();
+        *self.claimed.lock().expect("no panic") = claimed.clone();
         Ok(claimed)
     }
     async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
