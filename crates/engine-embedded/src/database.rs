@@ -17,6 +17,9 @@ pub(crate) const WAL_BYTES_KEPT: u64 = 8 << 20;
 /// Prepared statements kept per connection; all of them fit.
 const STATEMENTS_KEPT: usize = 96;
 
+/// SQLite's number for `auto_vacuum = INCREMENTAL`.
+const INCREMENTAL: i64 = 2;
+
 const CLUSTER: &str = "CREATE TABLE IF NOT EXISTS cluster (
     one INTEGER PRIMARY KEY CHECK (one = 1), shards INTEGER NOT NULL, key BLOB NOT NULL,
     opened INTEGER NOT NULL DEFAULT 0
@@ -26,8 +29,11 @@ const CLUSTER: &str = "CREATE TABLE IF NOT EXISTS cluster (
 pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
     settle_in(&conn, 16 << 10)?;
-    // Takes effect only before the first table exists; pages then move to the front in small steps.
-    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Takes effect only before the first table exists; pages then move to the front in small steps. Setting it writes,
+    // which a full disk would refuse.
+    if conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0))? != INCREMENTAL {
+        conn.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+    }
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", if synchronous == Synchronous::Full { "FULL" } else { "OFF" })?;
     // Checkpoints are the writer's own, so that their errors are seen.

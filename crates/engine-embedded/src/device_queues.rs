@@ -2,6 +2,7 @@
 //! Device queues, registers and shard states.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,13 +15,15 @@ use pli_ports::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::database::{damaged, millis, number, position, stored};
+use crate::stats::Counters;
 use crate::store::{Ask, Store};
 
-/// Rows stand in the order they were written, which packs pages; the index gives each queue its order. A removed
+/// Rows stand in the order they were written, which packs pages; the index gives each queue its order. What is deleted
+/// leaves holes in the numbers, by which sparse pages are found ([`sparse`]) and emptied ([`compact`]). A removed
 /// device keeps its row in `device`, with `trimmed` at the highest position, so that nothing of it comes back.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS queue (
-    device BLOB NOT NULL, position INTEGER NOT NULL, expires INTEGER NOT NULL, envelope BLOB NOT NULL
+    number INTEGER PRIMARY KEY, device BLOB NOT NULL, position INTEGER NOT NULL, expires INTEGER NOT NULL, envelope BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS queue_order ON queue (device, position);
 CREATE INDEX IF NOT EXISTS queue_expiry ON queue (expires);
@@ -69,7 +72,10 @@ const REMOVE_ROWS: &str = "DELETE FROM queue WHERE device = ?1";
 const REMOVE_DEVICE: &str = "INSERT INTO device (id, cursor, floor, trimmed) VALUES (?1, 0, 0, 9223372036854775807)
     ON CONFLICT (id) DO UPDATE SET cursor = 0, floor = 0, trimmed = excluded.trimmed";
 const EXPIRE_ROWS: &str =
-    "DELETE FROM queue WHERE rowid IN (SELECT rowid FROM queue WHERE expires <= ?1 ORDER BY expires LIMIT ?2)";
+    "DELETE FROM queue WHERE number IN (SELECT number FROM queue WHERE expires <= ?1 ORDER BY expires LIMIT ?2)";
+const SPAN: &str = "SELECT count(*), coalesce(min(number), 0), coalesce(max(number), -1) FROM queue";
+const OLDEST: &str = "SELECT number FROM queue ORDER BY number LIMIT ?1";
+const RENUMBER: &str = "UPDATE queue SET number = (SELECT max(number) FROM queue) + 1 WHERE number = ?1";
 
 /// Most rows of one settle.
 const SETTLE_ROWS_MAX: usize = 4_096;
@@ -222,20 +228,21 @@ fn device_state(conn: &Connection, device: DeviceId) -> rusqlite::Result<DeviceS
     Ok(found.unwrap_or(DeviceState { cursor: Position::ZERO, floor: Position::ZERO }))
 }
 
-/// False, and nothing is deleted, when a trim lies above what its device has acknowledged (Q5).
-fn trim(conn: &Connection, trims: &BTreeMap<DeviceId, Position>) -> rusqlite::Result<bool> {
+/// How many rows were deleted; none at all when a trim lies above what its device has acknowledged (Q5).
+fn trim(conn: &Connection, trims: &BTreeMap<DeviceId, Position>) -> rusqlite::Result<Option<usize>> {
     for (&device, &through) in trims {
         let state = device_state(conn, device)?;
         let removed = trimmed(conn, device)? == REMOVED;
         if through > state.cursor.max(state.floor) && !removed {
-            return Ok(false);
+            return Ok(None);
         }
     }
+    let mut deleted = 0;
     for (device, &through) in trims {
-        conn.prepare_cached(TRIM_ROWS)?.execute(params![device.as_bytes(), stored(through)])?;
+        deleted += conn.prepare_cached(TRIM_ROWS)?.execute(params![device.as_bytes(), stored(through)])?;
         conn.prepare_cached(RAISE_TRIMMED)?.execute(params![device.as_bytes(), stored(through)])?;
     }
-    Ok(true)
+    Ok(Some(deleted))
 }
 
 fn usage(
@@ -270,9 +277,33 @@ pub(crate) fn expire_rows(conn: &Connection, now: UnixMillis, limit: u32) -> rus
     conn.prepare_cached(EXPIRE_ROWS)?.execute(params![millis(now), limit])
 }
 
+/// Holes among the numbers of the rows that are not worth closing.
+const HOLES_KEPT: i64 = 8_192;
+
+/// Whether so many rows were deleted among others that the pages of the table are sparse: more than a quarter of the
+/// numbers in use are holes.
+pub(crate) fn sparse(conn: &Connection) -> rusqlite::Result<bool> {
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let (rows, first, last) = conn.prepare_cached(SPAN)?.query_row([], read)?;
+    let holes = last - first + 1 - rows;
+    Ok(holes > HOLES_KEPT && holes > rows / 3)
+}
+
+/// Moves the `limit` first rows of the table to its end, where pages are full.
+pub(crate) fn compact(conn: &Connection, limit: u32) -> rusqlite::Result<()> {
+    let mut oldest = conn.prepare_cached(OLDEST)?;
+    let numbers = oldest.query_map([limit], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let mut renumber = conn.prepare_cached(RENUMBER)?;
+    for number in numbers {
+        renumber.execute([number])?;
+    }
+    Ok(())
+}
+
 /// [`DeviceQueues`] on SQLite. Each call is one transaction.
 pub(crate) struct EmbeddedDeviceQueues {
     pub(crate) store: Store,
+    pub(crate) counters: Arc<Counters>,
 }
 
 #[async_trait]
@@ -327,7 +358,9 @@ impl DeviceQueues for EmbeddedDeviceQueues {
             *known = through.max(*known);
         }
         let ask = Ask::relief("trim queues", highest.len() * 64);
-        if self.store.write(ask, move |conn| trim(conn, &highest)).await? {
+        let counters = Arc::clone(&self.counters);
+        let count = move |deleted: &Option<usize>| counters.deleted_rows(deleted.unwrap_or(0) as u64);
+        if self.store.write_then(ask, move |conn| trim(conn, &highest), count).await?.is_some() {
             return Ok(());
         }
         Err(StoreError::never("trim queues", "a trim lies above the device's stored cursor and floor"))

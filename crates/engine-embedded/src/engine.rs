@@ -61,7 +61,7 @@ impl EmbeddedEngine {
     /// killed process left in its write-ahead log.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
         let folder = Folder::open(dir)?;
-        let database = |source| OpenError::Database { dir: dir.to_owned(), source };
+        let database = |source| OpenError::of_database(dir, source);
         let synchronous = if broken(Mutant::FsyncLeftOut) { Synchronous::Off } else { options.synchronous };
         let conn = open_writer(&folder, synchronous).map_err(database)?;
         let shard_map = database::shard_map(&conn, &options).map_err(|error| match error {
@@ -119,7 +119,8 @@ impl EmbeddedEngine {
 
     /// The device queues.
     pub fn device_queues(&self) -> Arc<dyn DeviceQueues> {
-        Arc::new(EmbeddedDeviceQueues { store: self.inner.store.clone() })
+        let counters = Arc::clone(&self.inner.counters);
+        Arc::new(EmbeddedDeviceQueues { store: self.inner.store.clone(), counters })
     }
 
     /// The accounts.

@@ -2,7 +2,7 @@
 //! What SQLite's answers mean: no room, a refused call, or the end of this process.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pli_ports::StoreError;
@@ -64,6 +64,12 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// The disk is full and there is no reserve left to give up.
+    #[error("no space left for {}; make room on its disk", dir.display())]
+    NoSpace {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// SQLite refuses the database.
     #[error("cannot open the database in {}; if it is damaged, restore the folder from a backup", dir.display())]
     Database {
@@ -73,6 +79,14 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    /// What an answer of SQLite means for a folder that is being opened.
+    pub(crate) fn of_database(dir: &Path, source: rusqlite::Error) -> Self {
+        let dir = dir.to_owned();
+        if is_full(&source) { Self::NoSpace { dir } } else { Self::Database { dir, source } }
+    }
 }
 
 /// The engine has stopped for good; the process must end and be started again.

@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     appended: AtomicU64,
     checkpoints: AtomicU64,
     refused_full: AtomicU64,
+    deleted_rows: AtomicU64,
 }
 
 impl Counters {
@@ -43,6 +44,19 @@ impl Counters {
 
     pub(crate) fn refused(&self, entries: u64) {
         self.refused_full.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn deleted_rows(&self, rows: u64) {
+        self.deleted_rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Whether at least `enough` rows were deleted since this last said so.
+    pub(crate) fn take_deleted_rows(&self, enough: u64) -> bool {
+        let enough = self.deleted_rows.load(Ordering::Relaxed) >= enough;
+        if enough {
+            self.deleted_rows.store(0, Ordering::Relaxed);
+        }
+        enough
     }
 
     pub(crate) fn read(&self) -> EngineStats {

@@ -14,14 +14,22 @@ use crate::space::Reserve;
 use crate::stats::Counters;
 use crate::{conversations, device_queues};
 
-/// The WAL is copied into the database when about so many bytes were written to it.
-const CHECKPOINT_BYTES: u64 = WAL_BYTES_KEPT;
+/// The WAL is copied into the database when it is so many pages ahead of it (8 MiB of 4 KiB pages).
+const COPY_PAGES: i64 = (WAL_BYTES_KEPT / 4_096) as i64;
+/// After about so many written bytes the WAL and the free pages are looked at.
+const LOOK_BYTES: u64 = 1 << 20;
+/// They are looked at too when nothing was written for so long.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// A WAL of so many pages has outgrown its checkpoints: then readers are waited for, so that it can begin anew.
 const WAL_PAGES_MAX: i64 = 8 * 1_024;
 /// Free pages left in the file for the next entries (16 MiB of 4 KiB pages); more go back to the file system.
 const FREE_PAGES_KEPT: i64 = 4_096;
 /// Pages given back in one step.
 const SHRINK_PAGES: i64 = 1_024;
+/// Deleted rows after which the table of rows is looked at for sparse pages.
+const DELETED_MIN: u64 = 4_096;
+/// Rows moved out of sparse pages in one step.
+const COMPACT_ROWS: u32 = 2_048;
 /// What a write costs in the WAL besides its bytes: the pages it shares with others.
 const WRITE_OVERHEAD: u64 = 4_096;
 /// How often expired rows and old commits are looked for.
@@ -35,23 +43,35 @@ pub(crate) struct Upkeep {
     reserve: Reserve,
     clock: Arc<dyn Clock>,
     syncing: bool,
-    wal_bytes: u64,
+    /// Written since the last look, roughly.
+    unseen: u64,
     shrinking: bool,
+    compacting: bool,
     sweep_at: Instant,
     room_at: Instant,
 }
 
-/// What `PRAGMA wal_checkpoint` answers.
-struct Copied {
-    pages: i64,
+/// What `PRAGMA wal_checkpoint` answers, in pages.
+struct Wal {
+    written: i64,
+    copied: i64,
 }
 
 impl Upkeep {
     pub(crate) fn new(reserve: Reserve, clock: Arc<dyn Clock>, syncing: bool) -> Self {
         let now = Instant::now();
-        // The WAL of a killed process may be long: copied after the first group.
-        let wal_bytes = CHECKPOINT_BYTES;
-        Self { reserve, clock, syncing, wal_bytes, shrinking: false, sweep_at: now + SWEEP_EVERY, room_at: now }
+        // The WAL of a killed process may be long: looked at after the first group.
+        let unseen = LOOK_BYTES;
+        Self {
+            reserve,
+            clock,
+            syncing,
+            unseen,
+            shrinking: false,
+            compacting: true,
+            sweep_at: now + SWEEP_EVERY,
+            room_at: now,
+        }
     }
 
     /// False while the disk is full.
@@ -61,29 +81,33 @@ impl Upkeep {
 
     /// How long the writer may sleep.
     pub(crate) fn idle(&self) -> Duration {
-        if self.shrinking && self.has_room() {
-            return Duration::ZERO;
+        match (self.has_room(), self.shrinking || self.compacting, self.unseen) {
+            (false, ..) => ROOM_EVERY,
+            (true, true, _) => Duration::ZERO,
+            (true, false, 0) => SWEEP_EVERY,
+            (true, false, _) => LOOK_AFTER,
         }
-        if self.has_room() { SWEEP_EVERY } else { ROOM_EVERY }
     }
 
     /// A group was committed.
     pub(crate) fn wrote(&mut self, bytes: u64, jobs: u64) {
-        self.wal_bytes += bytes + jobs.saturating_mul(256) + WRITE_OVERHEAD;
+        self.unseen += bytes + jobs.saturating_mul(256) + WRITE_OVERHEAD;
     }
 
-    /// What is due now.
-    pub(crate) fn keep_up(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
+    /// What is due now, after a group or (`idle`) after a while without one.
+    pub(crate) fn keep_up(&mut self, conn: &Connection, counters: &Counters, idle: bool) -> Result<(), Failure> {
         let now = Instant::now();
         if !self.has_room() && now >= self.room_at {
             self.room_at = now + ROOM_EVERY;
             self.look_for_room(conn, counters)?;
         }
-        if self.wal_bytes >= CHECKPOINT_BYTES {
-            self.copy(conn, counters)?;
+        if self.unseen >= LOOK_BYTES || (idle && self.unseen > 0) {
+            self.look(conn, counters)?;
         }
-        if self.shrinking && self.has_room() {
-            self.shrink(conn)?;
+        if self.compacting && self.has_room() {
+            self.compact(conn)?;
+        } else if self.shrinking && self.has_room() {
+            self.shrink(conn, counters)?;
         }
         if now >= self.sweep_at && self.has_room() {
             self.sweep_at = now + SWEEP_EVERY;
@@ -92,7 +116,14 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Gives up the reserve, and makes what room there is in the WAL.
+    /// Makes what room there is in the WAL; false when there was none to be made.
+    pub(crate) fn cut_wal(&self, conn: &Connection, counters: &Counters) -> Result<bool, Failure> {
+        let before = wal(conn, "NOOP")?;
+        self.tolerate_full(conn, counters)?;
+        Ok(before.written > 0 && wal(conn, "NOOP")?.written == 0)
+    }
+
+    /// Gives up the reserve.
     pub(crate) fn make_room(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
         self.reserve.release().map_err(stopped)?;
         self.room_at = Instant::now() + ROOM_EVERY;
@@ -101,15 +132,26 @@ impl Upkeep {
 
     /// The clean end: an empty WAL, so that the next start has nothing to do.
     pub(crate) fn finish(&mut self, conn: &Connection) -> Result<(), Failure> {
-        match checkpoint(conn, "TRUNCATE") {
+        match wal(conn, "TRUNCATE") {
             Ok(_) | Err(Failure::NoSpace | Failure::Busy(_)) => Ok(()),
             Err(failure) => Err(failure),
         }
     }
 
+    fn look(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
+        self.unseen = 0;
+        let state = wal(conn, "NOOP")?;
+        if state.written - state.copied >= COPY_PAGES {
+            self.copy(conn, counters)?;
+        }
+        let free: i64 = pragma(conn, "freelist_count")?;
+        self.shrinking = free > FREE_PAGES_KEPT;
+        self.compacting |= counters.take_deleted_rows(DELETED_MIN);
+        Ok(())
+    }
+
     fn copy(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
-        self.wal_bytes = 0;
-        let copied = match checkpoint(conn, "PASSIVE") {
+        let state = match wal(conn, "PASSIVE") {
             Err(Failure::NoSpace) => {
                 self.reserve.release().map_err(stopped)?;
                 return self.tolerate_full(conn, counters);
@@ -118,20 +160,18 @@ impl Upkeep {
             other => other?,
         };
         counters.checkpointed(self.syncing);
-        if copied.pages > WAL_PAGES_MAX {
-            match checkpoint(conn, "RESTART") {
+        if state.written > WAL_PAGES_MAX {
+            match wal(conn, "RESTART") {
                 Ok(_) | Err(Failure::Busy(_) | Failure::NoSpace) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        let free: i64 = pragma(conn, "freelist_count")?;
-        self.shrinking = free > FREE_PAGES_KEPT;
         Ok(())
     }
 
     /// Copies and cuts the WAL as far as the disk allows; what stays in it is safe there.
     fn tolerate_full(&self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
-        match checkpoint(conn, "TRUNCATE") {
+        match wal(conn, "TRUNCATE") {
             Ok(_) => {
                 counters.checkpointed(self.syncing);
                 Ok(())
@@ -155,16 +195,45 @@ impl Upkeep {
         Ok(())
     }
 
-    fn shrink(&mut self, conn: &Connection) -> Result<(), Failure> {
+    /// One step; the free pages that it leaves are seen at the next look.
+    fn compact(&mut self, conn: &Connection) -> Result<(), Failure> {
+        let step = || -> rusqlite::Result<bool> {
+            let sparse = device_queues::sparse(conn)?;
+            if sparse {
+                let moved = conn.unchecked_transaction()?;
+                device_queues::compact(&moved, COMPACT_ROWS)?;
+                moved.commit()?;
+            }
+            Ok(sparse)
+        };
+        match step().map_err(Failure::of) {
+            Ok(more) => {
+                self.compacting = more;
+                self.unseen += if more { LOOK_BYTES } else { 0 };
+                Ok(())
+            }
+            Err(Failure::NoSpace) => {
+                self.compacting = false;
+                self.reserve.release().map_err(stopped)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn shrink(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
         match give_back(conn, SHRINK_PAGES) {
             Ok(()) => {}
             // Moving pages needs room itself.
             Err(Failure::NoSpace) => return self.reserve.release().map_err(stopped),
             Err(failure) => return Err(failure),
         }
-        self.wal_bytes += SHRINK_PAGES as u64 * 4_096;
         let free: i64 = pragma(conn, "freelist_count")?;
         self.shrinking = free > FREE_PAGES_KEPT;
+        // The file is cut when the WAL is copied.
+        let state = wal(conn, "NOOP")?;
+        if !self.shrinking || state.written - state.copied >= COPY_PAGES {
+            self.copy(conn, counters)?;
+        }
         Ok(())
     }
 
@@ -174,7 +243,8 @@ impl Upkeep {
         let swept = rows.and_then(|rows| Ok(rows + conversations::forget_commits(conn, now, SWEEP_ROWS)?));
         match swept.map_err(Failure::of) {
             Ok(swept) => {
-                self.wal_bytes += swept as u64 * 4_096;
+                self.unseen += swept as u64 * 4_096;
+                self.compacting |= swept > 0;
                 if swept >= SWEEP_ROWS as usize {
                     self.sweep_at = Instant::now();
                 }
@@ -195,9 +265,10 @@ fn pragma(conn: &Connection, name: &str) -> Result<i64, Failure> {
     conn.pragma_query_value(None, name, |row| row.get(0)).map_err(Failure::of)
 }
 
-fn checkpoint(conn: &Connection, mode: &str) -> Result<Copied, Failure> {
-    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok(Copied { pages: row.get(1)? }))
-        .map_err(Failure::of)
+fn wal(conn: &Connection, mode: &str) -> Result<Wal, Failure> {
+    let mut checkpoint = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})")).map_err(Failure::of)?;
+    let state = checkpoint.query_row([], |row| Ok(Wal { written: row.get(1)?, copied: row.get(2)? }));
+    state.map_err(Failure::of)
 }
 
 /// Moves pages from the end of the file into free ones and cuts the file.

@@ -80,11 +80,13 @@ impl Groups {
             let want = if self.expected >= EXPECTED_MIN { self.expected } else { 1 };
             let idle = self.writer.upkeep.idle();
             match self.writer.queue.take(want, self.writer.group_wait, idle) {
-                Taken::Group(group) => self.take_up(group),
-                Taken::Idle => {}
+                Taken::Group(group) => {
+                    self.take_up(group);
+                    self.keep_up(false);
+                }
+                Taken::Idle => self.keep_up(true),
                 Taken::Closed => break,
             }
-            self.keep_up();
         }
         if self.writer.stop.reason().is_none() {
             let finished = self.writer.upkeep.finish(&self.writer.conn);
@@ -103,9 +105,9 @@ impl Groups {
         self.write(group);
     }
 
-    fn keep_up(&mut self) {
+    fn keep_up(&mut self, idle: bool) {
         if self.writer.stop.reason().is_none() {
-            let kept = self.writer.upkeep.keep_up(&self.writer.conn, &self.writer.counters);
+            let kept = self.writer.upkeep.keep_up(&self.writer.conn, &self.writer.counters, idle);
             self.note(kept);
         }
     }
@@ -145,18 +147,27 @@ impl Groups {
         }
     }
 
-    /// The disk is full: gives up the reserve, refuses what grows, writes the rest one by one.
+    /// The disk is full: makes room in the WAL; if there is none, gives up the reserve, refuses what grows and writes
+    /// the rest one by one.
     fn write_in_reserve(&mut self, group: Vec<Job>) {
-        let had_room = self.writer.upkeep.has_room();
-        if let Err(failure) = self.writer.upkeep.make_room(&self.writer.conn, &self.writer.counters) {
-            let failure = self.writer.stop.note(failure);
-            self.note(Err(failure.clone()));
-            return refuse(group, &failure);
-        }
-        let rest = self.refuse_growth(group);
+        let Writer { conn, counters, upkeep, .. } = &mut self.writer;
+        let had_room = upkeep.has_room();
+        let made = match upkeep.cut_wal(conn, counters) {
+            Ok(false) => upkeep.make_room(conn, counters).map(|()| false),
+            other => other,
+        };
+        let cut = match made {
+            Ok(cut) => cut,
+            Err(failure) => {
+                let failure = self.writer.stop.note(failure);
+                self.end();
+                return refuse(group, &failure);
+            }
+        };
+        let rest = if cut { group } else { self.refuse_growth(group) };
         match rest.len() {
-            // Room was made and it still does not fit: there is nothing left to give.
-            1 if !had_room => refuse(rest, &Failure::NoSpace),
+            // Nothing is left to give and it still does not fit.
+            1 if !cut && !had_room => refuse(rest, &Failure::NoSpace),
             _ => rest.into_iter().for_each(|job| self.write(vec![job])),
         }
     }

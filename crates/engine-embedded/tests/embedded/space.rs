@@ -62,15 +62,23 @@ fn entry(number: u64, bytes: usize) -> NewEntry {
     NewEntry { shard: SHARD, id: EntryId::from_bytes(id), bytes: Bytes::from(vec![number as u8; bytes]) }
 }
 
-/// Appends until the log is full; answers the accepted sequences.
+/// Appends until the log stays full; answers the accepted sequences.
 async fn fill(log: &dyn ShardLog) -> Vec<u64> {
-    let mut accepted = Vec::new();
+    let (mut accepted, mut refused) = (Vec::new(), 0);
     for number in 0..10_000 {
         match log.append(vec![entry(number, 60_000)]).await.remove(0) {
-            Ok(entry) => accepted.push(entry.seq.get()),
+            Ok(entry) => {
+                accepted.push(entry.seq.get());
+                refused = 0;
+            }
             Err(AppendError::Full { retry_after_ms }) => {
                 assert!(retry_after_ms > 0);
-                return accepted;
+                refused += 1;
+                // The engine looks for room a few times a second; then it has found none.
+                if refused == 4 {
+                    return accepted;
+                }
+                sleep(Duration::from_millis(250)).await;
             }
             Err(other) => panic!("{other:?}"),
         }
