@@ -120,8 +120,12 @@ impl Live {
         let committed = hello.committed.unwrap_or(Position::ZERO);
         let future = committed.epoch() > self.epoch.epoch;
         let loaded = self.devices.get(hello.device).is_some_and(|device| device.loaded);
+        if future && !self.may_check_epoch() {
+            // Too early to look again. It may have been told by an owner that fenced this one since the last look.
+            return self.context.answer(respond, Self::not_ready()).await;
+        }
         let needs = Needs {
-            epoch: future && self.may_check_epoch(),
+            epoch: future,
             log_head: !future && committed > self.furthest(),
             registers: !loaded && (future || committed < self.checkpoint.position),
         };

@@ -298,6 +298,19 @@ impl Edge {
         })
         .await
     }
+    /// Every doorbell that has arrived.
+    pub async fn bells_at_hand(&mut self) -> Vec<pli_api::delivery::Doorbell> {
+        let mut bells = Vec::new();
+        while let Ok(Some(event)) = timeout(Duration::from_millis(1), self.subscription.next()).await {
+            let SignalEvent::Signal(signal) = event else { continue };
+            if let Ok(EdgeSignal { signal: Some(edge_signal::Signal::Doorbells(batch)), .. }) =
+                EdgeSignal::decode(signal.payload)
+            {
+                bells.extend(batch.doorbells);
+            }
+        }
+        bells
+    }
     pub async fn notice(&mut self) -> Notice {
         self.signal(|signal| match signal {
             edge_signal::Signal::Notice(notice) if !notice.settled.is_empty() => Some(notice),
