@@ -111,7 +111,9 @@ impl Worker {
             let ripe = idle || self.gathering.is_full() || due.is_some_and(|due| due <= Instant::now());
             if ripe && self.in_flight.len() < most && self.gathering.has_ready() {
                 // What arrived meanwhile rides along.
-                while !self.gathering.is_full() && let Ok(job) = jobs.try_recv() {
+                while !self.gathering.is_full()
+                    && let Ok(job) = jobs.try_recv()
+                {
                     self.gathering.push(job);
                 }
                 self.send();

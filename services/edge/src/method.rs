@@ -9,7 +9,7 @@ use pli_api::common::Error;
 use pli_api::{Caller, Channel, ErrorCode, error_of_status, refusal};
 use pli_domain::limits::FRAME_BYTES_MAX;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// Largest reply that fits a frame with its header.
 pub(crate) const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
@@ -92,9 +92,18 @@ pub(crate) async fn pass(
     };
     match tokio::time::timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(error_of_status(&status)),
+        Ok(Err(status)) => Err(refused(&status)),
         Err(_) => Err(refusal(ErrorCode::Temporary, "the service took too long").retry_after(500)),
     }
+}
+
+/// What a service's status is to the client. Bytes that are no request are the client's fault, though tonic calls that
+/// internal; the reply is not decoded here, so the sentence can only be about the request.
+fn refused(status: &Status) -> Error {
+    if status.code() == Code::Internal && status.message().starts_with("failed to decode Protobuf message") {
+        return refusal(ErrorCode::BadRequest, status.message());
+    }
+    error_of_status(status)
 }
 
 /// A codec that neither encodes nor decodes.
@@ -141,7 +150,9 @@ mod tests {
     fn internal_methods_do_not_exist_for_sessions() {
         let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
         let caller = Caller { device: Some(device), address: None };
-        for path in ["/pli.directory.v1.Directory/GetDeviceKey", "/pli.conversations.v1.Conversations/GetRoster", "", "/"] {
+        for path in
+            ["/pli.directory.v1.Directory/GetDeviceKey", "/pli.conversations.v1.Conversations/GetRoster", "", "/"]
+        {
             let refused = find(path, &caller).err().map(|error| error.code());
             assert_eq!(refused, Some(ErrorCode::UnknownMethod), "{path}");
         }

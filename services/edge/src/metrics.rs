@@ -35,9 +35,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(meter: &Meter) -> Self {
         let count = |name: &'static str, about: &'static str| meter.u64_counter(name).with_description(about).build();
-        let level = |name: &'static str, about: &'static str| {
-            meter.i64_up_down_counter(name).with_description(about).build()
-        };
+        let level =
+            |name: &'static str, about: &'static str| meter.i64_up_down_counter(name).with_description(about).build();
         Self {
             sessions: level("pli_edge_sessions", "open sessions"),
             connections: level("pli_edge_connections", "open connections, handshakes included"),
@@ -54,8 +53,14 @@ impl Metrics {
             calls: count("pli_edge_calls_total", "calls passed on to services"),
             owner_retries: count("pli_edge_owner_retries_total", "requests to owners that must be repeated"),
             append_retries: count("pli_edge_append_retries_total", "appends that were repeated"),
-            entry_envelopes: meter.u64_histogram("pli_edge_entry_envelopes").with_description("envelopes of one log entry").build(),
-            append_seconds: meter.f64_histogram("pli_edge_append_seconds").with_description("one append, tries included").build(),
+            entry_envelopes: meter
+                .u64_histogram("pli_edge_entry_envelopes")
+                .with_description("envelopes of one log entry")
+                .build(),
+            append_seconds: meter
+                .f64_histogram("pli_edge_append_seconds")
+                .with_description("one append, tries included")
+                .build(),
             receipts_stored: count("pli_edge_receipts_stored_total", "receipts that were settled"),
             receipts_resend: count("pli_edge_receipts_resend_total", "receipts whose message must be sent again"),
             receipts_bad: count("pli_edge_receipts_bad_total", "receipts that are none of ours"),

@@ -74,11 +74,7 @@ impl Rosters {
         Ok(roster)
     }
 
-    async fn at(
-        &self,
-        conversation: ConversationId,
-        epoch: MlsEpoch,
-    ) -> Result<(Option<Roster>, MlsEpoch), Error> {
+    async fn at(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
         if let Some(current) = self.believed(conversation).await
             && epoch <= current
             && let Some(roster) = self.open.get(&(conversation, epoch)).await
@@ -102,11 +98,7 @@ impl Rosters {
         (current.at.elapsed() < self.believed).then_some(current.epoch)
     }
 
-    async fn fetch(
-        &self,
-        conversation: ConversationId,
-        epoch: MlsEpoch,
-    ) -> Result<(Option<Roster>, MlsEpoch), Error> {
+    async fn fetch(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
         let request = GetRosterRequest { conversation: conversation.as_bytes().to_vec().into(), epoch: epoch.0 };
         let mut client = ConversationsClient::new(self.conversations.clone());
         let answer = tokio::time::timeout(self.deadline, client.get_roster(request)).await;

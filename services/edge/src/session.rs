@@ -357,7 +357,8 @@ impl Session {
     /// While draining: once nothing is open, the session ends.
     fn leave_when_done(&self) -> Result<(), Ending> {
         let Some(leave_at) = self.leave_at else { return Ok(()) };
-        let open = self.sends_open > 0 || self.calls_open > 0 || self.admitting.is_some();
+        let unacked = self.delivering.as_ref().is_some_and(|delivering| delivering.has_unacked());
+        let open = self.sends_open > 0 || self.calls_open > 0 || self.admitting.is_some() || unacked;
         if open && Instant::now() < leave_at {
             return Ok(());
         }

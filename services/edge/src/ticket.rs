@@ -60,8 +60,7 @@ impl Ticket {
         inbox.receipt_opened();
         open.fetch_add(1, Ordering::Relaxed);
         let appends_left = if receipt.is_some() { 0 } else { parts };
-        let state =
-            State { appends_left, settles_left: parts, parts: Vec::new(), refused: None, receipt, over: false };
+        let state = State { appends_left, settles_left: parts, parts: Vec::new(), refused: None, receipt, over: false };
         let (inbox, open) = (inbox.clone(), open.clone());
         Arc::new(Self { send_id, accepted_at, inbox, open, state: Mutex::new(state) })
     }

@@ -90,6 +90,11 @@ impl Delivering {
         self.feed.told()
     }
 
+    /// Whether the client has something to acknowledge.
+    pub(crate) fn has_unacked(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+
     /// Starts whatever is due. `room` says whether more frames may be produced.
     pub(crate) fn advance(&mut self, room: bool) {
         let now = Instant::now();

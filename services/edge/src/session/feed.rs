@@ -214,3 +214,265 @@ impl Feed {
         self.untouched = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(n: u64) -> Position {
+        Position::from_u64(n).expect("small")
+    }
+    fn page(deliveries: &[u64], next: u64, at_head: bool) -> PageRead<u64> {
+        let deliveries = deliveries.iter().map(|n| (at(*n), *n)).collect();
+        PageRead { deliveries, next: at(next), at_head, gaps: Vec::new() }
+    }
+    fn ready(from: u64) -> (Feed, Vec<Tell<u64>>) {
+        let (mut feed, mut out) = (Feed::new(at(from)), Vec::new());
+        feed.registered(at(from), Position::ZERO, &mut out);
+        assert_eq!(feed.begin_read(true), Some(at(from)));
+        feed.page(page(&[], from, true), &mut out);
+        assert_eq!(out, [Tell::CaughtUp { position: at(from) }]);
+        out.clear();
+        (feed, out)
+    }
+
+    #[test]
+    fn nothing_is_read_before_the_registration_is_confirmed() {
+        let mut feed = Feed::new(at(5));
+        assert_eq!(feed.begin_read(true), None);
+        feed.registered::<u64>(at(9), Position::ZERO, &mut Vec::new());
+        assert_eq!(feed.begin_read(true), Some(at(9)));
+        assert_eq!(feed.begin_read(true), None, "one read at a time");
+    }
+
+    #[test]
+    fn a_doorbell_whose_predecessor_was_sent_goes_out_at_once() {
+        let (mut feed, mut out) = ready(10);
+        assert_eq!(feed.doorbell(Some(at(7)), at(12), Some(12), true, &mut out), Rung::Inline);
+        assert_eq!(feed.doorbell(Some(at(12)), at(15), Some(15), true, &mut out), Rung::Inline);
+        assert_eq!(feed.doorbell(Some(at(7)), at(12), Some(12), true, &mut out), Rung::Dropped);
+        let deliver =
+            |position, previous| Tell::Deliver { position: at(position), previous: at(previous), body: position };
+        assert_eq!(out, [deliver(12, 10), deliver(15, 12)]);
+    }
+
+    #[test]
+    fn every_other_doorbell_means_read() {
+        let cases =
+            [(Some(12), Some(15), true), (None, Some(15), true), (Some(9), None, true), (Some(9), Some(15), false)];
+        for (previous, body, room) in cases {
+            let (mut feed, mut out) = ready(10);
+            assert_eq!(feed.doorbell(previous.map(at), at(15), body, room, &mut out), Rung::Read);
+            assert!(out.is_empty());
+            assert_eq!(feed.begin_read(true), Some(at(10)));
+            assert_eq!(feed.doorbell(Some(at(9)), at(15), Some(15), true, &mut out), Rung::Read, "a read is under way");
+            feed.page(page(&[15], 15, true), &mut out);
+            assert_eq!(feed.begin_read(true), Some(at(15)), "what came during the read is looked for");
+        }
+    }
+
+    #[test]
+    fn gaps_and_deliveries_of_a_page_are_told_in_order() {
+        let (mut feed, mut out) = ready(10);
+        feed.doubt();
+        feed.begin_read(true);
+        let mut page = page(&[12, 30], 30, true);
+        page.gaps = vec![(at(19), at(20)), (at(30), at(40))];
+        feed.page(page, &mut out);
+        let told: Vec<u64> = out
+            .iter()
+            .map(|tell| match tell {
+                Tell::Deliver { position, .. } => position.get(),
+                Tell::Gap { to, .. } => to.get(),
+                Tell::CaughtUp { position } => position.get(),
+            })
+            .collect();
+        assert_eq!(told, [12, 20, 30, 40]);
+    }
+
+    #[test]
+    fn a_failed_read_is_due_again_and_a_full_window_reads_nothing() {
+        let (mut feed, _) = ready(10);
+        feed.doubt();
+        assert_eq!(feed.begin_read(false), None);
+        assert_eq!(feed.begin_read(true), Some(at(10)));
+        feed.read_failed();
+        assert_eq!(feed.begin_read(true), Some(at(10)));
+    }
+
+    mod property {
+        use std::collections::BTreeSet;
+
+        use proptest::prelude::*;
+
+        use super::*;
+
+        #[derive(Debug, Clone)]
+        enum Step {
+            /// Something for the device; rung at once, late, twice, or never, with or without predecessor and body.
+            Append {
+                rung: u8,
+                knows: bool,
+                body: bool,
+            },
+            /// A late doorbell arrives.
+            Late(usize),
+            /// A read begins, and is answered or fails after more steps.
+            Read,
+            Answer {
+                rows: usize,
+                fails: bool,
+            },
+            /// The floor rises over the oldest.
+            Floor(usize),
+            Window(bool),
+            Doubt,
+        }
+
+        fn step() -> impl Strategy<Value = Step> {
+            prop_oneof![
+                4 => (0u8..4, any::<bool>(), any::<bool>()).prop_map(|(rung, knows, body)| Step::Append { rung, knows, body }),
+                2 => (0usize..8).prop_map(Step::Late),
+                3 => Just(Step::Read),
+                3 => (1usize..5, prop::bool::weighted(0.2)).prop_map(|(rows, fails)| Step::Answer { rows, fails }),
+                1 => (0usize..6).prop_map(Step::Floor),
+                1 => any::<bool>().prop_map(Step::Window),
+                1 => Just(Step::Doubt),
+            ]
+        }
+
+        /// An owner with one device's queue, and the client's view of one session.
+        struct World {
+            feed: Feed,
+            queue: Vec<u64>,
+            head: u64,
+            floor: u64,
+            late: Vec<(Option<u64>, u64, Option<u64>)>,
+            asked: Option<u64>,
+            room: bool,
+            told: u64,
+            gone: BTreeSet<u64>,
+            got: BTreeSet<u64>,
+        }
+
+        impl World {
+            fn take(&mut self, out: Vec<Tell<u64>>) {
+                for tell in out {
+                    match tell {
+                        Tell::Deliver { position, previous, body } => {
+                            assert_eq!((position.get(), previous.get()), (body, self.told));
+                            self.up_to(position.get(), false);
+                            self.got.insert(body);
+                        }
+                        Tell::Gap { to, .. } => self.up_to(to.get(), true),
+                        Tell::CaughtUp { position } => assert!(position.get() >= self.told),
+                    }
+                }
+            }
+            /// Q4: strictly increasing, and nothing between is skipped untold.
+            fn up_to(&mut self, position: u64, gap: bool) {
+                assert!(position > self.told, "{position} after {}", self.told);
+                for skipped in self.queue.iter().filter(|p| **p > self.told && **p < position) {
+                    assert!(gap, "{skipped} was skipped");
+                    self.gone.insert(*skipped);
+                }
+                self.told = position;
+            }
+            fn ring(&mut self, bell: (Option<u64>, u64, Option<u64>)) {
+                let mut out = Vec::new();
+                self.feed.doorbell(bell.0.map(at), at(bell.1), bell.2, self.room, &mut out);
+                self.take(out);
+            }
+            fn answer(&mut self, rows: usize, fails: bool) {
+                let Some(after) = self.asked.take() else { return };
+                if fails {
+                    return self.feed.read_failed();
+                }
+                let gaps = (self.floor > after).then_some((at(after), at(self.floor)));
+                let above = self.queue.iter().copied().filter(|p| *p > after.max(self.floor));
+                let all: Vec<u64> = above.collect();
+                let page = &all[..all.len().min(rows)];
+                let at_head = page.len() == all.len();
+                let next = if at_head { self.head } else { *page.last().expect("not all") };
+                let mut read = super::page(page, next, at_head);
+                read.gaps = gaps.into_iter().collect();
+                let mut out = Vec::new();
+                self.feed.page(read, &mut out);
+                self.take(out);
+            }
+            fn step(&mut self, step: Step) {
+                match step {
+                    Step::Append { rung, knows, body } => {
+                        let previous = self.queue.last().copied().unwrap_or(0);
+                        self.head += 3;
+                        self.queue.push(self.head);
+                        let bell = (knows.then_some(previous), self.head, body.then_some(self.head));
+                        match rung {
+                            0 => self.ring(bell),
+                            1 => self.late.push(bell),
+                            2 => {
+                                self.ring(bell);
+                                self.late.push(bell);
+                            }
+                            _ => {}
+                        }
+                    }
+                    Step::Late(n) if !self.late.is_empty() => {
+                        let bell = self.late.remove(n % self.late.len());
+                        self.ring(bell);
+                    }
+                    Step::Late(_) => {}
+                    Step::Read => {
+                        if let Some(after) = self.feed.begin_read(self.room) {
+                            self.asked = Some(after.get());
+                        }
+                    }
+                    Step::Answer { rows, fails } => self.answer(rows, fails),
+                    Step::Floor(n) => {
+                        if let Some(floor) = self.queue.get(n).copied().filter(|floor| *floor > self.floor) {
+                            self.floor = floor;
+                            let mut out = Vec::new();
+                            self.feed.floor(at(floor), &mut out);
+                            self.take(out);
+                        }
+                    }
+                    Step::Window(room) => self.room = room,
+                    Step::Doubt => self.feed.doubt(),
+                }
+            }
+        }
+
+        proptest! {
+            #[test]
+            fn whatever_comes_in_whatever_order_nothing_is_skipped_and_all_arrives(
+                waiting in 0usize..6, steps in prop::collection::vec(step(), 0..80)
+            ) {
+                let mut world = World {
+                    feed: Feed::new(Position::ZERO),
+                    queue: (1..=waiting as u64).map(|n| n * 3).collect(),
+                    head: waiting as u64 * 3,
+                    floor: 0,
+                    late: Vec::new(),
+                    asked: None,
+                    room: true,
+                    told: 0,
+                    gone: BTreeSet::new(),
+                    got: BTreeSet::new(),
+                };
+                world.feed.registered::<u64>(Position::ZERO, Position::ZERO, &mut Vec::new());
+                steps.into_iter().for_each(|step| world.step(step));
+                // Quiet at last: the re-check of an idle session finds what no doorbell brought.
+                world.room = true;
+                world.answer(4, false);
+                world.feed.doubt();
+                while let Some(after) = world.feed.begin_read(true) {
+                    world.asked = Some(after.get());
+                    world.answer(2, false);
+                }
+                for position in &world.queue {
+                    prop_assert!(world.got.contains(position) || *position <= world.floor, "{position} never came");
+                }
+            }
+        }
+    }
+}

@@ -110,7 +110,8 @@ impl Sender {
                     Err(error) => Some(settled::Outcome::Refused(error)),
                     Ok(()) => {
                         let count = self.shared.receipts.count();
-                        let ticket = Ticket::presented(Bytes::copy_from_slice(&receipt), parts.len(), &self.inbox, count);
+                        let ticket =
+                            Ticket::presented(Bytes::copy_from_slice(&receipt), parts.len(), &self.inbox, count);
                         for part in &parts {
                             self.shared.receipts.present(part, &ticket);
                             shards.insert(part.shard);
@@ -139,19 +140,26 @@ fn check(send: Send, now: UnixMillis) -> Result<Checked, Error> {
     let send_id: SendId = ids::from("send_id", &send.send_id).map_err(field)?;
     let conversation: ConversationId = ids::from("conversation", &send.conversation).map_err(field)?;
     let class = log::Class::try_from(send.class).ok().filter(|class| *class != log::Class::Unspecified);
-    let class = class.ok_or_else(|| refusal(ErrorCode::BadRequest, "class must be one of LIVE, URGENT, MESSAGE, TICK"))?;
+    let class =
+        class.ok_or_else(|| refusal(ErrorCode::BadRequest, "class must be one of LIVE, URGENT, MESSAGE, TICK"))?;
     if send.body.is_empty() {
         return Err(refusal(ErrorCode::EnvelopeEmpty, "body is empty"));
     }
     if send.body.len() > ENVELOPE_BODY_BYTES_MAX {
-        return Err(refusal(ErrorCode::EnvelopeTooLarge, format!("body has more than {ENVELOPE_BODY_BYTES_MAX} bytes")));
+        return Err(refusal(
+            ErrorCode::EnvelopeTooLarge,
+            format!("body has more than {ENVELOPE_BODY_BYTES_MAX} bytes"),
+        ));
     }
     let expires_at = UnixMillis(send.expires_at_ms);
     if expires_at <= now {
         return Err(refusal(ErrorCode::EnvelopeExpired, "expires_at_ms lies in the past of the server's clock"));
     }
     if expires_at > now.after(EXPIRY_MAX) {
-        return Err(refusal(ErrorCode::ExpiryTooFar, "expires_at_ms lies more than 30 days ahead of the server's clock"));
+        return Err(refusal(
+            ErrorCode::ExpiryTooFar,
+            "expires_at_ms lies more than 30 days ahead of the server's clock",
+        ));
     }
     let (epoch, body) = (MlsEpoch(send.epoch), send.body);
     Ok(Checked { send_id, conversation, epoch, class: class.into(), expires_at, accepted_at: now, body })

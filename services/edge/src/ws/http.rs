@@ -59,7 +59,9 @@ fn answer(edge: &Edge, request: Request<Incoming>, visit: &Visit) -> Response<St
     match request.uri().path() {
         SESSION_PATH if get => begin_session(request, visit),
         "/.well-known/pli" if get => page(StatusCode::OK, "application/json", info(&edge.info())),
-        "/healthz" if get && edge.is_draining() => page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
+        "/healthz" if get && edge.is_draining() => {
+            page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())
+        }
         "/healthz" if get => page(StatusCode::OK, "text/plain", "ok\n".into()),
         _ => page(StatusCode::NOT_FOUND, "text/plain", "not found\n".into()),
     }

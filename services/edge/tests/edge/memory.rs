@@ -240,12 +240,7 @@ async fn receipts_presented_after_a_reconnect_end_as_stored_or_resend() {
     drop(alice);
     let mut alice = rig.join(1).await;
     let forged = pli_api::delivery::QueryReceipts {
-        parts: vec![pli_api::delivery::ReceiptPart {
-            shard: 0,
-            seq: 999,
-            entry: vec![9; 16].into(),
-            log_epoch: 1,
-        }],
+        parts: vec![pli_api::delivery::ReceiptPart { shard: 0, seq: 999, entry: vec![9; 16].into(), log_epoch: 1 }],
     };
     let forged = Bytes::from(prost::Message::encode_to_vec(&forged));
     alice.present(vec![settled.clone(), waiting.clone(), forged.clone(), Bytes::from_static(b"junk")]).await;

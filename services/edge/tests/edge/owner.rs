@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use pli_api::delivery::{
-    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page, ReceiptVerdicts,
-    Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply, owner_request,
+    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page,
+    ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply, owner_request,
 };
 use pli_api::log::Entry;
 use pli_domain::{DeviceId, EdgeId, LogEpoch, Position, Seq, SessionId, ShardId, ShardMap};
@@ -215,8 +215,8 @@ impl Owners {
                 let at_head = rows.len() <= read.rows_max as usize;
                 let page = &rows[..rows.len().min(read.rows_max as usize)];
                 let next = if at_head { head.max(after) } else { page.last().unwrap().0 };
-                let gap = (queue.floor.0.get() > read.after)
-                    .then(|| GapRange { from: read.after, to: queue.floor.0.get() });
+                let gap =
+                    (queue.floor.0.get() > read.after).then(|| GapRange { from: read.after, to: queue.floor.0.get() });
                 Some(owner_reply::Reply::Page(Page {
                     deliveries: page
                         .iter()

@@ -31,7 +31,10 @@ impl StubDirectory {
 
 #[tonic::async_trait]
 impl Directory for StubDirectory {
-    async fn register(&self, request: Request<dir::RegisterRequest>) -> Result<Response<dir::RegisterResponse>, Status> {
+    async fn register(
+        &self,
+        request: Request<dir::RegisterRequest>,
+    ) -> Result<Response<dir::RegisterResponse>, Status> {
         self.callers.lock().unwrap().push(Caller::of(request.metadata()));
         if self.code.lock().unwrap().is_some() {
             return self.code();

@@ -216,8 +216,12 @@ fn transport() -> Vec<(&'static str, Answer, Run)> {
             let hello = client_frame::Frame::Hello(ClientHello { version: 1, ..ClientHello::default() });
             Box::pin(s.said(edge::ClientFrame { frame: Some(hello) }.encode_to_vec()))
         }),
-        ("slow hello", Closed(ErrorCode::HelloTimeout, true), |s| Box::pin(async { closed(s.connected().await).await })),
-        ("half-open socket", Closed(ErrorCode::Temporary, true), |s| Box::pin(async { closed(s.logged_in().await).await })),
+        ("slow hello", Closed(ErrorCode::HelloTimeout, true), |s| {
+            Box::pin(async { closed(s.connected().await).await })
+        }),
+        ("half-open socket", Closed(ErrorCode::Temporary, true), |s| {
+            Box::pin(async { closed(s.logged_in().await).await })
+        }),
         ("too many receipts in a frame", Closed(ErrorCode::MalformedFrame, false), |s| {
             let pending = client_frame::Frame::Pending(edge::Pending { receipts: vec![Bytes::new(); 257] });
             Box::pin(s.said(edge::ClientFrame { frame: Some(pending) }.encode_to_vec()))
@@ -370,7 +374,7 @@ fn calls() -> Vec<(&'static str, Answer, Run)> {
         ("device list with a bad signature", Reply(ErrorCode::DeviceListInvalid), |s| {
             Box::pin(s.called("/pli.directory.v1.Directory/PutDeviceList", ErrorCode::DeviceListInvalid, Vec::new()))
         }),
-        ("request that is no message", Reply(ErrorCode::Internal), |s| {
+        ("request that is no message", Reply(ErrorCode::BadRequest), |s| {
             Box::pin(s.called(REGISTER, ErrorCode::HandleTaken, vec![0xFF; 9]))
         }),
         ("method of another kind", Reply(ErrorCode::UnknownMethod), |s| {
