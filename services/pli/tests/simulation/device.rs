@@ -62,7 +62,8 @@ pub struct Device {
     next_move: Instant,
     next_ping: Instant,
     ack_at: Option<Instant>,
-    sends: u64,
+    /// Highest position acknowledged; lower ones follow a restored backup.
+    acked: Position,
 }
 
 /// What wakes a device.
@@ -101,7 +102,7 @@ impl Device {
             next_move: now,
             next_ping: now,
             ack_at: None,
-            sends: 0,
+            acked: Position::ZERO,
         }
     }
 
@@ -181,7 +182,6 @@ impl Device {
         let talk = self.talks[self.rng.random_range(0..self.talks.len())].clone();
         let class = if self.rng.random_bool(0.8) { Class::Message } else { Class::Tick };
         let lane = OutLane { conversation: talk.id, class };
-        self.sends += 1;
         let send_id = SendId::from_bytes(self.rng.random());
         let pad = if self.rng.random_bool(0.05) { 3_000 } else { 40 };
         let Ok(lane_no) = self.outbox.push(send_id, lane, vec![7; pad].into()) else { return };
@@ -216,11 +216,14 @@ impl Device {
     }
 
     fn connect(&mut self) {
-        let mut committed = self.inbox.position();
         if !self.calm() && self.rng.random_bool(0.05) {
-            committed =
-                Position::from_u64(committed.get().saturating_sub(self.rng.random_range(0..3_000))).expect("lower");
+            // As after a backup was restored.
+            let back = self.rng.random_range(0..3_000);
+            let position = self.inbox.position().get().saturating_sub(back);
+            self.inbox.follow(Position::from_u64(position).expect("lower"));
+            self.commit();
         }
+        let mut committed = self.inbox.position();
         if !self.calm() && self.rng.random_bool(0.02) {
             committed = self.lie();
         }
@@ -293,7 +296,10 @@ impl Device {
     async fn ack(&mut self) {
         let Some(position) = self.inbox.take_ack() else { return };
         self.world.say(format_args!("{} acks {position}", self.name()));
-        self.world.record(Event::Acked { device: self.name(), position: position.get() });
+        if position > self.acked {
+            self.acked = position;
+            self.world.record(Event::Acked { device: self.name(), position: position.get() });
+        }
         self.send(client_frame::Frame::Ack(Ack { position: position.get() })).await;
     }
 

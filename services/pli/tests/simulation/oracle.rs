@@ -76,7 +76,6 @@ pub struct Row {
 pub struct View {
     pub epoch: Option<LogEpoch>,
     pub read: BTreeMap<Seq, EntryId>,
-    pub readers: u64,
     /// The lowest cursor that it may answer a device with.
     pub cursors: BTreeMap<DeviceId, Position>,
 }

@@ -98,4 +98,9 @@ impl Owners {
             if paused { worker.process.pause() } else { worker.process.resume() }
         }
     }
+
+    /// Log readers that workers created again to follow a log.
+    pub fn readers_again(&self) -> u64 {
+        lock(&self.state).counters.iter().map(|counters| counters.snapshot().readers_recreated).sum()
+    }
 }

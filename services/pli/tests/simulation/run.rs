@@ -152,6 +152,7 @@ fn finish(cast: &Cast, drained: bool) -> Outcome {
             world.record(Event::Expired { sender: name.0.to_string(), send_id: name.1.to_string() });
         }
     }
+    world.rare.reader_again.by(cast.owners.readers_again());
     let report = judge(world.history().iter());
     world.rare.expired.by(report.devices.values().map(|d| d.expired as u64).sum());
     if !drained {

@@ -74,6 +74,10 @@ impl Device {
         let window = ready.limits.as_ref().map_or(1, |limits| limits.send_window as usize);
         self.outbox.connected(self.world.now(), UnixMillis(ready.now_ms), window);
         self.inbox.connected();
+        if ignored {
+            self.inbox.follow(from);
+            self.commit();
+        }
         self.ready = true;
     }
 

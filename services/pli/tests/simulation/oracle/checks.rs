@@ -205,11 +205,13 @@ impl Oracle {
         *known = cursor.max(*known);
     }
 
-    /// Q5 of a registration that `owner` answers: never below a stored cursor that it knows.
+    /// Q5 of a registration that `owner` answers: never below a stored cursor that it knows. Above its checkpoint an
+    /// owner may forget cursors: it forgets only those below which it holds nothing.
     pub fn judge_registered(&self, owner: &str, device: DeviceId, from: Position) -> Verdict {
         let Some(truth) = self.shard_of.get(&device).and_then(|shard| self.shards.get(shard)) else { return Ok(()) };
+        let checkpoint = truth.checkpoint.unwrap_or(Checkpoint::ZERO).position;
         match truth.views.get(owner).and_then(|view| view.cursors.get(&device)) {
-            Some(known) if from < *known => {
+            Some(known) if from < *known && *known <= checkpoint => {
                 Err(format!("Q5: {owner} moves the cursor of {device:?} from {known} back to {from}"))
             }
             _ => Ok(()),

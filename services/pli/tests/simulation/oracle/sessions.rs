@@ -74,10 +74,11 @@ impl Oracle {
         let device = self.devices.get(&id)?;
         let session = device.session.as_ref()?;
         let shard = self.shards.get(self.shard_of.get(&id)?)?;
+        let soon = now.after(SPILL_LIFE_MIN);
         let excused = |name: &Name, at: Position, expires_at: UnixMillis| {
             device.seen.contains(name)
                 || session.names.contains(name)
-                || expires_at <= now
+                || expires_at <= soon
                 || at <= device.floor.0
                 || device.told(at)
         };

@@ -36,15 +36,6 @@ impl ShardLog for PortLog {
         let (seat, name) = (self.seat.clone(), self.seat.name());
         seat.world.say(format_args!("{name} reads the log of {shard:?} from {}", from.get()));
         let inner = seat.call(self.inner.reader(shard, from)).await?;
-        {
-            let mut oracle = seat.world.oracle();
-            let view = oracle.shard(shard).views.entry(name.into()).or_default();
-            view.readers += 1;
-            view.read.split_off(&from);
-            if view.readers > 1 {
-                seat.world.rare.reader_again.one();
-            }
-        }
         Ok(Box::new(PortReader { seat, shard, inner, ready: None }))
     }
 
