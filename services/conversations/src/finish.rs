@@ -2,6 +2,7 @@
 //! Finishing a decided commit: bring it to everybody, then open the epoch that it made.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pli_api::conversations::Object;
 use pli_api::log::Content;
@@ -39,6 +40,11 @@ impl By {
     }
 }
 
+/// Planted faults only: time between a decision and its fan-out, for a crash or a message to fall into.
+async fn widen_the_gap() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
 impl Inner {
     /// Finishes the commit that ended `from`. Any number of callers may do so at once or one after the other: all
     /// write the same entries under the same ids, and the epoch opens once.
@@ -49,8 +55,11 @@ impl Inner {
     }
 
     async fn bring_and_open(&self, conversation: ConversationId, from: MlsEpoch, by: By) -> Result<(), FinishError> {
-        if by != By::Committer && broken(Mutant::FanoutForgotten) {
-            return Err(FinishError::Append { retry_after_ms: 1_000 });
+        if broken(Mutant::FanoutForgotten) {
+            if by != By::Committer {
+                return Err(FinishError::Append { retry_after_ms: 1_000 });
+            }
+            widen_the_gap().await;
         }
         let conversations = &self.ports.conversations;
         let missing = CorruptRecord { what: "commit intent" };
@@ -59,6 +68,7 @@ impl Inner {
         let entries = self.commit_entries(&intent, &old.devices)?;
         if broken(Mutant::EpochOpenEarly) {
             conversations.finish(conversation, from).await?;
+            widen_the_gap().await;
         }
         self.append(entries).await?;
         conversations.finish(conversation, from).await?;

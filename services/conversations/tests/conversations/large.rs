@@ -46,11 +46,11 @@ fn many(f: &Fixture, count: u8) -> (Vec<Device>, Vec<KeyPackage>) {
 }
 
 #[tokio::test]
-async fn a_large_welcome_goes_by_reference_and_its_group_goes_on() {
+async fn the_largest_group_has_its_welcome_and_tree_by_reference_and_goes_on() {
     let mut f = Fixture::new();
     let mut alice = f.device(1, 1);
     f.conversation(7, &mut [&mut alice]).await;
-    let (mut devices, packages) = many(&f, 160);
+    let (mut devices, packages) = many(&f, 249);
     let mut request = alice.commit(&packages, &[]);
     let (welcome, info) = (bytes_of(&request.welcome), bytes_of(&request.group_info));
     assert!(welcome.len() > PAGE, "{}", welcome.len());
