@@ -1,2 +1,196 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two people and a server.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
+
+/// A message of `from` that says `text`.
+fn says<'a>(from: &'a str, text: &'a str) -> impl Fn(&Value) -> bool + 'a {
+    move |event| event["event"] == "message" && event["from"] == from && event["text"] == text
+}
+
+fn event<'a>(name: &'a str) -> impl Fn(&Value) -> bool + 'a {
+    move |event| event["event"] == name
+}
+
+fn is_online(event: &Value) -> bool {
+    event["event"] == "connection" && event["state"] == "online"
+}
+
+/// `pli recv` or `pipe` in JSON, connected.
+fn following(home: &Path, arguments: &[&str]) -> Running {
+    let mut process = Running::start(pli(home, arguments));
+    process.json(is_online);
+    process
+}
+
+fn register(home: &Path, handle: &str) {
+    text(&run(home, &["recv", handle, "--data", "data"]));
+}
+
+#[test]
+fn a_message_from_the_command_line_arrives_and_is_reported_as_far_as_asked() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let mut bob = following(home.path(), &["recv", "bob", "--data", "data", "--json", "--follow"]);
+    let said = text(&run(home.path(), &["send", "alice", "bob", "hello", "--data", "data", "--wait", "delivered"]));
+    assert!(said.starts_with("1 message delivered"), "{said}");
+    let message = bob.json(says("alice", "hello"));
+    assert_eq!(message["late"], false);
+    bob.signal(Signal::INT);
+    assert_eq!(bob.wait(), Some(0));
+}
+
+#[test]
+fn standard_input_is_sent_and_what_waited_is_printed_once() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run_with_input(home.path(), &["send", "alice", "bob", "--data", "data", "--wait", "stored"], b"one\ntwo\n"));
+    text(&run(home.path(), &["send", "alice", "bob", "many", "--count", "5", "--data", "data"]));
+    let said = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let texts: Vec<_> = events.iter().filter(|e| event("message")(e)).filter_map(|e| e["text"].as_str()).collect();
+    assert_eq!(texts, ["one\ntwo", "many 1", "many 2", "many 3", "many 4", "many 5"]);
+    let again = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
+    assert!(!again.contains("\"message\""), "{again}");
+}
+
+#[test]
+fn a_pipe_carries_both_directions_and_tells_ticks() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let mut alice = Running::start(pli(home.path(), &["pipe", "alice", "bob", "--json", "--data", "data"]));
+    let mut bob = following(home.path(), &["pipe", "bob", "alice", "--json", "--data", "data"]);
+    alice.say("hello bob");
+    bob.json(says("alice", "hello bob"));
+    alice.json(event("accepted"));
+    alice.json(event("delivered"));
+    bob.say("hello alice");
+    alice.json(says("bob", "hello alice"));
+    for mut process in [alice, bob] {
+        process.end_input();
+        assert_eq!(process.wait(), Some(0));
+    }
+}
+
+#[test]
+fn what_is_typed_while_the_server_is_down_is_sent_when_it_is_back() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let port = server.port();
+    let mut bob = following(home.path(), &["recv", "bob", "--data", "data", "--json", "--follow"]);
+    text(&run(home.path(), &["send", "alice", "bob", "before", "--data", "data"]));
+    bob.json(says("alice", "before"));
+    server.process.kill();
+    let arguments = ["send", "alice", "bob", "meanwhile", "--data", "data", "--timeout", "1"];
+    let (code, said) = failure(&run(home.path(), &arguments));
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("stays in the outbox"), "{said}");
+    let _server = Server::start_on(home.path(), port);
+    text(&run(home.path(), &["send", "alice", "bob", "after", "--data", "data"]));
+    bob.json(says("alice", "meanwhile"));
+    bob.json(says("alice", "after"));
+}
+
+#[test]
+fn a_chat_shows_its_history_after_a_restart() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let port = server.port();
+    register(home.path(), "bob");
+    let mut alice = Running::start(pli(home.path(), &["chat", "alice", "--data", "data"]));
+    alice.say("@bob hello from the chat");
+    alice.until("✓ accepted");
+    alice.say("/safety bob");
+    alice.until("safety number with @bob");
+    alice.say("/quit");
+    assert_eq!(alice.wait(), Some(0));
+    server.process.kill();
+    let _server = Server::start_on(home.path(), port);
+    let mut alice = Running::start(pli(home.path(), &["chat", "alice", "--data", "data"]));
+    alice.until("hello from the chat");
+    let mut bob = Running::start(pli(home.path(), &["chat", "bob", "--data", "data"]));
+    bob.until("first contact with @alice");
+    bob.until("@alice: hello from the chat");
+    alice.until("✓✓");
+}
+
+#[test]
+fn a_group_is_made_changed_and_left() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "carol", "dave"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| text(&run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat()));
+    group(&["create", "alice", "team", "bob", "carol"]);
+    let mut bob = following(home.path(), &["recv", "bob", "--data", "data", "--json", "--follow"]);
+    text(&run(home.path(), &["send", "alice", "#team", "hello team", "--data", "data"]));
+    bob.json(says("alice", "hello team"));
+    let said = group(&["add", "alice", "team", "dave"]);
+    assert!(said.contains("dave"), "{said}");
+    bob.json(|line| line["event"] == "member_added" && line["member"] == "dave");
+    let said = group(&["remove", "alice", "team", "dave"]);
+    assert!(!said.contains("dave"), "{said}");
+    group(&["leave", "carol", "team"]);
+    bob.json(|line| line["event"] == "member_removed" && line["member"] == "carol");
+}
+
+#[test]
+fn a_second_process_on_a_profile_names_the_first() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let bob = following(home.path(), &["recv", "bob", "--data", "data", "--json", "--follow"]);
+    let (code, said) = failure(&run(home.path(), &["recv", "bob", "--data", "data"]));
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains(&format!("process {} uses", bob.pid())), "{said}");
+}
+
+#[test]
+fn nobody_under_a_handle_is_refused_with_its_code() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let (code, said) = failure(&run(home.path(), &["send", "alice", "nobody", "hello", "--data", "data"]));
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("NOT_FOUND"), "{said}");
+}
+
+#[test]
+fn a_taken_handle_is_refused_in_another_home() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let (code, said) = failure(&run(home.path(), &["recv", "bob", "--data", "data", "--home", "elsewhere"]));
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("HANDLE_TAKEN"), "{said}");
+}
+
+#[test]
+fn a_server_with_another_certificate_is_not_trusted() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let (address, port) = (server.address(), server.port());
+    register(home.path(), "bob");
+    server.process.kill();
+    std::fs::remove_dir_all(home.path().join("data")).expect("removed");
+    let _server = Server::start_on(home.path(), port);
+    for arguments in [&["--data", "data"][..], &["--data", "none", "--server", &address]] {
+        let (code, said) = failure(&run(home.path(), &[&["recv", "bob"], arguments].concat()));
+        assert_eq!(code, Some(7), "{said}");
+        assert!(said.contains("move the profile folder"), "{said}");
+    }
+}
+
+#[test]
+fn without_a_server_the_fix_is_named() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (code, said) = failure(&run(home.path(), &["recv", "bob"]));
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("pli dev") && said.contains("--server"), "{said}");
+}

@@ -111,6 +111,17 @@ impl Running {
         panic!("not seen in {:?}", self.seen);
     }
 
+    /// Reads until a line holds this.
+    pub fn until(&mut self, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.line().contains(wanted) {
+                return;
+            }
+        }
+        panic!("`{wanted}` is not in {:?}", self.seen);
+    }
+
     /// Writes one line to its standard input.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("open");

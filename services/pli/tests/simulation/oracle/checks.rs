@@ -32,6 +32,10 @@ impl Oracle {
             self.judge_register(call, register)?;
         }
         let (Some(checkpoint), Some(truth)) = (settle.checkpoint, self.shards.get(&call.shard)) else { return Ok(()) };
+        if truth.checkpoint > Some(checkpoint) {
+            // It changes nothing: the register holds more, durably.
+            return Ok(());
+        }
         let view = truth.views.get(call.owner);
         for (seq, id) in call.log.iter().filter(|(seq, _)| *seq <= checkpoint.position.seq()) {
             // After a fork an owner may still hold what the log no longer has: it answers for what it read.

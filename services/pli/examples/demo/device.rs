@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One person's device: a client whose events go into the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use pli_client::core::{Command, ConnectionState, ConversationView, Event};
+use pli_client::{Client, ClientOptions, Events};
+use pli_domain::{ConversationId, Handle, SendId};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::ledger::Ledger;
+
+/// Nothing in the demo takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(45);
+
+/// What a device has heard so far.
+#[derive(Debug, Clone, Default)]
+pub struct Heard {
+    /// Rises with every event.
+    pub events: u64,
+    /// The session is open and nothing waits.
+    pub online: bool,
+    /// Accepted and not stored: what only the log has.
+    pub unsettled: usize,
+    /// Not stored.
+    pub open: usize,
+    /// Why something will never happen.
+    pub refused: Option<String>,
+}
+
+#[derive(Default)]
+struct Own {
+    /// The ledger's name of each message of one's own that is not stored, and whether it is accepted.
+    open: BTreeMap<SendId, (String, bool)>,
+}
+
+/// A device that runs.
+pub struct Device {
+    /// Its person, and its name in the ledger.
+    pub name: String,
+    /// Its client.
+    pub client: Client,
+    heard: watch::Receiver<Heard>,
+    own: Arc<Mutex<Own>>,
+    ledger: Ledger,
+    reader: JoinHandle<()>,
+}
+
+struct Reader {
+    name: String,
+    client: Client,
+    ledger: Ledger,
+    /// Its messages count.
+    counted: bool,
+    own: Arc<Mutex<Own>>,
+    heard: watch::Sender<Heard>,
+}
+
+impl Device {
+    /// Opens the profile; what it shows goes into the ledger if it is `counted`.
+    pub async fn open(options: ClientOptions, ledger: &Ledger, counted: bool) -> anyhow::Result<Self> {
+        let name = options.handle.to_string();
+        let (client, events) = Client::open(options).await?;
+        let (heard, listening) = watch::channel(Heard::default());
+        let own = Arc::new(Mutex::new(Own::default()));
+        let reader = Reader {
+            name: name.clone(),
+            client: client.clone(),
+            ledger: ledger.clone(),
+            counted,
+            own: own.clone(),
+            heard,
+        };
+        let reader = tokio::spawn(reader.run(events));
+        Ok(Self { name, client, heard: listening, own, ledger: ledger.clone(), reader })
+    }
+
+    /// Goes offline; everything that is on its way stays in the profile.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.client.close().await;
+        self.reader.await.context("the device's reader failed")
+    }
+
+    /// What it has heard so far.
+    pub fn heard(&self) -> Heard {
+        self.heard.borrow().clone()
+    }
+
+    /// Waits until `wanted` holds of what it has heard.
+    pub async fn wait(&self, what: &str, wanted: impl Fn(&Heard) -> bool) -> anyhow::Result<()> {
+        let mut heard = self.heard.clone();
+        let waited = timeout(PATIENCE, heard.wait_for(|heard| wanted(heard))).await;
+        let last = self.heard();
+        waited
+            .with_context(|| format!("{}: {what} did not happen in time: {last:?}", self.name))?
+            .with_context(|| format!("{} ended: {:?}", self.name, self.client.ended()))?;
+        Ok(())
+    }
+
+    /// Waits until the server knows it and everything that waited is there.
+    pub async fn online(&self) -> anyhow::Result<()> {
+        self.wait("being connected", |heard| heard.online).await
+    }
+
+    /// Waits until a conversation satisfies `wanted`.
+    pub async fn conversation(
+        &self,
+        what: &str,
+        wanted: impl Fn(&ConversationView) -> bool,
+    ) -> anyhow::Result<ConversationId> {
+        let mut heard = self.heard.clone();
+        let found = async {
+            loop {
+                heard.borrow_and_update();
+                let all = self.client.query(|core| core.conversations()).await?;
+                if let Some(found) = all.iter().find(|view| view.ready && wanted(view)) {
+                    return anyhow::Ok(found.id);
+                }
+                heard.changed().await.with_context(|| format!("{} ended", self.name))?;
+            }
+        };
+        timeout(PATIENCE, found).await.with_context(|| format!("{}: {what} did not happen in time", self.name))?
+    }
+
+    /// Writes the intention, then sends.
+    pub async fn say(
+        &self,
+        (conversation, place): (ConversationId, &str),
+        recipients: &[&str],
+        words: &str,
+    ) -> anyhow::Result<()> {
+        let intended = self.ledger.intend(&self.name, place, recipients, words)?;
+        // Held while the message gets its name: `accepted` may come before this returns.
+        let mut own = self.own.lock().await;
+        let send_id = self.client.say(conversation, intended.text).await?;
+        own.open.insert(send_id, (intended.id, false));
+        Ok(())
+    }
+
+    /// Gives a command.
+    pub async fn command(&self, command: Command) -> anyhow::Result<Option<ConversationId>> {
+        Ok(self.client.command(command).await.with_context(|| self.name.clone())?.conversation)
+    }
+
+    /// Its handle.
+    pub fn handle(&self) -> anyhow::Result<Handle> {
+        Ok(self.name.parse()?)
+    }
+}
+
+impl Reader {
+    async fn run(self, mut events: Events) {
+        while let Some(event) = events.next().await {
+            self.own_message(&event).await;
+            self.shown(&event).await;
+            let own = self.own.lock().await;
+            let (open, unsettled) = (own.open.len(), own.open.values().filter(|(_, accepted)| *accepted).count());
+            drop(own);
+            self.heard.send_modify(|heard| {
+                heard.events += 1;
+                (heard.open, heard.unsettled) = (open, unsettled);
+                match &event {
+                    Event::Connection(state) => heard.online = *state == ConnectionState::Online,
+                    Event::RegistrationRefused { why }
+                    | Event::ConversationFailed { why, .. }
+                    | Event::ChangeFailed { why, .. }
+                    | Event::Refused { why, .. } => heard.refused = Some(format!("{event:?}: {}", why.message)),
+                    _ => {}
+                }
+            });
+        }
+    }
+
+    async fn own_message(&self, event: &Event) {
+        let mut own = self.own.lock().await;
+        match event {
+            Event::Accepted { message, .. } => {
+                if let Some((id, accepted)) = own.open.get_mut(message) {
+                    *accepted = true;
+                    self.ledger.accepted(&self.name, id);
+                }
+            }
+            Event::Resending { message, .. } => {
+                if let Some((_, accepted)) = own.open.get_mut(message) {
+                    *accepted = false;
+                }
+            }
+            Event::Stored { message, .. } => {
+                if let Some((id, _)) = own.open.remove(message) {
+                    self.ledger.stored(&self.name, &id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    async fn shown(&self, event: &Event) {
+        if !self.counted {
+            return;
+        }
+        match event {
+            Event::Message(message) => {
+                let from = message.from.handle.as_ref().map_or("?".into(), ToString::to_string);
+                self.ledger.shown(&self.name, &from, &message.text, message.late);
+                if !message.text.starts_with('#') {
+                    println!("  {:>5} sees  @{from}: {}", self.name, message.text);
+                }
+            }
+            Event::Hole { conversation, from, lane_nos, .. } => {
+                let (here, from) = (*conversation, from.handle.as_ref().map_or("?".into(), ToString::to_string));
+                let view = self.client.query(move |core| core.conversation(here)).await.ok().flatten();
+                let place = view.and_then(|view| view.name).unwrap_or_else(|| self.name.clone());
+                self.ledger.hole(&self.name, &from, &place, *lane_nos);
+            }
+            Event::Gap => self.ledger.gap(&self.name),
+            _ => {}
+        }
+    }
+}
