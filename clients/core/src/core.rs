@@ -7,23 +7,54 @@
 //! loaded from what was committed goes on where it stood.
 //!
 //! A connection begins with the edge's `ServerHello`, which goes to [`Core::handshake`]; every later frame goes to
-//! [`Core::frame`].
+//! [`Core::frame`]. An account that is not registered yet registers on an anonymous connection, after which the advice
+//! is to connect again at once.
+//!
+//! Inside, state says what is missing and [`Core::reconcile`] asks for it; nothing remembers where in a flow it was, so
+//! there is nothing to resume. Envelopes are worked through strictly in order; one that needs an answer first holds up
+//! the rest, un-acknowledged.
 
+mod calls;
+mod commands;
+mod conversation;
+mod group;
+mod history;
+mod inbound;
+mod objects;
+mod outbound;
+mod people;
+mod reconcile;
+mod replies;
+mod rows;
+mod session;
 mod tables;
 mod types;
+mod views;
 
-use pli_api::edge;
-use pli_domain::{ConversationId, DeviceAddress, Handle, UnixMillis};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use pli_api::edge::{self, client_frame, server_frame};
+use pli_domain::{AccountId, ConversationId, Position, UnixMillis};
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
 
-use crate::content::Kind;
 use crate::identity::{Identity, IdentityError};
+use crate::inbox::Inbox;
+use crate::mls::Mls;
+use crate::outbox::Outbox;
+use calls::Calls;
+use conversation::Conversation;
+use inbound::Inbound;
+use objects::{Fetch, Put};
+use people::Contact;
+use rows::Row;
+use session::Session;
 pub use tables::{Change, ChangeSet, MessageRow, RowKind, RowStatus, Table};
 pub use types::{
     Command, CommandError, ConnectionState, Effects, Event, IncomingMessage, Member, NewKey, Outcome, OutgoingMessage,
     SessionAdvice,
 };
+pub use views::ConversationView;
 
 /// Longest text of one message; what is longer is an attachment.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024;
@@ -63,139 +94,113 @@ pub enum HandshakeError {
     Nonce,
 }
 
-/// A conversation, for display.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConversationView {
-    /// Its id.
-    pub id: ConversationId,
-    /// Two people or a group.
-    pub kind: Kind,
-    /// Of a group, where it is known.
-    pub name: Option<String>,
-    /// Everybody, oneself included; empty until it is ready.
-    pub members: Vec<Member>,
-    /// Messages can be sent now.
-    pub ready: bool,
-    /// The user left it or was removed.
-    pub left: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Core {
     identity: Identity,
-    state: ConnectionState,
-    #[expect(dead_code, reason = "drawn from by every flow")]
     rng: ChaCha20Rng,
+    mls: Mls,
+    outbox: Outbox,
+    inbox: Inbox,
+    conversations: BTreeMap<ConversationId, Conversation>,
+    contacts: BTreeMap<AccountId, Contact>,
+    session: Session,
+    calls: Calls,
+    inbound: VecDeque<Inbound>,
+    fetches: Vec<Fetch>,
+    puts: Vec<Put>,
+    lists_wanted: BTreeSet<AccountId>,
+    /// Answered on this connection since the account last came into a group.
+    asked_lists: BTreeSet<AccountId>,
+    /// An encoded request with key packages that the directory has not confirmed.
+    packages: Option<Vec<u8>>,
+    /// A gap was told and the conversations were not compared since.
+    resync: bool,
+    resync_after: Bytes,
+    /// What the first envelope waited for; if it still cannot be opened it is skipped.
+    caught_up_for: Option<(ConversationId, u64)>,
+    /// The last place given in the history.
+    order: u64,
+    stepped_at: UnixMillis,
+    dirty: BTreeSet<Row>,
+    out: Effects,
 }
 
 impl Core {
-    /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
-    /// random source and be used once.
-    pub fn create(handle: Handle, seed: [u8; 32], now: UnixMillis) -> (Self, ChangeSet) {
-        let _ = now;
-        let mut rng = ChaCha20Rng::from_seed(seed);
-        let identity = Identity::create(handle, &mut rng);
-        let mut changes = ChangeSet::default();
-        changes.put(Table::Identity, Vec::new(), identity.encode());
-        (Self { identity, state: ConnectionState::Offline, rng }, changes)
-    }
-
-    /// The core that the committed rows describe; [`Table::Messages`] may be left out. `seed` must be fresh.
-    pub fn load(
-        seed: [u8; 32],
-        rows: impl IntoIterator<Item = (Table, Vec<u8>, Vec<u8>)>,
-        now: UnixMillis,
-    ) -> Result<Self, LoadError> {
-        let _ = now;
-        let mut identity = None;
-        for (table, _, value) in rows {
-            if table == Table::Identity {
-                identity = Some(Identity::decode(&value)?);
-            }
-        }
-        let identity = identity.ok_or(LoadError::NoIdentity)?;
-        Ok(Self { identity, state: ConnectionState::Offline, rng: ChaCha20Rng::from_seed(seed) })
-    }
-
-    /// Answers the edge's first frame. `host` is what the user connected to, with the port where it is not 443;
-    /// `binding` the channel binding of that kind. An account that is not registered yet answers anonymously.
-    pub fn handshake(
-        &mut self,
-        hello: &edge::ServerHello,
-        host: &str,
-        binding: (edge::Binding, &[u8]),
-        now: UnixMillis,
-    ) -> Result<edge::ClientFrame, HandshakeError> {
-        let _ = (hello, host, binding, now);
-        Err(HandshakeError::Version)
-    }
-
     /// Takes a frame of the edge, other than `ServerHello`.
     pub fn frame(&mut self, frame: edge::ServerFrame, now: UnixMillis) -> Effects {
-        let _ = (frame, now);
-        Effects::default()
-    }
-
-    /// The connection is gone, or could not be made. The advice says when to try again.
-    pub fn disconnected(&mut self, now: UnixMillis) -> Effects {
-        let _ = now;
-        Effects::default()
-    }
-
-    /// Takes a command of the user.
-    pub fn command(&mut self, command: Command, now: UnixMillis) -> Result<Effects, CommandError> {
-        let _ = (command, now);
-        Err(CommandError::Busy(0))
+        use server_frame::Frame;
+        self.heard(now);
+        match frame.frame {
+            Some(Frame::Ready(ready)) => self.ready(&ready, now),
+            Some(Frame::SendResults(results)) => self.send_results(&results, now),
+            Some(Frame::Settled(batch)) => self.settled(&batch, now),
+            Some(Frame::Deliver(deliver)) => self.inbound.push_back(Inbound::Deliver(deliver)),
+            Some(Frame::CaughtUp(_)) => self.inbound.push_back(Inbound::CaughtUp),
+            Some(Frame::Gap(gap)) => {
+                if let Ok(to) = Position::from_u64(gap.to) {
+                    self.inbound.push_back(Inbound::Gap(to));
+                }
+            }
+            Some(Frame::Reply(reply)) => self.reply(reply, now),
+            Some(Frame::Ping(ping)) => self.send(client_frame::Frame::Ping(ping)),
+            Some(Frame::GoAway(away)) => self.go_away(away.reconnect_after_ms),
+            Some(Frame::Close(close)) => self.closed(close),
+            Some(Frame::Notice(notice)) => self.notice(&notice),
+            // A pong was heard; a second hello, signals and frames of newer versions ask for nothing.
+            Some(Frame::Pong(_) | Frame::Hello(_) | Frame::Signal(_)) | None => {}
+        }
+        self.finish(now)
     }
 
     /// Time has passed: call it at [`Core::next_deadline`].
     pub fn tick(&mut self, now: UnixMillis) -> Effects {
-        let _ = now;
-        Effects::default()
+        self.finish(now)
     }
 
     /// When to call [`Core::tick`] if nothing else happens.
     pub fn next_deadline(&self) -> Option<UnixMillis> {
-        None
+        let all = [
+            self.inbox.next_deadline(),
+            self.outbox.next_deadline(),
+            self.calls.next_deadline(),
+            self.session.next_deadline(),
+            self.next_work_at(),
+        ];
+        // What is due already waits for something else than time.
+        all.into_iter().flatten().filter(|at| *at > self.stepped_at && at.0 < u64::MAX).min()
     }
 
-    /// This device.
-    pub fn address(&self) -> DeviceAddress {
-        self.identity.address()
+    fn notice(&mut self, notice: &edge::Notice) {
+        if let Some(edge::notice::Notice::KeyPackagesLow(low)) = &notice.notice {
+            self.make_packages(low.left);
+        }
     }
-    /// This account's handle.
-    pub fn handle(&self) -> &Handle {
-        self.identity.handle()
+
+    fn send(&mut self, frame: client_frame::Frame) {
+        self.out.frames.push(edge::ClientFrame { frame: Some(frame) });
     }
-    /// Whether the directory has the account.
-    pub fn is_registered(&self) -> bool {
-        self.identity.registered
-    }
-    /// How the connection stands.
-    pub fn connection(&self) -> ConnectionState {
-        self.state
-    }
-    /// Messages that are not `stored` yet, and of these the ones that no log has yet.
-    pub fn waiting(&self) -> (usize, usize) {
-        (0, 0)
-    }
-    /// Every conversation.
-    pub fn conversations(&self) -> Vec<ConversationView> {
-        Vec::new()
-    }
-    /// One conversation.
-    pub fn conversation(&self, id: ConversationId) -> Option<ConversationView> {
-        let _ = id;
-        None
-    }
-    /// The handles that are known, for completion.
-    pub fn known_handles(&self) -> Vec<Handle> {
-        Vec::new()
-    }
-    /// 60 digits to compare with the person of this handle; none before the first contact.
-    pub fn safety_number(&self, handle: &Handle) -> Option<String> {
-        let _ = handle;
-        None
+
+    /// Ends a step: moves everything on, and answers what is to be done.
+    fn finish(&mut self, now: UnixMillis) -> Effects {
+        self.stepped_at = now;
+        self.keep_alive(now);
+        let shown = self.inbox.tick(now);
+        self.show(shown);
+        // A commit taken in may let an envelope through, which may ask for something again.
+        self.drain_inbound(now);
+        self.reconcile(now);
+        self.drain_inbound(now);
+        self.tell_ticks(now);
+        self.poll_outbox(now);
+        // A message that waits may have found its conversation behind.
+        self.reconcile(now);
+        if self.session.is_ready()
+            && let Some(position) = self.inbox.take_ack()
+        {
+            self.send(client_frame::Frame::Ack(edge::Ack { position: position.get() }));
+        }
+        self.collect_changes();
+        std::mem::take(&mut self.out)
     }
 }

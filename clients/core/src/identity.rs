@@ -146,6 +146,13 @@ impl Identity {
     pub fn device_key(&self) -> [u8; 32] {
         self.device_key.verifying_key().to_bytes()
     }
+    /// The device's signing key, for MLS.
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.device_key
+    }
+    pub(crate) fn device_signing_key(&self) -> &SigningKey {
+        &self.device_key
+    }
     /// Signs with the device key.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.device_key.sign(message).to_bytes()

@@ -141,6 +141,11 @@ impl Mls {
         }
     }
 
+    /// The MLS side of this identity's device, without state yet.
+    pub fn of(identity: &crate::identity::Identity, seed: [u8; 32]) -> Self {
+        Self::new(identity.address(), identity.signing_key(), seed)
+    }
+
     /// Adds the state that committed changes describe; errors when a group cannot be read.
     pub fn load(&mut self, rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), MlsError> {
         let mut stores: BTreeMap<Vec<u8>, Store> = BTreeMap::new();

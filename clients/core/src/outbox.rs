@@ -141,6 +141,8 @@ pub enum OutboxEvent {
         send_id: SendId,
         /// Its conversation.
         lane: OutLane,
+        /// As it was.
+        message: Box<OutMessage>,
     },
     /// It will be sent again; `accepted` no longer holds.
     Resending {
@@ -173,6 +175,8 @@ pub enum OutboxEvent {
         send_id: SendId,
         /// Its conversation.
         lane: OutLane,
+        /// As it was.
+        message: Box<OutMessage>,
         /// Why.
         why: common::Error,
     },
@@ -270,6 +274,17 @@ impl Outbox {
         self.lane_next.get(lane).copied().unwrap_or(1)
     }
 
+    /// The lowest number of the lane that waits to be sent, or the next one.
+    pub fn first_queued_lane_no(&self, lane: &OutLane) -> u64 {
+        let first = self.queued.get(lane).and_then(|set| set.first()).map(|at| self.messages[at].lane_no);
+        first.unwrap_or_else(|| self.next_lane_no(lane))
+    }
+
+    /// Conversations with messages that wait to be sent.
+    pub fn waiting_conversations(&self) -> BTreeSet<ConversationId> {
+        self.queued.keys().map(|lane| lane.conversation).collect()
+    }
+
     /// Takes a message; it is sent when its turn comes. Answers its lane number, consecutive from 1 in its lane.
     pub fn push(&mut self, send_id: SendId, lane: OutLane, content: Bytes) -> Result<u64, OutboxFull> {
         if self.messages.len() >= self.config.messages_max {
@@ -291,12 +306,12 @@ impl Outbox {
         Ok(lane_no)
     }
 
-    /// Drops every message of a conversation that is no more; answers their send ids, oldest first.
-    pub fn drop_conversation(&mut self, conversation: ConversationId) -> Vec<SendId> {
+    /// Drops every message of a conversation that is no more; answers them, oldest first.
+    pub fn drop_conversation(&mut self, conversation: ConversationId) -> Vec<OutMessage> {
         let gone: Vec<u64> =
             self.messages.iter().filter(|(_, m)| m.lane.conversation == conversation).map(|(&at, _)| at).collect();
         self.held.remove(&conversation);
-        gone.into_iter().filter_map(|at| self.remove(at)).map(|m| m.send_id).collect()
+        gone.into_iter().filter_map(|at| self.remove(at)).collect()
     }
 
     /// The records changed since the last call. Write them before frames of the same step leave.

@@ -83,8 +83,8 @@ impl ChangeSet {
     pub(crate) fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
         self.0.push(Change { table, key, value: Some(value) });
     }
-    pub(crate) fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.0.push(Change { table, key, value: None });
+    pub(crate) fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.0.push(Change { table, key, value });
     }
 }
 

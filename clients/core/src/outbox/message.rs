@@ -47,6 +47,14 @@ pub struct OutMessage {
 }
 
 impl OutMessage {
+    /// Server time when a log took it, while that stands.
+    pub fn accepted_at(&self) -> Option<UnixMillis> {
+        match self.state {
+            SendState::Accepted { accepted_at, .. } => Some(accepted_at),
+            _ => None,
+        }
+    }
+
     pub(super) fn new(send_id: SendId, lane: OutLane, lane_no: u64, content: Bytes) -> Self {
         let state = SendState::Queued { not_before: UnixMillis(0) };
         Self { send_id, lane, lane_no, content, expires_at: None, state, attempts: 0, sealed: None }

@@ -41,7 +41,8 @@ impl Outbox {
         let each = places.into_iter().filter_map(|at| {
             if stored {
                 let message = self.remove(at)?;
-                return Some(OutboxEvent::Stored { send_id: message.send_id, lane: message.lane });
+                let (send_id, lane) = (message.send_id, message.lane);
+                return Some(OutboxEvent::Stored { send_id, lane, message: Box::new(message) });
             }
             self.resend(at, &settled.receipt, now, rng)
         });
@@ -82,8 +83,8 @@ impl Outbox {
             return Some(OutboxEvent::WrongEpoch { send_id, lane, current_epoch: why.current_epoch });
         }
         if !why.code().is_temporary() {
-            self.remove(at);
-            return Some(OutboxEvent::Refused { send_id, lane, why: why.clone() });
+            let message = Box::new(self.remove(at)?);
+            return Some(OutboxEvent::Refused { send_id, lane, message, why: why.clone() });
         }
         let asked = Duration::from_millis(u64::from(why.retry_after_ms));
         let delay = asked.saturating_add(self.backoff(at, rng));

@@ -132,7 +132,10 @@ impl Outbox {
 
     fn give_up(&mut self, at: u64, why: pli_api::common::Error) -> Prepared {
         match self.remove(at) {
-            Some(m) => Prepared::Dropped(OutboxEvent::Refused { send_id: m.send_id, lane: m.lane, why }),
+            Some(m) => {
+                let (send_id, lane) = (m.send_id, m.lane);
+                Prepared::Dropped(OutboxEvent::Refused { send_id, lane, message: Box::new(m), why })
+            }
             None => Prepared::Wait,
         }
     }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls to services. What is asked follows from what is missing, so a call that was lost with its connection is asked
+//! again by itself; each thing is asked once at a time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pli_api::{common, edge};
+use pli_domain::{AccountId, ConversationId, Handle, PayloadId, UnixMillis};
+use rand_chacha::rand_core::RngCore;
+
+use super::Core;
+
+/// Calls that wait for their reply at a time, unless the server allows fewer.
+const CALLS_MAX: usize = 16;
+const BACKOFF_FIRST_MS: u64 = 500;
+const BACKOFF_MAX_MS: u64 = 60_000;
+
+/// Something that is asked of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ask {
+    Register,
+    Publish,
+    Lookup(Handle),
+    Lists(Vec<AccountId>),
+    List,
+    Claim(ConversationId),
+    Create(ConversationId),
+    Commit(ConversationId),
+    Propose(ConversationId),
+    Commits(ConversationId),
+    Report(ConversationId),
+    GroupInfo(ConversationId),
+    Fetch(PayloadId),
+    Put(PayloadId),
+}
+
+impl Ask {
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Register => "/pli.directory.v1.Directory/Register",
+            Self::Publish => "/pli.directory.v1.Directory/PublishKeyPackages",
+            Self::Lookup(_) => "/pli.directory.v1.Directory/Lookup",
+            Self::Lists(_) => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::Claim(_) => "/pli.directory.v1.Directory/ClaimKeyPackages",
+            Self::List => "/pli.conversations.v1.Conversations/List",
+            Self::Create(_) => "/pli.conversations.v1.Conversations/Create",
+            Self::Commit(_) => "/pli.conversations.v1.Conversations/Commit",
+            Self::Propose(_) => "/pli.conversations.v1.Conversations/Propose",
+            Self::Commits(_) => "/pli.conversations.v1.Conversations/GetCommits",
+            Self::Report(_) => "/pli.conversations.v1.Conversations/ReportFailure",
+            Self::GroupInfo(_) => "/pli.conversations.v1.Conversations/GetGroupInfo",
+            Self::Fetch(_) => "/pli.conversations.v1.Conversations/FetchPayload",
+            Self::Put(_) => "/pli.conversations.v1.Conversations/PutPayload",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    next_id: u64,
+    open: BTreeMap<u64, Ask>,
+    /// Not before this time, and how many tries failed.
+    retry: BTreeMap<Ask, (UnixMillis, u32)>,
+}
+
+impl Calls {
+    pub(super) fn is_open(&self, ask: &Ask) -> bool {
+        self.open.values().any(|open| open == ask)
+    }
+    /// The connection is gone: nothing will be answered.
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+    }
+    pub(super) fn close(&mut self, id: u64) -> Option<Ask> {
+        self.open.remove(&id)
+    }
+    pub(super) fn done(&mut self, ask: &Ask) {
+        self.retry.remove(ask);
+    }
+    pub(super) fn next_deadline(&self) -> Option<UnixMillis> {
+        self.retry.values().map(|(at, _)| *at).min()
+    }
+    /// Forgets the waiting of what is due, so that its time is not a deadline any more.
+    fn due(&self, ask: &Ask, now: UnixMillis) -> bool {
+        self.retry.get(ask).is_none_or(|(at, _)| *at <= now)
+    }
+}
+
+impl Core {
+    /// Asks, unless it is asked already, has to wait, or there is no session that may.
+    pub(super) fn ask(&mut self, ask: Ask, body: impl FnOnce(&mut Self) -> Option<Vec<u8>>, now: UnixMillis) {
+        let allowed = match &ask {
+            Ask::Register => self.session.is_anonymous(),
+            _ => self.session.is_ready(),
+        };
+        let window = self.session.call_window(CALLS_MAX);
+        if !allowed || self.calls.open.len() >= window || self.calls.is_open(&ask) || !self.calls.due(&ask, now) {
+            return;
+        }
+        let Some(body) = body(self) else { return };
+        let id = self.calls.next_id;
+        self.calls.next_id += 1;
+        let call = edge::Call { id, method: ask.method().into(), body: Bytes::from(body) };
+        if let Some((at, _)) = self.calls.retry.get_mut(&ask) {
+            // While it is open it is no deadline.
+            *at = UnixMillis(u64::MAX);
+        }
+        self.calls.open.insert(id, ask);
+        self.send(edge::client_frame::Frame::Call(call));
+    }
+
+    /// Asks again later, with full jitter.
+    pub(super) fn ask_later(&mut self, ask: Ask, why: &common::Error, now: UnixMillis) {
+        let attempts = self.calls.retry.get(&ask).map_or(0, |(_, n)| *n).saturating_add(1);
+        let bound = (BACKOFF_FIRST_MS << attempts.min(10)).min(BACKOFF_MAX_MS);
+        let jitter = self.rng.next_u64() % (bound + 1);
+        let at = now.after(Duration::from_millis(u64::from(why.retry_after_ms) + jitter));
+        self.calls.retry.insert(ask, (at, attempts));
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the user wants.
+
+use pli_domain::{AccountId, Class, ConversationId, Handle, UnixMillis};
+
+use super::conversation::{Conversation, Phase, WORK_MAX, Work};
+use super::tables::RowStatus;
+use super::{Command, CommandError, Core, Effects, GROUP_OTHERS_MAX, OutgoingMessage, Row, TEXT_BYTES_MAX};
+use crate::content::{Content, Kind};
+use crate::outbox::OutLane;
+
+/// Longest group name in bytes.
+const GROUP_NAME_BYTES_MAX: usize = 128;
+
+impl Core {
+    /// Takes a command of the user.
+    pub fn command(&mut self, command: Command, now: UnixMillis) -> Result<Effects, CommandError> {
+        match command {
+            Command::StartConversation { handle } => self.start(handle)?,
+            Command::CreateGroup { name, handles } => self.create_group_of(name, handles, now)?,
+            Command::SendText { conversation, text } => self.send_text(conversation, &text, now)?,
+            Command::AddMembers { conversation, handles } => {
+                let handles = self.others(handles)?;
+                self.begin_work(conversation, Work::Add(handles))?;
+            }
+            Command::RemoveMembers { conversation, accounts } => self.remove(conversation, accounts)?,
+            Command::Leave { conversation } => self.begin_work(conversation, Work::Leave)?,
+            Command::MarkRead { conversation } => self.mark_read(conversation)?,
+        }
+        Ok(self.finish(now))
+    }
+
+    fn start(&mut self, handle: Handle) -> Result<(), CommandError> {
+        if &handle == self.identity.handle() {
+            return Err(CommandError::Oneself);
+        }
+        let id = match self.direct_with(&handle) {
+            Some(id) => id,
+            None => self.found(Kind::Direct, None, vec![handle]),
+        };
+        self.out.outcome.conversation = Some(id);
+        Ok(())
+    }
+
+    /// The conversation of two with this person; the lowest id where both began one at once, so that both choose the
+    /// same.
+    fn direct_with(&self, handle: &Handle) -> Option<ConversationId> {
+        let account = self.account_of(handle);
+        let with = |id: &ConversationId, c: &Conversation| match c.phase {
+            Phase::Founding => matches!(c.work.front(), Some(Work::Add(handles)) if handles.contains(handle)),
+            Phase::Active => self.mls.members(*id).iter().any(|(d, _)| Some(d.account) == account),
+            Phase::Left | Phase::Failed => false,
+        };
+        let mut all = self.conversations.iter();
+        all.find(|(id, c)| c.kind() == Kind::Direct && with(id, c)).map(|(id, _)| *id)
+    }
+
+    fn found(&mut self, kind: Kind, name: Option<String>, handles: Vec<Handle>) -> ConversationId {
+        let id = ConversationId::from_bytes(self.random_id());
+        let conversation = Conversation {
+            kind: Some(kind),
+            name,
+            work: [Work::Add(handles)].into(),
+            lane_base: 1,
+            ..Conversation::default()
+        };
+        self.conversations.insert(id, conversation);
+        self.dirty.insert(Row::Conversation(id));
+        id
+    }
+
+    fn create_group_of(&mut self, name: String, handles: Vec<Handle>, now: UnixMillis) -> Result<(), CommandError> {
+        if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
+            return Err(CommandError::GroupName);
+        }
+        let handles = self.others(handles)?;
+        let id = self.found(Kind::Group, Some(name), handles);
+        self.announce_name(id, now);
+        self.out.outcome.conversation = Some(id);
+        Ok(())
+    }
+
+    /// The handles without repetitions; errors when one is one's own or there are too many or none.
+    fn others(&self, mut handles: Vec<Handle>) -> Result<Vec<Handle>, CommandError> {
+        handles.sort();
+        handles.dedup();
+        if handles.contains(self.identity.handle()) {
+            return Err(CommandError::Oneself);
+        }
+        if handles.is_empty() || handles.len() > GROUP_OTHERS_MAX {
+            return Err(CommandError::GroupSize);
+        }
+        Ok(handles)
+    }
+
+    fn active(&mut self, id: ConversationId) -> Result<&mut Conversation, CommandError> {
+        let conversation = self.conversations.get_mut(&id).ok_or(CommandError::UnknownConversation)?;
+        match conversation.phase {
+            Phase::Left | Phase::Failed => Err(CommandError::NotAMember),
+            Phase::Founding | Phase::Active => Ok(conversation),
+        }
+    }
+
+    fn send_text(&mut self, id: ConversationId, text: &str, now: UnixMillis) -> Result<(), CommandError> {
+        if text.is_empty() {
+            return Err(CommandError::TextEmpty);
+        }
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(CommandError::TextTooLong(text.len()));
+        }
+        self.active(id)?;
+        let content = Content::text(self.random_id(), text);
+        let lane = OutLane { conversation: id, class: Class::Message };
+        let (send_id, lane_no) = self.push(lane, self.order + 1, &content, now)?;
+        let order = self.next_order();
+        if let Some(message) = self.outbox.get(&send_id).cloned() {
+            self.write_own(&message, RowStatus::Waiting, UnixMillis(0));
+        }
+        self.out.outcome.conversation = Some(id);
+        self.out.outcome.message = Some(OutgoingMessage { send_id, lane_no, order });
+        Ok(())
+    }
+
+    fn begin_work(&mut self, id: ConversationId, work: Work) -> Result<(), CommandError> {
+        let conversation = self.active(id)?;
+        if conversation.kind() == Kind::Direct && work != Work::Leave {
+            return Err(CommandError::NotAGroup);
+        }
+        if conversation.work.len() >= WORK_MAX {
+            return Err(CommandError::Busy(conversation.work.len()));
+        }
+        if work != Work::Leave || !conversation.work.contains(&work) {
+            conversation.work.push_back(work);
+        }
+        self.dirty.insert(Row::Conversation(id));
+        self.out.outcome.conversation = Some(id);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: ConversationId, accounts: Vec<AccountId>) -> Result<(), CommandError> {
+        self.active(id)?;
+        if accounts.contains(&self.identity.address().account) {
+            return Err(CommandError::Oneself);
+        }
+        let inside = self.members(id);
+        if accounts.is_empty() || accounts.iter().any(|a| inside.iter().all(|m| m.account != *a)) {
+            return Err(CommandError::NotThere);
+        }
+        self.begin_work(id, Work::Remove(accounts))
+    }
+
+    fn mark_read(&mut self, id: ConversationId) -> Result<(), CommandError> {
+        let conversation = self.active(id)?;
+        let mut changed = false;
+        for mark in conversation.ours.values_mut().filter(|m| m.read < m.delivered) {
+            mark.read = mark.delivered;
+            changed = true;
+        }
+        if changed {
+            self.dirty.insert(Row::Conversation(id));
+        }
+        self.out.outcome.conversation = Some(id);
+        Ok(())
+    }
+}

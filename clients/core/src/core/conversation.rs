@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A conversation as this device knows it, and what is to be done in it.
+//!
+//! What a user began is kept as [`Work`], in order, in the conversation's own row: a step is looked up from what is
+//! still missing, never remembered, so that a restart at any point goes on where it stood.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use pli_api::conversations::EpochCommit;
+use pli_domain::{AccountId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
+use prost::Message as _;
+
+use super::LoadError;
+use super::tables::Table;
+use crate::content::Kind;
+use crate::mls::Commit;
+
+/// Most things to be done in one conversation.
+pub(super) const WORK_MAX: usize = 16;
+
+/// How a conversation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Phase {
+    /// Its creator is making it.
+    Founding = 0,
+    /// This device is in it.
+    Active = 1,
+    /// This account left or was removed.
+    Left = 2,
+    /// It could not be made.
+    Failed = 3,
+}
+
+/// Something to be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Add people; the first one makes the conversation.
+    Add(Vec<Handle>),
+    /// Remove people.
+    Remove(Vec<AccountId>),
+    /// Remove devices that asked to leave, not before this time.
+    Dismiss(Vec<DeviceAddress>, UnixMillis),
+    /// Leave.
+    Leave,
+}
+
+/// Watermarks over one device's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    pub(super) delivered: u64,
+    pub(super) read: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    pub(super) kind: Option<Kind>,
+    pub(super) name: Option<String>,
+    pub(super) phase: Phase,
+    /// Its creation was answered.
+    pub(super) created: bool,
+    /// [`super::Event::ConversationReady`] was shown.
+    pub(super) announced: bool,
+    /// From this lane number on the newest member is addressed.
+    pub(super) lane_base: u64,
+    /// This device lost the thread and joins again.
+    pub(super) rejoining: bool,
+    pub(super) work: VecDeque<Work>,
+    /// Key packages claimed for the first work.
+    pub(super) packages: Vec<(DeviceAddress, Bytes)>,
+    /// A commit that waits for the server's verdict.
+    pub(super) commit: Option<Commit>,
+    /// A proposal to leave: its epoch, bytes and send id, and whether it was taken.
+    pub(super) proposal: Option<Proposal>,
+    /// What this device received of others.
+    pub(super) ours: BTreeMap<DeviceId, Mark>,
+    /// What of that it told.
+    pub(super) told: BTreeMap<DeviceId, Mark>,
+    /// What others received of this device.
+    pub(super) theirs: BTreeMap<DeviceId, Mark>,
+
+    // Not stored: found out again after a restart.
+    pub(super) behind: bool,
+    pub(super) reported: bool,
+    pub(super) backlog: VecDeque<EpochCommit>,
+    pub(super) backlog_epoch: u64,
+    /// Commits refused because the device lists had changed.
+    pub(super) aligned: u32,
+    /// Every leaf is vouched for by its account's device list.
+    pub(super) vouched: bool,
+    pub(super) warned: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proposal {
+    pub(super) epoch: u64,
+    pub(super) bytes: Bytes,
+    pub(super) send_id: SendId,
+    pub(super) taken: bool,
+}
+
+impl Conversation {
+    pub(super) fn kind(&self) -> Kind {
+        self.kind.unwrap_or(Kind::Unknown)
+    }
+    pub(super) fn lane_base(&self) -> u64 {
+        self.lane_base.max(1)
+    }
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Record {
+            kind: self.kind().into(),
+            name: self.name.clone(),
+            phase: self.phase.into(),
+            created: self.created,
+            announced: self.announced,
+            lane_base: self.lane_base,
+            rejoining: self.rejoining,
+            work: self.work.iter().map(WorkRecord::of).collect(),
+            packages: self
+                .packages
+                .iter()
+                .map(|(d, p)| PackageRecord { device: pair(d), package: p.clone() })
+                .collect(),
+            commit: self.commit.as_ref().map(CommitRecord::of),
+            proposal: self.proposal.as_ref().map(|p| ProposalRecord {
+                epoch: p.epoch,
+                bytes: p.bytes.clone(),
+                send_id: Bytes::copy_from_slice(p.send_id.as_bytes()),
+                taken: p.taken,
+            }),
+            ours: marks(&self.ours),
+            told: marks(&self.told),
+            theirs: marks(&self.theirs),
+        }
+        .encode_to_vec()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
+        let bad = || LoadError::Row(Table::Conversations);
+        let r = Record::decode(bytes).map_err(|_| bad())?;
+        let packages = r.packages.iter().map(|p| Some((unpair(&p.device)?, p.package.clone())));
+        let proposal = r.proposal.clone().map(|p| {
+            let send_id = SendId::try_from(p.send_id.as_ref()).map_err(|_| bad())?;
+            Ok::<_, LoadError>(Proposal { epoch: p.epoch, bytes: p.bytes, send_id, taken: p.taken })
+        });
+        Ok(Self {
+            kind: Some(r.kind()).filter(|k| *k != Kind::Unknown),
+            phase: r.phase(),
+            packages: packages.collect::<Option<_>>().ok_or_else(bad)?,
+            proposal: proposal.transpose()?,
+            work: r.work.iter().map(WorkRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
+            ours: unmarks(&r.ours).ok_or_else(bad)?,
+            told: unmarks(&r.told).ok_or_else(bad)?,
+            theirs: unmarks(&r.theirs).ok_or_else(bad)?,
+            name: r.name,
+            created: r.created,
+            announced: r.announced,
+            lane_base: r.lane_base,
+            rejoining: r.rejoining,
+            commit: r.commit.map(CommitRecord::read),
+            ..Self::default()
+        })
+    }
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Record {
+    #[prost(enumeration = "Kind", tag = "1")]
+    kind: i32,
+    #[prost(string, optional, tag = "2")]
+    name: Option<String>,
+    #[prost(enumeration = "Phase", tag = "3")]
+    phase: i32,
+    #[prost(bool, tag = "4")]
+    created: bool,
+    #[prost(bool, tag = "5")]
+    announced: bool,
+    #[prost(uint64, tag = "6")]
+    lane_base: u64,
+    #[prost(bool, tag = "7")]
+    rejoining: bool,
+    #[prost(message, repeated, tag = "8")]
+    work: Vec<WorkRecord>,
+    #[prost(message, repeated, tag = "9")]
+    packages: Vec<PackageRecord>,
+    #[prost(message, optional, tag = "10")]
+    commit: Option<CommitRecord>,
+    #[prost(message, optional, tag = "11")]
+    proposal: Option<ProposalRecord>,
+    #[prost(message, repeated, tag = "12")]
+    ours: Vec<MarkRecord>,
+    #[prost(message, repeated, tag = "13")]
+    told: Vec<MarkRecord>,
+    #[prost(message, repeated, tag = "14")]
+    theirs: Vec<MarkRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WorkRecord {
+    /// 1 add, 2 remove, 3 dismiss, 5 leave.
+    #[prost(uint32, tag = "1")]
+    what: u32,
+    #[prost(string, repeated, tag = "2")]
+    handles: Vec<String>,
+    /// Accounts, or accounts with devices.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    ids: Vec<Bytes>,
+    #[prost(uint64, tag = "4")]
+    not_before_ms: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PackageRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    device: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    package: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CommitRecord {
+    #[prost(uint64, tag = "1")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    commit: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    welcome: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    group_info: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ProposalRecord {
+    #[prost(uint64, tag = "1")]
+    epoch: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    bytes: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    send_id: Bytes,
+    #[prost(bool, tag = "4")]
+    taken: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MarkRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    device: Bytes,
+    #[prost(uint64, tag = "2")]
+    delivered: u64,
+    #[prost(uint64, tag = "3")]
+    read: u64,
+}
+
+fn pair(address: &DeviceAddress) -> Bytes {
+    Bytes::from([address.account.as_bytes().as_slice(), address.device.as_bytes()].concat())
+}
+
+fn unpair(bytes: &[u8]) -> Option<DeviceAddress> {
+    let (account, device) = bytes.split_at_checked(16)?;
+    Some(DeviceAddress { account: account.try_into().ok()?, device: device.try_into().ok()? })
+}
+
+fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
+    let each = marks.iter().map(|(device, mark)| MarkRecord {
+        device: Bytes::copy_from_slice(device.as_bytes()),
+        delivered: mark.delivered,
+        read: mark.read,
+    });
+    each.collect()
+}
+
+fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>> {
+    let each = records
+        .iter()
+        .map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, Mark { delivered: r.delivered, read: r.read })));
+    each.collect()
+}
+
+impl WorkRecord {
+    fn of(work: &Work) -> Self {
+        match work {
+            Work::Add(handles) => {
+                Self { what: 1, handles: handles.iter().map(ToString::to_string).collect(), ..Self::default() }
+            }
+            Work::Remove(accounts) => {
+                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
+                Self { what: 2, ids, ..Self::default() }
+            }
+            Work::Dismiss(devices, at) => {
+                Self { what: 3, ids: devices.iter().map(pair).collect(), not_before_ms: at.0, ..Self::default() }
+            }
+            Work::Leave => Self { what: 5, ..Self::default() },
+        }
+    }
+
+    fn read(&self) -> Option<Work> {
+        match self.what {
+            1 => Some(Work::Add(self.handles.iter().map(|h| h.parse().ok()).collect::<Option<_>>()?)),
+            2 => Some(Work::Remove(self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?)),
+            3 => {
+                let devices = self.ids.iter().map(|d| unpair(d)).collect::<Option<_>>()?;
+                Some(Work::Dismiss(devices, UnixMillis(self.not_before_ms)))
+            }
+            5 => Some(Work::Leave),
+            _ => None,
+        }
+    }
+}
+
+impl CommitRecord {
+    fn of(commit: &Commit) -> Self {
+        let Commit { epoch, commit, welcome, group_info } = commit.clone();
+        Self { epoch, commit, welcome, group_info }
+    }
+    fn read(self) -> Commit {
+        Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
+    }
+}

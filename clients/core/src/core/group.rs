@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Epochs: commits won, lost and taken in; falling behind and coming back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, common, conversations as api, refusal};
+use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
+
+use super::conversation::{Conversation, Phase, WORK_MAX, Work};
+use super::{Core, Event, Row};
+use crate::mls::{CommitSummary, Handshake};
+use crate::outbox::OutLane;
+
+/// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
+const DISMISS_STEP: Duration = Duration::from_millis(1_500);
+/// Commits of one piece of work that may be refused because device lists changed.
+const ALIGN_MAX: u32 = 3;
+
+impl Core {
+    /// A handshake of the current epoch was taken in.
+    pub(super) fn took_handshake(&mut self, id: ConversationId, handshake: Handshake, now: UnixMillis) {
+        match handshake {
+            Handshake::Old | Handshake::Future => {}
+            Handshake::Leave(device) => self.dismiss(id, device, now),
+            Handshake::OwnCommit(summary) => self.commit_won(id, &summary),
+            Handshake::Commit(summary) => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    // Its epoch is over: another commit won.
+                    conversation.commit = None;
+                }
+                self.epoch_began(id, &summary);
+            }
+        }
+    }
+
+    fn dismiss(&mut self, id: ConversationId, device: DeviceAddress, now: UnixMillis) {
+        let own = self.identity.address();
+        if device == own {
+            return;
+        }
+        let members = self.mls.members(id);
+        let others: BTreeSet<DeviceAddress> = members.into_iter().map(|(d, _)| d).filter(|d| *d != device).collect();
+        let rank = others.iter().position(|d| *d == own).and_then(|r| u32::try_from(r).ok()).unwrap_or(0);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let known = conversation.work.iter().any(|w| matches!(w, Work::Dismiss(d, _) if d.contains(&device)));
+        if known || conversation.work.len() >= WORK_MAX || conversation.work.contains(&Work::Leave) {
+            return;
+        }
+        let at = now.after(DISMISS_STEP * rank);
+        conversation.work.push_back(Work::Dismiss(vec![device], at));
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// This device's commit made the epoch.
+    pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.commit = None;
+        }
+        self.epoch_began(id, summary);
+    }
+
+    fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary) {
+        if summary.self_removed {
+            self.left(id);
+            return;
+        }
+        let lane = OutLane { conversation: id, class: Class::Message };
+        let first = self.outbox.first_queued_lane_no(&lane);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if !summary.added.is_empty() {
+            conversation.lane_base = first;
+        }
+        conversation.vouched = false;
+        conversation.warned = false;
+        conversation.proposal = None;
+        let founding = conversation.phase == Phase::Founding;
+        self.dirty.insert(Row::Conversation(id));
+        for device in &summary.added {
+            self.asked_lists.remove(&device.account);
+        }
+        if founding {
+            return;
+        }
+        self.tell_members(id, summary);
+    }
+
+    fn tell_members(&mut self, id: ConversationId, summary: &CommitSummary) {
+        let inside: BTreeSet<AccountId> = self.mls.members(id).into_iter().map(|(d, _)| d.account).collect();
+        let accounts = |devices: &[DeviceAddress]| devices.iter().map(|d| d.account).collect::<BTreeSet<_>>();
+        let (added, removed) = (accounts(&summary.added), accounts(&summary.removed));
+        let by = summary.by.map(|d| self.member(d.account));
+        // Who is in `removed` and inside came back by itself.
+        for account in added.iter().filter(|a| !removed.contains(a)) {
+            let member = self.member(*account);
+            let by = by.clone().unwrap_or_else(|| member.clone());
+            self.out.events.push(Event::MemberAdded { conversation: id, member, by });
+        }
+        for account in removed.iter().filter(|a| !inside.contains(a)) {
+            let leaving = self.conversations.get(&id).is_some_and(|c| {
+                c.work.iter().any(|w| matches!(w, Work::Dismiss(d, _) if d.iter().any(|d| d.account == *account)))
+            });
+            let (member, by) = (self.member(*account), by.clone().filter(|_| !leaving));
+            self.out.events.push(Event::MemberRemoved { conversation: id, member, by });
+        }
+    }
+
+    /// The server's verdict on the commit that waits.
+    pub(super) fn commit_verdict(
+        &mut self,
+        id: ConversationId,
+        outcome: Option<api::commit_response::Outcome>,
+        now: UnixMillis,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
+        let rejoining = conversation.rejoining;
+        match outcome {
+            Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
+            Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
+                Ok(summary) => self.commit_won(id, &summary),
+                Err(_) => self.lost_thread(id),
+            },
+            Some(api::commit_response::Outcome::Lost(lost)) => {
+                self.void_commit(id);
+                if !rejoining {
+                    self.queue_commits(id, lost.missed, lost.current_epoch, now);
+                }
+            }
+            None => self.void_commit(id),
+        }
+    }
+
+    /// The commit that waits is void; the work it was for is looked at anew.
+    pub(super) fn void_commit(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.commit = None;
+        self.dirty.insert(Row::Conversation(id));
+        if conversation.rejoining {
+            self.mls.drop_rejoin(id);
+        } else if self.mls.drop_commit(id).is_err() {
+            self.lost_thread(id);
+        }
+    }
+
+    /// The service refuses the commit for good.
+    pub(super) fn commit_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
+        let rejoining = conversation.rejoining;
+        conversation.aligned += 1;
+        let tries = conversation.aligned;
+        self.void_commit(id);
+        match why.code() {
+            ErrorCode::UnknownConversation => self.left(id),
+            ErrorCode::WrongEpoch => self.mark_behind(id),
+            _ if rejoining => self.ask_later(super::calls::Ask::GroupInfo(id), why, now),
+            ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
+                let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
+                let accounts: BTreeSet<AccountId> =
+                    named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
+                for account in &accounts {
+                    self.asked_lists.remove(account);
+                }
+                self.ask_lists(accounts, now);
+                self.ask_later(super::calls::Ask::Commit(id), why, now);
+            }
+            _ => self.fail_work(id, why),
+        }
+    }
+
+    /// Takes in commits in the order of epochs, as far as their bytes are here.
+    pub(super) fn queue_commits(
+        &mut self,
+        id: ConversationId,
+        commits: Vec<api::EpochCommit>,
+        current_epoch: u64,
+        now: UnixMillis,
+    ) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.backlog = commits.into();
+        conversation.backlog_epoch = current_epoch;
+        conversation.behind = true;
+        self.work_backlog(id, now);
+    }
+
+    pub(super) fn work_backlog(&mut self, id: ConversationId, now: UnixMillis) {
+        let before = self.mls.epoch(id);
+        while let Some(next) = self.conversations.get_mut(&id).and_then(|c| c.backlog.pop_front()) {
+            let bytes = match self.object(next.commit.as_ref(), now) {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(())) => return self.lost_thread(id),
+                None => {
+                    if let Some(conversation) = self.conversations.get_mut(&id) {
+                        conversation.backlog.push_front(next);
+                    }
+                    return;
+                }
+            };
+            match self.mls.handshake(id, &bytes) {
+                Ok(handshake) => self.took_handshake(id, handshake, now),
+                Err(_) => return self.lost_thread(id),
+            }
+            if self.conversations.get(&id).is_none_or(|c| c.phase == Phase::Left) {
+                return;
+            }
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let (epoch, target) = (self.mls.epoch(id), conversation.backlog_epoch);
+        if epoch >= Some(target) {
+            conversation.behind = false;
+            self.outbox.epoch_ready(id);
+        } else if epoch == before {
+            // The server knows a newer epoch and has no way there.
+            self.lost_thread(id);
+        }
+    }
+
+    pub(super) fn mark_behind(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.behind = true;
+        }
+    }
+
+    /// This device cannot follow the group: report it and join again.
+    pub(super) fn lost_thread(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.rejoining || matches!(conversation.phase, Phase::Left | Phase::Failed) {
+            return;
+        }
+        conversation.rejoining = true;
+        conversation.reported = false;
+        conversation.behind = false;
+        conversation.backlog.clear();
+        conversation.commit = None;
+        self.dirty.insert(Row::Conversation(id));
+        self.out.events.push(Event::Rejoining { conversation: id });
+    }
+
+    /// What is needed to come back was answered.
+    pub(super) fn come_back(&mut self, id: ConversationId, answer: &api::GetGroupInfoResponse, now: UnixMillis) {
+        if self.conversations.get(&id).is_none_or(|c| !c.rejoining || c.commit.is_some()) {
+            return;
+        }
+        let info = self.object(answer.group_info.as_ref(), now);
+        let tree: Option<Result<Option<Bytes>, ()>> = match &answer.ratchet_tree {
+            None => Some(Ok(None)),
+            tree => self.object(tree.as_ref(), now).map(|t| t.map(Some)),
+        };
+        // Nothing while one of them is fetched: then it is asked again.
+        let (Some(info), Some(tree)) = (info, tree) else { return };
+        let commit = match (info, tree) {
+            (Ok(info), Ok(tree)) => self.mls.rejoin(id, &info, tree.as_deref()).ok(),
+            _ => None,
+        };
+        match commit {
+            Some(commit) => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.commit = Some(commit);
+                    self.dirty.insert(Row::Conversation(id));
+                }
+            }
+            None => {
+                let why = refusal(ErrorCode::CommitInvalid, "the group info cannot be used");
+                self.ask_later(super::calls::Ask::GroupInfo(id), &why, now);
+            }
+        }
+    }
+
+    fn rejoined(&mut self, id: ConversationId) {
+        if self.mls.finish_rejoin(id).is_err() {
+            return self.void_commit(id);
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.commit = None;
+        conversation.rejoining = false;
+        conversation.reported = false;
+        conversation.phase = Phase::Active;
+        conversation.created = true;
+        conversation.vouched = false;
+        conversation.announced = false;
+        conversation.proposal = None;
+        self.dirty.insert(Row::Conversation(id));
+        self.outbox.epoch_ready(id);
+    }
+
+    /// This account is no longer in the conversation.
+    pub(super) fn left(&mut self, id: ConversationId) {
+        self.end(id, Phase::Left, &refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation"));
+        self.out.events.push(Event::Left { conversation: id });
+    }
+
+    /// The first work cannot be done.
+    pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.phase == Phase::Founding {
+            self.end(id, Phase::Failed, why);
+            self.out.events.push(Event::ConversationFailed { conversation: id, why: why.clone() });
+            return;
+        }
+        conversation.work.pop_front();
+        conversation.packages.clear();
+        conversation.aligned = 0;
+        self.dirty.insert(Row::Conversation(id));
+        self.out.events.push(Event::ChangeFailed { conversation: id, why: why.clone() });
+    }
+
+    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error) {
+        let Some(old) = self.conversations.get_mut(&id) else { return };
+        let (kind, name) = (old.kind, old.name.take());
+        *old = Conversation { kind, name, phase, created: true, announced: true, ..Conversation::default() };
+        self.dirty.insert(Row::Conversation(id));
+        self.mls.forget(id);
+        for message in self.outbox.drop_conversation(id) {
+            self.refuse(&message, why);
+        }
+    }
+}

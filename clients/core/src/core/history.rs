@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rows of the history and what is shown.
+
+use bytes::Bytes;
+use pli_domain::{AccountId, ConversationId, UnixMillis};
+use prost::Message as _;
+
+use super::tables::{MessageRow, RowKind, RowStatus, Table};
+use super::{Core, Event, IncomingMessage, Row};
+use crate::content::{Content, GroupInfo, Kind};
+use crate::inbox::{InLane, Shown};
+use crate::outbox::OutMessage;
+
+/// What the inbox puts in order. Stored while it is held; numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Ordered {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) account: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) content: Bytes,
+    #[prost(uint64, tag = "3")]
+    pub(super) sent_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) accepted_at_ms: u64,
+}
+
+/// What the outbox keeps. Stored; numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Draft {
+    /// Place in the history; 0 for what has none (ticks, names).
+    #[prost(uint64, tag = "1")]
+    pub(super) order: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) sent_at_ms: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) content: Bytes,
+}
+
+impl Core {
+    /// The next place in the history, from 1.
+    pub(super) fn next_order(&mut self) -> u64 {
+        self.order += 1;
+        self.dirty.insert(Row::Order);
+        self.order
+    }
+
+    pub(super) fn write_row(&mut self, id: ConversationId, order: u64, row: &MessageRow) {
+        let key = [id.as_bytes().as_slice(), &order.to_be_bytes()].concat();
+        self.out.changes.put(Table::Messages, key, row.encode_to_vec());
+    }
+
+    /// Shows what the inbox put in order.
+    pub(super) fn show(&mut self, shown: Vec<Shown>) {
+        for one in shown {
+            match one {
+                Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
+                Shown::Message { lane, lane_no, send_id, body, late } => {
+                    self.mark_delivered(lane, lane_no);
+                    let Ok(ordered) = Ordered::decode(body) else { continue };
+                    let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
+                    let Ok(content) = Content::decode(&ordered.content) else { continue };
+                    if let Some(info) = GroupInfo::of(&content) {
+                        self.learn_name(lane.conversation, info.ok());
+                        continue;
+                    }
+                    let text = content.as_text().unwrap_or("[a kind of message that this version cannot show]");
+                    let message = IncomingMessage {
+                        conversation: lane.conversation,
+                        from: self.member(account),
+                        device: lane.sender,
+                        send_id,
+                        lane_no,
+                        text: text.into(),
+                        sent_at: UnixMillis(ordered.sent_at_ms),
+                        accepted_at: UnixMillis(ordered.accepted_at_ms),
+                        late,
+                        order: self.next_order(),
+                    };
+                    self.write_row(lane.conversation, message.order, &row_of(&message));
+                    self.out.events.push(Event::Message(message));
+                }
+            }
+        }
+    }
+
+    fn show_hole(&mut self, lane: InLane, from: u64, to: u64) {
+        let mut known = self.contacts.iter();
+        let account = known.find(|(_, c)| c.devices.devices.iter().any(|(d, _)| *d == lane.sender)).map(|(a, _)| *a);
+        let account = account.unwrap_or(AccountId::from_bytes([0; 16]));
+        let (order, member) = (self.next_order(), self.member(account));
+        let row = MessageRow {
+            kind: RowKind::Hole.into(),
+            account: Bytes::copy_from_slice(account.as_bytes()),
+            device: Bytes::copy_from_slice(lane.sender.as_bytes()),
+            lane_no: from,
+            hole_to: to,
+            handle: member.handle.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ..MessageRow::default()
+        };
+        self.write_row(lane.conversation, order, &row);
+        let (conversation, device) = (lane.conversation, lane.sender);
+        self.out.events.push(Event::Hole { conversation, from: member, device, lane_nos: (from, to), order });
+    }
+
+    fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>) {
+        let (Some(info), Some(conversation)) = (info, self.conversations.get_mut(&id)) else { return };
+        conversation.kind = Some(Kind::Group);
+        if conversation.name.as_ref() != Some(&info.name) {
+            conversation.name = Some(info.name);
+            conversation.announced = false;
+        }
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Writes how far one's own message came, if it has a place in the history.
+    pub(super) fn write_own(&mut self, message: &OutMessage, status: RowStatus, accepted_at: UnixMillis) {
+        let Ok(draft) = Draft::decode(message.content.clone()) else { return };
+        if draft.order == 0 {
+            return;
+        }
+        let text = Content::decode(&draft.content).ok().and_then(|c| c.as_text().map(ToOwned::to_owned));
+        let own = self.identity.address();
+        let row = MessageRow {
+            kind: RowKind::Outgoing.into(),
+            account: Bytes::copy_from_slice(own.account.as_bytes()),
+            device: Bytes::copy_from_slice(own.device.as_bytes()),
+            send_id: Bytes::copy_from_slice(message.send_id.as_bytes()),
+            lane_no: message.lane_no,
+            text: text.unwrap_or_default(),
+            sent_at_ms: draft.sent_at_ms,
+            accepted_at_ms: accepted_at.0,
+            status: status.into(),
+            handle: self.identity.handle().to_string(),
+            ..MessageRow::default()
+        };
+        self.write_row(message.lane.conversation, draft.order, &row);
+    }
+}
+
+fn row_of(message: &IncomingMessage) -> MessageRow {
+    MessageRow {
+        kind: RowKind::Incoming.into(),
+        account: Bytes::copy_from_slice(message.from.account.as_bytes()),
+        device: Bytes::copy_from_slice(message.device.as_bytes()),
+        send_id: Bytes::copy_from_slice(message.send_id.as_bytes()),
+        lane_no: message.lane_no,
+        text: message.text.clone(),
+        sent_at_ms: message.sent_at.0,
+        accepted_at_ms: message.accepted_at.0,
+        late: message.late,
+        handle: message.from.handle.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..MessageRow::default()
+    }
+}

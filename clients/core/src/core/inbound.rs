@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the edge delivers, strictly in order. An envelope that needs something first (a large body, a device list, a
+//! missed commit) holds up what follows; nothing of that is acknowledged, so it comes again after a restart. The
+//! server's delivery window bounds what waits here.
+
+use bytes::Bytes;
+use pli_api::{common, edge, log};
+use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
+use prost::Message as _;
+
+use super::conversation::{Conversation, Mark, Phase};
+use super::history::Ordered;
+use super::{Core, Event, Row};
+use crate::content::{Content, Frame, Kind, Ticks};
+use crate::inbox::{Delivery, InLane};
+use crate::mls::{Handshake, OpenError};
+
+/// Something that came in the order of the queue.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Deliver(edge::Deliver),
+    CaughtUp,
+    Gap(Position),
+}
+
+/// What became of the first in the queue.
+enum Step {
+    /// Done; the next one.
+    Done,
+    /// Waits for an answer.
+    Wait,
+}
+
+/// An envelope with its fields checked.
+struct Sealed {
+    position: Position,
+    sender: DeviceAddress,
+    send_id: SendId,
+    conversation: ConversationId,
+    class: Class,
+    accepted_at: UnixMillis,
+    body: Bytes,
+}
+
+impl Core {
+    /// Works through the queue until something has to be waited for.
+    pub(super) fn drain_inbound(&mut self, now: UnixMillis) {
+        while let Some(first) = self.inbound.pop_front() {
+            let step = match &first {
+                Inbound::Deliver(deliver) => self.deliver(deliver, now),
+                Inbound::CaughtUp => {
+                    self.set_state(super::ConnectionState::Online);
+                    Step::Done
+                }
+                Inbound::Gap(to) => self.gap(*to),
+            };
+            if matches!(step, Step::Wait) {
+                self.inbound.push_front(first);
+                return;
+            }
+        }
+    }
+
+    fn gap(&mut self, to: Position) -> Step {
+        self.inbox.gap(to);
+        self.resync = true;
+        self.dirty.insert(Row::Resync);
+        self.out.events.push(Event::Gap);
+        Step::Done
+    }
+
+    fn deliver(&mut self, deliver: &edge::Deliver, now: UnixMillis) -> Step {
+        let Ok(position) = Position::from_u64(deliver.position) else { return Step::Done };
+        if position <= self.inbox.position() {
+            return Step::Done;
+        }
+        let Ok(envelope) = log::Envelope::decode(deliver.envelope.clone()) else { return self.skip(position) };
+        let Some(mut sealed) = check(position, &envelope) else { return self.skip(position) };
+        let content = envelope.content();
+        if content == log::Content::Application && self.inbox.is_seen(sealed.sender.device, sealed.send_id) {
+            return self.skip(position);
+        }
+        sealed.body = match envelope.body_or_ref {
+            Some(log::envelope::BodyOrRef::Body(body)) => body,
+            Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(&reference, now) {
+                Some(Ok(body)) => body,
+                Some(Err(())) => return self.skip(position),
+                None => return Step::Wait,
+            },
+            None => return self.skip(position),
+        };
+        match content {
+            log::Content::Application => self.application(sealed, now),
+            log::Content::Commit | log::Content::Proposal => self.handshake_envelope(&sealed, now),
+            log::Content::Welcome => self.welcome(&sealed),
+            log::Content::Unspecified => self.skip(position),
+        }
+    }
+
+    fn skip(&mut self, position: Position) -> Step {
+        self.inbox.pass(position);
+        Step::Done
+    }
+
+    fn application(&mut self, sealed: Sealed, now: UnixMillis) -> Step {
+        let id = sealed.conversation;
+        let known = self.mls.members(id).into_iter().find(|(device, _)| *device == sealed.sender);
+        if let Some((_, key)) = known
+            && !self.vouched(sealed.sender, &key)
+            && self.ask_lists([sealed.sender.account], now)
+        {
+            return Step::Wait;
+        }
+        let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
+            Ok(opened) => opened,
+            Err(OpenError::Future(epoch)) => return self.future(id, epoch, sealed.position),
+            Err(OpenError::NoGroup | OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope) => {
+                return self.skip(sealed.position);
+            }
+            Err(OpenError::Invalid(_)) => return self.skip(sealed.position),
+        };
+        let key = self.mls.members(id).into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
+        // A sender that has left meanwhile was vouched for while it was in.
+        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
+        let (true, true, Ok(frame)) = (opened.sender == sealed.sender, vouched, Frame::from_bytes(&opened.plaintext))
+        else {
+            return self.skip(sealed.position);
+        };
+        self.learn_kind(id, &frame);
+        if sealed.class == Class::Tick {
+            self.ticks_from(&sealed, &frame);
+            self.inbox.remember(sealed.sender.device, sealed.send_id, now);
+            return self.skip(sealed.position);
+        }
+        let body = Ordered {
+            account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
+            content: frame.content.clone(),
+            sent_at_ms: frame.sent_at_ms,
+            accepted_at_ms: sealed.accepted_at.0,
+        };
+        let delivery = Delivery {
+            position: sealed.position,
+            lane: InLane { sender: sealed.sender.device, conversation: id, class: sealed.class },
+            send_id: sealed.send_id,
+            lane_no: frame.lane_no,
+            lane_base: frame.lane_base,
+            body: body.encode_to_vec().into(),
+        };
+        let shown = self.inbox.deliver(delivery, now);
+        self.show(shown);
+        Step::Done
+    }
+
+    fn learn_kind(&mut self, id: ConversationId, frame: &Frame) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.kind.is_none() && frame.kind() != Kind::Unknown {
+            conversation.kind = Some(frame.kind());
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    fn ticks_from(&mut self, sealed: &Sealed, frame: &Frame) {
+        let Ok(content) = Content::decode(&frame.content) else { return };
+        let Some(Ok(ticks)) = Ticks::of(&content) else { return };
+        let own = self.identity.address().device;
+        let lane = crate::outbox::OutLane { conversation: sealed.conversation, class: Class::Message };
+        let sent = self.outbox.next_lane_no(&lane) - 1;
+        let by = self.member(sealed.sender.account);
+        let Some(conversation) = self.conversations.get_mut(&sealed.conversation) else { return };
+        for tick in ticks.0.iter().filter(|t| t.sender == own) {
+            let mark = conversation.theirs.entry(sealed.sender.device).or_default();
+            let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
+            let (by, device, conversation) = (by.clone(), sealed.sender.device, sealed.conversation);
+            if delivered > mark.delivered {
+                mark.delivered = delivered;
+                self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
+            }
+            if read > mark.read {
+                mark.read = read;
+                self.out.events.push(Event::Read { conversation, by, device, up_to: read });
+            }
+            self.dirty.insert(Row::Conversation(conversation));
+        }
+    }
+
+    /// Sealed in an epoch that is not here: fetch the commits first. After that it is what it is.
+    fn future(&mut self, id: ConversationId, epoch: u64, position: Position) -> Step {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return self.skip(position) };
+        if conversation.rejoining || conversation.phase != Phase::Active {
+            return self.skip(position);
+        }
+        if self.caught_up_for == Some((id, epoch)) {
+            self.caught_up_for = None;
+            return self.skip(position);
+        }
+        conversation.behind = true;
+        self.caught_up_for = Some((id, epoch));
+        Step::Wait
+    }
+
+    fn handshake_envelope(&mut self, sealed: &Sealed, now: UnixMillis) -> Step {
+        let id = sealed.conversation;
+        if !self.mls.is_active(id) || self.conversations.get(&id).is_none_or(|c| c.rejoining) {
+            return self.skip(sealed.position);
+        }
+        match self.mls.handshake(id, &sealed.body) {
+            Ok(Handshake::Future) => {
+                let epoch = self.mls.epoch(id).unwrap_or(0);
+                return self.future(id, epoch, sealed.position);
+            }
+            Ok(handshake) => self.took_handshake(id, handshake, now),
+            Err(_) => self.lost_thread(id),
+        }
+        self.skip(sealed.position)
+    }
+
+    fn welcome(&mut self, sealed: &Sealed) -> Step {
+        // A welcome that cannot be used is for a key package that is gone: it was used already.
+        if let Ok(id) = self.mls.join(&sealed.body, None) {
+            let old = self.conversations.remove(&id).unwrap_or_default();
+            let conversation = Conversation {
+                kind: old.kind,
+                name: old.name,
+                phase: Phase::Active,
+                created: true,
+                lane_base: old.lane_base,
+                ours: old.ours,
+                told: old.told,
+                theirs: old.theirs,
+                ..Conversation::default()
+            };
+            self.conversations.insert(id, conversation);
+            self.dirty.insert(Row::Conversation(id));
+        }
+        self.skip(sealed.position)
+    }
+
+    /// Notes that this device has shown a message of a lane.
+    pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64) {
+        if lane.class == Class::Tick {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
+        if lane_no > mark.delivered {
+            mark.delivered = lane_no;
+            self.dirty.insert(Row::Conversation(lane.conversation));
+        }
+    }
+}
+
+fn check(position: Position, envelope: &log::Envelope) -> Option<Sealed> {
+    let sender: &common::DeviceAddress = envelope.sender.as_ref()?;
+    Some(Sealed {
+        position,
+        sender: DeviceAddress::try_from(sender).ok()?,
+        send_id: SendId::try_from(envelope.send_id.as_ref()).ok()?,
+        conversation: ConversationId::try_from(envelope.conversation.as_ref()).ok()?,
+        class: envelope.class().into(),
+        accepted_at: UnixMillis(envelope.accepted_at_ms),
+        body: Bytes::new(),
+    })
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages on their way out, and ticks for those that came in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, common, edge, refusal};
+use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
+use pli_domain::{Class, ConversationId, DeviceId, SendId, UnixMillis};
+use prost::Message as _;
+use rand_chacha::rand_core::RngCore;
+
+use super::conversation::{Mark, Phase};
+use super::history::Draft;
+use super::tables::RowStatus;
+use super::{Core, Event, Row};
+use crate::content::{Content, Frame, GroupInfo, Kind, Tick, Ticks};
+use crate::mls::Mls;
+use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
+
+/// What sealing needs to know of a conversation that is ready.
+struct Ready {
+    kind: Kind,
+    lane_base: u64,
+}
+
+impl Core {
+    pub(super) fn random_id(&mut self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        id
+    }
+
+    /// Puts a content into the outbox; `order` is its place in the history, 0 for none.
+    pub(super) fn push(
+        &mut self,
+        lane: OutLane,
+        order: u64,
+        content: &Content,
+        now: UnixMillis,
+    ) -> Result<(SendId, u64), OutboxFull> {
+        let send_id = SendId::from_bytes(self.random_id());
+        let sent_at_ms = self.session.server_time(now).0;
+        let draft = Draft { order, sent_at_ms, content: content.encode().into() };
+        let lane_no = self.outbox.push(send_id, lane, draft.encode_to_vec().into())?;
+        Ok((send_id, lane_no))
+    }
+
+    /// Tells everybody what the group is called.
+    pub(super) fn announce_name(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(name) = self.conversations.get(&id).and_then(|c| c.name.clone()) else { return };
+        let content = GroupInfo { name }.content(self.random_id());
+        // A full outbox leaves newcomers without the name until the next change; messages matter more.
+        let _ = self.push(OutLane { conversation: id, class: Class::Message }, 0, &content, now);
+    }
+
+    /// Sends ticks for what was shown or read and not told, one message per conversation at a time.
+    pub(super) fn tell_ticks(&mut self, now: UnixMillis) {
+        if !self.session.is_online() || !self.inbound.is_empty() {
+            return;
+        }
+        let due: Vec<ConversationId> = self
+            .conversations
+            .iter()
+            .filter(|(_, c)| c.phase == Phase::Active && !c.rejoining && c.ours != c.told)
+            .map(|(&id, _)| id)
+            .filter(|&id| !self.outbox.lane_busy(&OutLane { conversation: id, class: Class::Tick }))
+            .collect();
+        for id in due {
+            let salt = self.random_id();
+            let Some(conversation) = self.conversations.get(&id) else { continue };
+            let ours = conversation.ours.clone();
+            let news = ours.iter().filter(|(device, mark)| conversation.told.get(device) != Some(mark));
+            let ticks = Ticks(news.map(|(&sender, mark)| tick(sender, *mark)).collect());
+            let lane = OutLane { conversation: id, class: Class::Tick };
+            if self.push(lane, 0, &ticks.content(salt), now).is_ok()
+                && let Some(conversation) = self.conversations.get_mut(&id)
+            {
+                conversation.told = ours;
+                self.dirty.insert(Row::Conversation(id));
+            }
+        }
+    }
+
+    /// Seals and sends what may leave now.
+    pub(super) fn poll_outbox(&mut self, now: UnixMillis) {
+        let ready = self.ready_conversations();
+        let mls = &mut self.mls;
+        let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
+        self.out.frames.extend(poll.frames);
+        for event in poll.events {
+            self.outbox_event(event);
+        }
+    }
+
+    fn ready_conversations(&self) -> BTreeMap<ConversationId, Option<Ready>> {
+        let waiting: BTreeSet<ConversationId> = self.outbox.waiting_conversations();
+        let each = waiting.into_iter().filter_map(|id| {
+            let Some(conversation) = self.conversations.get(&id) else { return Some((id, None)) };
+            let open = conversation.phase == Phase::Active
+                && conversation.vouched
+                && !conversation.rejoining
+                && !conversation.behind;
+            match conversation.phase {
+                Phase::Left | Phase::Failed => Some((id, None)),
+                _ if !open => None,
+                _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base() }))),
+            }
+        });
+        each.collect()
+    }
+
+    pub(super) fn send_results(&mut self, results: &edge::SendResults, now: UnixMillis) {
+        for result in &results.results {
+            if let Some(event) = self.outbox.on_result(result, now, &mut self.rng) {
+                self.outbox_event(event);
+            }
+        }
+    }
+
+    pub(super) fn settled(&mut self, batch: &edge::SettledBatch, now: UnixMillis) {
+        for settled in &batch.settled {
+            for event in self.outbox.on_settled(settled, now, &mut self.rng) {
+                self.outbox_event(event);
+            }
+        }
+    }
+
+    fn outbox_event(&mut self, event: OutboxEvent) {
+        match event {
+            OutboxEvent::Accepted { send_id, lane, accepted_at } => {
+                let Some(message) = self.outbox.get(&send_id).cloned() else { return };
+                self.write_own(&message, RowStatus::Accepted, accepted_at);
+                self.tell(
+                    &message,
+                    Event::Accepted { conversation: lane.conversation, message: send_id, at: accepted_at },
+                );
+            }
+            OutboxEvent::Stored { send_id, lane, message } => {
+                let at = message.accepted_at().unwrap_or(UnixMillis(0));
+                self.write_own(&message, RowStatus::Stored, at);
+                self.tell(&message, Event::Stored { conversation: lane.conversation, message: send_id });
+            }
+            OutboxEvent::Resending { send_id, lane } => {
+                let Some(message) = self.outbox.get(&send_id).cloned() else { return };
+                self.write_own(&message, RowStatus::Waiting, UnixMillis(0));
+                self.tell(&message, Event::Resending { conversation: lane.conversation, message: send_id });
+            }
+            OutboxEvent::Waiting { lane, why, .. } => {
+                self.out.events.push(Event::Waiting { conversation: lane.conversation, why });
+            }
+            OutboxEvent::WrongEpoch { lane, current_epoch, .. } => self.wrong_epoch(lane.conversation, current_epoch),
+            OutboxEvent::Refused { lane, message, why, .. } => {
+                self.refuse(&message, &why);
+                if why.code() == ErrorCode::UnknownConversation {
+                    self.left(lane.conversation);
+                }
+            }
+        }
+    }
+
+    /// One's own message will never be sent.
+    pub(super) fn refuse(&mut self, message: &OutMessage, why: &common::Error) {
+        self.write_own(message, RowStatus::Refused, UnixMillis(0));
+        let conversation = message.lane.conversation;
+        self.tell(message, Event::Refused { conversation, message: message.send_id, why: why.clone() });
+    }
+
+    /// Events are for what a user wrote, not for ticks and names.
+    fn tell(&mut self, message: &OutMessage, event: Event) {
+        if Draft::decode(message.content.clone()).is_ok_and(|draft| draft.order != 0) {
+            self.out.events.push(event);
+        }
+    }
+
+    fn wrong_epoch(&mut self, id: ConversationId, current_epoch: u64) {
+        let ours = self.mls.epoch(id).unwrap_or(0);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.rejoining || conversation.behind {
+            return;
+        }
+        if ours >= current_epoch {
+            self.outbox.epoch_ready(id);
+        } else {
+            conversation.behind = true;
+        }
+    }
+}
+
+fn tick(sender: DeviceId, mark: Mark) -> Tick {
+    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered) }
+}
+
+fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {
+    let id = message.lane.conversation;
+    let ready = match ready.get(&id) {
+        None => return Seal::Wait,
+        Some(None) => return Seal::Refuse(refusal(ErrorCode::UnknownConversation, "the conversation was left")),
+        Some(Some(ready)) => ready,
+    };
+    let Ok(draft) = Draft::decode(message.content.clone()) else {
+        return Seal::Refuse(refusal(ErrorCode::Internal, "the stored message does not decode"));
+    };
+    let frame = Frame {
+        lane_no: message.lane_no,
+        lane_base: ready.lane_base,
+        kind: ready.kind.into(),
+        sent_at_ms: draft.sent_at_ms,
+        content: Bytes::from(draft.content),
+    };
+    match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
+        Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {
+            Seal::Refuse(refusal(ErrorCode::EnvelopeTooLarge, "the sealed message is larger than an envelope"))
+        }
+        Ok(sealed) => Seal::Sealed(sealed),
+        Err(_) => Seal::Wait,
+    }
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What to ask next, from what is missing.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, conversations as api, directory, refusal};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, SendId, UnixMillis};
+use prost::Message as _;
+
+use super::calls::Ask;
+use super::conversation::{Phase, Proposal, Work};
+use super::{Core, Event, Row};
+use crate::content::Kind;
+
+/// Accounts of one question for device lists.
+const LISTS_MAX: usize = 250;
+/// Devices of one claim of key packages.
+const CLAIM_MAX: usize = 64;
+
+/// A device to add: address, key of its leaf, key package.
+type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
+
+fn id_bytes(id: ConversationId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+impl Core {
+    /// Moves everything on as far as it goes without an answer, and asks for what is missing.
+    pub(super) fn reconcile(&mut self, now: UnixMillis) {
+        if self.session.is_anonymous() {
+            self.ask(Ask::Register, |core| Some(core.registration()), now);
+        }
+        if !self.session.is_ready() {
+            return;
+        }
+        self.ask(Ask::Publish, |core| core.packages.clone(), now);
+        if self.resync {
+            self.ask(
+                Ask::List,
+                |core| Some(api::ListRequest { after: core.resync_after.clone() }.encode_to_vec()),
+                now,
+            );
+        }
+        let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
+        for id in ids {
+            self.vouch(id, now);
+            // Each round finishes one piece of work or asks; the bound of work bounds the rounds.
+            while self.advance(id, now) {}
+        }
+        if !self.lists_wanted.is_empty() {
+            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(LISTS_MAX).collect();
+            let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
+            let request = directory::GetDeviceListsRequest { accounts: named };
+            self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
+        }
+        self.move_objects(now);
+    }
+
+    fn registration(&self) -> Vec<u8> {
+        let (handle, devices) = (self.identity.handle().to_string(), Some(self.identity.device_list()));
+        directory::RegisterRequest { handle, devices, invite: String::new() }.encode_to_vec()
+    }
+
+    /// Wants the device lists of these accounts. Answers whether waiting for them makes sense: not when they were
+    /// answered already since the group last changed.
+    pub(super) fn ask_lists(&mut self, accounts: impl IntoIterator<Item = AccountId>, now: UnixMillis) -> bool {
+        let _ = now;
+        let open: BTreeSet<AccountId> = accounts.into_iter().filter(|a| !self.asked_lists.contains(a)).collect();
+        let wait = !open.is_empty();
+        self.lists_wanted.extend(open);
+        wait
+    }
+
+    /// Checks the leaves of a group that changed against the device lists; says that it is ready when all are right.
+    fn vouch(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        if conversation.phase != Phase::Active || conversation.vouched && conversation.announced {
+            return;
+        }
+        if !conversation.vouched {
+            let unvouched = self.unvouched(id);
+            if !unvouched.is_empty() {
+                if !self.ask_lists(unvouched, now) {
+                    self.warn(id);
+                }
+                return;
+            }
+        }
+        let members = self.members(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.vouched = true;
+        if !conversation.announced {
+            conversation.announced = true;
+            let (kind, name) = (conversation.kind(), conversation.name.clone());
+            self.out.events.push(Event::ConversationReady { conversation: id, kind, name, members });
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    fn warn(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if !conversation.warned {
+            conversation.warned = true;
+            let why = refusal(
+                ErrorCode::DevicesMismatch,
+                "a device in the group is in nobody's signed device list; nothing is sent until it is gone",
+            );
+            self.out.events.push(Event::Waiting { conversation: id, why });
+        }
+    }
+
+    /// One step in one conversation; true when a piece of work is finished and the next may begin.
+    fn advance(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        if matches!(conversation.phase, Phase::Left | Phase::Failed) {
+            return false;
+        }
+        if conversation.rejoining {
+            self.advance_rejoin(id, now);
+            return false;
+        }
+        if !conversation.backlog.is_empty() {
+            self.work_backlog(id, now);
+            return false;
+        }
+        if conversation.behind {
+            let from = self.mls.epoch(id).unwrap_or(0);
+            let request = api::GetCommitsRequest { conversation: id_bytes(id), from };
+            self.ask(Ask::Commits(id), |_| Some(request.encode_to_vec()), now);
+            return false;
+        }
+        if conversation.commit.is_some() {
+            self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+            return false;
+        }
+        match conversation.work.front().cloned() {
+            None => false,
+            Some(Work::Add(handles)) => self.advance_add(id, &handles, now),
+            Some(Work::Remove(accounts)) => self.advance_remove(id, |d| accounts.contains(&d.account), now),
+            Some(Work::Dismiss(_, at)) if at > now => false,
+            Some(Work::Dismiss(devices, _)) => self.advance_remove(id, |d| devices.contains(d), now),
+            Some(Work::Leave) => self.advance_leave(id, now),
+        }
+    }
+
+    pub(super) fn next_work_at(&self) -> Option<UnixMillis> {
+        let each = self.conversations.values().filter_map(|c| match c.work.front() {
+            Some(Work::Dismiss(_, at)) => Some(*at),
+            _ => None,
+        });
+        each.min()
+    }
+
+    fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        if conversation.commit.is_some() && self.mls.has_rejoin(id) {
+            self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+        } else if !conversation.reported {
+            let epoch = self.mls.epoch(id).unwrap_or(0);
+            let reason = "commit".to_owned();
+            let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
+            self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
+        } else {
+            let request = api::GetGroupInfoRequest { conversation: id_bytes(id) };
+            self.ask(Ask::GroupInfo(id), |_| Some(request.encode_to_vec()), now);
+        }
+    }
+
+    fn advance_add(&mut self, id: ConversationId, handles: &[Handle], now: UnixMillis) -> bool {
+        let unknown: Vec<Handle> = handles.iter().filter(|h| self.account_of(h).is_none()).cloned().collect();
+        for handle in &unknown {
+            let request = directory::LookupRequest { handle: handle.to_string() };
+            self.ask(Ask::Lookup(handle.clone()), |_| Some(request.encode_to_vec()), now);
+        }
+        if !unknown.is_empty() {
+            return false;
+        }
+        let accounts: BTreeSet<AccountId> = handles.iter().filter_map(|h| self.account_of(h)).collect();
+        self.advance_change(id, accounts, BTreeSet::new(), now)
+    }
+
+    fn advance_remove(&mut self, id: ConversationId, goes: impl Fn(&DeviceAddress) -> bool, now: UnixMillis) -> bool {
+        let own = self.identity.address();
+        let members = self.mls.members(id).into_iter().map(|(d, _)| d);
+        let leaves = members.filter(|d| *d != own && goes(d)).collect();
+        self.advance_change(id, BTreeSet::new(), leaves, now)
+    }
+
+    /// One commit that adds the devices of `accounts` and removes `leaves`; after the service said that the group and
+    /// the device lists differ, it also puts that right.
+    fn advance_change(
+        &mut self,
+        id: ConversationId,
+        mut accounts: BTreeSet<AccountId>,
+        mut leaves: BTreeSet<DeviceAddress>,
+        now: UnixMillis,
+    ) -> bool {
+        if self.conversations.get(&id).is_some_and(|c| c.aligned > 0) {
+            for (device, key) in self.mls.members(id) {
+                if !leaves.contains(&device) {
+                    accounts.insert(device.account);
+                }
+                if !self.vouched(device, &key) {
+                    leaves.insert(device);
+                }
+            }
+        }
+        let wanted = self.missing_devices(id, &accounts);
+        if wanted.is_empty() && leaves.is_empty() && self.mls.has(id) {
+            self.finish_work(id, now);
+            return true;
+        }
+        let Some(additions) = self.additions(id, &wanted, now) else { return false };
+        if self.create_group(id, now) {
+            let leaves: Vec<DeviceAddress> = leaves.into_iter().collect();
+            self.make_commit(id, &additions, &leaves, now);
+        }
+        false
+    }
+
+    /// Devices of these accounts that the group lacks, with their keys.
+    fn missing_devices(&self, id: ConversationId, accounts: &BTreeSet<AccountId>) -> Vec<(DeviceAddress, [u8; 32])> {
+        let inside: BTreeSet<DeviceAddress> = self.mls.members(id).into_iter().map(|(d, _)| d).collect();
+        let own = self.identity.address();
+        let listed = accounts.iter().filter_map(|a| Some((*a, self.contacts.get(a)?)));
+        let all = listed.flat_map(|(account, contact)| {
+            contact.devices.devices.iter().map(move |(device, key)| (DeviceAddress { account, device: *device }, *key))
+        });
+        all.filter(|(device, _)| *device != own && !inside.contains(device)).collect()
+    }
+
+    /// The devices with their key packages; nothing while some are still to be claimed.
+    fn additions(
+        &mut self,
+        id: ConversationId,
+        wanted: &[(DeviceAddress, [u8; 32])],
+        now: UnixMillis,
+    ) -> Option<Vec<Addition>> {
+        let packages = &self.conversations.get(&id)?.packages;
+        let package = |device: &DeviceAddress| packages.iter().find(|(d, _)| d == device).map(|(_, p)| p.to_vec());
+        let found: Vec<Addition> =
+            wanted.iter().filter_map(|(device, key)| Some((*device, key.to_vec(), package(device)?))).collect();
+        if found.len() == wanted.len() {
+            return Some(found);
+        }
+        let lacking = wanted.iter().filter(|(device, _)| package(device).is_none()).take(CLAIM_MAX);
+        let devices = lacking.map(|(device, _)| (*device).into()).collect();
+        let request = directory::ClaimKeyPackagesRequest { devices };
+        self.ask(Ask::Claim(id), |_| Some(request.encode_to_vec()), now);
+        None
+    }
+
+    /// Makes the group here and on the server; true when both are there.
+    fn create_group(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        if self.conversations.get(&id).is_some_and(|c| c.created) {
+            return true;
+        }
+        if !self.mls.has(id) && self.mls.create(id).is_err() {
+            self.fail_work(id, &refusal(ErrorCode::Internal, "the group could not be made"));
+            return false;
+        }
+        let Ok(info) = self.mls.group_info(id) else { return false };
+        let request = |core: &mut Self| {
+            let group_info = Some(core.offer(&info, now)?);
+            Some(api::CreateRequest { group_info }.encode_to_vec())
+        };
+        self.ask(Ask::Create(id), request, now);
+        false
+    }
+
+    fn make_commit(&mut self, id: ConversationId, add: &[Addition], remove: &[DeviceAddress], now: UnixMillis) {
+        match self.mls.commit(id, add, remove) {
+            Ok(commit) => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.commit = Some(commit);
+                    self.dirty.insert(Row::Conversation(id));
+                }
+                self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+            }
+            Err(error) => self.fail_work(id, &refusal(ErrorCode::CommitInvalid, error.to_string())),
+        }
+    }
+
+    fn commit_request(&mut self, id: ConversationId, now: UnixMillis) -> Option<Vec<u8>> {
+        let commit = self.conversations.get(&id)?.commit.clone()?;
+        // Each is looked at, so that all that are large are stored side by side.
+        let (first, info) = (self.offer(&commit.commit, now), self.offer(&commit.group_info, now));
+        let welcome = if commit.welcome.is_empty() { None } else { Some(self.offer(&commit.welcome, now)?) };
+        let request = api::CommitRequest {
+            conversation: id_bytes(id),
+            epoch: commit.epoch,
+            commit: Some(first?),
+            welcome,
+            group_info: Some(info?),
+        };
+        Some(request.encode_to_vec())
+    }
+
+    fn advance_leave(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        let (own, epoch) = (self.identity.address(), self.mls.epoch(id).unwrap_or(0));
+        if self.mls.members(id).iter().all(|(d, _)| *d == own) {
+            self.left(id);
+            return false;
+        }
+        let stands = self.conversations.get(&id).and_then(|c| c.proposal.as_ref()).is_some_and(|p| p.epoch == epoch);
+        if !stands {
+            let Ok(bytes) = self.mls.propose_leave(id) else { return false };
+            let send_id = SendId::from_bytes(self.random_id());
+            let Some(conversation) = self.conversations.get_mut(&id) else { return false };
+            conversation.proposal = Some(Proposal { epoch, bytes: bytes.into(), send_id, taken: false });
+            self.dirty.insert(Row::Conversation(id));
+        }
+        let proposal = self.conversations.get(&id).and_then(|c| c.proposal.clone());
+        if let Some(Proposal { epoch, bytes, send_id, taken: false }) = proposal {
+            let send_id = Bytes::copy_from_slice(send_id.as_bytes());
+            let request = api::ProposeRequest { conversation: id_bytes(id), epoch, proposal: bytes, send_id };
+            self.ask(Ask::Propose(id), |_| Some(request.encode_to_vec()), now);
+        }
+        false
+    }
+
+    /// The first work is done.
+    pub(super) fn finish_work(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let work = conversation.work.pop_front();
+        conversation.packages.clear();
+        conversation.aligned = 0;
+        let founding = conversation.phase == Phase::Founding;
+        if founding {
+            conversation.phase = Phase::Active;
+            conversation.announced = false;
+        }
+        let newcomers = matches!(work, Some(Work::Add(_))) && !founding && conversation.kind() == Kind::Group;
+        self.dirty.insert(Row::Conversation(id));
+        if newcomers {
+            self.announce_name(id, now);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Answers to calls.
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, common, conversations as api, directory, edge, refusal};
+use pli_domain::limits::KEY_PACKAGES_MAX;
+use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, UnixMillis};
+use prost::Message as _;
+
+use super::calls::Ask;
+use super::conversation::{Conversation, Phase, Work};
+use super::session::registration_may_succeed;
+use super::{Core, Event, Row};
+
+impl Core {
+    pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
+        let Some(ask) = self.calls.close(reply.id) else { return };
+        match reply.result {
+            Some(edge::reply::Result::Body(body)) => {
+                self.calls.done(&ask);
+                self.answered(ask, body, now);
+            }
+            Some(edge::reply::Result::Error(why)) => self.failed(ask, why, now),
+            None => self.failed(ask, refusal(ErrorCode::Temporary, "an empty reply"), now),
+        }
+    }
+
+    fn answered(&mut self, ask: Ask, body: Bytes, now: UnixMillis) {
+        match ask {
+            Ask::Register => self.registered(),
+            Ask::Publish => {
+                self.packages = None;
+                self.dirty.insert(Row::Packages);
+            }
+            Ask::Lookup(handle) => match directory::LookupResponse::decode(body) {
+                Ok(found) => self.looked_up(&handle, &found),
+                Err(_) => self.not_found(&handle, &refusal(ErrorCode::Internal, "the answer does not decode")),
+            },
+            Ask::Lists(accounts) => self.listed(&accounts, &decoded(body)),
+            Ask::Claim(id) => self.claimed(id, &decoded(body)),
+            Ask::List => self.resynced(&decoded(body)),
+            Ask::Create(id) => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.created = true;
+                    self.dirty.insert(Row::Conversation(id));
+                }
+            }
+            Ask::Commit(id) => self.commit_verdict(id, decoded::<api::CommitResponse>(body).outcome, now),
+            Ask::Propose(id) => {
+                if let Some(proposal) = self.conversations.get_mut(&id).and_then(|c| c.proposal.as_mut()) {
+                    proposal.taken = true;
+                    self.dirty.insert(Row::Conversation(id));
+                }
+            }
+            Ask::Commits(id) => {
+                let answer: api::GetCommitsResponse = decoded(body);
+                if answer.gone {
+                    self.lost_thread(id);
+                } else {
+                    self.queue_commits(id, answer.commits, answer.current_epoch, now);
+                }
+            }
+            Ask::Report(id) => self.reported(id),
+            Ask::GroupInfo(id) => self.come_back(id, &decoded(body), now),
+            Ask::Fetch(id) => self.fetched(id, Some(&decoded(body))),
+            Ask::Put(id) => self.put(id, true),
+        }
+    }
+
+    fn failed(&mut self, ask: Ask, why: common::Error, now: UnixMillis) {
+        let retry = why.code().is_temporary()
+            && !matches!(why.code(), ErrorCode::WrongEpoch | ErrorCode::DevicesMismatch | ErrorCode::DeviceListVersion);
+        if retry {
+            if matches!(ask, Ask::Register) && registration_may_succeed(&why) {
+                self.out.events.push(Event::RegistrationRefused { why: why.clone() });
+            }
+            self.ask_later(ask, &why, now);
+            return;
+        }
+        self.calls.done(&ask);
+        match ask {
+            Ask::Register => {
+                self.out.events.push(Event::RegistrationRefused { why: why.clone() });
+                self.stop(why);
+            }
+            Ask::Lookup(handle) => self.not_found(&handle, &why),
+            Ask::Claim(id) | Ask::Create(id) => self.fail_work(id, &why),
+            Ask::Commit(id) => self.commit_refused(id, &why, now),
+            Ask::Propose(id) => self.propose_failed(id, &why),
+            Ask::Report(id) => self.reported(id),
+            Ask::Commits(id) | Ask::GroupInfo(id) if why.code() == ErrorCode::UnknownConversation => self.left(id),
+            Ask::Lists(accounts) => self.asked(&accounts),
+            Ask::Fetch(id) => self.fetched(id, None),
+            Ask::Put(id) => self.put(id, false),
+            // Asked again later: nothing else can be done about it.
+            Ask::Publish | Ask::List | Ask::Commits(_) | Ask::GroupInfo(_) => self.ask_later(ask, &why, now),
+        }
+    }
+
+    fn registered(&mut self) {
+        self.identity.registered = true;
+        self.dirty.insert(Row::Identity);
+        self.make_packages(0);
+        self.out.events.push(Event::Registered { handle: self.identity.handle().clone() });
+        self.reconnect_now();
+    }
+
+    /// Makes key packages up to what the directory keeps. Their private keys are committed before they leave.
+    pub(super) fn make_packages(&mut self, left: u32) {
+        if self.packages.is_some() {
+            return;
+        }
+        let count = KEY_PACKAGES_MAX.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+        let (Ok(packages), Ok(last_resort)) = (self.mls.key_packages(count), self.mls.last_resort()) else { return };
+        let key_packages = packages.into_iter().map(Bytes::from).collect();
+        let request = directory::PublishKeyPackagesRequest { key_packages, last_resort: last_resort.into() };
+        self.packages = Some(request.encode_to_vec());
+        self.dirty.insert(Row::Packages);
+    }
+
+    fn looked_up(&mut self, handle: &Handle, found: &directory::LookupResponse) {
+        let account = AccountId::try_from(found.account.as_ref());
+        let met = match (account, &found.devices) {
+            (Ok(account), Some(devices)) => {
+                self.meet(account, Some(handle.clone()), devices).map_err(|e| e.to_string())
+            }
+            _ => Err("the directory's answer is malformed".into()),
+        };
+        if let Err(error) = met {
+            self.not_found(handle, &refusal(ErrorCode::DeviceListInvalid, error));
+        }
+    }
+
+    fn not_found(&mut self, handle: &Handle, why: &common::Error) {
+        let waits = |c: &Conversation| matches!(c.work.front(), Some(Work::Add(handles)) if handles.contains(handle));
+        let ids: Vec<ConversationId> = self.conversations.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.fail_work(id, why));
+    }
+
+    fn listed(&mut self, asked: &[AccountId], answer: &directory::GetDeviceListsResponse) {
+        for account in &answer.accounts {
+            let Ok(id) = AccountId::try_from(account.account.as_ref()) else { continue };
+            if let (true, Some(devices)) = (asked.contains(&id), &account.devices) {
+                // A list that does not verify changes nothing: its devices stay unvouched.
+                let _ = self.meet(id, account.handle.parse().ok(), devices);
+            }
+        }
+        self.asked(asked);
+    }
+
+    fn asked(&mut self, accounts: &[AccountId]) {
+        for account in accounts {
+            self.lists_wanted.remove(account);
+            self.asked_lists.insert(*account);
+        }
+    }
+
+    fn claimed(&mut self, id: ConversationId, answer: &directory::ClaimKeyPackagesResponse) {
+        let packages = answer.key_packages.iter().filter_map(|p| {
+            let device = DeviceAddress::try_from(p.device.as_ref()?).ok()?;
+            Some((device, Bytes::copy_from_slice(&p.key_package)))
+        });
+        let packages: Vec<_> = packages.collect();
+        if packages.is_empty() {
+            let why = refusal(ErrorCode::KeyPackagesExhausted, "no key package was given");
+            return self.fail_work(id, &why);
+        }
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.packages.extend(packages);
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    fn propose_failed(&mut self, id: ConversationId, why: &common::Error) {
+        match why.code() {
+            ErrorCode::UnknownConversation => self.left(id),
+            ErrorCode::WrongEpoch => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.proposal = None;
+                    conversation.behind = true;
+                    self.dirty.insert(Row::Conversation(id));
+                }
+            }
+            _ => self.fail_work(id, why),
+        }
+    }
+
+    fn reported(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.reported = true;
+        }
+    }
+
+    /// A page of the account's conversations, after a gap: those that moved on are caught up with, those that are not
+    /// here are joined again.
+    fn resynced(&mut self, page: &api::ListResponse) {
+        for one in &page.conversations {
+            let Ok(id) = ConversationId::try_from(one.conversation.as_ref()) else { continue };
+            self.resync_after = Bytes::copy_from_slice(&one.conversation);
+            if self.mls.is_active(id) {
+                if self.mls.epoch(id) < Some(one.epoch) {
+                    self.mark_behind(id);
+                }
+                continue;
+            }
+            let founding = self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding);
+            if !founding {
+                let conversation = self.conversations.entry(id).or_default();
+                conversation.phase = Phase::Active;
+                self.lost_thread(id);
+            }
+        }
+        if !page.more || page.conversations.is_empty() {
+            self.resync = false;
+            self.resync_after = Bytes::new();
+            self.dirty.insert(Row::Resync);
+        }
+    }
+}
+
+/// A body that does not decode is taken as an empty answer, which asks for nothing.
+fn decoded<M: prost::Message + Default>(body: Bytes) -> M {
+    M::decode(body).unwrap_or_default()
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! State to rows and back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use pli_domain::{AccountId, Class, ConversationId, DeviceId, Handle, Position, SendId, UnixMillis};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use super::calls::Calls;
+use super::conversation::Conversation;
+use super::people::Contact;
+use super::session::Session;
+use super::tables::{ChangeSet, Table};
+use super::{Core, Effects, LoadError};
+use crate::identity::Identity;
+use crate::inbox::{InLane, Inbox, InboxChange, InboxConfig};
+use crate::mls::Mls;
+use crate::outbox::{OutLane, Outbox, OutboxChange, OutboxConfig};
+
+/// A row whose value changed in this step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Row {
+    Identity,
+    Order,
+    Packages,
+    Resync,
+    Conversation(ConversationId),
+    Contact(AccountId),
+}
+
+const POSITION: &[u8] = b"position";
+const ORDER: &[u8] = b"order";
+const PACKAGES: &[u8] = b"packages";
+const RESYNC: &[u8] = b"resync";
+
+impl Core {
+    /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
+    /// random source and be used once.
+    pub fn create(handle: Handle, seed: [u8; 32], now: UnixMillis) -> (Self, ChangeSet) {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let identity = Identity::create(handle, &mut rng);
+        let mut core = Self::with(identity, rng);
+        core.dirty.insert(Row::Identity);
+        core.stepped_at = now;
+        core.collect_changes();
+        let changes = std::mem::take(&mut core.out.changes);
+        (core, changes)
+    }
+
+    fn with(identity: Identity, mut rng: ChaCha20Rng) -> Self {
+        let mut mls_seed = [0; 32];
+        rng.fill_bytes(&mut mls_seed);
+        let mls = Mls::new(identity.address(), identity.device_signing_key(), mls_seed);
+        Self {
+            identity,
+            rng,
+            mls,
+            outbox: Outbox::new(OutboxConfig::default()),
+            inbox: Inbox::new(InboxConfig::default()),
+            conversations: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            session: Session::default(),
+            calls: Calls::default(),
+            inbound: VecDeque::new(),
+            fetches: Vec::new(),
+            puts: Vec::new(),
+            lists_wanted: BTreeSet::new(),
+            asked_lists: BTreeSet::new(),
+            packages: None,
+            resync: false,
+            resync_after: Bytes::new(),
+            caught_up_for: None,
+            order: 0,
+            stepped_at: UnixMillis(0),
+            dirty: BTreeSet::new(),
+            out: Effects::default(),
+        }
+    }
+
+    /// The core that the committed rows describe; [`Table::Messages`] may be left out. `seed` must be fresh.
+    pub fn load(
+        seed: [u8; 32],
+        rows: impl IntoIterator<Item = (Table, Vec<u8>, Vec<u8>)>,
+        now: UnixMillis,
+    ) -> Result<Self, LoadError> {
+        let mut by_table: BTreeMap<Table, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+        for (table, key, value) in rows {
+            if table != Table::Messages {
+                by_table.entry(table).or_default().push((key, value));
+            }
+        }
+        let mut take = |table| by_table.remove(&table).unwrap_or_default();
+        let identity = take(Table::Identity).pop().ok_or(LoadError::NoIdentity)?;
+        let mut core = Self::with(Identity::decode(&identity.1)?, ChaCha20Rng::from_seed(seed));
+        core.stepped_at = now;
+        let mls = take(Table::Mls);
+        core.mls.load(mls).map_err(|_| LoadError::Row(Table::Mls))?;
+        core.load_outbox(take(Table::Outbox), take(Table::OutLanes))?;
+        let mut inbox = Vec::new();
+        for table in [Table::Position, Table::Seen, Table::InLanes, Table::Held] {
+            for (key, value) in take(table) {
+                if table == Table::Position && key == ORDER {
+                    core.order = number(table, &value)?;
+                } else {
+                    inbox.push(inbox_change(table, &key, value).ok_or(LoadError::Row(table))?);
+                }
+            }
+        }
+        core.inbox = Inbox::load(InboxConfig::default(), inbox)?;
+        for (key, value) in take(Table::Conversations) {
+            let id = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Conversations))?;
+            core.conversations.insert(id, Conversation::decode(&value)?);
+        }
+        for (key, value) in take(Table::Contacts) {
+            let account = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Contacts))?;
+            core.contacts.insert(account, Contact::decode(account, &value)?);
+        }
+        for (key, value) in take(Table::Flows) {
+            match key.as_slice() {
+                PACKAGES => core.packages = Some(value),
+                RESYNC => core.resync = true,
+                _ => return Err(LoadError::Row(Table::Flows)),
+            }
+        }
+        Ok(core)
+    }
+
+    fn load_outbox(
+        &mut self,
+        messages: Vec<(Vec<u8>, Vec<u8>)>,
+        lanes: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), LoadError> {
+        let messages = messages.into_iter().map(|(key, value)| Ok((number(Table::Outbox, &key)?, value)));
+        let messages = messages.collect::<Result<Vec<_>, LoadError>>()?;
+        let lanes = lanes.into_iter().map(|(key, value)| {
+            let lane = out_lane(&key).ok_or(LoadError::Row(Table::OutLanes))?;
+            Ok((lane, number(Table::OutLanes, &value)?))
+        });
+        let lanes = lanes.collect::<Result<Vec<_>, LoadError>>()?;
+        self.outbox = Outbox::load(OutboxConfig::default(), messages, lanes)?;
+        Ok(())
+    }
+
+    /// Everything that changed in this step, as rows.
+    pub(super) fn collect_changes(&mut self) {
+        for row in std::mem::take(&mut self.dirty) {
+            self.collect_row(row);
+        }
+        let out = &mut self.out.changes;
+        for change in self.outbox.take_changes() {
+            match change {
+                OutboxChange::Message(at, value) => out.set(Table::Outbox, at.to_be_bytes().to_vec(), value),
+                OutboxChange::Lane(lane, next) => {
+                    let key = [lane.conversation.as_bytes().as_slice(), &[class_number(lane.class)]].concat();
+                    out.put(Table::OutLanes, key, next.to_be_bytes().to_vec());
+                }
+            }
+        }
+        for change in self.inbox.take_changes() {
+            let (table, key, value) = inbox_row(change);
+            out.set(table, key, value);
+        }
+        for (key, value) in self.mls.take_changes() {
+            out.set(Table::Mls, key, value);
+        }
+    }
+
+    fn collect_row(&mut self, row: Row) {
+        let out = &mut self.out.changes;
+        match row {
+            Row::Identity => out.put(Table::Identity, Vec::new(), self.identity.encode()),
+            Row::Order => out.put(Table::Position, ORDER.to_vec(), self.order.to_be_bytes().to_vec()),
+            Row::Packages => out.set(Table::Flows, PACKAGES.to_vec(), self.packages.clone()),
+            Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
+            Row::Conversation(id) => {
+                let value = self.conversations.get(&id).map(Conversation::encode);
+                out.set(Table::Conversations, id.as_bytes().to_vec(), value);
+            }
+            Row::Contact(account) => {
+                let value = self.contacts.get(&account).map(Contact::encode);
+                out.set(Table::Contacts, account.as_bytes().to_vec(), value);
+            }
+        }
+    }
+}
+
+fn number(table: Table, bytes: &[u8]) -> Result<u64, LoadError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| LoadError::Row(table))
+}
+
+fn class_number(class: Class) -> u8 {
+    match class {
+        Class::Live => 1,
+        Class::Urgent => 2,
+        Class::Message => 3,
+        Class::Tick => 4,
+    }
+}
+
+fn class_of(number: u8) -> Option<Class> {
+    [Class::Live, Class::Urgent, Class::Message, Class::Tick].into_iter().find(|c| class_number(*c) == number)
+}
+
+fn out_lane(key: &[u8]) -> Option<OutLane> {
+    let (conversation, class) = key.split_at_checked(16)?;
+    Some(OutLane { conversation: conversation.try_into().ok()?, class: class_of(*class.first()?)? })
+}
+
+fn in_lane_key(lane: InLane) -> Vec<u8> {
+    [lane.conversation.as_bytes().as_slice(), lane.sender.as_bytes(), &[class_number(lane.class)]].concat()
+}
+
+fn in_lane(key: &[u8]) -> Option<InLane> {
+    let (conversation, rest) = key.split_at_checked(16)?;
+    let (sender, class) = rest.split_at_checked(16)?;
+    Some(InLane {
+        conversation: conversation.try_into().ok()?,
+        sender: sender.try_into().ok()?,
+        class: class_of(*class.first()?)?,
+    })
+}
+
+fn inbox_row(change: InboxChange) -> (Table, Vec<u8>, Option<Vec<u8>>) {
+    match change {
+        InboxChange::Committed(position) => {
+            (Table::Position, POSITION.to_vec(), Some(position.get().to_be_bytes().to_vec()))
+        }
+        InboxChange::Seen(device, send_id, at) => {
+            let key = [device.as_bytes().as_slice(), send_id.as_bytes()].concat();
+            (Table::Seen, key, at.map(|t| t.0.to_be_bytes().to_vec()))
+        }
+        InboxChange::Expected(lane, next) => (Table::InLanes, in_lane_key(lane), Some(next.to_be_bytes().to_vec())),
+        InboxChange::Held(lane, lane_no, value) => {
+            let key = [in_lane_key(lane), lane_no.to_be_bytes().to_vec()].concat();
+            (Table::Held, key, value)
+        }
+    }
+}
+
+fn inbox_change(table: Table, key: &[u8], value: Vec<u8>) -> Option<InboxChange> {
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).ok();
+    match table {
+        Table::Position => Some(InboxChange::Committed(Position::from_u64(number(&value)?).ok()?)),
+        Table::Seen => {
+            let (device, send_id) = key.split_at_checked(16)?;
+            let (device, send_id): (DeviceId, SendId) = (device.try_into().ok()?, send_id.try_into().ok()?);
+            Some(InboxChange::Seen(device, send_id, Some(UnixMillis(number(&value)?))))
+        }
+        Table::InLanes => Some(InboxChange::Expected(in_lane(key)?, number(&value)?)),
+        Table::Held => {
+            let (lane, lane_no) = key.split_at_checked(33)?;
+            Some(InboxChange::Held(in_lane(lane)?, number(lane_no)?, Some(value)))
+        }
+        _ => None,
+    }
+}

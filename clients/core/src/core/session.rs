@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One connection after the other.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, common, edge};
+use pli_domain::{Position, UnixMillis};
+use rand_chacha::rand_core::RngCore;
+
+use super::{ConnectionState, Core, Effects, Event, HandshakeError, PROTOCOL_VERSION, SessionAdvice};
+
+/// Upper end of the first full-jitter delay before connecting again; it doubles with each failure.
+const RECONNECT_FIRST_MS: u64 = 500;
+const RECONNECT_MAX_MS: u64 = 30_000;
+/// Sends in flight at most, whatever the server allows: MLS opens messages that are at most so far out of order.
+const SEND_WINDOW_MAX: usize = 64;
+/// Without a server's word: how long a silent session lives.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The connection as the core sees it.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    pub(super) state: ConnectionState,
+    /// `Ready` came on a session with a device.
+    ready: bool,
+    /// `Ready` came on a session without one.
+    anonymous: bool,
+    /// The hello that was sent names no device.
+    hello_anonymous: bool,
+    call_window: usize,
+    /// Server time minus local time, in milliseconds.
+    server_offset_ms: i64,
+    failures: u32,
+    ping_every: Duration,
+    ping_at: Option<UnixMillis>,
+    pings: u64,
+    heard_at: Option<UnixMillis>,
+}
+
+impl Session {
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.anonymous
+    }
+    pub(super) fn is_online(&self) -> bool {
+        self.state == ConnectionState::Online
+    }
+    pub(super) fn call_window(&self, most: usize) -> usize {
+        if self.call_window == 0 { most } else { self.call_window.min(most) }
+    }
+    pub(super) fn server_time(&self, now: UnixMillis) -> UnixMillis {
+        UnixMillis(now.0.saturating_add_signed(self.server_offset_ms))
+    }
+    pub(super) fn next_deadline(&self) -> Option<UnixMillis> {
+        self.ping_at
+    }
+}
+
+impl Core {
+    /// Answers the edge's first frame. `host` is what the user connected to, with the port where it is not 443;
+    /// `binding` the channel binding of that kind. An account that is not registered yet answers anonymously.
+    pub fn handshake(
+        &mut self,
+        hello: &edge::ServerHello,
+        host: &str,
+        binding: (edge::Binding, &[u8]),
+        now: UnixMillis,
+    ) -> Result<edge::ClientFrame, HandshakeError> {
+        if !hello.versions.contains(&PROTOCOL_VERSION) {
+            return Err(HandshakeError::Version);
+        }
+        if hello.nonce.len() != 32 {
+            return Err(HandshakeError::Nonce);
+        }
+        self.session.heard_at = Some(now);
+        self.session.hello_anonymous = !self.identity.registered;
+        let user_agent = concat!("pli-client/", env!("CARGO_PKG_VERSION")).to_owned();
+        let mut answer = edge::ClientHello { version: PROTOCOL_VERSION, user_agent, ..Default::default() };
+        if self.identity.registered {
+            let address = self.identity.address();
+            answer.account = Bytes::copy_from_slice(address.account.as_bytes());
+            answer.device = Bytes::copy_from_slice(address.device.as_bytes());
+            answer.binding = binding.0.into();
+            answer.host = host.into();
+            answer.signature = Bytes::copy_from_slice(&self.identity.authenticate(host, &hello.nonce, binding.1));
+            answer.committed = self.inbox.position().get();
+        }
+        Ok(edge::ClientFrame { frame: Some(edge::client_frame::Frame::Hello(answer)) })
+    }
+
+    /// The connection is gone, or could not be made. The advice says when to try again.
+    pub fn disconnected(&mut self, now: UnixMillis) -> Effects {
+        self.lose_session();
+        self.out.frames.clear();
+        let after = self.reconnect_delay();
+        self.out.session = SessionAdvice::Reconnect { after };
+        self.finish(now)
+    }
+
+    pub(super) fn ready(&mut self, ready: &edge::Ready, now: UnixMillis) {
+        let limits = ready.limits.unwrap_or_default();
+        let idle = Duration::from_millis(u64::from(limits.idle_timeout_ms));
+        self.session.failures = 0;
+        self.session.call_window = usize::try_from(limits.call_window).unwrap_or(usize::MAX);
+        self.session.server_offset_ms = ready.now_ms.cast_signed().wrapping_sub(now.0.cast_signed());
+        self.session.ping_every = (if idle.is_zero() { IDLE_TIMEOUT } else { idle }) / 3;
+        self.session.ping_at = Some(now.after(self.session.ping_every));
+        if self.session.hello_anonymous {
+            self.session.anonymous = true;
+            self.set_state(ConnectionState::Registering);
+            return;
+        }
+        self.session.ready = true;
+        self.asked_lists.clear();
+        self.set_state(ConnectionState::CatchingUp);
+        if ready.position_ignored
+            && let Ok(from) = Position::from_u64(ready.from)
+        {
+            self.inbox.follow(from);
+        }
+        self.inbox.connected();
+        let window = usize::try_from(limits.send_window).unwrap_or(usize::MAX).clamp(1, SEND_WINDOW_MAX);
+        self.outbox.connected(now, UnixMillis(ready.now_ms), window);
+    }
+
+    pub(super) fn go_away(&mut self, after_ms: u32) {
+        let after = Duration::from_millis(u64::from(after_ms));
+        self.lose_session();
+        self.out.session = SessionAdvice::Reconnect { after };
+    }
+
+    pub(super) fn closed(&mut self, close: edge::Close) {
+        let why = close.reason.unwrap_or_default();
+        self.lose_session();
+        self.out.session = if close.reconnect {
+            let after = self.reconnect_delay() + Duration::from_millis(u64::from(why.retry_after_ms));
+            SessionAdvice::Reconnect { after }
+        } else {
+            SessionAdvice::Stop { why }
+        };
+    }
+
+    /// Pings a silent server, and gives up one that does not answer.
+    pub(super) fn keep_alive(&mut self, now: UnixMillis) {
+        let Some(at) = self.session.ping_at.filter(|at| *at <= now) else { return };
+        let every = self.session.ping_every;
+        if self.session.heard_at.is_some_and(|heard| at.since(heard) > every * 2) {
+            self.lose_session();
+            let after = self.reconnect_delay();
+            self.out.session = SessionAdvice::Reconnect { after };
+            return;
+        }
+        self.session.pings += 1;
+        self.session.ping_at = Some(now.after(every));
+        self.send(edge::client_frame::Frame::Ping(edge::Ping { id: self.session.pings }));
+    }
+
+    pub(super) fn heard(&mut self, now: UnixMillis) {
+        self.session.heard_at = Some(now);
+    }
+
+    pub(super) fn set_state(&mut self, state: ConnectionState) {
+        if self.session.state != state {
+            self.session.state = state;
+            self.out.events.push(Event::Connection(state));
+        }
+    }
+
+    /// Registered: the next session names the device.
+    pub(super) fn reconnect_now(&mut self) {
+        self.lose_session();
+        self.out.session = SessionAdvice::Reconnect { after: Duration::ZERO };
+    }
+
+    pub(super) fn stop(&mut self, why: common::Error) {
+        self.lose_session();
+        self.out.session = SessionAdvice::Stop { why };
+    }
+
+    fn lose_session(&mut self) {
+        self.session.ready = false;
+        self.session.anonymous = false;
+        self.session.ping_at = None;
+        self.calls.clear();
+        self.inbound.clear();
+        self.outbox.disconnected();
+        for conversation in self.conversations.values_mut() {
+            conversation.backlog.clear();
+        }
+        self.set_state(ConnectionState::Offline);
+    }
+
+    fn reconnect_delay(&mut self) -> Duration {
+        let bound = (RECONNECT_FIRST_MS << self.session.failures.min(10)).min(RECONNECT_MAX_MS);
+        self.session.failures = self.session.failures.saturating_add(1);
+        Duration::from_millis(self.rng.next_u64() % (bound + 1))
+    }
+}
+
+/// Whether a refusal of registration may end differently later.
+pub(super) fn registration_may_succeed(why: &common::Error) -> bool {
+    why.code().is_temporary() && why.code() != ErrorCode::Unspecified
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cores that talk through a small server in memory: chats, groups, races, re-joins, and kills between any two steps.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "client/chat.rs"]
+mod chat;
+#[path = "client/groups.rs"]
+mod groups;
+#[path = "client/kills.rs"]
+mod kills;
+#[path = "client/server.rs"]
+mod server;
+#[path = "client/world.rs"]
+mod world;

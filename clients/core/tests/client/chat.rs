@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+use pli_client_core::content::Kind;
+use pli_client_core::{Command, CommandError, Core, Event, NewKey};
+use pli_domain::UnixMillis;
+
+use crate::world::{World, handle};
+
+#[test]
+fn two_people_talk_and_see_ticks() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    let hello = world.say(0, id, "hello").message.unwrap();
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: hello"]);
+    let back = world.start(1, "alice");
+    assert_eq!(back, id, "the other side finds the same conversation");
+    world.say(1, id, "hi");
+    world.run();
+    assert_eq!(world.history(0, id), ["bob: hi"]);
+
+    let events = &world.devices[0].events;
+    let has = |wanted: &dyn Fn(&Event) -> bool| events.iter().any(wanted);
+    assert!(has(&|e| matches!(e, Event::NewKey { what: NewKey::FirstContact, .. })));
+    assert!(has(&|e| matches!(e, Event::ConversationReady { kind: Kind::Direct, .. })));
+    assert!(has(&|e| matches!(e, Event::Accepted { message, .. } if *message == hello.send_id)));
+    assert!(has(&|e| matches!(e, Event::Stored { message, .. } if *message == hello.send_id)));
+    assert!(has(&|e| matches!(e, Event::Delivered { up_to, .. } if *up_to == hello.lane_no)));
+    assert!(!has(&|e| matches!(e, Event::Read { .. })));
+    world.command(1, Command::MarkRead { conversation: id });
+    world.run();
+    let read = |e: &Event| matches!(e, Event::Read { up_to, by, .. } if *up_to == hello.lane_no && by.handle == Some(handle("bob")));
+    assert!(world.devices[0].events.iter().any(read));
+    assert_eq!(world.devices[0].core.waiting(), (0, 0));
+    assert_eq!(
+        world.devices[0].core.safety_number(&handle("bob")),
+        world.devices[1].core.safety_number(&handle("alice"))
+    );
+}
+
+#[test]
+fn what_is_typed_while_the_server_is_away_is_sent_when_it_is_back() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.take_offline(0);
+    let id = world.start(0, "bob");
+    for n in 0..20 {
+        world.say(0, id, &n.to_string());
+    }
+    world.run();
+    assert!(world.history(1, id).is_empty());
+    world.bring_online(0);
+    world.run();
+    assert_eq!(world.history(1, id), (0..20).map(|n| format!("alice: {n}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_thousand_messages_wait_for_a_device_that_is_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.run();
+    world.take_offline(1);
+    for n in 0..1_000 {
+        world.say(0, id, &n.to_string());
+    }
+    world.run();
+    world.bring_online(1);
+    world.run();
+    assert_eq!(world.history(1, id), (0..1_000).map(|n| format!("alice: {n}")).collect::<Vec<_>>());
+    let ticks = world.devices[0].events.iter().filter(|e| matches!(e, Event::Delivered { .. })).count();
+    assert!(ticks <= 3, "{ticks} ticks for one queue");
+}
+
+#[test]
+fn a_lost_receipt_is_sent_again_and_shown_once() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.run();
+    world.server.settle = false;
+    world.say(0, id, "one");
+    world.say(0, id, "two");
+    world.run();
+    world.server.lose_receipts = true;
+    let now = world.now;
+    world.devices[0].drop_connection(now);
+    world.run();
+    world.server.lose_receipts = false;
+    world.server.settle = true;
+    world.devices[0].drop_connection(now);
+    world.run();
+    assert!(world.devices[0].events.iter().any(|e| matches!(e, Event::Resending { .. })));
+    assert_eq!(world.history(1, id), ["alice: one", "alice: two"]);
+    assert_eq!(world.devices[0].core.waiting(), (0, 0));
+}
+
+#[test]
+fn a_handle_that_nobody_has_fails_the_conversation_and_refuses_its_messages() {
+    let mut world = World::new(&["alice"]);
+    let id = world.start(0, "nobody");
+    let message = world.say(0, id, "hello?").message.unwrap();
+    world.run();
+    let events = &world.devices[0].events;
+    assert!(events.iter().any(|e| matches!(e, Event::ConversationFailed { conversation, .. } if *conversation == id)));
+    assert!(events.iter().any(|e| matches!(e, Event::Refused { message: m, .. } if *m == message.send_id)));
+    assert_eq!(world.devices[0].core.waiting(), (0, 0));
+}
+
+#[test]
+fn both_may_begin_at_once_and_end_in_one_conversation() {
+    let mut world = World::new(&["alice", "bob"]);
+    let ours = world.start(0, "bob");
+    let theirs = world.start(1, "alice");
+    world.say(0, ours, "from alice");
+    world.say(1, theirs, "from bob");
+    world.run();
+    assert_eq!(world.start(0, "bob"), world.start(1, "alice"));
+    assert_eq!(world.start(0, "bob"), ours.min(theirs));
+    assert_eq!(
+        (world.history(1, ours), world.history(0, theirs)),
+        (vec!["alice: from alice".into()], vec!["bob: from bob".into()])
+    );
+}
+
+#[test]
+fn commands_that_make_no_sense_are_refused_and_change_nothing() {
+    let (mut core, _) = Core::create(handle("alice"), [3; 32], UnixMillis(0));
+    let unknown = pli_domain::ConversationId::from_bytes([1; 16]);
+    let mut refused = |command| core.command(command, UnixMillis(0)).expect_err("refused");
+    assert!(matches!(refused(Command::StartConversation { handle: handle("alice") }), CommandError::Oneself));
+    let text = |text: &str| Command::SendText { conversation: unknown, text: text.into() };
+    assert!(matches!(refused(text("hi")), CommandError::UnknownConversation));
+    assert!(matches!(refused(text("")), CommandError::TextEmpty));
+    assert!(matches!(refused(text(&"x".repeat(40_000))), CommandError::TextTooLong(40_000)));
+    let group = |name: &str, handles| Command::CreateGroup { name: name.into(), handles };
+    assert!(matches!(refused(group("", vec![handle("bob")])), CommandError::GroupName));
+    assert!(matches!(refused(group("team", Vec::new())), CommandError::GroupSize));
+    assert!(core.conversations().is_empty());
+}

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! As much of the services as the client can tell: accounts, key packages, one commit per epoch, queues, receipts.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::prelude::{BasicCredential, MlsMessageBodyIn, MlsMessageIn, ProposalStore, PublicGroup};
+use openmls_rust_crypto::{MemoryStorage, RustCrypto};
+use pli_api::edge::{client_frame, reply, send_result, server_frame, settled};
+use pli_api::{ErrorCode, common, conversations as api, directory, edge, log, refusal};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, LogEpoch, Position, Seq};
+use prost::Message as _;
+
+type Answer = Result<Vec<u8>, common::Error>;
+
+#[derive(Default)]
+struct Conversation {
+    epoch: u64,
+    roster: BTreeSet<DeviceAddress>,
+    old_rosters: BTreeMap<u64, BTreeSet<DeviceAddress>>,
+    group_info: Bytes,
+    commits: BTreeMap<u64, (DeviceAddress, Bytes)>,
+}
+
+#[derive(Default)]
+pub struct Server {
+    handles: BTreeMap<String, AccountId>,
+    lists: BTreeMap<AccountId, (String, directory::SignedDeviceList)>,
+    packages: BTreeMap<DeviceAddress, (VecDeque<Bytes>, Bytes)>,
+    conversations: BTreeMap<ConversationId, Conversation>,
+    queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
+    seq: u64,
+    receipts: u64,
+    /// Receipts that are settled as soon as they are given.
+    pub settle: bool,
+    /// Receipts that were lost: presented, they are to be sent again.
+    pub lose_receipts: bool,
+    /// Every method that was called.
+    pub calls: Vec<String>,
+}
+
+/// What the server keeps of a connection.
+#[derive(Default)]
+pub struct Connection {
+    pub device: Option<DeviceAddress>,
+    sent: u64,
+    hello: bool,
+}
+
+fn frame(frame: server_frame::Frame) -> edge::ServerFrame {
+    edge::ServerFrame { frame: Some(frame) }
+}
+
+impl Server {
+    pub fn hello() -> edge::ServerHello {
+        edge::ServerHello { nonce: Bytes::from_static(&[5; 32]), versions: vec![1], now_ms: 0 }
+    }
+
+    pub fn handle(&mut self, from: &mut Connection, received: edge::ClientFrame, now: u64) -> Vec<edge::ServerFrame> {
+        match received.frame.expect("a frame") {
+            client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
+            client_frame::Frame::Call(call) => vec![self.call(from, call)],
+            client_frame::Frame::Send(batch) => {
+                assert!(from.hello);
+                let device = from.device.expect("authenticated");
+                batch.sends.into_iter().flat_map(|send| self.send(device, send, now)).collect()
+            }
+            client_frame::Frame::Pending(pending) => {
+                let lost = self.lose_receipts;
+                let each = pending.receipts.into_iter().map(|receipt| {
+                    let outcome = if lost {
+                        settled::Outcome::Resend(edge::Resend {})
+                    } else {
+                        settled::Outcome::Stored(edge::Stored {})
+                    };
+                    edge::Settled { receipt, outcome: Some(outcome) }
+                });
+                vec![frame(server_frame::Frame::Settled(edge::SettledBatch { settled: each.collect() }))]
+            }
+            client_frame::Frame::Ack(ack) => {
+                let queue = self.queues.entry(from.device.expect("authenticated")).or_default();
+                *queue = queue.split_off(&(ack.position + 1));
+                Vec::new()
+            }
+            client_frame::Frame::Ping(ping) => vec![frame(server_frame::Frame::Pong(edge::Pong { id: ping.id }))],
+            client_frame::Frame::Signal(_) => Vec::new(),
+        }
+    }
+
+    fn open(&mut self, from: &mut Connection, hello: &edge::ClientHello, now: u64) -> Vec<edge::ServerFrame> {
+        from.hello = true;
+        if !hello.account.is_empty() {
+            let account = hello.account.as_ref().try_into().unwrap();
+            from.device = Some(DeviceAddress { account, device: hello.device.as_ref().try_into().unwrap() });
+        }
+        from.sent = hello.committed;
+        let limits = edge::Limits { send_window: 8, call_window: 4, idle_timeout_ms: 60_000, ..Default::default() };
+        let ready = edge::Ready { limits: Some(limits), now_ms: now, ..Default::default() };
+        vec![frame(server_frame::Frame::Ready(ready))]
+    }
+
+    /// What waits for the device and was not sent on this connection.
+    pub fn deliveries(&mut self, to: &mut Connection, caught_up: &mut bool) -> Vec<edge::ServerFrame> {
+        let Some(device) = to.device else { return Vec::new() };
+        let queue = self.queues.entry(device).or_default();
+        let mut out = Vec::new();
+        for (&position, envelope) in queue.range(to.sent + 1..) {
+            let deliver = edge::Deliver { position, envelope: envelope.clone(), previous: to.sent };
+            out.push(frame(server_frame::Frame::Deliver(deliver)));
+            to.sent = position;
+        }
+        if !*caught_up {
+            *caught_up = true;
+            out.push(frame(server_frame::Frame::CaughtUp(edge::CaughtUp { position: to.sent })));
+        }
+        out
+    }
+
+    /// Loses what waits for a device.
+    pub fn lose_queue(&mut self, device: DeviceAddress) -> u64 {
+        let queue = self.queues.entry(device).or_default();
+        let last = queue.keys().next_back().copied().unwrap_or(0);
+        queue.clear();
+        last
+    }
+
+    /// Flips a bit in the body of everything that waits for a device.
+    pub fn damage_queue(&mut self, device: DeviceAddress) {
+        for bytes in self.queues.entry(device).or_default().values_mut() {
+            let mut envelope = log::Envelope::decode(bytes.clone()).unwrap();
+            if let Some(log::envelope::BodyOrRef::Body(body)) = &mut envelope.body_or_ref {
+                let mut damaged = body.to_vec();
+                *damaged.last_mut().unwrap() ^= 1;
+                *body = damaged.into();
+            }
+            *bytes = envelope.encode_to_vec().into();
+        }
+    }
+
+    fn queue(&mut self, to: DeviceAddress, envelope: &log::Envelope) {
+        self.seq += 1;
+        let position = Position::new(LogEpoch::new(1).unwrap(), Seq::new(self.seq).unwrap(), 0);
+        self.queues.entry(to).or_default().insert(position.get(), envelope.encode_to_vec().into());
+    }
+
+    fn send(&mut self, sender: DeviceAddress, send: edge::Send, now: u64) -> Vec<edge::ServerFrame> {
+        let id = ConversationId::try_from(send.conversation.as_ref()).unwrap();
+        let result = |result| {
+            let result = edge::SendResult { send_id: send.send_id.clone(), result: Some(result) };
+            frame(server_frame::Frame::SendResults(edge::SendResults { results: vec![result] }))
+        };
+        let refused = |error| vec![result(send_result::Result::Refused(error))];
+        let Some(conversation) = self.conversations.get(&id).filter(|c| c.roster.contains(&sender)) else {
+            return refused(refusal(ErrorCode::UnknownConversation, "unknown"));
+        };
+        if send.epoch > conversation.epoch || send.epoch + 2 < conversation.epoch {
+            let mut why = refusal(ErrorCode::WrongEpoch, "epoch");
+            why.current_epoch = conversation.epoch;
+            return refused(why);
+        }
+        assert!(send.expires_at_ms > now && !send.body.is_empty());
+        let roster = conversation.old_rosters.get(&send.epoch).unwrap_or(&conversation.roster).clone();
+        let envelope = log::Envelope {
+            sender: Some(sender.into()),
+            send_id: send.send_id.clone(),
+            conversation: send.conversation.clone(),
+            epoch: send.epoch,
+            class: send.class,
+            content: log::Content::Application.into(),
+            accepted_at_ms: now,
+            expires_at_ms: send.expires_at_ms,
+            body_or_ref: Some(log::envelope::BodyOrRef::Body(send.body.clone())),
+        };
+        for device in roster.iter().filter(|d| **d != sender) {
+            self.queue(*device, &envelope);
+        }
+        self.receipts += 1;
+        let receipt = Bytes::copy_from_slice(&self.receipts.to_be_bytes());
+        let accepted = edge::Accepted { receipt: receipt.clone(), accepted_at_ms: now };
+        let mut out = vec![result(send_result::Result::Accepted(accepted))];
+        if self.settle {
+            let outcome = Some(settled::Outcome::Stored(edge::Stored {}));
+            let batch = edge::SettledBatch { settled: vec![edge::Settled { receipt, outcome }] };
+            out.push(frame(server_frame::Frame::Settled(batch)));
+        }
+        out
+    }
+
+    fn call(&mut self, from: &Connection, call: edge::Call) -> edge::ServerFrame {
+        let method = call.method.rsplit('/').next().unwrap().to_owned();
+        self.calls.push(method.clone());
+        let body = call.body;
+        let answer = match (method.as_str(), from.device) {
+            ("Register", None) => self.register(directory::RegisterRequest::decode(body).unwrap()),
+            (_, None) => Err(refusal(ErrorCode::Anonymous, "anonymous")),
+            ("Lookup", _) => self.lookup(&directory::LookupRequest::decode(body).unwrap()),
+            ("GetDeviceLists", _) => self.device_lists(&directory::GetDeviceListsRequest::decode(body).unwrap()),
+            ("PublishKeyPackages", Some(device)) => {
+                let request = directory::PublishKeyPackagesRequest::decode(body).unwrap();
+                self.packages.insert(device, (request.key_packages.into(), request.last_resort));
+                Ok(directory::PublishKeyPackagesResponse { stock: 100 }.encode_to_vec())
+            }
+            ("ClaimKeyPackages", _) => self.claim(&directory::ClaimKeyPackagesRequest::decode(body).unwrap()),
+            ("Create", Some(device)) => self.create(device, &api::CreateRequest::decode(body).unwrap()),
+            ("Commit", Some(device)) => self.commit(device, &api::CommitRequest::decode(body).unwrap()),
+            ("Propose", Some(device)) => self.propose(device, api::ProposeRequest::decode(body).unwrap()),
+            ("GetCommits", Some(_)) => self.get_commits(&api::GetCommitsRequest::decode(body).unwrap()),
+            ("GetGroupInfo", Some(device)) => {
+                self.get_group_info(device, &api::GetGroupInfoRequest::decode(body).unwrap())
+            }
+            ("ReportFailure", Some(_)) => Ok(api::ReportFailureResponse {}.encode_to_vec()),
+            ("List", Some(device)) => Ok(self.list(device)),
+            (other, _) => panic!("unexpected call {other}"),
+        };
+        let result = match answer {
+            Ok(body) => reply::Result::Body(body.into()),
+            Err(error) => reply::Result::Error(error),
+        };
+        frame(server_frame::Frame::Reply(edge::Reply { id: call.id, result: Some(result) }))
+    }
+
+    fn register(&mut self, request: directory::RegisterRequest) -> Answer {
+        let signed = request.devices.unwrap();
+        let list = directory::DeviceList::decode(signed.list.clone()).unwrap();
+        let account = AccountId::try_from(list.account.as_ref()).unwrap();
+        if self.handles.get(&request.handle).is_some_and(|other| *other != account) {
+            return Err(refusal(ErrorCode::HandleTaken, "taken"));
+        }
+        self.handles.insert(request.handle.clone(), account);
+        self.lists.insert(account, (request.handle.clone(), signed));
+        Ok(directory::RegisterResponse { handle: request.handle }.encode_to_vec())
+    }
+
+    fn lookup(&self, request: &directory::LookupRequest) -> Answer {
+        let account = self.handles.get(&request.handle).ok_or_else(|| refusal(ErrorCode::NotFound, "nobody"))?;
+        let (handle, devices) = self.lists[account].clone();
+        let account = Bytes::copy_from_slice(account.as_bytes());
+        Ok(directory::LookupResponse { account, handle, devices: Some(devices) }.encode_to_vec())
+    }
+
+    fn device_lists(&self, request: &directory::GetDeviceListsRequest) -> Answer {
+        let accounts = request.accounts.iter().filter_map(|account| {
+            let (handle, devices) = self.lists.get(&AccountId::try_from(account.as_ref()).unwrap())?.clone();
+            Some(directory::AccountDevices { account: account.clone(), handle, devices: Some(devices) })
+        });
+        Ok(directory::GetDeviceListsResponse { accounts: accounts.collect() }.encode_to_vec())
+    }
+
+    fn claim(&mut self, request: &directory::ClaimKeyPackagesRequest) -> Answer {
+        let mut key_packages = Vec::new();
+        for device in &request.devices {
+            let address = DeviceAddress::try_from(device).unwrap();
+            let stock = self.packages.get_mut(&address);
+            let (packages, last) = stock.ok_or_else(|| refusal(ErrorCode::KeyPackagesExhausted, "none"))?;
+            let key_package = packages.pop_front().unwrap_or_else(|| last.clone());
+            key_packages.push(directory::DeviceKeyPackage { device: Some(device.clone()), key_package });
+        }
+        Ok(directory::ClaimKeyPackagesResponse { key_packages }.encode_to_vec())
+    }
+
+    fn create(&mut self, creator: DeviceAddress, request: &api::CreateRequest) -> Answer {
+        let info = inline(request.group_info.as_ref());
+        let (id, epoch, roster) = read_group(&info);
+        assert_eq!((epoch, &roster), (0, &[creator].into()));
+        let conversation = Conversation { roster, group_info: info, ..Conversation::default() };
+        self.conversations.entry(id).or_insert(conversation);
+        Ok(api::CreateResponse {}.encode_to_vec())
+    }
+
+    fn commit(&mut self, committer: DeviceAddress, request: &api::CommitRequest) -> Answer {
+        let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
+        let commit = inline(request.commit.as_ref());
+        let unknown = || refusal(ErrorCode::UnknownConversation, "unknown");
+        let conversation = self.conversations.get_mut(&id).ok_or_else(unknown)?;
+        if !conversation.roster.iter().any(|d| d.account == committer.account) {
+            return Err(unknown());
+        }
+        if conversation.commits.get(&request.epoch) == Some(&(committer, commit.clone())) {
+            let won = api::CommitWon { epoch: request.epoch + 1 };
+            return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Won(won)) }.encode_to_vec());
+        }
+        if request.epoch != conversation.epoch {
+            let lost =
+                api::CommitLost { current_epoch: conversation.epoch, missed: missed(conversation, request.epoch) };
+            return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Lost(lost)) }.encode_to_vec());
+        }
+        let group_info = inline(request.group_info.as_ref());
+        let (_, epoch, roster) = read_group(&group_info);
+        assert_eq!(epoch, request.epoch + 1);
+        let old = std::mem::replace(&mut conversation.roster, roster.clone());
+        conversation.old_rosters.insert(request.epoch, old.clone());
+        conversation.epoch = epoch;
+        conversation.group_info = group_info;
+        conversation.commits.insert(request.epoch, (committer, commit.clone()));
+        let content = envelope(committer, id, request.epoch, log::Content::Commit, commit);
+        old.iter().for_each(|device| self.queue(*device, &content));
+        let welcome = request.welcome.as_ref().map(|w| inline(Some(w))).unwrap_or_default();
+        if !welcome.is_empty() {
+            let content = envelope(committer, id, request.epoch, log::Content::Welcome, welcome);
+            roster.difference(&old).for_each(|device| self.queue(*device, &content));
+        }
+        let won = api::CommitWon { epoch };
+        Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Won(won)) }.encode_to_vec())
+    }
+
+    fn propose(&mut self, sender: DeviceAddress, request: api::ProposeRequest) -> Answer {
+        let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
+        let conversation = &self.conversations[&id];
+        if request.epoch != conversation.epoch {
+            return Err(refusal(ErrorCode::WrongEpoch, "epoch"));
+        }
+        let content = envelope(sender, id, request.epoch, log::Content::Proposal, request.proposal);
+        let others: Vec<DeviceAddress> = conversation.roster.iter().filter(|d| **d != sender).copied().collect();
+        others.into_iter().for_each(|device| self.queue(device, &content));
+        Ok(api::ProposeResponse {}.encode_to_vec())
+    }
+
+    fn get_commits(&self, request: &api::GetCommitsRequest) -> Answer {
+        let conversation = &self.conversations[&ConversationId::try_from(request.conversation.as_ref()).unwrap()];
+        let commits = missed(conversation, request.from);
+        let current_epoch = conversation.epoch;
+        Ok(api::GetCommitsResponse { commits, current_epoch, gone: false }.encode_to_vec())
+    }
+
+    fn get_group_info(&self, device: DeviceAddress, request: &api::GetGroupInfoRequest) -> Answer {
+        let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
+        let conversation = &self.conversations[&id];
+        if !conversation.roster.iter().any(|d| d.account == device.account) {
+            return Err(refusal(ErrorCode::UnknownConversation, "unknown"));
+        }
+        let info = api::object::Object::Inline(conversation.group_info.clone());
+        let group_info = Some(api::Object { object: Some(info) });
+        let epoch = conversation.epoch;
+        Ok(api::GetGroupInfoResponse { group_info, ratchet_tree: None, epoch }.encode_to_vec())
+    }
+
+    fn list(&self, device: DeviceAddress) -> Vec<u8> {
+        let inside = self.conversations.iter().filter(|(_, c)| c.roster.iter().any(|d| d.account == device.account));
+        let conversations = inside.map(|(id, c)| api::ConversationEpoch {
+            conversation: Bytes::copy_from_slice(id.as_bytes()),
+            epoch: c.epoch,
+        });
+        api::ListResponse { conversations: conversations.collect(), more: false }.encode_to_vec()
+    }
+}
+
+fn inline(object: Option<&api::Object>) -> Bytes {
+    match object.and_then(|o| o.object.as_ref()) {
+        Some(api::object::Object::Inline(bytes)) => bytes.clone(),
+        other => panic!("not inline: {other:?}"),
+    }
+}
+
+fn missed(conversation: &Conversation, from: u64) -> Vec<api::EpochCommit> {
+    let each = conversation.commits.range(from..).map(|(epoch, (committer, commit))| api::EpochCommit {
+        epoch: *epoch,
+        committer: Some((*committer).into()),
+        commit: Some(api::Object { object: Some(api::object::Object::Inline(commit.clone())) }),
+    });
+    each.take(64).collect()
+}
+
+fn envelope(
+    sender: DeviceAddress,
+    id: ConversationId,
+    epoch: u64,
+    content: log::Content,
+    body: Bytes,
+) -> log::Envelope {
+    let mut send_id = [0; 16];
+    send_id[..8].copy_from_slice(&epoch.to_be_bytes());
+    send_id[8] = content as u8;
+    log::Envelope {
+        sender: Some(sender.into()),
+        send_id: Bytes::copy_from_slice(&send_id),
+        conversation: Bytes::copy_from_slice(id.as_bytes()),
+        epoch,
+        class: log::Class::Message.into(),
+        content: content.into(),
+        accepted_at_ms: 1,
+        expires_at_ms: u64::MAX,
+        body_or_ref: Some(log::envelope::BodyOrRef::Body(body)),
+    }
+}
+
+/// Id, epoch and roster of a GroupInfo with ratchet tree, verified as the service would.
+fn read_group(info: &[u8]) -> (ConversationId, u64, BTreeSet<DeviceAddress>) {
+    let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact_bytes(info).unwrap().extract() else {
+        panic!("not a group info")
+    };
+    let id = ConversationId::try_from(info.group_id().as_slice()).unwrap();
+    let epoch = info.epoch().as_u64();
+    let tree = info.extensions().ratchet_tree().expect("a tree").ratchet_tree().clone();
+    let (crypto, storage) = (RustCrypto::default(), MemoryStorage::default());
+    let (group, _) = PublicGroup::from_external(&crypto, &storage, tree, info, ProposalStore::new()).expect("valid");
+    let roster = group.members().map(|m| {
+        let credential = BasicCredential::try_from(m.credential).unwrap();
+        let (account, device) = credential.identity().split_at(16);
+        DeviceAddress { account: account.try_into().unwrap(), device: device.try_into().unwrap() }
+    });
+    (id, epoch, roster.collect())
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Devices with a store each, a server, and a clock that moves when nothing else does.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pli_api::edge;
+use pli_client_core::{Command, Core, Effects, Event, MessageRow, Outcome, RowKind, SessionAdvice, Table};
+use pli_domain::{ConversationId, DeviceAddress, Handle, UnixMillis};
+use prost::Message as _;
+
+use crate::server::{Connection, Server};
+
+pub fn handle(name: &str) -> Handle {
+    name.parse().unwrap()
+}
+
+/// Where a step of a device is cut off by a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kill {
+    BeforeCommit,
+    AfterCommit,
+}
+
+pub struct Device {
+    pub name: String,
+    pub core: Core,
+    pub rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    pub events: Vec<Event>,
+    connection: Option<Connection>,
+    caught_up: bool,
+    to_server: VecDeque<edge::ClientFrame>,
+    to_client: VecDeque<edge::ServerFrame>,
+    connect_at: Option<u64>,
+    pub offline: bool,
+    pub steps: usize,
+    /// Cut this step off.
+    pub kill_at: Option<(usize, Kill)>,
+    seeds: u8,
+}
+
+pub struct World {
+    pub server: Server,
+    pub devices: Vec<Device>,
+    pub now: u64,
+}
+
+impl World {
+    /// A world with these people, registered and online.
+    pub fn new(names: &[&str]) -> Self {
+        let mut world =
+            Self { server: Server { settle: true, ..Server::default() }, devices: Vec::new(), now: 1_000_000 };
+        names.iter().for_each(|name| drop(world.join(name)));
+        world.run();
+        world
+    }
+
+    pub fn join(&mut self, name: &str) -> usize {
+        let n = u8::try_from(self.devices.len()).unwrap();
+        let (core, changes) = Core::create(handle(name), [n + 1; 32], UnixMillis(self.now));
+        let mut device = Device {
+            name: name.into(),
+            core,
+            rows: BTreeMap::new(),
+            events: Vec::new(),
+            connection: None,
+            caught_up: false,
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            connect_at: Some(self.now),
+            offline: false,
+            steps: 0,
+            kill_at: None,
+            seeds: 0,
+        };
+        device.commit(changes.0);
+        self.devices.push(device);
+        self.devices.len() - 1
+    }
+
+    pub fn address(&self, n: usize) -> DeviceAddress {
+        self.devices[n].core.address()
+    }
+
+    /// Gives a command; with a kill planned for the step, the user repeats it if it was not committed.
+    pub fn command(&mut self, n: usize, command: Command) -> Outcome {
+        loop {
+            let device = &mut self.devices[n];
+            let effects = device.core.command(command.clone(), UnixMillis(self.now)).unwrap();
+            let outcome = effects.outcome;
+            if device.apply(effects, self.now) {
+                return outcome;
+            }
+        }
+    }
+
+    pub fn say(&mut self, n: usize, conversation: ConversationId, text: &str) -> Outcome {
+        self.command(n, Command::SendText { conversation, text: text.into() })
+    }
+
+    pub fn start(&mut self, n: usize, name: &str) -> ConversationId {
+        self.command(n, Command::StartConversation { handle: handle(name) }).conversation.unwrap()
+    }
+
+    /// Cuts a device off, and keeps it so.
+    pub fn take_offline(&mut self, n: usize) {
+        self.devices[n].offline = true;
+        self.devices[n].drop_connection(self.now);
+    }
+
+    pub fn bring_online(&mut self, n: usize) {
+        self.devices[n].offline = false;
+        self.devices[n].connect_at = Some(self.now);
+    }
+
+    /// The device's connection tells a gap up to `to` before anything else.
+    pub fn gap(&mut self, n: usize, to: u64) {
+        self.connect(n);
+        let gap = edge::Gap { from: 0, to };
+        let frame = edge::ServerFrame { frame: Some(edge::server_frame::Frame::Gap(gap)) };
+        self.devices[n].to_client.push_back(frame);
+    }
+
+    /// Runs until nothing moves any more, time included.
+    pub fn run(&mut self) {
+        for _ in 0..20_000 {
+            if !self.move_frames() && !self.move_time() {
+                return;
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    fn move_frames(&mut self) -> bool {
+        let mut moved = false;
+        for n in 0..self.devices.len() {
+            moved |= self.connect(n);
+            while let Some(frame) = self.devices[n].to_server.pop_front() {
+                moved = true;
+                let Some(connection) = self.devices[n].connection.as_mut() else { break };
+                let answers = self.server.handle(connection, frame, self.now);
+                self.devices[n].to_client.extend(answers);
+            }
+            let device = &mut self.devices[n];
+            if let Some(connection) = device.connection.as_mut() {
+                device.to_client.extend(self.server.deliveries(connection, &mut device.caught_up));
+            }
+            if let Some(frame) = self.devices[n].to_client.pop_front() {
+                moved = true;
+                let effects = self.devices[n].core.frame(frame, UnixMillis(self.now));
+                self.devices[n].apply(effects, self.now);
+            }
+        }
+        moved
+    }
+
+    fn connect(&mut self, n: usize) -> bool {
+        let device = &mut self.devices[n];
+        if device.offline || device.connect_at.is_none_or(|at| at > self.now) {
+            return false;
+        }
+        device.connect_at = None;
+        let binding = (edge::Binding::TlsExporter, [1u8; 32].as_slice());
+        let hello = device.core.handshake(&Server::hello(), "localhost", binding, UnixMillis(self.now)).unwrap();
+        let mut connection = Connection::default();
+        let answers = self.server.handle(&mut connection, hello, self.now);
+        device.connection = Some(connection);
+        device.caught_up = false;
+        device.to_client = answers.into();
+        device.to_server.clear();
+        true
+    }
+
+    /// To the next deadline, pings left aside: they come for ever.
+    fn move_time(&mut self) -> bool {
+        let limit = self.now + 15_000;
+        let connect = self.devices.iter().filter(|d| !d.offline).filter_map(|d| d.connect_at).min();
+        let deadline = self.devices.iter().filter_map(|d| d.core.next_deadline()).map(|at| at.0).min();
+        let next = connect.into_iter().chain(deadline).min().filter(|at| *at <= limit);
+        let Some(next) = next else { return false };
+        self.now = next.max(self.now);
+        for device in &mut self.devices {
+            if device.core.next_deadline().is_some_and(|at| at.0 <= self.now) {
+                let effects = device.core.tick(UnixMillis(self.now));
+                device.apply(effects, self.now);
+            }
+        }
+        true
+    }
+
+    /// What a device's history holds of others' messages in a conversation, in the order shown.
+    pub fn history(&self, n: usize, id: ConversationId) -> Vec<String> {
+        let rows =
+            self.devices[n].rows.iter().filter(|((t, k), _)| *t == Table::Messages && k.starts_with(id.as_bytes()));
+        let rows = rows.map(|(_, value)| MessageRow::decode(value.as_slice()).unwrap());
+        let shown = rows.filter(|r| r.kind() != RowKind::Outgoing).map(|r| match r.kind() {
+            RowKind::Hole => format!("[{}-{} missing]", r.lane_no, r.hole_to),
+            _ if r.late => format!("{}: {} (late)", r.handle, r.text),
+            _ => format!("{}: {}", r.handle, r.text),
+        });
+        shown.collect()
+    }
+}
+
+impl Device {
+    fn commit(&mut self, changes: Vec<pli_client_core::Change>) {
+        for change in changes {
+            match change.value {
+                Some(value) => drop(self.rows.insert((change.table, change.key), value)),
+                None => drop(self.rows.remove(&(change.table, change.key))),
+            }
+        }
+    }
+
+    /// Carries out a step as a driver does. False when the step was cut off before its commit.
+    fn apply(&mut self, effects: Effects, now: u64) -> bool {
+        self.steps += 1;
+        let kill = self.kill_at.filter(|(at, _)| *at == self.steps).map(|(_, kill)| kill);
+        if kill == Some(Kill::BeforeCommit) {
+            self.restart(now);
+            return false;
+        }
+        self.commit(effects.changes.0);
+        if kill == Some(Kill::AfterCommit) {
+            self.restart(now);
+            return true;
+        }
+        if self.connection.is_some() {
+            self.to_server.extend(effects.frames);
+        }
+        self.events.extend(effects.events);
+        match effects.session {
+            SessionAdvice::Keep => {}
+            SessionAdvice::Reconnect { after } => {
+                self.connection = None;
+                self.to_server.clear();
+                self.to_client.clear();
+                self.connect_at = Some(now + u64::try_from(after.as_millis()).unwrap());
+            }
+            SessionAdvice::Stop { why } => panic!("{} stops: {why:?}", self.name),
+        }
+        true
+    }
+
+    pub fn drop_connection(&mut self, now: u64) {
+        self.connection = None;
+        self.to_server.clear();
+        self.to_client.clear();
+        let effects = self.core.disconnected(UnixMillis(now));
+        self.apply(effects, now);
+    }
+
+    /// Drops the core and loads it from what was committed.
+    pub fn restart(&mut self, now: u64) {
+        self.seeds += 1;
+        let seed = [self.name.as_bytes()[0], self.seeds].repeat(16).try_into().unwrap();
+        let rows = self.rows.iter().map(|((table, key), value)| (*table, key.clone(), value.clone()));
+        self.core = Core::load(seed, rows, UnixMillis(now)).unwrap();
+        self.connection = None;
+        self.to_server.clear();
+        self.to_client.clear();
+        self.connect_at = Some(now);
+    }
+}
