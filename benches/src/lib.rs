@@ -5,8 +5,13 @@
 //! prints its raw value, and is refused when its own runs scatter too far. `target/bench/summary.json` holds all rows;
 //! each bench target replaces its own and leaves the others.
 
+mod echo;
 mod limit;
+pub mod load;
+mod server;
 mod summary;
 
+pub use echo::{ECHO, cpu_us_per_echo, serve as serve_echo};
 pub use limit::{Limit, LimitError, measure_limit};
+pub use server::{Process, Ready, metric, start_server};
 pub use summary::{Direction, Row, Summary, SummaryError};

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The limit of everything that goes over a session: a TLS WebSocket server of the same library that only echoes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures::{SinkExt, StreamExt};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::Process;
+
+/// In the environment of a bench binary this makes it the echo server.
+pub const ECHO: &str = "PLI_BENCH_ECHO";
+
+/// Serves echoes until it is killed; prints address and certificate as the first line.
+pub async fn serve() -> Result<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{} {}", listener.local_addr()?, hex::encode(made.cert.der()));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(echo(acceptor.clone(), stream));
+    }
+}
+
+/// Connects to the echo server that has printed `first_line`.
+async fn connect(first_line: &str) -> Result<WebSocketStream<TlsStream<TcpStream>>> {
+    let (address, certificate) = first_line.trim().split_once(' ').context("address and certificate")?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(hex::decode(certificate)?))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?;
+    Ok(tokio_tungstenite::client_async("ws://localhost/", tls).await?.0)
+}
+
+async fn echo(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let limits = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
+    let mut socket = tokio_tungstenite::accept_async_with_config(acceptor.accept(stream).await?, Some(limits)).await?;
+    while let Some(message) = socket.next().await {
+        let message = message?;
+        if message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
+    Ok(())
+}
+
+/// CPU of the echo server per echo of `bytes`, with one in flight on each of `connections`, in microseconds.
+pub async fn cpu_us_per_echo(connections: usize, bytes: usize, measured: Duration) -> Result<f64> {
+    let server = Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, "1"))?;
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(connect(&server.first_line).await?);
+    }
+    let (before, end) = (server.cpu_us()?, Instant::now() + measured);
+    let tasks: Vec<_> = open
+        .into_iter()
+        .map(|mut socket| {
+            tokio::spawn(async move {
+                let message = Message::Binary(vec![0xC3; bytes].into());
+                let mut echoes = 0_u64;
+                while Instant::now() < end {
+                    socket.send(message.clone()).await?;
+                    socket.next().await.context("an echo")??;
+                    echoes += 1;
+                }
+                anyhow::Ok(echoes)
+            })
+        })
+        .collect();
+    let mut echoes = 0;
+    for task in tasks {
+        echoes += task.await??;
+    }
+    Ok((server.cpu_us()? - before) / echoes as f64)
+}
