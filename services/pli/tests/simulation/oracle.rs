@@ -109,7 +109,7 @@ pub struct Oracle {
     pub recipients: BTreeMap<Name, BTreeSet<DeviceId>>,
     pub expires_at: BTreeMap<Name, UnixMillis>,
     /// Where owners read each content.
-    pub placed: BTreeMap<(ShardId, Name), BTreeSet<(Seq, usize)>>,
+    pub placed: BTreeMap<(ShardId, Name), BTreeSet<Position>>,
 }
 
 /// The log of a shard as it stands, oldest first.
@@ -140,6 +140,12 @@ impl ShardTruth {
     pub fn position(&self, seq: Seq, index: usize) -> Position {
         let newest = self.epochs.iter().filter(|e| e.first <= seq).map(|e| e.epoch).max().unwrap_or(LogEpoch::NONE);
         Position::new(newest, seq, u16::try_from(index).unwrap_or(Position::INDEX_END))
+    }
+    /// The same for an owner that stands in this log epoch.
+    pub fn position_in(&self, epoch: Option<LogEpoch>, seq: Seq, index: usize) -> Position {
+        let known = self.epochs.iter().filter(|e| Some(e.epoch) <= epoch && e.first <= seq);
+        let index = u16::try_from(index).unwrap_or(Position::INDEX_END);
+        Position::new(known.map(|e| e.epoch).max().unwrap_or(LogEpoch::NONE), seq, index)
     }
     /// Its positions in all log epochs that it belongs to.
     pub fn positions(&self, seq: Seq, index: usize) -> impl Iterator<Item = Position> {
@@ -187,12 +193,11 @@ impl Oracle {
         epoch: Option<LogEpoch>,
     ) -> Vec<(DeviceId, Name, Position)> {
         let mut placed = Vec::new();
-        let epochs = self.shards.get(&shard).map_or(&[][..], |truth| &truth.epochs);
-        let within = epochs.iter().filter(|e| Some(e.epoch) <= epoch && e.first <= seq).map(|e| e.epoch).max();
+        let none = ShardTruth::default();
+        let truth = self.shards.get(&shard).unwrap_or(&none);
         for (index, item) in self.entries.get(&id).into_iter().flatten().enumerate() {
-            self.placed.entry((shard, item.name)).or_default().insert((seq, index));
-            let index = u16::try_from(index).unwrap_or(Position::INDEX_END);
-            let at = Position::new(within.unwrap_or(LogEpoch::NONE), seq, index);
+            let at = truth.position_in(epoch, seq, index);
+            self.placed.entry((shard, item.name)).or_default().insert(at);
             placed.extend(item.devices.iter().map(|device| (*device, item.name, at)));
         }
         placed

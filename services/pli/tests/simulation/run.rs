@@ -135,8 +135,7 @@ fn open(cast: &Cast) -> Vec<String> {
     let (oracle, now) = (cast.world.oracle(), cast.world.now());
     for (name, recipients) in &oracle.recipients {
         for id in recipients {
-            let seen = oracle.devices.get(id).is_none_or(|d| d.removed || d.seen.contains(name));
-            if !seen && !oracle.is_excused(*id, *name, now) {
+            if !oracle.is_done(*id, *name, now) {
                 open.push(format!("{id:?} lacks {}", name.1));
             }
         }
@@ -160,10 +159,29 @@ fn finish(cast: &Cast, drained: bool) -> Outcome {
         world.judge(Err(format!("Q8: not drained {DRAIN_MAX:?} after the last fault: {}", open.join(", "))));
     }
     if !report.is_clean() {
-        world.judge(Err(format!("the history: {report}")));
+        world.judge(Err(format!("the history: {}", faults(&report))));
     }
     let (hash, events) = world.trace.digest();
     let rare = Rare::default();
     rare.add(&world.rare);
     Outcome { hash, events, rare, report, failure: world.failure() }
+}
+
+/// What the history checker found, device by device.
+fn faults(report: &Report) -> String {
+    let mut found = report.broken.clone();
+    for (id, device) in &report.devices {
+        let kinds = [
+            ("lost", &device.lost),
+            ("twice", &device.twice),
+            ("reordered", &device.reordered),
+            ("unmarked", &device.unmarked),
+            ("foreign", &device.foreign),
+        ];
+        for (kind, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
+            let some: Vec<String> = names.iter().take(3).map(ToString::to_string).collect();
+            found.push(format!("{kind} {} on {id}: {}", names.len(), some.join(" ")));
+        }
+    }
+    found.join("; ")
 }

@@ -66,6 +66,8 @@ impl Oracle {
         if item.expires_at <= call.now.after(SPILL_LIFE_MIN) {
             return None;
         }
+        let epoch = truth.views.get(call.owner).and_then(|view| view.epoch);
+        let at = truth.position_in(epoch, seq, index);
         let settled = |device: &&DeviceId| {
             let Some(known) = self.devices.get(device) else { return true };
             known.removed

@@ -7,7 +7,7 @@ use pli_domain::limits::SPILL_LIFE_MIN;
 use pli_domain::{DeviceId, Position, UnixMillis};
 
 use super::checks::Verdict;
-use super::{Log, Name, Oracle};
+use super::{DeviceTruth, Log, Name, Oracle};
 
 /// What the present session of a device was sent.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ impl Oracle {
     pub fn ready(&mut self, id: DeviceId, from: Position, honest: bool) -> Verdict {
         let device = self.device(id);
         let committed = device.committed.0;
-        // A lie is echoed where the owner was not heard yet; what is sent then shows whether it was believed.
-        let sent = if honest { from } else { Position::ZERO };
-        device.session = Some(SessionTruth { sent, names: BTreeSet::new() });
+        // `from` is the hello's own where the owner was not heard in time, and then may turn out lower: what is sent
+        // tells.
+        device.session = Some(SessionTruth { sent: Position::ZERO, names: BTreeSet::new() });
         if honest && from > committed {
             return Err(format!("Q5: the session of {id:?} reads above {from}, but it committed {committed}"));
         }
@@ -113,15 +113,24 @@ impl Oracle {
         Ok(())
     }
 
-    /// Expired, or at or below the floor at a position that an owner read it at.
-    pub fn is_excused(&self, id: DeviceId, name: Name, now: UnixMillis) -> bool {
+    /// Expired, or gone under a floor from where an owner read it, whether or not the device was told.
+    fn is_excused(&self, id: DeviceId, name: Name, now: UnixMillis) -> bool {
+        self.is_expired(name, now) || self.stands(id, name, |device, at| at <= device.floor.0 || device.told(at))
+    }
+
+    /// Whether nothing has to happen any more: the device committed it, it expired, or it was told a gap over it.
+    pub fn is_done(&self, id: DeviceId, name: Name, now: UnixMillis) -> bool {
+        let seen = self.devices.get(&id).is_none_or(|device| device.removed || device.seen.contains(&name));
+        seen || self.is_expired(name, now) || self.stands(id, name, DeviceTruth::told)
+    }
+
+    fn is_expired(&self, name: Name, now: UnixMillis) -> bool {
+        self.expires_at.get(&name).is_some_and(|at| *at <= now.after(SPILL_LIFE_MIN))
+    }
+
+    /// Whether a position at which an owner read the content is as asked.
+    fn stands(&self, id: DeviceId, name: Name, so: impl Fn(&DeviceTruth, Position) -> bool) -> bool {
         let (Some(device), Some(shard)) = (self.devices.get(&id), self.shard_of.get(&id)) else { return true };
-        if self.expires_at.get(&name).is_some_and(|at| *at <= now.after(SPILL_LIFE_MIN)) {
-            return true;
-        }
-        let Some(truth) = self.shards.get(shard) else { return false };
-        let placed = self.placed.get(&(*shard, name)).into_iter().flatten();
-        let mut positions = placed.flat_map(|(seq, index)| truth.positions(*seq, *index));
-        positions.any(|p| p <= device.floor.0 || device.told(p))
+        self.placed.get(&(*shard, name)).into_iter().flatten().any(|at| so(device, *at))
     }
 }
