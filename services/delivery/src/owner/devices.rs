@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use bytes::Bytes;
 use pli_domain::{DeviceId, EdgeId, Position, SessionId};
 use pli_ports::DeviceState;
 use tokio::time::Instant;
@@ -10,10 +11,12 @@ use tokio::time::Instant;
 use super::tail::Slot;
 
 /// A session that is rung.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub id: SessionId,
     pub edge: EdgeId,
+    /// The session's and the device's id as doorbells carry them, shared by all of them.
+    pub wire: (Bytes, Bytes),
     /// When anything was heard of it.
     pub seen: Instant,
 }

@@ -56,7 +56,10 @@ impl Live {
             rows_max: limit(read.rows_max, config.page_rows_max),
             bytes_max: limit(read.bytes_max, config.page_bytes_max),
         };
-        if asked.from < self.checkpoint.position {
+        // Nothing was addressed to the device above what the session has: no need to ask the database.
+        let known = self.devices.get(device).and_then(|device| device.last_addressed);
+        let complete = known.is_some_and(|last| last <= asked.from);
+        if asked.from < self.checkpoint.position && !complete {
             self.read_rows(asked, respond).await;
         } else {
             self.read_tail(asked, respond).await;
@@ -94,11 +97,10 @@ impl Live {
         self.learn_from(asked, &rows);
         let settled = self.devices.get(asked.device).map_or(Position::ZERO, |device| device.settled_to());
         let mut page = PageBuilder::new(asked.after, self.floor_of(asked.device));
-        let complete = match rows.rows.last() {
-            Some(last) if broken(Mutant::RowsAboveCheckpointRead) => last.position.max(through),
-            None if broken(Mutant::RowsAboveCheckpointRead) => through,
-            _ => rows.next,
-        };
+        let mut complete = rows.next;
+        if broken(Mutant::RowsAboveCheckpointRead) && complete == Position::MAX {
+            complete = rows.rows.last().map_or(through, |row| row.position.max(through));
+        }
         for row in rows.rows {
             // What was settled while the page was read is not sent any more.
             if row.position <= settled {

@@ -217,7 +217,8 @@ impl Live {
         if device.sessions.len() >= config.sessions_per_device_max {
             device.sessions.remove(0);
         }
-        device.sessions.push(Session { id: hello.session, edge: hello.edge, seen: now });
+        let wire = (id_bytes(hello.session.as_bytes()), id_bytes(hello.device.as_bytes()));
+        device.sessions.push(Session { id: hello.session, edge: hello.edge, wire, seen: now });
         self.expiries.push_back((checked_at, hello.device, hello.session));
         self.context.counters.sessions(1);
         true
@@ -226,7 +227,7 @@ impl Live {
     /// Tells every older session of the device to close.
     async fn displace_others(&mut self, device: DeviceId, newest: SessionId) {
         let others: Vec<Session> = match self.devices.get(device) {
-            Some(device) => device.sessions.iter().filter(|session| session.id != newest).copied().collect(),
+            Some(device) => device.sessions.iter().filter(|session| session.id != newest).cloned().collect(),
             None => Vec::new(),
         };
         for session in others {
@@ -266,8 +267,8 @@ impl Live {
         for session in &device.sessions {
             self.context.counters.unknown_prev_sent(usize::from(prev.is_none()));
             bells.by_edge.entry(session.edge).or_default().push(Doorbell {
-                session: id_bytes(session.id.as_bytes()),
-                device: id_bytes(id.as_bytes()),
+                session: session.wire.0.clone(),
+                device: session.wire.1.clone(),
                 prev: prev.map(Position::get),
                 position: position.get(),
                 envelope: envelope.clone(),

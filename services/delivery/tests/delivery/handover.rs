@@ -192,3 +192,23 @@ async fn an_interrupted_reader_is_created_again_and_skips_nothing() {
     assert!(counts.readers_recreated > 0);
     assert_eq!(counts.epochs_begun, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_doorbell_of_a_new_owner_makes_a_session_read_what_no_doorbell_told() {
+    let shard = Shard::new(300);
+    let first = shard.owner();
+    let mut edge = shard.edge(1).await;
+    let registered = edge.announce(1, 1, 0, true).await;
+    let sent = edge.drain(1, registered.from).await.to;
+    // This one becomes a row; its doorbell is lost with its owner.
+    shard.append(&[(&[1], 0)]).await;
+    shard.until("a row", |c| c.rows_written == 1 && c.settles > 0).await;
+    edge.bell().await;
+    first.crash().await;
+    let _second = shard.owner();
+    edge.announce(1, 1, sent, false).await;
+    shard.append(&[(&[1], 1)]).await;
+    let bell = edge.bell().await;
+    assert!(bell.prev.is_none_or(|prev| prev > sent), "the session is not complete up to {:?}", bell.prev);
+    assert_eq!(edge.drain(1, sent).await.bodies(), [body(0), body(1)]);
+}

@@ -111,6 +111,24 @@ async fn a_device_whose_position_is_in_the_tail_costs_no_database_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_checks_again_costs_no_database_read_while_nothing_came_for_it() {
+    let shard = Shard::new(0);
+    let _owner = shard.owner();
+    let edge = shard.edge(1).await;
+    let registered = edge.announce(1, 1, 0, true).await;
+    let drained = edge.drain(1, registered.from).await;
+    for n in 0..10 {
+        shard.append(&[(&[2], n)]).await;
+    }
+    shard.until("others' mail is settled", |c| c.rows_written == 10 && c.settles > 0).await;
+    let before = shard.counts();
+    let page = edge.page(1, drained.to).await;
+    assert!(page.at_head && page.next > drained.to && page.deliveries.is_empty());
+    let after = shard.counts();
+    assert_eq!((after.row_pages, after.register_reads), (before.row_pages, before.register_reads));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_expires_within_a_minute_is_delivered_from_the_tail_and_never_spilled() {
     let shard = Shard::new(300);
     let _owner = shard.owner();
