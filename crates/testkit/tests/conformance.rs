@@ -4,6 +4,7 @@
 mod suites {
     pub mod models;
     mod planted;
+    mod retried;
 }
 
 use pli_domain::ShardId;
