@@ -143,7 +143,7 @@ impl Core {
                 }
             }
             Some(Frame::Reply(reply)) => self.reply(reply, now),
-            Some(Frame::Ping(ping)) => self.send(client_frame::Frame::Ping(ping)),
+            Some(Frame::Ping(ping)) => self.send(client_frame::Frame::Pong(edge::Pong { id: ping.id })),
             Some(Frame::GoAway(away)) => self.go_away(away.reconnect_after_ms),
             Some(Frame::Close(close)) => self.closed(close),
             Some(Frame::Notice(notice)) => self.notice(&notice),

@@ -2,7 +2,10 @@
 //! Key packages: what others need to add this device while it is away.
 
 use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
-use openmls::prelude::{KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion};
+use openmls::prelude::{
+    Capabilities, ExtensionType, KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    ProtocolVersion,
+};
 use pli_domain::DeviceAddress;
 
 use super::{Mls, MlsError, device_of, refused};
@@ -22,7 +25,9 @@ impl Mls {
     fn key_package(&mut self, last_resort: bool) -> Result<Vec<u8>, MlsError> {
         let mut builder = KeyPackage::builder();
         if last_resort {
-            builder = builder.mark_as_last_resort();
+            // The leaf must name every extension that its package carries (RFC 9420 section 7.2).
+            let capabilities = Capabilities::new(None, None, Some(&[ExtensionType::LastResort]), None, None);
+            builder = builder.mark_as_last_resort().leaf_node_capabilities(capabilities);
         }
         let bundle = builder
             .build(self.suite, &self.provider.on(&self.account), &self.signer, self.credential.clone())

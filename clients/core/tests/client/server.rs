@@ -84,7 +84,7 @@ impl Server {
                 Vec::new()
             }
             client_frame::Frame::Ping(ping) => vec![frame(server_frame::Frame::Pong(edge::Pong { id: ping.id }))],
-            client_frame::Frame::Signal(_) => Vec::new(),
+            client_frame::Frame::Signal(_) | client_frame::Frame::Pong(_) => Vec::new(),
         }
     }
 

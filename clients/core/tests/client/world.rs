@@ -47,9 +47,11 @@ pub struct World {
 impl World {
     /// A world with these people, registered and online.
     pub fn new(names: &[&str]) -> Self {
-        let mut world =
-            Self { server: Server { settle: true, ..Server::default() }, devices: Vec::new(), now: 1_000_000 };
-        names.iter().for_each(|name| drop(world.join(name)));
+        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000 };
+        world.server.settle = true;
+        for name in names {
+            world.join(name);
+        }
         world.run();
         world
     }
