@@ -35,9 +35,18 @@ struct Open {
     /// None while the append is in flight.
     seq: Option<Seq>,
     log_epoch: u64,
+    /// Appended by this edge, in whose life a log that is judged by log epochs keeps its epoch.
+    ours: bool,
     tickets: Vec<Arc<Ticket>>,
     ask_at: Instant,
     asked: u32,
+}
+
+impl Open {
+    /// The log epoch to judge it by; `newest` is the newest that the edge heard of.
+    fn log_epoch(&self, newest: u64) -> u64 {
+        if self.ours && self.log_epoch == 0 { newest } else { self.log_epoch }
+    }
 }
 
 #[derive(Default)]
@@ -79,7 +88,8 @@ impl Receipts {
     pub(crate) fn expect(&self, shard: ShardId, id: EntryId, tickets: Vec<Arc<Ticket>>) {
         let mut state = self.lock(shard);
         let log_epoch = state.log_epoch;
-        let open = Open { seq: None, log_epoch, tickets, ask_at: Instant::now() + SILENCE, asked: 0 };
+        let ask_at = Instant::now() + SILENCE;
+        let open = Open { seq: None, log_epoch, ours: true, tickets, ask_at, asked: 0 };
         state.open.insert(id, open);
     }
 
@@ -91,7 +101,7 @@ impl Receipts {
         if let Some(open) = state.open.get_mut(&entry.id) {
             open.seq = Some(entry.seq);
             open.ask_at = Instant::now() + SILENCE;
-            log_epoch = open.log_epoch;
+            log_epoch = open.log_epoch(log_epoch);
         }
         let id = Bytes::copy_from_slice(entry.id.as_bytes());
         ReceiptPart { shard: shard.get().into(), seq: entry.seq.get(), entry: id, log_epoch }
@@ -106,8 +116,14 @@ impl Receipts {
     pub(crate) fn present(&self, part: &Part, ticket: &Arc<Ticket>) {
         let mut state = self.lock(part.shard);
         let now = Instant::now();
-        let fresh =
-            || Open { seq: Some(part.seq), log_epoch: part.log_epoch, tickets: Vec::new(), ask_at: now, asked: 0 };
+        let fresh = || Open {
+            seq: Some(part.seq),
+            log_epoch: part.log_epoch,
+            ours: false,
+            tickets: Vec::new(),
+            ask_at: now,
+            asked: 0,
+        };
         let open = state.open.entry(part.id).or_insert_with(fresh);
         open.tickets.push(ticket.clone());
         open.ask_at = open.ask_at.min(now);
@@ -184,12 +200,13 @@ impl Receipts {
         }
         let now = Instant::now();
         state.open.retain(|_, open| !open.tickets.iter().all(|ticket| ticket.is_abandoned()) || open.seq.is_none());
+        let newest = state.log_epoch;
         let due = state.open.iter().filter(|(_, open)| open.ask_at <= now);
         let parts: Vec<ReceiptPart> = due
             .filter_map(|(id, open)| {
                 let entry = Bytes::copy_from_slice(id.as_bytes());
                 let seq = open.seq?.get();
-                Some(ReceiptPart { shard: shard.get().into(), seq, entry, log_epoch: open.log_epoch })
+                Some(ReceiptPart { shard: shard.get().into(), seq, entry, log_epoch: open.log_epoch(newest) })
             })
             .take(PARTS_MAX)
             .collect();

@@ -7,7 +7,8 @@ use pli_domain::{Position, SessionId, ShardId};
 use prost::Message;
 
 use crate::edge::Shared;
-use crate::session::inbox::{Bell, End};
+use crate::feed::Bell;
+use crate::session::inbox::End;
 
 impl Shared {
     /// One encoded `EdgeSignal`. What cannot be decoded is counted and dropped: nothing on the bus is relied upon.

@@ -17,8 +17,7 @@ use crate::config::ms;
 use crate::edge::Shared;
 use crate::owner::NotNow;
 use crate::retry::Backoff;
-use crate::session::feed::{Feed, PageRead, Tell};
-use crate::session::inbox::Bell;
+use crate::session::feed::{Bell, Feed, PageRead, Rung, Tell};
 
 /// A session looks for missed mail within this time after its bus connection was interrupted.
 const RECHECK_SOON: Duration = Duration::from_secs(1);
@@ -193,15 +192,15 @@ impl Delivering {
     }
 
     /// A doorbell.
-    pub(crate) fn bell(&mut self, bell: Bell, room: bool, out: &mut Tells) {
+    pub(crate) fn bell(&mut self, bell: Bell<Bytes>, room: bool, out: &mut Tells) {
         let room = room && self.window_left() > out.len();
         let before = out.len();
-        let rung = self.feed.doorbell(bell.previous, bell.position, bell.body, room, out);
+        let rung = self.feed.doorbell(bell, room, out);
         self.note_from(before, out);
         match rung {
-            super::feed::Rung::Read => self.shared.metrics.doorbells_read.add(1, &[]),
-            super::feed::Rung::Dropped => self.shared.metrics.doorbells_dropped.add(1, &[]),
-            super::feed::Rung::Inline => {}
+            Rung::Read => self.shared.metrics.doorbells_read.add(1, &[]),
+            Rung::Dropped => self.shared.metrics.doorbells_dropped.add(1, &[]),
+            Rung::Inline => {}
         }
     }
 

@@ -48,6 +48,17 @@ pub struct PageRead<B> {
     pub gaps: Vec<(Position, Position)>,
 }
 
+/// A doorbell, as an owner rings it.
+#[derive(Debug, Clone)]
+pub struct Bell<B> {
+    /// The last position addressed to the device before this one; none where the owner does not know.
+    pub previous: Option<Position>,
+    /// The position rung for.
+    pub position: Position,
+    /// The encoded envelope; none where it was too large to ring with.
+    pub body: Option<B>,
+}
+
 /// What became of a doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rung {
@@ -110,22 +121,15 @@ impl Feed {
         self.dirty = true;
     }
 
-    /// A doorbell. `previous` is the last position addressed to the device before it, none where the owner does not
-    /// know; `body` is absent where it was too large to ring with; `room` says whether the delivery window has room.
-    pub fn doorbell<B>(
-        &mut self,
-        previous: Option<Position>,
-        position: Position,
-        body: Option<B>,
-        room: bool,
-        out: &mut Vec<Tell<B>>,
-    ) -> Rung {
+    /// A doorbell; `room` says whether the delivery window has room.
+    pub fn doorbell<B>(&mut self, bell: Bell<B>, room: bool, out: &mut Vec<Tell<B>>) -> Rung {
+        let Bell { previous, position, body } = bell;
         if position <= self.sent {
             return Rung::Dropped;
         }
-        let whole = previous.is_some_and(|p| p <= self.sent) && self.registered && !self.reading && !self.dirty && room;
+        let quiet = self.registered && !self.reading && !self.dirty && room;
         match body {
-            Some(body) if whole => {
+            Some(body) if quiet && previous.is_some_and(|previous| previous <= self.sent) => {
                 self.deliver(position, body, out);
                 Rung::Inline
             }
@@ -226,6 +230,9 @@ mod tests {
         let deliveries = deliveries.iter().map(|n| (at(*n), *n)).collect();
         PageRead { deliveries, next: at(next), at_head, gaps: Vec::new() }
     }
+    fn bell(previous: Option<u64>, position: u64, body: Option<u64>) -> Bell<u64> {
+        Bell { previous: previous.map(at), position: at(position), body }
+    }
     fn ready(from: u64) -> (Feed, Vec<Tell<u64>>) {
         let (mut feed, mut out) = (Feed::new(at(from)), Vec::new());
         feed.registered(at(from), Position::ZERO, &mut out);
@@ -248,9 +255,9 @@ mod tests {
     #[test]
     fn a_doorbell_whose_predecessor_was_sent_goes_out_at_once() {
         let (mut feed, mut out) = ready(10);
-        assert_eq!(feed.doorbell(Some(at(7)), at(12), Some(12), true, &mut out), Rung::Inline);
-        assert_eq!(feed.doorbell(Some(at(12)), at(15), Some(15), true, &mut out), Rung::Inline);
-        assert_eq!(feed.doorbell(Some(at(7)), at(12), Some(12), true, &mut out), Rung::Dropped);
+        assert_eq!(feed.doorbell(bell(Some(7), 12, Some(12)), true, &mut out), Rung::Inline);
+        assert_eq!(feed.doorbell(bell(Some(12), 15, Some(15)), true, &mut out), Rung::Inline);
+        assert_eq!(feed.doorbell(bell(Some(7), 12, Some(12)), true, &mut out), Rung::Dropped);
         let deliver =
             |position, previous| Tell::Deliver { position: at(position), previous: at(previous), body: position };
         assert_eq!(out, [deliver(12, 10), deliver(15, 12)]);
@@ -262,10 +269,10 @@ mod tests {
             [(Some(12), Some(15), true), (None, Some(15), true), (Some(9), None, true), (Some(9), Some(15), false)];
         for (previous, body, room) in cases {
             let (mut feed, mut out) = ready(10);
-            assert_eq!(feed.doorbell(previous.map(at), at(15), body, room, &mut out), Rung::Read);
+            assert_eq!(feed.doorbell(bell(previous, 15, body), room, &mut out), Rung::Read);
             assert!(out.is_empty());
             assert_eq!(feed.begin_read(true), Some(at(10)));
-            assert_eq!(feed.doorbell(Some(at(9)), at(15), Some(15), true, &mut out), Rung::Read, "a read is under way");
+            assert_eq!(feed.doorbell(bell(Some(9), 15, Some(15)), true, &mut out), Rung::Read, "a read is under way");
             feed.page(page(&[15], 15, true), &mut out);
             assert_eq!(feed.begin_read(true), Some(at(15)), "what came during the read is looked for");
         }
@@ -380,7 +387,7 @@ mod tests {
             }
             fn ring(&mut self, bell: (Option<u64>, u64, Option<u64>)) {
                 let mut out = Vec::new();
-                self.feed.doorbell(bell.0.map(at), at(bell.1), bell.2, self.room, &mut out);
+                self.feed.doorbell(super::bell(bell.0, bell.1, bell.2), self.room, &mut out);
                 self.take(out);
             }
             fn answer(&mut self, rows: usize, fails: bool) {

@@ -10,16 +10,10 @@ use futures::task::AtomicWaker;
 use pli_api::edge::{Reply, SendResult, Settled};
 use pli_domain::Position;
 
+use super::feed::Bell;
+
 /// Doorbells that may wait; above it they are dropped and the session reads instead.
 const BELLS_MAX: usize = 64;
-
-/// A doorbell on its way to its session.
-#[derive(Debug)]
-pub(crate) struct Bell {
-    pub(crate) previous: Option<Position>,
-    pub(crate) position: Position,
-    pub(crate) body: Option<Bytes>,
-}
 
 /// Why a session ends from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +34,7 @@ pub(crate) struct Mail {
     /// Bounded by the call window.
     pub(crate) replies: Vec<Reply>,
     /// Bounded by [`BELLS_MAX`].
-    pub(crate) bells: Vec<Bell>,
+    pub(crate) bells: Vec<Bell<Bytes>>,
     /// A doorbell was dropped: read.
     pub(crate) doubt: bool,
     /// The bus may have lost something: look again soon.
@@ -106,7 +100,7 @@ impl Inbox {
     }
 
     /// Leaves a doorbell, or the word that one was lost.
-    pub(crate) fn ring(&self, bell: Bell) {
+    pub(crate) fn ring(&self, bell: Bell<Bytes>) {
         self.leave(|mail| {
             if mail.bells.len() < BELLS_MAX {
                 mail.bells.push(bell);

@@ -11,7 +11,7 @@ use futures::{SinkExt, StreamExt};
 use pli_api::ErrorCode;
 use pli_api::edge::{
     Ack, Binding, Call, ClientFrame, ClientHello, Close, Deliver, Pending, Ready, Reply, Send, SendBatch, SendResult,
-    ServerFrame, ServerHello, Settled, client_frame, reply, send_result, server_frame::Frame,
+    ServerFrame, Settled, client_frame, reply, send_result, server_frame::Frame,
 };
 use pli_api::log::{Class, Envelope, envelope::BodyOrRef};
 use pli_domain::transcript::{self, TLS_EXPORTER_LABEL};
@@ -71,12 +71,6 @@ pub struct Client {
     pub ready: Option<Ready>,
 }
 
-/// What a hello says; changed by those who lie.
-pub struct Hello {
-    pub frame: ClientHello,
-    pub server: ServerHello,
-}
-
 impl Client {
     pub fn over_memory(peer: MemoryPeer, n: u8, clock: Arc<dyn Clock>) -> Self {
         Self { link: Link::Memory(peer), n, clock, kept: Vec::new(), ready: None }
@@ -109,7 +103,7 @@ impl Client {
     }
 
     /// The right hello for this connection.
-    pub async fn hello(&mut self, trust: &Trust, binding: Binding, committed: u64) -> Hello {
+    pub async fn hello(&mut self, trust: &Trust, binding: Binding, committed: u64) -> ClientHello {
         let Frame::Hello(server) = self.next().await else { panic!("the first frame is a hello") };
         let bytes = match binding {
             Binding::TlsExporter => self.exporter().to_vec(),
@@ -119,7 +113,7 @@ impl Client {
         };
         let (host, me) = ("localhost", device(self.n));
         let signed = transcript::authentication(host, me.account, me.device, &server.nonce, &bytes);
-        let frame = ClientHello {
+        ClientHello {
             version: 1,
             account: Bytes::copy_from_slice(me.account.as_bytes()),
             device: Bytes::copy_from_slice(me.device.as_bytes()),
@@ -128,8 +122,7 @@ impl Client {
             signature: key(self.n).sign(&signed).to_bytes().to_vec().into(),
             committed,
             user_agent: "pli/0.1.0".into(),
-        };
-        Hello { frame, server }
+        }
     }
 
     pub fn exporter(&self) -> [u8; 32] {
@@ -140,7 +133,7 @@ impl Client {
     /// Says the right hello and waits for `Ready`.
     pub async fn log_in(mut self, trust: &Trust) -> Self {
         let hello = self.hello(trust, Binding::TlsExporter, 0).await;
-        self.say(client_frame::Frame::Hello(hello.frame)).await;
+        self.say(client_frame::Frame::Hello(hello)).await;
         self.ready().await;
         self
     }

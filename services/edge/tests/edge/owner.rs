@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use pli_api::delivery::{
-    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page,
+    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page, QueryReceipts, ReadPage,
     ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply, owner_request,
 };
 use pli_api::log::Entry;
@@ -50,6 +50,46 @@ pub struct State {
     pub silent: bool,
     /// Doorbells carry no predecessor.
     pub unknown_previous: bool,
+}
+
+impl State {
+    fn page(&mut self, shard: ShardId, read: &ReadPage) -> owner_reply::Reply {
+        self.asked.push("read");
+        let head = self.heads.get(&shard).copied().unwrap_or(Position::ZERO);
+        let queue = self.queues.entry(DeviceId::try_from(read.device.as_ref()).unwrap()).or_default();
+        let after = Position::from_u64(read.after).unwrap().max(queue.floor.0);
+        let rows = queue.all.iter().filter(|(position, _)| *position > after);
+        let rows: Vec<_> = rows.cloned().collect();
+        let at_head = rows.len() <= read.rows_max as usize;
+        let page = &rows[..rows.len().min(read.rows_max as usize)];
+        let next = if at_head { head.max(after) } else { page.last().unwrap().0 };
+        let gap = (queue.floor.0.get() > read.after).then(|| GapRange { from: read.after, to: queue.floor.0.get() });
+        owner_reply::Reply::Page(Page {
+            deliveries: page
+                .iter()
+                .map(|(position, envelope)| Delivery { position: position.get(), envelope: envelope.clone() })
+                .collect(),
+            next: next.get(),
+            at_head,
+            gaps: gap.into_iter().collect(),
+        })
+    }
+
+    fn verdicts(&mut self, shard: ShardId, query: &QueryReceipts) -> owner_reply::Reply {
+        self.asked.push("receipts");
+        let checkpoint = self.checkpoints.get(&shard).copied().unwrap_or(Position::ZERO);
+        let known = self.entries.entry(shard).or_default();
+        let verdict = |part: &pli_api::delivery::ReceiptPart| {
+            let found = known.iter().any(|(seq, id, _)| seq.get() == part.seq && *id == part.entry);
+            match (found, part.seq <= checkpoint.seq().get()) {
+                (false, _) => Verdict::Resend,
+                (true, true) => Verdict::Stored,
+                (true, false) => Verdict::Wait,
+            }
+        };
+        let verdicts = query.parts.iter().map(|part| verdict(part).into()).collect();
+        owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts })
+    }
 }
 
 #[derive(Clone)]
@@ -205,43 +245,8 @@ impl Owners {
                     position_ignored: ignored,
                 }))
             }
-            owner_request::Request::ReadPage(read) => {
-                state.asked.push("read");
-                let head = state.heads.get(&shard).copied().unwrap_or(Position::ZERO);
-                let queue = state.queues.entry(DeviceId::try_from(read.device.as_ref()).unwrap()).or_default();
-                let after = Position::from_u64(read.after).unwrap().max(queue.floor.0);
-                let rows = queue.all.iter().filter(|(position, _)| *position > after);
-                let rows: Vec<_> = rows.cloned().collect();
-                let at_head = rows.len() <= read.rows_max as usize;
-                let page = &rows[..rows.len().min(read.rows_max as usize)];
-                let next = if at_head { head.max(after) } else { page.last().unwrap().0 };
-                let gap =
-                    (queue.floor.0.get() > read.after).then(|| GapRange { from: read.after, to: queue.floor.0.get() });
-                Some(owner_reply::Reply::Page(Page {
-                    deliveries: page
-                        .iter()
-                        .map(|(position, envelope)| Delivery { position: position.get(), envelope: envelope.clone() })
-                        .collect(),
-                    next: next.get(),
-                    at_head,
-                    gaps: gap.into_iter().collect(),
-                }))
-            }
-            owner_request::Request::QueryReceipts(query) => {
-                state.asked.push("receipts");
-                let checkpoint = state.checkpoints.get(&shard).copied().unwrap_or(Position::ZERO);
-                let known = state.entries.entry(shard).or_default();
-                let verdict = |part: &pli_api::delivery::ReceiptPart| {
-                    let found = known.iter().any(|(seq, id, _)| seq.get() == part.seq && *id == part.entry);
-                    match (found, part.seq <= checkpoint.seq().get()) {
-                        (false, _) => Verdict::Resend,
-                        (true, true) => Verdict::Stored,
-                        (true, false) => Verdict::Wait,
-                    }
-                };
-                let verdicts = query.parts.iter().map(|part| verdict(part).into()).collect();
-                Some(owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts }))
-            }
+            owner_request::Request::ReadPage(read) => Some(state.page(shard, &read)),
+            owner_request::Request::QueryReceipts(query) => Some(state.verdicts(shard, &query)),
             owner_request::Request::Ack(ack) => {
                 let device = DeviceId::try_from(ack.device.as_ref()).unwrap();
                 state.acks.push((device, ack.position));

@@ -30,7 +30,6 @@ pub struct Rig {
     pub directory: StubDirectory,
     pub conversations: StubConversations,
     pub clock: Arc<RuntimeClock>,
-    pub shards: ShardMap,
     pub stop: CancellationToken,
     pub running: tokio::task::JoinHandle<()>,
 }
@@ -69,7 +68,7 @@ impl Rig {
         for n in 1..=5 {
             directory.keys.lock().unwrap().insert(device(n), (key(n), 50));
         }
-        let this = Self { world, edge, owners, directory, conversations, clock, shards, stop, running };
+        let this = Self { world, edge, owners, directory, conversations, clock, stop, running };
         this.group(1, &[1, 2, 3]);
         this
     }

@@ -62,14 +62,14 @@ impl Stage {
     async fn lie(&self, binding: Binding, change: impl FnOnce(&mut ClientHello)) -> Answer {
         let mut client = self.connected().await;
         let mut hello = client.hello(&self.trust, binding, 0).await;
-        change(&mut hello.frame);
-        client.say(client_frame::Frame::Hello(hello.frame)).await;
+        change(&mut hello);
+        client.say(client_frame::Frame::Hello(hello)).await;
         closed(client).await
     }
     async fn committed(&self, position: Position) -> Answer {
         let mut client = self.connected().await;
         let hello = client.hello(&self.trust, Binding::TlsExporter, position.get()).await;
-        client.say(client_frame::Frame::Hello(hello.frame)).await;
+        client.say(client_frame::Frame::Hello(hello)).await;
         let ready = client.ready().await;
         assert!(alive(&mut client).await);
         if ready.position_ignored { PositionIgnored } else { Taken }
@@ -134,6 +134,9 @@ async fn alive(client: &mut Client) -> bool {
 }
 
 type Run = for<'a> fn(&'a Stage) -> BoxFuture<'a, Answer>;
+
+/// Where every code must stand.
+const DOCS: &str = include_str!("../../../../docs/protocol.md");
 
 /// What the specification lists; every one needs a row.
 const LISTED: &[&str] = &[
@@ -252,16 +255,16 @@ fn identity() -> Vec<(&'static str, Answer, Run)> {
                 // Bound to the certificate, so that nothing but the nonce differs between the connections.
                 let mut before = s.connected().await;
                 let recorded = before.hello(&s.trust, Binding::ServerCertificate, 0).await;
-                before.say(client_frame::Frame::Hello(recorded.frame.clone())).await;
+                before.say(client_frame::Frame::Hello(recorded.clone())).await;
                 before.ready().await;
-                s.lie(Binding::ServerCertificate, |hello| *hello = recorded.frame).await
+                s.lie(Binding::ServerCertificate, |hello| *hello = recorded).await
             })
         }),
         ("relayed hello", Closed(ErrorCode::BadSignature, false), |s| {
             Box::pin(async {
                 let mut other = s.connected().await;
                 let relayed = other.hello(&s.trust, Binding::TlsExporter, 0).await;
-                s.lie(Binding::TlsExporter, |hello| hello.signature = relayed.frame.signature).await
+                s.lie(Binding::TlsExporter, |hello| hello.signature = relayed.signature).await
             })
         }),
         ("wrong signature", Closed(ErrorCode::BadSignature, false), |s| {
@@ -453,7 +456,8 @@ async fn every_bad_input_gets_its_answer_while_others_talk() {
         let answer = tokio::time::timeout(Duration::from_secs(30), run(&stage)).await;
         assert_eq!(answer.unwrap_or_else(|_| panic!("{name}: no answer")), expected, "{name}");
         if let Closed(code, _) | Refused(code) | Reply(code) | Receipt(code) = expected {
-            assert!(code.doc().is_some(), "{name}: {code:?} is not documented");
+            let word = code.as_str_name().trim_start_matches("ERROR_CODE_");
+            assert!(DOCS.contains(&format!("| `{word}` |")), "{name}: {word} is not documented");
         }
         let wait = async {
             while heard.load(Ordering::Relaxed) == before {

@@ -44,7 +44,7 @@ async fn every_binding_that_is_allowed_authenticates() {
         let origin = (binding == Binding::Origin).then_some("https://app.example");
         let mut client = Client::over_ws_from(address, &trust, 1, clock(&rig), origin).await;
         let hello = client.hello(&trust, binding, 0).await;
-        client.say(client_frame::Frame::Hello(hello.frame)).await;
+        client.say(client_frame::Frame::Hello(hello)).await;
         let ready = client.ready().await;
         assert_eq!(ready.session.len(), 16, "{binding:?}");
     }
