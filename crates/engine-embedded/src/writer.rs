@@ -21,6 +21,10 @@ use crate::upkeep::Upkeep;
 /// Groups of at least so many members are worth waiting for; below it a wait costs more than the fsync it spares.
 const EXPECTED_MIN: usize = 8;
 
+/// No group waits for more than so many members: one fsync is spread thin enough, and while these are written the next
+/// ones arrive.
+const TARGET_MAX: usize = 512;
+
 /// Entries of one shard in the group that is being written.
 #[derive(Default)]
 struct Pending {
@@ -77,7 +81,7 @@ impl Writer {
 impl Groups {
     fn run(&mut self) {
         loop {
-            let want = if self.expected >= EXPECTED_MIN { self.expected } else { 1 };
+            let want = if self.expected >= EXPECTED_MIN { self.expected.min(TARGET_MAX) } else { 1 };
             let idle = self.writer.upkeep.idle();
             match self.writer.queue.take(want, self.writer.group_wait, idle) {
                 Taken::Group(group) => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The embedded engine against the conformance suites, kills, power cuts, full disks and time.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what tests share is test code too")]
 
 #[path = "embedded/bounds.rs"]
 mod bounds;
