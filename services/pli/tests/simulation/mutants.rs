@@ -11,7 +11,7 @@ use crate::simulation::run::run;
 use crate::simulation::world::lock;
 
 /// Seeds after which a rule counts as unguarded.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 3_000;
 
 /// Who is to notice.
 enum Guard {
@@ -40,8 +40,17 @@ fn guard(mutant: Mutant) -> Guard {
     }
 }
 
-/// The first seed that fails, how many were run, and why it fails.
-fn hunt(leans: &[Lean], seeds_max: u64) -> Option<(u64, u64, String)> {
+/// A seed that fails.
+struct Caught {
+    seed: u64,
+    lean: Lean,
+    /// Seeds run until then.
+    ran: u64,
+    failure: String,
+}
+
+/// Runs seeds until one fails.
+fn hunt(leans: &[Lean], seeds_max: u64) -> Option<Caught> {
     let (next, ran) = (AtomicU64::new(0), AtomicU64::new(0));
     let caught = Mutex::new(None);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -57,7 +66,7 @@ fn hunt(leans: &[Lean], seeds_max: u64) -> Option<(u64, u64, String)> {
                     let outcome = run(Plan::leaning(seed, lean), false);
                     let so_far = ran.fetch_add(1, Ordering::Relaxed) + 1;
                     if let Some(failure) = outcome.failure {
-                        lock(&caught).get_or_insert((seed, so_far, failure));
+                        lock(&caught).get_or_insert(Caught { seed, lean, ran: so_far, failure });
                     }
                 }
             });

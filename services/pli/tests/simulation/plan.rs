@@ -79,10 +79,11 @@ fn pick<T: Copy>(rng: &mut ChaCha8Rng, from: &[T]) -> T {
 }
 
 impl Plan {
-    /// The plan of a seed, leaning as the seed decides.
+    /// The plan of a seed, leaning as asked by `PLI_SIM_LEAN` or as the seed decides.
     pub fn of(seed: u64) -> Self {
-        let lean = Lean::ALL[usize::try_from(seed % 6).unwrap_or(0)];
-        Self::leaning(seed, lean)
+        let asked = std::env::var("PLI_SIM_LEAN").ok();
+        let lean = Lean::ALL.into_iter().find(|lean| asked.as_deref() == Some(&format!("{lean:?}").to_lowercase()));
+        Self::leaning(seed, lean.unwrap_or(Lean::ALL[usize::try_from(seed % 6).unwrap_or(0)]))
     }
 
     /// The plan of a seed that leans as asked.
