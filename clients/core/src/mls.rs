@@ -20,7 +20,7 @@ mod packages;
 mod provider;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -109,6 +109,8 @@ pub struct Mls {
     /// Key packages.
     account: Store,
     groups: BTreeMap<ConversationId, Group>,
+    /// Groups whose stores may have changed since the last changes were taken.
+    touched: BTreeSet<ConversationId>,
     deleted: Vec<MlsChange>,
 }
 
@@ -137,6 +139,7 @@ impl Mls {
             suite: Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
             account: Store::new(vec![ACCOUNT]),
             groups: BTreeMap::new(),
+            touched: BTreeSet::new(),
             deleted: Vec::new(),
         }
     }
@@ -181,7 +184,8 @@ impl Mls {
     pub fn take_changes(&mut self) -> Vec<MlsChange> {
         let mut changes = std::mem::take(&mut self.deleted);
         self.account.diff(&mut changes);
-        for group in self.groups.values_mut() {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
             group.store.diff(&mut changes);
             if let Some(rejoin) = &mut group.rejoin {
                 rejoin.0.diff(&mut changes);
@@ -244,6 +248,7 @@ impl Mls {
             .to_bytes()
             .map_err(refused("encoding the group info"))?;
         self.groups.insert(id, Group { store, mls, rejoin: None });
+        self.touched.insert(id);
         Ok(info)
     }
 

@@ -24,13 +24,13 @@ impl Core {
         match handshake {
             Handshake::Old | Handshake::Future => {}
             Handshake::Leave(device) => self.dismiss(id, device, now),
-            Handshake::OwnCommit(summary) => self.commit_won(id, &summary),
+            Handshake::OwnCommit(summary) => self.commit_won(id, &summary, now),
             Handshake::Commit(summary) => {
                 if let Some(conversation) = self.conversations.get_mut(&id) {
                     // Its epoch is over: another commit won.
                     conversation.commit = None;
                 }
-                self.epoch_began(id, &summary);
+                self.epoch_began(id, &summary, now);
             }
         }
     }
@@ -45,23 +45,28 @@ impl Core {
         let rank = others.iter().position(|d| *d == own).and_then(|r| u32::try_from(r).ok()).unwrap_or(0);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let known = conversation.work.iter().any(|w| matches!(w, Work::Dismiss(d, _) if d.contains(&device)));
-        if known || conversation.work.len() >= WORK_MAX || conversation.work.contains(&Work::Leave) {
+        if known || conversation.work.len() >= WORK_MAX {
             return;
         }
-        let at = now.after(DISMISS_STEP * rank);
-        conversation.work.push_back(Work::Dismiss(vec![device], at));
+        let dismiss = Work::Dismiss(vec![device], now.after(DISMISS_STEP * rank));
+        if conversation.work.back() == Some(&Work::Leave) {
+            // Where everybody leaves, somebody has to go last.
+            conversation.work.push_front(dismiss);
+        } else {
+            conversation.work.push_back(dismiss);
+        }
         self.dirty.insert(Row::Conversation(id));
     }
 
     /// This device's commit made the epoch.
-    pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary) {
+    pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.commit = None;
         }
-        self.epoch_began(id, summary);
+        self.epoch_began(id, summary, now);
     }
 
-    fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary) {
+    fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if summary.self_removed {
             self.left(id);
             return;
@@ -69,7 +74,7 @@ impl Core {
         let lane = OutLane { conversation: id, class: Class::Message };
         let first = self.outbox.first_queued_lane_no(&lane);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if !summary.added.is_empty() {
+        if !summary.added.is_empty() || summary.external {
             conversation.lane_base = first;
         }
         conversation.vouched = false;
@@ -84,6 +89,15 @@ impl Core {
             return;
         }
         self.tell_members(id, summary);
+        if summary.external && self.is_first_besides(id, summary.by) {
+            self.announce_name(id, now);
+        }
+    }
+
+    /// Whether this device is the one that greets a device that came back: the lowest of the others.
+    fn is_first_besides(&self, id: ConversationId, who: Option<DeviceAddress>) -> bool {
+        let members = self.mls.members(id);
+        members.iter().map(|(d, _)| *d).filter(|d| Some(*d) != who).min() == Some(self.identity.address())
     }
 
     fn tell_members(&mut self, id: ConversationId, summary: &CommitSummary) {
@@ -118,7 +132,7 @@ impl Core {
         match outcome {
             Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
             Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
-                Ok(summary) => self.commit_won(id, &summary),
+                Ok(summary) => self.commit_won(id, &summary, now),
                 Err(_) => self.lost_thread(id),
             },
             Some(api::commit_response::Outcome::Lost(lost)) => {

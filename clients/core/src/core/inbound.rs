@@ -58,6 +58,7 @@ impl Core {
                 self.inbound.push_front(first);
                 return;
             }
+            self.caught_up_for = None;
         }
     }
 
@@ -189,8 +190,10 @@ impl Core {
         if conversation.rejoining || conversation.phase != Phase::Active {
             return self.skip(position);
         }
+        if conversation.behind {
+            return Step::Wait;
+        }
         if self.caught_up_for == Some((id, epoch)) {
-            self.caught_up_for = None;
             return self.skip(position);
         }
         conversation.behind = true;

@@ -186,6 +186,7 @@ impl Core {
         self.session.ping_at = None;
         self.calls.clear();
         self.inbound.clear();
+        self.caught_up_for = None;
         self.outbox.disconnected();
         for conversation in self.conversations.values_mut() {
             conversation.backlog.clear();

@@ -34,6 +34,8 @@ pub struct CommitSummary {
     pub removed: Vec<DeviceAddress>,
     /// This device went.
     pub self_removed: bool,
+    /// Whoever made it came, or came back, by it.
+    pub external: bool,
 }
 
 /// What a handshake message was.
@@ -63,6 +65,7 @@ impl Mls {
         let packages = add.iter().map(|(device, key, package)| self.checked_package(*device, key, package));
         let packages = packages.collect::<Result<Vec<_>, _>>()?;
         self.drop_commit(id)?;
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let leaves: Vec<LeafNodeIndex> = group
             .mls
@@ -95,6 +98,7 @@ impl Mls {
     /// The server took the pending commit.
     pub fn merge_commit(&mut self, id: ConversationId) -> Result<CommitSummary, MlsError> {
         let own = self.credential.credential.clone();
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let mut summary = group.mls.pending_commit().map(|staged| summarize(&group.mls, staged)).unwrap_or_default();
         summary.by = device_of(&own);
@@ -105,6 +109,7 @@ impl Mls {
 
     /// Another commit won: the pending one is void.
     pub fn drop_commit(&mut self, id: ConversationId) -> Result<(), MlsError> {
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         if group.mls.pending_commit().is_some() {
             group.mls.clear_pending_commit(group.store.memory()).map_err(refused("dropping the commit"))?;
@@ -116,6 +121,7 @@ impl Mls {
     /// device by a commit.
     pub fn propose_leave(&mut self, id: ConversationId) -> Result<Vec<u8>, MlsError> {
         self.drop_commit(id)?;
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let provider = self.provider.on(&group.store);
         let proposal = group.mls.leave_group(&provider, &self.signer).map_err(refused("proposing to leave"))?;
@@ -127,6 +133,7 @@ impl Mls {
     /// Takes in a commit or a proposal that the server decided on, in the order of epochs.
     pub fn handshake(&mut self, id: ConversationId, bytes: &[u8]) -> Result<Handshake, MlsError> {
         let message = public_message(bytes)?;
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let (theirs, ours) = (message.epoch().as_u64(), group.mls.epoch().as_u64());
         if theirs != ours {
@@ -149,7 +156,8 @@ fn take_in(provider: &super::Provider, group: &mut Group, message: PublicMessage
     let (sender, by) = (processed.sender().clone(), device_of(processed.credential()));
     match processed.into_content() {
         ProcessedMessageContent::StagedCommitMessage(staged) => {
-            let summary = CommitSummary { by, ..summarize(&group.mls, &staged) };
+            let external = sender == Sender::NewMemberCommit;
+            let summary = CommitSummary { by, external, ..summarize(&group.mls, &staged) };
             group.mls.merge_staged_commit(&on, *staged).map_err(refused("merging a commit"))?;
             Ok(Handshake::Commit(summary))
         }
@@ -178,7 +186,13 @@ fn summarize(group: &openmls::prelude::MlsGroup, staged: &StagedCommit) -> Commi
         let leaf = r.remove_proposal().removed();
         device_of(&group.member_at(leaf)?.credential)
     });
-    CommitSummary { by: None, added: added.collect(), removed: removed.collect(), self_removed: staged.self_removed() }
+    CommitSummary {
+        by: None,
+        added: added.collect(),
+        removed: removed.collect(),
+        self_removed: staged.self_removed(),
+        external: false,
+    }
 }
 
 fn public_message(bytes: &[u8]) -> Result<PublicMessageIn, MlsError> {

@@ -46,6 +46,7 @@ impl Mls {
         let mls = staged.into_group(&on).map_err(refused("joining by a welcome"))?;
         self.forget(id);
         self.groups.insert(id, Group { store, mls, rejoin: None });
+        self.touched.insert(id);
         Ok(id)
     }
 
@@ -83,6 +84,7 @@ impl Mls {
             group_info: group_info.map(bytes).transpose()?.ok_or(MlsError::Decode("the group info"))?,
         };
         self.drop_rejoin(id);
+        self.touched.insert(id);
         match self.groups.get_mut(&id) {
             Some(group) => group.rejoin = Some(Box::new((store, mls))),
             None => drop(self.groups.insert(id, placeholder(id, store, mls)?)),
@@ -97,6 +99,7 @@ impl Mls {
 
     /// The server took the external commit: the new group replaces the old one.
     pub fn finish_rejoin(&mut self, id: ConversationId) -> Result<(), MlsError> {
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let (store, mls) = *group.rejoin.take().ok_or(MlsError::NoGroup)?;
         group.store.clear(&mut self.deleted);
@@ -107,6 +110,7 @@ impl Mls {
 
     /// The external commit lost, or its answer will never come.
     pub fn drop_rejoin(&mut self, id: ConversationId) {
+        self.touched.insert(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(mut rejoin) = group.rejoin.take() {
             rejoin.0.clear(&mut self.deleted);

@@ -65,6 +65,7 @@ impl Mls {
         class: Class,
         plaintext: &[u8],
     ) -> Result<Sealed, MlsError> {
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).filter(|g| !g.store.is_empty()).ok_or(MlsError::NoGroup)?;
         group.mls.set_aad(authenticated(send_id, class));
         let provider = self.provider.on(&group.store);
@@ -83,6 +84,7 @@ impl Mls {
         body: &[u8],
     ) -> Result<Opened, OpenError> {
         let message = private_message(body)?;
+        self.touched.insert(id);
         let group = self.groups.get_mut(&id).filter(|g| !g.store.is_empty()).ok_or(OpenError::NoGroup)?;
         let (theirs, ours) = (message.epoch().as_u64(), group.mls.epoch().as_u64());
         if theirs > ours {

@@ -146,6 +146,7 @@ fn a_device_that_lost_a_welcome_joins_by_itself() {
     assert!(world.devices[2].events.iter().any(|e| matches!(e, Event::Rejoining { .. })));
     assert_eq!(world.history(0, id), ["carol: late but here"]);
     assert_eq!(world.history(2, id), ["alice: good"]);
+    assert_eq!(world.devices[2].core.conversation(id).unwrap().name.as_deref(), Some("team"));
 }
 
 #[test]

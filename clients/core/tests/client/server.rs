@@ -58,6 +58,7 @@ impl Server {
     }
 
     pub fn handle(&mut self, from: &mut Connection, received: edge::ClientFrame, now: u64) -> Vec<edge::ServerFrame> {
+        assert!(received.encoded_len() <= pli_domain::limits::FRAME_BYTES_MAX);
         match received.frame.expect("a frame") {
             client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
             client_frame::Frame::Call(call) => vec![self.call(from, call)],
