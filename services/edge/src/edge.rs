@@ -137,7 +137,7 @@ impl Edge {
             Ok(greeted) => self.session(wire, greeted).await,
             Err(hello::Refused { error, reconnect }) => {
                 self.shared.metrics.closed(error.code());
-                wire.close(error, reconnect).await;
+                Box::pin(wire.close(error, reconnect)).await;
             }
         }
     }
@@ -148,12 +148,13 @@ impl Edge {
         self.session(Wire::new(carrier), hello::Greeted { who, key_packages: None }).await;
     }
 
+    /// What lives as long as the session is boxed apart from what lives only while it begins or ends.
     async fn session(&self, wire: Wire, greeted: hello::Greeted) {
         let id = SessionId::from_bytes(self.shared.dice.id());
-        let session = Session::new(self.shared.clone(), id, greeted);
+        let session = Box::new(Session::new(self.shared.clone(), id, greeted));
         if !self.shared.registry.enter(id, session.registration(), session.inbox()) {
             let error = refusal(ErrorCode::Draining, "the server is going down").retry_after(1_000);
-            wire.close(error, true).await;
+            Box::pin(wire.close(error, true)).await;
             return;
         }
         self.shared.metrics.sessions.add(1, &[]);

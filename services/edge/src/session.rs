@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Runs until the session ends. Dropping it forgets the session; owners hear no withdrawal then.
-    pub(crate) async fn run(mut self, mut wire: Wire) {
+    pub(crate) async fn run(mut self: Box<Self>, mut wire: Wire) {
         if self.delivering.is_none() {
             self.say_ready(&mut wire, None);
         }
@@ -136,13 +136,13 @@ impl Session {
                 break ending;
             }
         };
-        self.finish(wire, ending).await;
+        Box::pin(self.finish(wire, ending)).await;
     }
 
-    async fn finish(self, mut wire: Wire, ending: Ending) {
+    async fn finish(self: Box<Self>, mut wire: Wire, ending: Ending) {
         self.inbox.close();
         if let Some(delivering) = self.delivering {
-            Box::pin(delivering.end()).await;
+            delivering.end().await;
         }
         match ending {
             Ending::Gone => {}
@@ -150,7 +150,7 @@ impl Session {
                 let code = close.reason.as_ref().map_or(ErrorCode::Unspecified, Error::code);
                 self.shared.metrics.closed(code);
                 wire.push(Frame::Close(close));
-                Box::pin(wire.finish()).await;
+                wire.finish().await;
             }
         }
     }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::Open;
 use super::begun::Begun;
 use super::socket::Socket;
-use crate::carrier::PeerInfo;
+use crate::carrier::{Carrier, PeerInfo};
 use crate::config::ms;
 use crate::edge::Edge;
 
@@ -126,13 +126,19 @@ fn begin_session(mut request: Request<Incoming>, visit: &Visit) -> Response<Stri
 }
 
 async fn run_session(upgraded: Upgraded, peer: PeerInfo, open: Open) {
-    // Taken back out of hyper, whose buffers are freed here.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+    // Boxed, so that the session's task does not keep the room in which the stream is moved about.
+    let Some(carrier) = Box::pin(taken_over(upgraded)).await else {
         tracing::error!("an upgraded connection is not the one that was served");
         return;
     };
-    let socket = Socket::new(parts.io.into_inner(), parts.read_buf.to_vec()).await;
-    open.edge.serve(Box::new(socket), peer).await;
+    open.edge.serve(carrier, peer).await;
+}
+
+/// The stream, taken back out of hyper, whose buffers are freed here.
+async fn taken_over(upgraded: Upgraded) -> Option<Box<dyn Carrier>> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    let read = parts.read_buf.to_vec();
+    Some(Box::new(Socket::new(parts.io.into_inner(), read).await))
 }
 
 /// The answer to a WebSocket handshake (RFC 6455 section 4.2), none when the request is not one.

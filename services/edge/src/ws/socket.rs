@@ -17,10 +17,10 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::begun::Begun;
 use crate::carrier::{Carrier, CarrierError};
 
-/// Read buffer of a connection; the library's default costs 128 KiB each.
-const READ_BUFFER: usize = 4 * 1024;
-/// Small frames are gathered up to this before they are written.
-const WRITE_BUFFER: usize = 8 * 1024;
+/// Read buffer of a connection, allocated as long as it lives; the library's default is 128 KiB.
+const READ_BUFFER: usize = 2 * 1024;
+/// Small frames are gathered up to this before they are written; allocated as long as the connection lives.
+const WRITE_BUFFER: usize = 1024;
 /// What a peer may still send after the last frame before the connection is cut; without reading it the last frame
 /// could be lost to a reset.
 const LINGER_BYTES: usize = 1024 * 1024;

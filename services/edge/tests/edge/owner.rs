@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use pli_api::delivery::{
-    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page, QueryReceipts, ReadPage,
-    ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply, owner_request,
+    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page,
+    QueryReceipts, ReadPage, ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply,
+    owner_request,
 };
 use pli_api::log::Entry;
 use pli_domain::{DeviceId, EdgeId, LogEpoch, Position, Seq, SessionId, ShardId, ShardMap};
