@@ -124,10 +124,12 @@ impl Live {
             // Too early to look again. It may have been told by an owner that fenced this one since the last look.
             return self.context.answer(respond, Self::not_ready()).await;
         }
+        // Above what this owner knows of the log: perhaps a lie, and then its stored cursor stands.
+        let above = committed > self.furthest();
         let needs = Needs {
             epoch: future,
-            log_head: !future && committed > self.furthest(),
-            registers: !loaded && (future || committed < self.checkpoint.position),
+            log_head: above && !future,
+            registers: !loaded && (above || committed < self.checkpoint.position),
         };
         if !(needs.epoch || needs.log_head || needs.registers) {
             return self.register(hello, Lookup::default(), respond).await;

@@ -32,6 +32,24 @@ async fn a_hello_above_the_head_or_in_an_unknown_epoch_is_ignored_and_counted() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hello_that_lies_does_not_hide_the_stored_cursor() {
+    let shard = Shard::new(0);
+    let owner = shard.owner();
+    shard.append(&[(&[1], 0), (&[1], 1)]).await;
+    shard.until("rows", |c| c.rows_written == 2).await;
+    let edge = shard.edge(1).await;
+    edge.announce(1, 1, 0, true).await;
+    edge.ack(1, position(1, 1)).await;
+    shard.until("the cursor is stored", |c| c.registers_written > 0).await;
+    owner.crash().await;
+    let _owner = shard.owner();
+    shard.until("started again", |c| c.epochs_begun == 2).await;
+    let registered = edge.announce(1, 2, position(2, 1 << 39), true).await;
+    assert!(registered.position_ignored);
+    assert_eq!(registered.from, position(1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn acks_above_the_head_are_ignored_and_lower_ones_change_nothing() {
     let shard = Shard::new(10_000);
     let _owner = shard.owner();
