@@ -163,15 +163,16 @@ impl Inbox {
     /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position.
     pub fn deliver(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
         self.pass(delivery.position);
-        let Delivery { lane, send_id, lane_no, lane_base, body, .. } = delivery;
+        let (lane, send_id) = (delivery.lane, delivery.send_id);
         if self.is_seen(lane.sender, send_id) {
             return Vec::new();
         }
         self.dedupe.insert(lane.sender, send_id, now, &mut self.changes);
         if broken(Mutant::LaneOrderBroken) {
+            let Delivery { lane_no, body, .. } = delivery;
             return vec![Shown::Message { lane, lane_no, send_id, body, late: false }];
         }
-        self.arrange(lane, lane_no, lane_base, (send_id, body), now)
+        self.arrange(delivery, now)
     }
 
     /// Moves the position past an envelope that shows nothing in a lane (a commit, a duplicate, what cannot be opened).

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use pli_api::{ErrorCode, common, edge, refusal};
 use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
 use pli_domain::{Class, ConversationId, DeviceId, SendId, UnixMillis};
@@ -206,7 +205,7 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
         lane_base: ready.lane_base,
         kind: ready.kind.into(),
         sent_at_ms: draft.sent_at_ms,
-        content: Bytes::from(draft.content),
+        content: draft.content,
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

@@ -19,6 +19,9 @@ use crate::inbox::{InLane, Inbox, InboxChange, InboxConfig};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, Outbox, OutboxChange, OutboxConfig};
 
+/// Keys and values of one table.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A row whose value changed in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Row {
@@ -85,7 +88,7 @@ impl Core {
         rows: impl IntoIterator<Item = (Table, Vec<u8>, Vec<u8>)>,
         now: UnixMillis,
     ) -> Result<Self, LoadError> {
-        let mut by_table: BTreeMap<Table, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+        let mut by_table: BTreeMap<Table, Rows> = BTreeMap::new();
         for (table, key, value) in rows {
             if table != Table::Messages {
                 by_table.entry(table).or_default().push((key, value));
@@ -127,11 +130,7 @@ impl Core {
         Ok(core)
     }
 
-    fn load_outbox(
-        &mut self,
-        messages: Vec<(Vec<u8>, Vec<u8>)>,
-        lanes: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), LoadError> {
+    fn load_outbox(&mut self, messages: Rows, lanes: Rows) -> Result<(), LoadError> {
         let messages = messages.into_iter().map(|(key, value)| Ok((number(Table::Outbox, &key)?, value)));
         let messages = messages.collect::<Result<Vec<_>, LoadError>>()?;
         let lanes = lanes.into_iter().map(|(key, value)| {

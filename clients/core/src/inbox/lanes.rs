@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use pli_domain::{SendId, UnixMillis};
 
-use super::{InLane, Inbox, InboxChange, Shown, record};
+use super::{Delivery, InLane, Inbox, InboxChange, Shown, record};
 
 /// What one lane waits for and what it holds behind a hole.
 #[derive(Debug)]
@@ -25,14 +25,8 @@ pub(super) struct Held {
 }
 
 impl Inbox {
-    pub(super) fn arrange(
-        &mut self,
-        lane: InLane,
-        lane_no: u64,
-        lane_base: u64,
-        (send_id, body): (SendId, Bytes),
-        now: UnixMillis,
-    ) -> Vec<Shown> {
+    pub(super) fn arrange(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
+        let Delivery { lane, send_id, lane_no, lane_base, body, .. } = delivery;
         let expected = match self.lanes.get(&lane) {
             Some(known) => known.expected,
             None => self.begin(lane, lane_base.max(1).min(lane_no)),

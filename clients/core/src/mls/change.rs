@@ -161,7 +161,7 @@ fn take_in(provider: &super::Provider, group: &mut Group, message: PublicMessage
             group.mls.merge_staged_commit(&on, *staged).map_err(refused("merging a commit"))?;
             Ok(Handshake::Commit(summary))
         }
-        ProcessedMessageContent::OwnPendingCommit { .. } => {
+        ProcessedMessageContent::OwnPendingCommit => {
             let mut summary =
                 group.mls.pending_commit().map(|staged| summarize(&group.mls, staged)).unwrap_or_default();
             summary.by = by;
