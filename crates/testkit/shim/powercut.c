@@ -11,6 +11,7 @@
  *   PLI_POWERCUT_DIR    the folder, as the process will name it
  *   PLI_POWERCUT_SEED   a number; the same seed and the same writes give the same files
  *   PLI_POWERCUT_AT     cut at the n-th write, truncation or sync of a watched file; absent: never
+ *   PLI_POWERCUT_FAIL   the first sync of a watched file at or after that many of them fails with EIO; absent: none
  *
  * Opening the name ".powercut-image" in the folder writes, instead of cutting, the files as they would be after a cut
  * now to the folder's name with ".cut" appended.
@@ -65,7 +66,7 @@ static char is_folder[FDS_MAX];
 static struct change changes[NAMES_MAX];
 static int changes_len, shadows;
 static char folder[PATH_MAX];
-static uint64_t random_state, operations, cut_at;
+static uint64_t random_state, operations, cut_at, fail_at;
 
 static int (*real_open)(const char *, int, ...);
 static int (*real_openat)(int, const char *, int, ...);
@@ -102,9 +103,11 @@ __attribute__((constructor)) static void begin(void)
 	const char *dir = getenv("PLI_POWERCUT_DIR");
 	const char *seed = getenv("PLI_POWERCUT_SEED");
 	const char *at = getenv("PLI_POWERCUT_AT");
+	const char *fail = getenv("PLI_POWERCUT_FAIL");
 	snprintf(folder, sizeof folder, "%s", dir ? dir : "");
 	random_state = (seed ? strtoull(seed, NULL, 10) : 1) * 0x9E3779B97F4A7C15ull + 1;
 	cut_at = at ? strtoull(at, NULL, 10) : 0;
+	fail_at = fail ? strtoull(fail, NULL, 10) : 0;
 	real_open = next_symbol("open64");
 }
 
@@ -516,6 +519,13 @@ static int sync_watched(int fd, int (*real)(int))
 	int result = 0;
 	if (file) {
 		operation();
+		if (fail_at && operations >= fail_at) {
+			/* Once: a second try would succeed, and prove nothing about what the first one dropped. */
+			fail_at = 0;
+			pthread_mutex_unlock(&lock);
+			errno = EIO;
+			return -1;
+		}
 		if (fstat(fd, &st))
 			abort();
 		synced(file, st.st_size);

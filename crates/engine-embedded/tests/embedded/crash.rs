@@ -7,12 +7,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 
+use pli_domain::{Seq, ShardId};
 use pli_engine_embedded::EmbeddedEngine;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::ledger::Ledger;
-use crate::support::{options, own_test, seed, shim, soaking};
+use crate::support::{new_entry, options, own_test, seed, shim, soaking};
 use crate::worker::{self, Line};
 
 const SIGKILL: i32 = 9;
@@ -129,6 +130,48 @@ fn is_lost(dir: &Path, mut ledger: Ledger) -> bool {
     assert!(ledger.appended > 0);
     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(dir, &mut ledger)));
     checked.is_err() || ledger.lost > 0
+}
+
+const FAILING: &str = "PLI_POWERCUT_FAIL";
+
+/// Runs in a process in which one fsync fails; a second one would succeed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_meets_a_failing_fsync_where_another_test_asks_for_it() {
+    if std::env::var_os(FAILING).is_none() {
+        return;
+    }
+    let dir = std::env::var_os("PLI_POWERCUT_DIR").unwrap();
+    let engine = EmbeddedEngine::open(Path::new(&dir), options()).unwrap();
+    let log = engine.shard_log();
+    let mut reader = log.reader(ShardId::new(0), Seq::ZERO).await.unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut accepted = 0;
+    while log.append(vec![new_entry(ShardId::new(0), &mut rng)]).await.remove(0).is_ok() {
+        accepted += 1;
+        assert!(accepted < 100_000, "the fsync never failed");
+    }
+    engine.failed().await;
+    for _ in 0..3 {
+        assert!(log.append(vec![new_entry(ShardId::new(0), &mut rng)]).await.remove(0).is_err());
+    }
+    assert!(log.trim(ShardId::new(0), Seq::MAX).await.is_err());
+    assert!(engine.device_queues().shard_state(ShardId::new(0)).await.is_err());
+    assert!(reader.next(1).await.is_err());
+    engine.close().await;
+    println!("stopped after {accepted} accepted entries");
+}
+
+#[test]
+fn a_failed_fsync_stops_the_engine_and_is_not_retried() {
+    for at in [300, 700, 2_000] {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("data");
+        let mut command = own_test("crash::an_engine_meets_a_failing_fsync_where_another_test_asks_for_it");
+        command.env("LD_PRELOAD", shim()).env("PLI_POWERCUT_DIR", &dir).env(FAILING, at.to_string());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("stopped after"), "fsync {at}: {text}");
+    }
 }
 
 #[cfg(feature = "mutants")]
