@@ -9,6 +9,7 @@ use pli_api::common::Error;
 use pli_api::edge::{Ping, client_frame, send_result, server_frame::Frame, settled::Outcome};
 use pli_domain::{Position, SessionId};
 use pli_edge::{Config, LimitsConfig, Rate, SessionConfig};
+use pli_testkit::memory::{FaultPlan, LogFaults};
 
 use crate::client::{Client, body};
 use crate::rig::{Rig, conversation, device};
@@ -412,4 +413,48 @@ async fn nobody_else_in_the_conversation_is_no_error() {
         ..alice.message(2, b"x")
     };
     assert_eq!(code(alice.send_one(stranger).await), ErrorCode::UnknownConversation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_that_fail_and_are_repeated_do_not_overtake_within_a_lane() {
+    let rig = rig().await;
+    let log = LogFaults { lost: 150, answer_lost: 150, append_ms_max: 20, ..LogFaults::default() };
+    rig.world.set_faults(FaultPlan { log, ..FaultPlan::default() });
+    let mut alice = rig.join(1).await;
+    for batch in 0..25u8 {
+        let sends: Vec<_> = (0..10).map(|n| alice.message(batch * 10 + n, b"x")).collect();
+        alice.send(sends).await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    let mut accepted = Vec::new();
+    let mut answered = 0;
+    while answered < 250 {
+        for result in alice.results().await {
+            answered += 1;
+            if matches!(result.result, Some(send_result::Result::Accepted(_))) {
+                accepted.push(result.send_id[0]);
+            }
+        }
+    }
+    rig.world.set_faults(FaultPlan::default());
+    assert!(accepted.len() > 200, "{} of 250 accepted", accepted.len());
+    assert!(accepted.is_sorted());
+    let queued = || -> Vec<u8> {
+        let state = rig.owners.lock();
+        let queue = state.queues.get(&device(2).device).unwrap();
+        queue.all.iter().map(|(_, envelope)| send_id(envelope)).filter(|id| accepted.contains(id)).collect()
+    };
+    let last = *accepted.last().unwrap();
+    let there = |owners: &crate::owner::State| {
+        let queue = owners.queues.get(&device(2).device);
+        let newest = queue.and_then(|queue| queue.all.last()).map(|(_, envelope)| send_id(envelope));
+        newest.is_some_and(|newest| newest >= last)
+    };
+    rig.until("everything accepted is queued", there).await;
+    assert_eq!(queued(), accepted);
+}
+
+fn send_id(envelope: &Bytes) -> u8 {
+    let envelope: pli_api::log::Envelope = prost::Message::decode(envelope.clone()).unwrap();
+    envelope.send_id[0]
 }
