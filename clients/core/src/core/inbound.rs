@@ -218,22 +218,33 @@ impl Core {
     }
 
     fn welcome(&mut self, sealed: &Sealed) -> Step {
-        // A welcome that cannot be used is for a key package that is gone: it was used already.
-        if let Ok(id) = self.mls.join(&sealed.body, None) {
-            let old = self.conversations.remove(&id).unwrap_or_default();
-            let conversation = Conversation {
-                kind: old.kind,
-                name: old.name,
-                phase: Phase::Active,
-                created: true,
-                lane_base: old.lane_base,
-                ours: old.ours,
-                told: old.told,
-                theirs: old.theirs,
-                ..Conversation::default()
-            };
-            self.conversations.insert(id, conversation);
-            self.dirty.insert(Row::Conversation(id));
+        match self.mls.join(&sealed.body, None) {
+            Ok(id) => {
+                let old = self.conversations.remove(&id).unwrap_or_default();
+                let conversation = Conversation {
+                    kind: old.kind,
+                    name: old.name,
+                    phase: Phase::Active,
+                    created: true,
+                    lane_base: old.lane_base,
+                    ours: old.ours,
+                    told: old.told,
+                    theirs: old.theirs,
+                    ..Conversation::default()
+                };
+                self.conversations.insert(id, conversation);
+                self.dirty.insert(Row::Conversation(id));
+            }
+            // For a key package that is gone, or damaged: the server has this device in the group all the same, so it
+            // comes in by itself.
+            Err(_) if !self.mls.has(sealed.conversation) => {
+                let conversation = self.conversations.entry(sealed.conversation).or_default();
+                conversation.phase = Phase::Active;
+                conversation.created = true;
+                self.dirty.insert(Row::Conversation(sealed.conversation));
+                self.lost_thread(sealed.conversation);
+            }
+            Err(_) => {}
         }
         self.skip(sealed.position)
     }

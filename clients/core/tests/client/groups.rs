@@ -165,3 +165,36 @@ fn a_damaged_commit_makes_a_device_join_again() {
     assert_eq!(world.history(1, id).last().unwrap(), "alice: all here?");
     assert_eq!(world.devices[1].core.conversation(id).unwrap().members.len(), 3);
 }
+
+#[test]
+fn a_welcome_that_cannot_be_used_does_not_keep_a_device_out() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.take_offline(1);
+    let id = world.start(0, "bob");
+    world.say(0, id, "lost with the keys");
+    world.run();
+    world.server.damage_queue(world.address(1));
+    world.bring_online(1);
+    world.run();
+    world.say(0, id, "hello");
+    world.say(1, id, "here I am");
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: hello"]);
+    assert_eq!(world.history(0, id), ["bob: here I am"]);
+}
+
+#[test]
+fn one_commit_wins_when_two_change_the_same_thing() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob"]);
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    world.command(1, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    world.run();
+    for n in 0..3 {
+        assert_eq!(world.devices[n].core.conversation(id).unwrap().members.len(), 3, "{n}");
+        assert_eq!(world.devices[n].core.waiting(), (0, 0));
+    }
+    world.say(2, id, "once");
+    world.run();
+    assert_eq!((world.history(0, id), world.history(1, id)), (vec!["carol: once".into()], vec!["carol: once".into()]));
+}
