@@ -145,7 +145,7 @@ pub struct Usage {
 
 /// Queues, registers and shard states.
 ///
-/// All methods are idempotent. `Retry::Later` says nothing about the outcome: part of a batch may be durable, in the
+/// All methods but [`DeviceQueues::put_mark`] are idempotent. `Retry::Later` says nothing about the outcome: part of a batch may be durable, in the
 /// order that [`Settle`] gives. Dropping a future leaves the same uncertainty.
 #[async_trait]
 pub trait DeviceQueues: Send + Sync + 'static {
@@ -161,10 +161,12 @@ pub trait DeviceQueues: Send + Sync + 'static {
     async fn shard_state(&self, shard: ShardId) -> Result<ShardState, StoreError>;
 
     /// Reads and clears the release mark in one compare-and-set, then answers the state as it was before (with the
-    /// mark). A mark serves once; two callers never both get it.
+    /// mark). A mark serves once; two callers never both get it. After an unknown outcome the mark may be spent.
     async fn take_mark(&self, shard: ShardId) -> Result<ShardState, StoreError>;
 
-    /// Writes the release mark if the shard's log epoch still is the mark's; false when it is not.
+    /// Writes the release mark if the shard's log epoch still is the mark's; false when it is not. The one method that
+    /// is not to be repeated after an unknown outcome: a repetition could put back a mark that was taken, and it would
+    /// serve twice. Without a mark the next owner begins a log epoch, which is safe.
     async fn put_mark(&self, shard: ShardId, mark: ReleaseMark) -> Result<bool, StoreError>;
 
     /// Moves the shard from log epoch `from` to `to` by compare-and-set and clears the mark; false when the current

@@ -26,12 +26,12 @@ macro_rules! counters {
                 CounterValues { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
 
-            /// Exports every counter as `pli_delivery_<name>_total`.
+            /// Exports every counter as `pli_delivery_<name>`; Prometheus adds `_total`.
             pub fn export(self: &Arc<Self>, meter: &Meter) {
                 $({
                     let counters = self.clone();
                     meter
-                        .u64_observable_counter(concat!("pli_delivery_", stringify!($name), "_total"))
+                        .u64_observable_counter(concat!("pli_delivery_", stringify!($name)))
                         .with_callback(move |to| to.observe(counters.$name.load(Ordering::Relaxed), &[]))
                         .build();
                 })*

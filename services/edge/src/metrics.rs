@@ -40,19 +40,19 @@ impl Metrics {
         Self {
             sessions: level("pli_edge_sessions", "open sessions"),
             connections: level("pli_edge_connections", "open connections, handshakes included"),
-            connections_dropped: count("pli_edge_connections_dropped_total", "connections above a limit"),
-            sends: count("pli_edge_sends_total", "sends that were accepted"),
-            sends_refused: count("pli_edge_sends_refused_total", "sends that were refused"),
-            deliveries: count("pli_edge_deliveries_total", "envelopes sent to devices"),
-            doorbells_read: count("pli_edge_doorbells_read_total", "doorbells that made the session read"),
-            doorbells_dropped: count("pli_edge_doorbells_dropped_total", "doorbells for what was sent already"),
-            gaps: count("pli_edge_gaps_total", "gaps told to devices"),
-            acks_above_sent: count("pli_edge_acks_above_sent_total", "acks above what was sent, ignored"),
-            acks_below: count("pli_edge_acks_below_total", "acks at or below the last one, ignored"),
-            positions_ignored: count("pli_edge_positions_ignored_total", "hello positions that owners ignored"),
-            calls: count("pli_edge_calls_total", "calls passed on to services"),
-            owner_retries: count("pli_edge_owner_retries_total", "requests to owners that must be repeated"),
-            append_retries: count("pli_edge_append_retries_total", "appends that were repeated"),
+            connections_dropped: count("pli_edge_connections_dropped", "connections above a limit"),
+            sends: count("pli_edge_sends", "sends that were accepted"),
+            sends_refused: count("pli_edge_sends_refused", "sends that were refused"),
+            deliveries: count("pli_edge_deliveries", "envelopes sent to devices"),
+            doorbells_read: count("pli_edge_doorbells_read", "doorbells that made the session read"),
+            doorbells_dropped: count("pli_edge_doorbells_dropped", "doorbells for what was sent already"),
+            gaps: count("pli_edge_gaps", "gaps told to devices"),
+            acks_above_sent: count("pli_edge_acks_above_sent", "acks above what was sent, ignored"),
+            acks_below: count("pli_edge_acks_below", "acks at or below the last one, ignored"),
+            positions_ignored: count("pli_edge_positions_ignored", "hello positions that owners ignored"),
+            calls: count("pli_edge_calls", "calls passed on to services"),
+            owner_retries: count("pli_edge_owner_retries", "requests to owners that must be repeated"),
+            append_retries: count("pli_edge_append_retries", "appends that were repeated"),
             entry_envelopes: meter
                 .u64_histogram("pli_edge_entry_envelopes")
                 .with_description("envelopes of one log entry")
@@ -61,12 +61,12 @@ impl Metrics {
                 .f64_histogram("pli_edge_append_seconds")
                 .with_description("one append, tries included")
                 .build(),
-            receipts_stored: count("pli_edge_receipts_stored_total", "receipts that were settled"),
-            receipts_resend: count("pli_edge_receipts_resend_total", "receipts whose message must be sent again"),
-            receipts_bad: count("pli_edge_receipts_bad_total", "receipts that are none of ours"),
-            notices_missed: count("pli_edge_notices_missed_total", "notices of owners that were missed"),
-            signals_malformed: count("pli_edge_signals_malformed_total", "bus messages that cannot be decoded"),
-            closes: count("pli_edge_closes_total", "sessions ended by the edge, by code"),
+            receipts_stored: count("pli_edge_receipts_stored", "receipts that were settled"),
+            receipts_resend: count("pli_edge_receipts_resend", "receipts whose message must be sent again"),
+            receipts_bad: count("pli_edge_receipts_bad", "receipts that are none of ours"),
+            notices_missed: count("pli_edge_notices_missed", "notices of owners that were missed"),
+            signals_malformed: count("pli_edge_signals_malformed", "bus messages that cannot be decoded"),
+            closes: count("pli_edge_closes", "sessions ended by the edge, by code"),
         }
     }
 

@@ -10,7 +10,7 @@ use pli_ports::{LogBounds, LogEntry, LogFate, LogReader, StoreError};
 
 use super::Context;
 use super::retry::{Backoff, retried};
-use super::start::entry_at;
+use super::start::{entry_at, regrown};
 
 /// What a new reader is held against.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,8 @@ async fn forked(context: &Context, checks: Checks) -> Result<bool, StoreError> {
 async fn lost(context: &Context, bounds: LogBounds, (seq, id): (Seq, Option<EntryId>)) -> Result<bool, StoreError> {
     match id {
         Some(id) if seq >= bounds.first => Ok(entry_at(context, seq).await? != Some(id)),
-        _ => Ok(false),
+        Some(_) => Ok(false),
+        None => Ok(regrown(bounds, seq)),
     }
 }
 

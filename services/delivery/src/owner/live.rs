@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use pli_domain::{Checkpoint, EntryId, EntryRef, Position, Seq};
-use pli_ports::{LogEpochStart, ReleaseMark, ShardState, SignalEvent, StoreError, Subject, Subscription};
+use pli_ports::{LogEpochStart, ReleaseMark, Retry, ShardState, SignalEvent, StoreError, Subject, Subscription};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -243,12 +243,12 @@ impl Live {
         let read = self.last.1.map(|id| EntryRef { seq: self.last.0, id });
         let last = self.mark.filter(|mark| mark.seq > self.last.0).or(read);
         let mark = ReleaseMark { epoch: self.epoch.epoch, last };
-        let put = retried(&context, || context.ports.queues.put_mark(context.shard, mark));
-        match timeout(grace, put).await {
+        // Once: a retry after an unknown outcome could put back a mark that somebody has taken, and it would serve twice.
+        match timeout(grace, context.ports.queues.put_mark(context.shard, mark)).await {
             Ok(Ok(true)) => context.counters.marks_written(1),
             Ok(Ok(false)) => tracing::info!(shard = %context.shard, "somebody else has begun a log epoch"),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => tracing::warn!(shard = %context.shard, "no release mark was left; a log epoch will begin"),
+            Ok(Err(error)) if error.retry == Retry::Never => return Err(error.into()),
+            _ => tracing::warn!(shard = %context.shard, "perhaps no release mark was left; then a log epoch begins"),
         }
         Ok(Ended::Released)
     }

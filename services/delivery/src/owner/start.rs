@@ -43,7 +43,7 @@ pub(super) async fn start(context: &Context, forked: bool) -> Result<Option<Star
     let kept = !forked && keeps_epoch(context, &found).await?;
     let Some((epoch, checkpoint)) = open(context, &found, kept).await? else { return Ok(None) };
     let last = found.next.prev();
-    let last = (last, entry_at(context, last).await?);
+    let last = (last, entry_of(context, &found, last).await?);
     let mark = if kept { found.mark.and_then(|m| m.last).filter(|m| m.seq > last.0) } else { None };
     if kept && found.mark.is_some() {
         context.counters.clean_starts(1);
@@ -94,16 +94,21 @@ async fn find(context: &Context) -> Result<Option<Found>, StoreError> {
     Ok(Some(Found { state, mark: taken.mark, bounds, checkpoint_gone, next }))
 }
 
-/// Whether the log lacks the checkpoint's own entry. A checkpoint without an entry stands before the first retained
-/// one and is not checked, except that a log that ends below it was lost.
+/// Whether the log lacks the checkpoint's own entry.
 async fn checkpoint_gone(context: &Context, at: Checkpoint, bounds: LogBounds) -> Result<bool, StoreError> {
     if context.ports.log.fate() == LogFate::OneTransaction {
         return Ok(false);
     }
     match at.entry {
-        None => Ok(at.position.seq() > bounds.head),
+        None => Ok(regrown(bounds, at.position.seq())),
         Some(id) => Ok(entry_at(context, at.position.seq()).await? != Some(id)),
     }
+}
+
+/// For a sequence that was noted without an entry, because it stood before the first retained one: trimmed entries do
+/// not come back, so a log that ends below it, or holds anything at or below it, lost all that it had.
+pub(super) fn regrown(bounds: LogBounds, at: Seq) -> bool {
+    at > bounds.head || (at > Seq::ZERO && bounds.first <= at)
 }
 
 async fn keeps_epoch(context: &Context, found: &Found) -> Result<bool, StoreError> {
@@ -142,10 +147,20 @@ async fn open(context: &Context, found: &Found, kept: bool) -> Result<Option<(Lo
     }
     let before = epoch.first.prev();
     let checkpoint =
-        Checkpoint { position: Position::end_of(epoch.epoch, before), entry: entry_at(context, before).await? };
+        Checkpoint { position: Position::end_of(epoch.epoch, before), entry: entry_of(context, found, before).await? };
     let settle = Settle { checkpoint: Some(checkpoint), ..Settle::default() };
     retried(context, || queues.settle(shard, settle.clone())).await?;
     Ok(Some((epoch, checkpoint)))
+}
+
+/// The id of the entry at `seq` as it was when the checkpoint was looked at: the log may have lost its end since, and
+/// an id read now would vouch for an entry that nobody settled.
+async fn entry_of(context: &Context, found: &Found, seq: Seq) -> Result<Option<EntryId>, StoreError> {
+    let checkpoint = found.state.checkpoint;
+    if !found.checkpoint_gone && checkpoint.position.seq() == seq {
+        return Ok(checkpoint.entry);
+    }
+    entry_at(context, seq).await
 }
 
 /// The id of a retained entry.
