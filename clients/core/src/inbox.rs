@@ -129,6 +129,8 @@ pub struct Inbox {
     config: InboxConfig,
     committed: Position,
     acked: Position,
+    /// Highest position that came again although it was committed: the session waits for its ack.
+    again: Option<Position>,
     dedupe: Dedupe,
     lanes: BTreeMap<InLane, Lane>,
     held: usize,
@@ -143,6 +145,7 @@ impl Inbox {
             config,
             committed: Position::ZERO,
             acked: Position::ZERO,
+            again: None,
             dedupe,
             lanes: BTreeMap::new(),
             held: 0,
@@ -180,6 +183,8 @@ impl Inbox {
         if position > self.committed {
             self.committed = position;
             self.changes.push(InboxChange::Committed(position));
+        } else {
+            self.again = self.again.max(Some(position));
         }
     }
 
@@ -198,6 +203,7 @@ impl Inbox {
     pub fn follow(&mut self, from: Position) {
         self.committed = from;
         self.acked = from;
+        self.again = None;
         self.changes.push(InboxChange::Committed(from));
     }
 
@@ -220,16 +226,21 @@ impl Inbox {
     }
 
     /// The position to acknowledge, if it moved since the last call. May leave only after the changes handed out so far
-    /// are committed.
+    /// are committed. What came again is acknowledged again, or a session whose owner knows less than the hello said
+    /// would wait for its window for ever.
     pub fn take_ack(&mut self) -> Option<Position> {
-        let moved = self.committed > self.acked;
-        self.acked = self.committed;
-        moved.then_some(self.committed)
+        let again = self.again.take();
+        if self.committed > self.acked {
+            self.acked = self.committed;
+            return Some(self.committed);
+        }
+        again
     }
 
     /// A new session begins; its hello names [`Inbox::position`], so nothing is left to acknowledge.
     pub fn connected(&mut self) {
         self.acked = self.committed;
+        self.again = None;
     }
 
     /// Messages held behind holes.

@@ -76,6 +76,8 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if !summary.added.is_empty() || summary.external {
             conversation.lane_base = first;
+            // Said again when the newcomers' handles are known.
+            conversation.announced = false;
         }
         conversation.vouched = false;
         conversation.warned = false;

@@ -139,3 +139,18 @@ proptest! {
         prop_assert_eq!(seen, sent);
     }
 }
+
+#[test]
+fn what_comes_again_is_acknowledged_again_and_not_above_what_came() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    inbox.deliver(delivery(10, 1), UnixMillis(0));
+    inbox.deliver(delivery(20, 2), UnixMillis(0));
+    assert_eq!(inbox.take_ack(), Position::from_u64(20).ok());
+    inbox.connected();
+    assert!(inbox.deliver(delivery(10, 1), UnixMillis(0)).is_empty());
+    assert_eq!(inbox.take_ack(), Position::from_u64(10).ok());
+    assert_eq!(inbox.take_ack(), None);
+    inbox.deliver(delivery(20, 2), UnixMillis(0));
+    inbox.deliver(delivery(30, 3), UnixMillis(0));
+    assert_eq!(inbox.take_ack(), Position::from_u64(30).ok());
+}
