@@ -47,6 +47,8 @@ impl Core {
             self.vouch(id, now);
             // Each round finishes one piece of work or asks; the bound of work bounds the rounds.
             while self.advance(id, now) {}
+            // The work may have made the group active or changed it; nothing else may happen for a long time.
+            self.vouch(id, now);
         }
         if !self.lists_wanted.is_empty() {
             let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(LISTS_MAX).collect();
