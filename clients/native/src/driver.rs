@@ -7,6 +7,7 @@
 mod link;
 mod load;
 mod step;
+mod trace;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -172,6 +173,7 @@ impl Driver {
     }
 
     fn frame(&mut self, frame: ServerFrame) -> Result<Effects, End> {
+        trace::received(&frame);
         let Some(server_frame::Frame::Hello(hello)) = &frame.frame else { return Ok(self.core.frame(frame, now())) };
         let (host, exporter) = (self.link.server().to_string(), self.link.exporter());
         let answer = self.core.handshake(hello, &host, (Binding::TlsExporter, &exporter), now());
@@ -210,6 +212,7 @@ impl Driver {
         if !changes.is_empty() {
             self.rows.commit(changes).await.map_err(|error| End::Storage(Arc::new(error)))?;
         }
+        trace::sent(&frames);
         // A frame that cannot be sent is no loss: the core sends again what is not answered.
         let sent = self.link.send(&frames).await;
         for (answer, outcome) in answers {

@@ -45,6 +45,9 @@ pub enum Command {
 /// Which server and which profiles a client command uses.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
+    /// Log lines on standard error, for example `debug` or pli_client=debug.
+    #[arg(long, env = "PLI_LOG", value_name = "FILTER", default_value = "error")]
+    pub log: String,
     /// The server, as HOST:PORT.
     ///
     /// Left out, it is read from the file `server.json` that a running `pli dev` keeps in its data folder (see --data).

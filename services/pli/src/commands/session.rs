@@ -9,6 +9,7 @@ use pli_client::{
     Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
 };
 use pli_domain::{ConversationId, Handle};
+use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cli::ClientArgs;
@@ -25,6 +26,8 @@ pub struct Session {
 
 /// Opens the profile of `handle`; the first use makes it.
 pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure> {
+    let logs = LogsConfig { filter: args.log.clone(), ..LogsConfig::default() };
+    init_logs(&logs).exit(Exit::Usage)?;
     let (server, fingerprint) = server(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
     let options = ClientOptions { server, fingerprint, home, handle: handle.clone() };

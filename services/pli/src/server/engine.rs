@@ -24,6 +24,7 @@ const fn exit_of(error: &OpenError) -> Exit {
         | OpenError::ReadOnly { .. }
         | OpenError::NewerVersion { .. }
         | OpenError::NoVersion { .. }
+        | OpenError::NoSpace { .. }
         | OpenError::Io { .. }
         | OpenError::Database { .. } => Exit::Folder,
     }

@@ -36,12 +36,16 @@ impl Oracle {
             // It changes nothing: the register holds more, durably.
             return Ok(());
         }
-        let view = truth.views.get(call.owner);
-        for (seq, id) in call.log.iter().filter(|(seq, _)| *seq <= checkpoint.position.seq()) {
-            // After a fork an owner may still hold what the log no longer has: it answers for what it read.
-            if truth.forked && view.and_then(|v| v.read.get(seq)) != Some(id) {
-                continue;
-            }
+        let own = (checkpoint.position.seq(), checkpoint.entry);
+        let stands = match own.1 {
+            Some(id) => call.log.contains(&(own.0, id)),
+            None => call.log.first().is_none_or(|(seq, _)| *seq > own.0),
+        };
+        if truth.forked && !stands {
+            // Its own entry went with the end of the log: whoever reads it next begins a log epoch below it.
+            return Ok(());
+        }
+        for (seq, id) in call.log.iter().filter(|(seq, _)| *seq <= own.0) {
             for (index, item) in self.entries.get(id).into_iter().flatten().enumerate() {
                 if let Some(device) = self.unsettled(truth, call, (*seq, index, item), settle) {
                     let (owner, shard, to) = (call.owner, call.shard, checkpoint.position);
