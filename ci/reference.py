@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STRUCT = re.compile(r"^pub struct (\w+) \{\n(.*?)^\}", re.M | re.S)
 FIELD = re.compile(r"((?:^ *///.*\n)+)(?:^ *#\[.*\]\n)*^ *pub (\w+): ([^,\n]+),", re.M)
 INSTRUMENT = re.compile(r'"(pli_[a-z0-9_]+)",\s*"([^"]+)"')
+DESCRIBED = re.compile(r'_(counter|histogram|gauge)\("(pli_[a-z0-9_]+)"\)\s*\.with_description\(\s*"([^"]+)"')
 COUNTER = re.compile(r"((?:^ *///.*\n)+)^ {4}(\w+),$", re.M)
 CRATES = {
     "pli_edge": "services/edge", "pli_delivery": "services/delivery", "pli_conversations": "services/conversations",
@@ -60,6 +61,11 @@ def structs(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
     return found
 
 
+def of_crate(crate: str) -> dict[str, list[tuple[str, str, str]]]:
+    """The same of a service, with what it takes from the runtime."""
+    return {**structs(ROOT / "crates/runtime/src"), **structs(ROOT / CRATES[crate] / "src")}
+
+
 def default_text(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -73,7 +79,7 @@ def rows(section: str, values: dict, fields: list, known: dict) -> list[str]:
         value = values.get(field)
         if isinstance(value, dict):
             crate, _, name = kind.rpartition("::")
-            inner = structs(ROOT / CRATES[crate] / "src") if crate in CRATES else known
+            inner = of_crate(crate) if crate in CRATES else known
             lines += rows(f"{section}{field}.", value, inner.get(name, []), inner)
         else:
             lines.append(f"| `{section}{field}` | {'unset' if value is None else default_text(value)} | {text} |")
@@ -87,7 +93,7 @@ def configuration(binary: str) -> str:
     page = CONFIGURATION
     for field, kind, text in known["Config"]:
         crate, _, name = kind.rpartition("::")
-        inner = structs(ROOT / CRATES[crate] / "src") if crate in CRATES else known
+        inner = of_crate(crate) if crate in CRATES else known
         table = rows(f"{field}.", values[field], inner[name], inner)
         page += f"\n## `[{field}]`\n\n{text}\n\n| setting | default | meaning |\n| --- | --- | --- |\n" + "\n".join(table) + "\n"
     missing = [path for path in leaves(values) if f"| `{path}` |" not in page]

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use pli_domain::{AccountId, DeviceAddress, DeviceId};
+use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::ErrorCode;
@@ -46,6 +47,11 @@ impl Caller {
         Self { device: device(), address }
     }
 
+    /// The caller of a request, and its message.
+    pub fn split<T>(request: Request<T>) -> (Self, T) {
+        (Self::of(request.metadata()), request.into_inner())
+    }
+
     /// The calling device, or the refusal for a method that needs one.
     pub fn authenticated(&self) -> Result<DeviceAddress, Error> {
         self.device.ok_or_else(|| crate::refusal(ErrorCode::Anonymous, "authenticate before calling this method"))
@@ -68,6 +74,9 @@ mod tests {
         let mut metadata = MetadataMap::new();
         caller.put(&mut metadata);
         assert_eq!(Caller::of(&metadata), caller);
+        let mut request = Request::new(7);
+        *request.metadata_mut() = metadata;
+        assert_eq!(Caller::split(request), (caller, 7));
         assert!(Caller::of(&MetadataMap::new()).authenticated().is_err());
     }
 }

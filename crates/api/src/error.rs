@@ -155,6 +155,11 @@ pub fn refusal(code: ErrorCode, message: impl Into<String>) -> Error {
     Error { code: code.into(), message: message.into(), ..Error::default() }
 }
 
+/// The refusal by a named limit, to be retried after so many milliseconds.
+pub fn limit_reached(limit: &str, message: impl Into<String>, retry_after_ms: u32) -> Error {
+    Error { limit: limit.into(), ..refusal(ErrorCode::RateLimited, message).retry_after(retry_after_ms) }
+}
+
 impl Error {
     /// The same refusal, to be retried after so many milliseconds.
     #[must_use]

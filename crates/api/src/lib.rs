@@ -19,16 +19,16 @@ pub use caller::Caller;
 #[cfg(feature = "grpc")]
 pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
-pub use error::{Action, CODES, CodeDoc, refusal};
+pub use error::{Action, CODES, CodeDoc, limit_reached, refusal};
 pub use fanout::{device_bytes, items_by_shard};
 #[cfg(feature = "grpc")]
-pub use status::{error_of_status, status_of_error};
+pub use status::{error_of_status, reply, status_of_error};
 
 macro_rules! contract {
     ($($(#[$doc:meta])* $name:ident = $package:literal;)*) => {
         $(
             $(#[$doc])*
-            #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::large_futures)]
+            #[allow(missing_docs, clippy::all, clippy::too_many_lines, clippy::unwrap_used, clippy::large_futures)]
             pub mod $name { include!(concat!(env!("OUT_DIR"), "/", $package, ".rs")); }
         )*
     };

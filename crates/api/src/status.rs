@@ -3,7 +3,7 @@
 //! nearest one for tools that know only gRPC.
 
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::ErrorCode;
 use crate::common::Error;
@@ -21,6 +21,16 @@ pub fn status_of_error(error: &Error) -> Status {
         _ => Code::FailedPrecondition,
     };
     Status::with_details(code, error.message.clone(), error.encode_to_vec().into())
+}
+
+/// An operation's result as a tonic server gives it: the answer, or the status that carries the refusal. `refused` is
+/// told the code of a refusal, to count it.
+pub fn reply<T, E: Into<Error>>(result: Result<T, E>, refused: impl FnOnce(ErrorCode)) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| {
+        let error = error.into();
+        refused(error.code());
+        status_of_error(&error)
+    })
 }
 
 /// The error that a status carries. One that no service of ours made becomes [`ErrorCode::Temporary`] where gRPC says
@@ -49,6 +59,15 @@ mod tests {
         let status = status_of_error(&error);
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(error_of_status(&status), error);
+    }
+
+    #[test]
+    fn a_refusal_is_counted_by_its_code_and_an_answer_is_not() {
+        let mut counted = Vec::new();
+        let refused = reply::<(), _>(Err(crate::refusal(ErrorCode::NotFound, "nothing")), |code| counted.push(code));
+        assert_eq!(refused.map(|_| ()).map_err(|s| error_of_status(&s).code()), Err(ErrorCode::NotFound));
+        assert!(reply::<_, Error>(Ok(1), |code| counted.push(code)).is_ok());
+        assert_eq!(counted, [ErrorCode::NotFound]);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Configuration, telemetry, health and shutdown, the same for every role.
+//! Configuration, telemetry, health, rate limits and shutdown, the same for every role.
 //!
 //! Nothing here knows a service. [`load`] merges a configuration, [`Telemetry`] makes meters whose figures the admin
-//! port shows, [`Health`] collects what each dependency says of itself, [`AdminServer`] serves both, and [`Shutdown`]
-//! turns signals into two tokens: stop taking work, and stop.
+//! port shows, [`Health`] collects what each dependency says of itself, [`AdminServer`] serves both, [`limits`]
+//! counts what a key may do in a while, and [`Shutdown`] turns signals into two tokens: stop taking work, and stop.
 
 mod admin;
 mod build;
 mod config;
 mod health;
+pub mod limits;
 mod logs;
 mod secret;
 mod shutdown;

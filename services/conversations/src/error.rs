@@ -6,10 +6,10 @@ use pli_api::common::Error as WireError;
 use pli_domain::MlsEpoch;
 use pli_domain::limits::{MEMBERS_MAX, PAGE_BYTES_MAX};
 use pli_ports::StoreError;
+use pli_runtime::limits::Limited;
 
 use crate::devices::{DirectoryError, Mismatch};
 use crate::group::InvalidGroup;
-use crate::limits::Limited;
 use crate::objects::{OBJECT_BYTES_MAX, ObjectError};
 use crate::offer::InvalidMessage;
 use crate::propose::PROPOSAL_BYTES_MAX;

@@ -49,5 +49,5 @@ mod storage;
 mod sweep;
 mod wire;
 
-pub use config::{Config, Rate};
+pub use config::Config;
 pub use service::{ConversationsService, Ports};

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use openmls_rust_crypto::RustCrypto;
 use opentelemetry::metrics::Meter;
 use pli_api::{Caller, Channel, ids};
-use pli_domain::{ConversationId, DeviceAddress, MlsEpoch, ShardMap};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, MlsEpoch, ShardMap};
 use pli_ports::{Clock, ConversationHead, Conversations, Payloads, ShardLog};
+use pli_runtime::limits::Limit;
 
 use crate::config::Config;
 use crate::error::Denied;
 use crate::group::Groups;
-use crate::limits::{Limit, Limits};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 /// What the service stands on.
@@ -82,9 +83,9 @@ impl Membership {
 
 impl Inner {
     /// The calling device, within `limit`.
-    pub(crate) fn caller(&self, caller: Caller, limit: &Limit) -> Result<DeviceAddress, Denied> {
+    pub(crate) fn caller(&self, caller: Caller, limit: &Limit<AccountId>) -> Result<DeviceAddress, Denied> {
         let caller = caller.authenticated().map_err(|refused| Denied::Caller(Box::new(refused)))?;
-        limit.take(caller.account)?;
+        limit.take(&caller.account, 1)?;
         Ok(caller)
     }
 

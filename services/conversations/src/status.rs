@@ -2,7 +2,7 @@
 //! From each operation's error to the one closed list of codes.
 
 use pli_api::common::Error as WireError;
-use pli_api::{ErrorCode, error_of_status, refusal};
+use pli_api::{ErrorCode, error_of_status, limit_reached, refusal};
 use pli_domain::{DeviceAddress, MlsEpoch};
 use pli_ports::{Retry, StoreError};
 
@@ -42,11 +42,7 @@ impl From<Denied> for WireError {
         match error {
             E::Caller(refused) => *refused,
             E::Field(_) => refusal(ErrorCode::BadRequest, message),
-            E::Limited(limited) => {
-                let mut wire = refusal(ErrorCode::RateLimited, message).retry_after(limited.retry_after_ms);
-                wire.limit = limited.limit.into();
-                wire
-            }
+            E::Limited(limited) => limit_reached(limited.limit, message, limited.retry_after_ms),
             E::UnknownConversation => refusal(ErrorCode::UnknownConversation, message),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),

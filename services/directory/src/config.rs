@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an operator can set.
 
-use std::num::NonZeroU32;
-
+use pli_runtime::limits::Rate;
 use serde::{Deserialize, Serialize};
 
 /// Who may register an account.
@@ -15,30 +14,6 @@ pub enum Registration {
     Invite,
     /// Who signs in at the operator's issuer. Not built yet: refuses everybody.
     Oidc,
-}
-
-/// A rate limit: a token bucket per key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rate {
-    /// How many at once after a pause.
-    pub burst: NonZeroU32,
-    /// How many come back per minute.
-    pub per_minute: NonZeroU32,
-}
-
-impl Rate {
-    /// A rate; a zero counts as one.
-    pub const fn new(burst: u32, per_minute: u32) -> Self {
-        Self { burst: at_least_one(burst), per_minute: at_least_one(per_minute) }
-    }
-}
-
-const fn at_least_one(n: u32) -> NonZeroU32 {
-    match NonZeroU32::new(n) {
-        Some(n) => n,
-        None => NonZeroU32::MIN,
-    }
 }
 
 /// Settings of the directory.

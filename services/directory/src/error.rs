@@ -6,10 +6,10 @@ use pli_api::common::Error as WireError;
 use pli_domain::limits::{KEY_PACKAGES_MAX, MEMBERS_MAX};
 use pli_domain::{DeviceAddress, InvalidHandle};
 use pli_ports::{CreateAccountError, PutDeviceListError, StoreError};
+use pli_runtime::limits::Limited;
 
 use crate::key_package::InvalidKeyPackage;
 use crate::key_packages::{CLAIMS_MAX, KEY_PACKAGE_BYTES_MAX};
-use crate::limits::Limited;
 use crate::list::{CorruptList, InvalidDeviceList};
 
 /// Why an account was not registered.

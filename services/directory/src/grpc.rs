@@ -8,7 +8,7 @@ use pli_api::directory::{
     GetDeviceListsRequest, GetDeviceListsResponse, LookupRequest, LookupResponse, PublishKeyPackagesRequest,
     PublishKeyPackagesResponse, PutDeviceListRequest, PutDeviceListResponse, RegisterRequest, RegisterResponse,
 };
-use pli_api::{Caller, status_of_error};
+use pli_api::{Caller, reply};
 use tonic::{Request, Response, Status};
 
 use crate::service::{Directory, Inner};
@@ -17,37 +17,29 @@ type Reply<T> = Result<Response<T>, Status>;
 
 impl Inner {
     fn reply<T, E: Into<WireError>>(&self, method: &'static str, result: Result<T, E>) -> Reply<T> {
-        result.map(Response::new).map_err(|refused| {
-            let wire: WireError = refused.into();
-            self.metrics.refused(method, wire.code());
-            status_of_error(&wire)
-        })
+        reply(result, |code| self.metrics.refused(method, code))
     }
-}
-
-fn split<T>(request: Request<T>) -> (Caller, T) {
-    (Caller::of(request.metadata()), request.into_inner())
 }
 
 #[tonic::async_trait]
 impl Server for Directory {
     async fn register(&self, request: Request<RegisterRequest>) -> Reply<RegisterResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("register", self.inner.register(caller, request).await)
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Reply<LookupResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("lookup", self.inner.lookup(caller, request).await)
     }
 
     async fn get_device_lists(&self, request: Request<GetDeviceListsRequest>) -> Reply<GetDeviceListsResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("get_device_lists", self.inner.device_lists(caller, request).await)
     }
 
     async fn put_device_list(&self, request: Request<PutDeviceListRequest>) -> Reply<PutDeviceListResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("put_device_list", self.inner.replace_list(caller, request).await)
     }
 
@@ -55,17 +47,17 @@ impl Server for Directory {
         &self,
         request: Request<PublishKeyPackagesRequest>,
     ) -> Reply<PublishKeyPackagesResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("publish_key_packages", self.inner.publish(caller, request).await)
     }
 
     async fn claim_key_packages(&self, request: Request<ClaimKeyPackagesRequest>) -> Reply<ClaimKeyPackagesResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("claim_key_packages", self.inner.claim(caller, request).await)
     }
 
     async fn get_device_key(&self, request: Request<GetDeviceKeyRequest>) -> Reply<GetDeviceKeyResponse> {
-        let (caller, request) = split(request);
+        let (caller, request) = Caller::split(request);
         self.inner.reply("get_device_key", self.inner.device_key(caller, request).await)
     }
 }

@@ -28,6 +28,6 @@ mod register;
 mod service;
 mod status;
 
-pub use config::{Config, Rate, Registration};
+pub use config::{Config, Registration};
 pub use list::{InvalidDeviceList, ListedDevice, VerifiedDeviceList};
 pub use service::Directory;

@@ -2,14 +2,14 @@
 //! From each operation's error to the one closed list of codes.
 
 use pli_api::common::Error as WireError;
-use pli_api::{ErrorCode, refusal};
+use pli_api::{ErrorCode, limit_reached, refusal};
 use pli_domain::DeviceAddress;
 use pli_ports::{CreateAccountError, PutDeviceListError, Retry, StoreError};
+use pli_runtime::limits::Limited;
 
 use crate::error::{
     ClaimError, DeviceKeyError, GetDeviceListsError, LookupError, PublishError, RegisterError, ReplaceListError,
 };
-use crate::limits::Limited;
 use crate::list::CorruptList;
 
 /// When to ask again after the store could not tell.
@@ -29,9 +29,7 @@ fn corrupt(error: &CorruptList) -> WireError {
 }
 
 fn limited(error: &Limited) -> WireError {
-    let mut wire = refusal(ErrorCode::RateLimited, error.to_string()).retry_after(error.retry_after_ms);
-    wire.limit = error.limit.into();
-    wire
+    limit_reached(error.limit, error.to_string(), error.retry_after_ms)
 }
 
 fn about_devices(code: ErrorCode, message: String, devices: &[DeviceAddress]) -> WireError {

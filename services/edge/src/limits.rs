@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Named rate limits. A refusal says which one and when to try again.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use pli_api::common::Error;
-use pli_api::{ErrorCode, refusal};
+use pli_api::limit_reached;
+use pli_runtime::limits::subscriber;
 use tokio::time::Instant;
 
 use crate::config::{LimitsConfig, Rate};
@@ -39,9 +40,7 @@ fn quota(rate: Rate) -> Quota {
 /// The refusal by a named limit.
 pub(crate) fn limited(limit: &'static str, wait: Duration) -> Error {
     let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
-    let mut error = refusal(ErrorCode::RateLimited, format!("limit {limit} is reached")).retry_after(ms);
-    error.limit = limit.into();
-    error
+    limit_reached(limit, format!("limit {limit} is reached"), ms)
 }
 
 /// One limit of one session.
@@ -127,7 +126,7 @@ impl AddressLimits {
         }
     }
     fn take(&self, name: &'static str, limiter: &ByAddress, address: IpAddr) -> Result<(), Error> {
-        let address = network(address);
+        let address = subscriber(address);
         if address.is_loopback() && !self.loopback {
             return Ok(());
         }
@@ -135,16 +134,10 @@ impl AddressLimits {
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 one: what one subscriber has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use pli_api::ErrorCode;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

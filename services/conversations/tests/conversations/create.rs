@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use pli_api::ErrorCode;
 use pli_api::conversations::{CreateRequest, GetRosterRequest, ListRequest};
-use pli_conversations::{Config, Rate};
+use pli_conversations::Config;
+use pli_runtime::limits::Rate;
 
 use crate::device::inline;
 use crate::fixture::{Fixture, assert_refused, by};

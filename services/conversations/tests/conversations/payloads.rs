@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pli_api::ErrorCode;
 use pli_api::conversations::{FetchPayloadRequest, PutPayloadRequest};
-use pli_conversations::{Config, Rate};
+use pli_conversations::Config;
+use pli_runtime::limits::Rate;
 
 use crate::fixture::{Fixture, assert_refused, by};
 

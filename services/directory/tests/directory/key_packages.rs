@@ -8,9 +8,10 @@ use openmls::prelude::{Ciphersuite, KeyPackage, Lifetime};
 use pli_api::directory::directory_client::DirectoryClient;
 use pli_api::directory::{ClaimKeyPackagesRequest, GetDeviceKeyRequest, PublishKeyPackagesRequest};
 use pli_api::{Channel, ErrorCode};
-use pli_directory::{Config, Rate};
+use pli_directory::Config;
 use pli_domain::{DeviceAddress, DeviceId};
 use pli_ports::Accounts;
+use pli_runtime::limits::Rate;
 
 use crate::fixture::{Person, assert_refused, by, directory, expired};
 

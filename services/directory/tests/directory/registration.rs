@@ -3,8 +3,9 @@
 
 use pli_api::directory::{GetDeviceKeyRequest, LookupRequest, RegisterRequest};
 use pli_api::{Caller, ErrorCode};
-use pli_directory::{Config, Rate, Registration};
+use pli_directory::{Config, Registration};
 use pli_domain::{DeviceAddress, DeviceId};
+use pli_runtime::limits::Rate;
 use pli_testkit::memory::{FaultPlan, TableFaults};
 use tonic::Request;
 
