@@ -36,6 +36,8 @@ const STEP_INPUTS_MAX: usize = 64;
 const EVENTS_WAITING_MAX: usize = 4_096;
 /// Where the core does not say when to connect again.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+/// How long an end waits for answers that are on their way.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Saying goodbye may take this long.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -56,11 +58,14 @@ pub(crate) struct Driver {
     waiting: VecDeque<Event>,
     status: watch::Sender<Status>,
     end: watch::Sender<Option<End>>,
+    /// It is told to end, and does so by then.
+    leaving: Option<Instant>,
 }
 
 /// What the loop waits for.
 enum Input {
     Stop,
+    Late,
     Request(Option<Request>),
     Frame(Result<ServerFrame, TransportError>),
     Connected(Result<Box<Connection>, TransportError>),
@@ -81,7 +86,7 @@ impl Driver {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
         let link = Link::new(server, pin);
-        let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end };
+        let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
         (driver, status_seen, end_seen)
     }
 
@@ -101,9 +106,10 @@ impl Driver {
     }
 
     async fn work(&mut self) -> Result<(), End> {
-        loop {
+        while !self.may_leave() {
             match self.next_input().await {
-                Input::Stop | Input::Request(None) => return Ok(()),
+                Input::Stop | Input::Request(None) => self.leaving = Some(Instant::now() + ANSWERS_WITHIN),
+                Input::Late => return Ok(()),
                 Input::Emitted => {}
                 Input::Request(Some(request)) => self.requested(request).await?,
                 Input::Frame(Ok(frame)) => self.received(frame).await?,
@@ -117,15 +123,23 @@ impl Driver {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// It is told to end, and no answer is waited for that could still come.
+    fn may_leave(&self) -> bool {
+        self.leaving.is_some() && (self.core.is_idle() || !self.link.is_open())
     }
 
     async fn next_input(&mut self) -> Input {
         let timer = self.core.next_deadline().map(instant_of);
         let room = self.waiting.len() < EVENTS_WAITING_MAX;
+        let leaving = self.leaving;
         let Channels { requests, events, stop } = &mut self.channels;
         tokio::select! {
             biased;
-            () = stop.cancelled() => Input::Stop,
+            () = stop.cancelled(), if leaving.is_none() => Input::Stop,
+            () = sleep_until(leaving.unwrap_or_else(Instant::now)), if leaving.is_some() => Input::Late,
             permit = events.reserve(), if !self.waiting.is_empty() => {
                 match (permit, self.waiting.pop_front()) {
                     (Ok(permit), Some(event)) => permit.send(event),
@@ -135,7 +149,7 @@ impl Driver {
                 Input::Emitted
             }
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Input::Timer,
-            request = requests.recv() => Input::Request(request),
+            request = requests.recv(), if leaving.is_none() => Input::Request(request),
             event = self.link.next(room) => match event {
                 link::LinkEvent::Frame(frame) => Input::Frame(frame),
                 link::LinkEvent::Opened(opened) => Input::Connected(opened),

@@ -69,6 +69,9 @@ impl Calls {
     pub(super) fn is_open(&self, ask: &Ask) -> bool {
         self.open.values().any(|open| open == ask)
     }
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
     /// The connection is gone: nothing will be answered.
     pub(super) fn clear(&mut self) {
         self.open.clear();

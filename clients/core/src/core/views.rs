@@ -50,6 +50,11 @@ impl Core {
     pub fn waiting(&self) -> (usize, usize) {
         (self.outbox.len(), self.outbox.unsent())
     }
+    /// Nothing that was asked of the server waits for its answer; a driver that is told to end waits for this a while,
+    /// so that a first start leaves key packages behind.
+    pub fn is_idle(&self) -> bool {
+        self.packages.is_none() && self.calls.is_empty()
+    }
     /// Every conversation.
     pub fn conversations(&self) -> Vec<ConversationView> {
         self.conversations.iter().map(|(id, conversation)| self.view(*id, conversation)).collect()

@@ -38,6 +38,8 @@ pub struct DeviceTruth {
     pub seen: BTreeSet<Name>,
     /// Rows that a store acknowledged.
     pub rows: BTreeMap<Position, Row>,
+    /// Where rows were tried to be written, whatever became of it.
+    pub tried: BTreeSet<Position>,
     /// Highest floor that a store acknowledged.
     pub floor: Position0,
     /// Gaps that it was told.

@@ -69,8 +69,12 @@ impl Device {
         let from = Position::from_u64(ready.from).unwrap_or(Position::MAX);
         let ignored = ready.position_ignored;
         self.world.say(format_args!("{} is ready above {from}, position ignored: {ignored}", self.name()));
-        let verdict = self.world.oracle().ready(self.address.device, from, self.honest);
-        self.world.judge(verdict);
+        let log = self.world.log(self.world.shards.shard_of(self.address.account));
+        let verdict = self.world.oracle().ready(self.address.device, from, (&log, self.world.now()));
+        // A lie is echoed where the owner was not heard yet; what is sent then tells whether it was believed.
+        if self.honest {
+            self.world.judge(verdict);
+        }
         let window = ready.limits.as_ref().map_or(1, |limits| limits.send_window as usize);
         self.outbox.connected(self.world.now(), UnixMillis(ready.now_ms), window);
         self.inbox.connected();

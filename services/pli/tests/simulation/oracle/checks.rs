@@ -87,7 +87,7 @@ impl Oracle {
     fn judge_register(&self, call: &Call<'_>, register: &DeviceRegister) -> Verdict {
         let Some(known) = self.devices.get(&register.device) else { return Ok(()) };
         let (device, committed) = (register.device, known.committed.0);
-        if let Some(cursor) = register.cursor.filter(|c| *c > committed.max(known.floor.0)) {
+        if let Some(cursor) = register.cursor.filter(|c| self.passes(device, *c, call.log, call.now)) {
             return Err(format!("Q5: the cursor of {device:?} is stored as {cursor} above its commit {committed}"));
         }
         if let Some(floor) = register.floor.filter(|f| *f > known.floor.0) {
@@ -101,7 +101,7 @@ impl Oracle {
 
     /// How many envelopes wait for a device at most, in rows and in the log; a copy counts.
     pub fn queued(&self, device: DeviceId, log: &Log) -> usize {
-        let rows = self.devices.get(&device).into_iter().flat_map(|known| known.rows.keys());
+        let rows = self.devices.get(&device).into_iter().flat_map(|known| &known.tried);
         let of_rows: BTreeSet<_> = rows.clone().map(|p| (p.seq(), usize::from(p.index()))).collect();
         let mut waiting = rows.count();
         for (seq, id) in log {
@@ -131,6 +131,9 @@ impl Oracle {
 
     /// A settle is on its way: if its checkpoint is read, all of it is durable, whatever its caller hears.
     pub fn settling(&mut self, shard: ShardId, settle: &Settle) {
+        for row in &settle.rows {
+            self.device(row.device).tried.insert(row.position);
+        }
         if settle.checkpoint.is_some() {
             self.shard(shard).unheard.push(settle.clone());
         }
@@ -179,15 +182,52 @@ impl Oracle {
     }
 
     /// Q5 of a trim of a queue.
-    pub fn judge_queue_trim(&self, owner: &str, device: DeviceId, through: Position) -> Verdict {
+    pub fn judge_queue_trim(
+        &self,
+        owner: &str,
+        (device, through): (DeviceId, Position),
+        log: &Log,
+        now: UnixMillis,
+    ) -> Verdict {
         let Some(known) = self.devices.get(&device) else { return Ok(()) };
         let (committed, floor) = (known.committed.0, known.floor.0);
-        if through > committed.max(floor) && !known.removed {
+        if !known.removed && self.passes(device, through, log, now) {
             return Err(format!(
                 "Q5: {owner} deletes rows of {device:?} to {through} above its commit {committed} and floor {floor}"
             ));
         }
         Ok(())
+    }
+
+    /// Whether a cursor or trim passes what the device neither committed nor was told to be gone. What expired may be
+    /// passed.
+    pub fn passes(&self, id: DeviceId, to: Position, log: &Log, now: UnixMillis) -> bool {
+        let Some(known) = self.devices.get(&id) else { return false };
+        let from = known.committed.0.max(known.floor.0);
+        if to <= from {
+            return false;
+        }
+        let soon = now.after(SPILL_LIFE_MIN);
+        let waits = |name, expires_at: UnixMillis| expires_at > soon && !known.seen.contains(&name);
+        let Some(truth) = self.shard_of.get(&id).and_then(|shard| self.shards.get(shard)) else { return true };
+        let in_log = log.iter().any(|(seq, entry)| {
+            let items = self.entries.get(entry).into_iter().flatten().enumerate();
+            let mut mine = items.filter(|(_, item)| item.devices.contains(&id));
+            mine.any(|(n, item)| {
+                (from.next()..=to).contains(&truth.position(*seq, n)) && waits(item.name, item.expires_at)
+            })
+        });
+        let expired_only = known.rows.range(from.next()..=to).all(|(_, row)| !waits(row.name, row.expires_at));
+        in_log || !expired_only || !self.stood(id, from, to)
+    }
+
+    /// Whether anything was ever addressed to the device between two positions: if not, the higher one was made up.
+    fn stood(&self, id: DeviceId, from: Position, to: Position) -> bool {
+        let Some(shard) = self.shard_of.get(&id) else { return false };
+        let mut mine = self.placed.iter().filter(|((of, name), _)| {
+            of == shard && self.recipients.get(name).is_some_and(|devices| devices.contains(&id))
+        });
+        mine.any(|(_, positions)| positions.range(from.next()..=to).next().is_some())
     }
 
     /// Q2: what is rung for is durable in the log, or was when its owner read it.

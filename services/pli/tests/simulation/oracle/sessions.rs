@@ -18,13 +18,14 @@ pub struct SessionTruth {
 
 impl Oracle {
     /// A session is ready and reads above `from`.
-    pub fn ready(&mut self, id: DeviceId, from: Position, honest: bool) -> Verdict {
+    pub fn ready(&mut self, id: DeviceId, from: Position, (log, now): (&Log, UnixMillis)) -> Verdict {
+        let passes = self.passes(id, from, log, now);
         let device = self.device(id);
         let committed = device.committed.0;
         // `from` is the hello's own where the owner was not heard in time, and then may turn out lower: what is sent
         // tells.
         device.session = Some(SessionTruth { sent: Position::ZERO, names: BTreeSet::new() });
-        if honest && from > committed {
+        if passes {
             return Err(format!("Q5: the session of {id:?} reads above {from}, but it committed {committed}"));
         }
         Ok(())

@@ -172,9 +172,7 @@ impl DeviceQueues for PortQueues {
     async fn device_states(&self, devices: &[DeviceId]) -> Result<Vec<DeviceState>, StoreError> {
         let answer = self.seat.call(self.inner.device_states(devices)).await;
         for (device, state) in devices.iter().zip(answer.iter().flatten()) {
-            let mut oracle = self.seat.world.oracle();
-            oracle.floor_read(*device, state.floor);
-            oracle.cursor_known(self.seat.name(), *device, state.cursor);
+            self.seat.world.oracle().floor_read(*device, state.floor);
         }
         answer
     }
@@ -183,7 +181,8 @@ impl DeviceQueues for PortQueues {
         self.seat.process.pass().await;
         let (world, name) = (&self.seat.world, self.seat.name());
         for (device, through) in &trims {
-            let verdict = world.oracle().judge_queue_trim(name, *device, *through);
+            let log = world.oracle().shard_of.get(device).map_or_else(Vec::new, |shard| world.log(*shard));
+            let verdict = world.oracle().judge_queue_trim(name, (*device, *through), &log, world.now());
             world.judge(verdict);
         }
         world.say(format_args!("{name} trims queues: {trims:?}"));
