@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{EntryId, EntryRef, Seq, ShardId};
 use pli_ports::{AppendError, LogBounds, LogEntry, LogFate, LogReader, NewEntry, ReadError, ShardLog, StoreError};
 use tokio::sync::Notify;
@@ -303,8 +304,23 @@ impl MemoryLog {
             }
         };
         let (shard, written) = answer?;
-        self.sync(shard, written);
+        if broken(Mutant::AcceptBeforeDurable) {
+            self.sync_later(shard, written, life);
+        } else {
+            self.sync(shard, written);
+        }
         Ok(written)
+    }
+
+    /// The planted fault: answered before it is durable.
+    fn sync_later(&self, shard: ShardId, written: EntryRef, life: u64) {
+        let log = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if log.world.alive(life, "append").is_ok() {
+                log.sync(shard, written);
+            }
+        });
     }
 
     fn append_later(&self, entry: NewEntry, life: u64) {

@@ -12,11 +12,18 @@ use super::Context;
 use super::retry::{Backoff, retried};
 use super::start::{entry_at, regrown};
 
+/// Entries read last that a new reader is held against. The last one alone is not enough: where the log lost its end,
+/// an append that was retried under its own id can come to stand at the very sequence it had, after others that are
+/// new. A fork is overlooked only if so many entries in a row came back to where they were.
+pub(super) const RECENT_MAX: usize = 64;
+
 /// What a new reader is held against.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Checks {
     pub next: Seq,
     pub last: (Seq, Option<EntryId>),
+    /// The entries read last, at most [`RECENT_MAX`].
+    pub recent: Vec<EntryRef>,
     pub mark: Option<EntryRef>,
     pub checkpoint: Checkpoint,
 }
@@ -56,7 +63,7 @@ impl Follower {
     async fn step(&mut self, context: &Context, checks: Checks) -> Result<Followed, StoreError> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => match self.open(context, checks).await? {
+            None => match self.open(context, &checks).await? {
                 Ok(reader) => reader,
                 Err(found) => return Ok(found),
             },
@@ -80,7 +87,7 @@ impl Follower {
     async fn open(
         &mut self,
         context: &Context,
-        checks: Checks,
+        checks: &Checks,
     ) -> Result<Result<Box<dyn LogReader>, Followed>, StoreError> {
         let reader = retried(context, || context.ports.log.reader(context.shard, checks.next)).await?;
         if self.opened {
@@ -108,13 +115,15 @@ fn jumps(entries: &[LogEntry], next: Seq) -> bool {
     })
 }
 
-/// Whether the last entry read, the mark or the checkpoint's entry lost their ids.
-async fn forked(context: &Context, checks: Checks) -> Result<bool, StoreError> {
+/// Whether the entries read last, the mark or the checkpoint's entry lost their ids.
+async fn forked(context: &Context, checks: &Checks) -> Result<bool, StoreError> {
     let bounds = retried(context, || context.ports.log.bounds(context.shard)).await?;
     let at = checks.checkpoint;
     let below = lost(context, bounds, (at.position.seq(), at.entry)).await?;
     let last = !broken(Mutant::LastReadUnchecked)
-        && (bounds.head < checks.last.0 || lost(context, bounds, checks.last).await?);
+        && (bounds.head < checks.last.0
+            || lost(context, bounds, checks.last).await?
+            || any_lost(context, bounds, &checks.recent).await?);
     let mark = match checks.mark {
         Some(mark) if mark.seq > checks.last.0 => lost(context, bounds, (mark.seq, Some(mark.id))).await?,
         _ => false,
@@ -129,6 +138,11 @@ async fn forked(context: &Context, checks: Checks) -> Result<bool, StoreError> {
         tracing::error!(shard = %context.shard, below, "the log lost its end; a new log epoch begins");
     }
     Ok(fork)
+}
+
+async fn any_lost(context: &Context, bounds: LogBounds, entries: &[EntryRef]) -> Result<bool, StoreError> {
+    let each = entries.iter().map(|entry| lost(context, bounds, (entry.seq, Some(entry.id))));
+    Ok(futures::future::try_join_all(each).await?.contains(&true))
 }
 
 /// Whether an entry that should be retained is not there.

@@ -7,7 +7,7 @@ use pli_ports::{LogEntry, LogFate};
 use tokio::time::Instant;
 
 use super::entry::{Header, Target, header};
-use super::follow::{Checks, Followed};
+use super::follow::{Checks, Followed, RECENT_MAX};
 use super::live::{Done, Ended, Live};
 use super::sessions::Doorbells;
 use super::tail::{Body, Slot, TailEntry};
@@ -22,7 +22,8 @@ impl Live {
             return;
         }
         let Some(follower) = self.follower.take() else { return };
-        let checks = Checks { next: self.next, last: self.last, mark: self.mark, checkpoint: self.checkpoint };
+        let recent = self.recent.iter().copied().collect();
+        let checks = Checks { next: self.next, last: self.last, recent, mark: self.mark, checkpoint: self.checkpoint };
         let context = self.context.clone();
         self.spawn(async move {
             let (follower, followed) = follower.follow(context, checks).await;
@@ -184,6 +185,10 @@ impl Live {
         if seq >= self.next {
             self.last = (seq, Some(id));
             self.next = seq.next();
+            if self.recent.len() >= RECENT_MAX {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(EntryRef { seq, id });
         }
     }
 

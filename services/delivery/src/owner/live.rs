@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The state of a started owner and its loop.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ pub(super) struct Live {
     /// Everything of the log up to here is known: the end of the last entry read, or the checkpoint.
     pub head: Position,
     pub last: (Seq, Option<EntryId>),
+    /// The entries read last. Bound: [`super::follow::RECENT_MAX`].
+    pub recent: VecDeque<EntryRef>,
     pub next: Seq,
     /// The inherited release mark until it is read past.
     pub mark: Option<EntryRef>,
@@ -108,6 +111,7 @@ impl Live {
             checkpoint: started.checkpoint,
             head: started.checkpoint.position,
             last: started.last,
+            recent: VecDeque::new(),
             next: started.next,
             mark: started.mark,
             log_head: started.log_head,

@@ -129,7 +129,8 @@ impl Live {
         let needs = Needs {
             epoch: future,
             log_head: above && !future,
-            registers: !loaded && (above || committed < self.checkpoint.position),
+            // What is loaded may be forgotten while the log or the log epoch is looked up.
+            registers: above || (!loaded && committed < self.checkpoint.position),
         };
         if !(needs.epoch || needs.log_head || needs.registers) {
             return self.register(hello, Lookup::default(), respond).await;
