@@ -90,11 +90,15 @@ def main() -> int:
     sessions: list[Session] = []
     ran = 0
     with tempfile.TemporaryDirectory(prefix="pli-commands-") as home:
-        environment = {**os.environ, "HOME_OF_COMMANDS": home, "XDG_DATA_HOME": f"{home}/share", "PLI_DEV_DATA": f"{home}/data", "NO_COLOR": "1"}
+        # Data, profiles and ports of their own: the commands run beside whatever else runs here.
+        environment = {
+            **os.environ, "XDG_DATA_HOME": f"{home}/share", "PLI_DATA": f"{home}/data", "PLI_SERVER__PORT": "0",
+            "PLI_SERVER__ADMIN_PORT": "0", "NO_COLOR": "1",
+        }
         try:
             for rule in table if not failed else []:
                 if "session" in rule:
-                    sessions.append(Session(rule.get("run") or rule["shown"], rule["ready"], environment))
+                    sessions.append(Session(rule["shown"], rule["ready"], environment))
                 elif "covered" not in rule:
                     if not run(rule["shown"], rule, environment):
                         failed.append(f"`{rule['shown']}` of {pages[rule['shown']]}")
