@@ -121,7 +121,8 @@ impl Chat {
         let why = self.session.client.status().borrow().why.clone();
         match state {
             ConnectionState::Online if was != state => self.screen.note("● connected"),
-            ConnectionState::Offline if was != state => {
+            // Between registering and the first session there is nothing to worry about.
+            ConnectionState::Offline if !matches!(was, ConnectionState::Offline | ConnectionState::Registering) => {
                 let why = why.map_or(String::new(), |why| format!(": {why}"));
                 self.screen.note(&format!("○ not connected{why}; what you type is sent when the server is back"));
             }

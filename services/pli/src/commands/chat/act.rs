@@ -170,7 +170,7 @@ impl Chat {
         }
         let me = self.shared.handle();
         let other = view.members.iter().map(name).find(|name| *name != me);
-        other.map_or_else(|| "a conversation that is being started".into(), |other| format!("@{other}"))
+        other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
 
     /// What stands after a name: nothing in a conversation of two, the group otherwise.
