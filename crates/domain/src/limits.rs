@@ -11,6 +11,16 @@ pub const FRAME_BYTES_MAX: usize = 80 * 1024;
 pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
 /// Most envelopes in one log entry: the index of a position has 10 bits.
 pub const ENTRY_ENVELOPES_MAX: usize = 1_024;
+/// Most bytes of one log entry, headers of its items included: what every log must take.
+pub const LOG_ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Most rows that one settle writes to the device queues.
+pub const SETTLE_ROWS_MAX: usize = 4_096;
+/// Most bytes of a payload: a group's public state, a tree, a commit with its welcomes.
+pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of one signal or request on the bus.
+pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024;
+/// Messages that a subscription holds for a reader that is behind; one more interrupts it.
+pub const SUBSCRIPTION_SIGNALS_MAX: usize = 8_192;
 /// An MLS object larger than this travels by reference, in pages of at most this size.
 pub const PAGE_BYTES_MAX: usize = 48 * 1024;
 /// Longest life of an envelope.
@@ -39,6 +49,9 @@ pub const HANDLE_LEN_MIN: usize = 3;
 pub const HANDLE_LEN_MAX: usize = 32;
 /// Most devices of one account.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 10;
+/// MLS cipher suites that groups and key packages may use, the default first (RFC 9420 section 17.1): X25519 and
+/// Ed25519 with AES-128-GCM, which every provider has, or with ChaCha20-Poly1305.
+pub const CIPHER_SUITES: [u16; 2] = [0x0001, 0x0003];
 /// Most accounts in one conversation.
 pub const MEMBERS_MAX: usize = 250;
 /// Key packages kept per device, the last-resort one not counted.

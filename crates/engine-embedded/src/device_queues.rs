@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pli_domain::limits::SETTLE_ROWS_MAX;
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{Checkpoint, DeviceId, EntryId, EntryRef, LogEpoch, Position, Seq, ShardId, UnixMillis};
 use pli_ports::{
@@ -76,9 +77,6 @@ const EXPIRE_ROWS: &str =
 const SPAN: &str = "SELECT count(*), coalesce(min(number), 0), coalesce(max(number), -1) FROM queue";
 const OLDEST: &str = "SELECT number FROM queue ORDER BY number LIMIT ?1";
 const RENUMBER: &str = "UPDATE queue SET number = (SELECT max(number) FROM queue) + 1 WHERE number = ?1";
-
-/// Most rows of one settle.
-const SETTLE_ROWS_MAX: usize = 4_096;
 
 fn settle(conn: &Connection, shard: ShardId, settle: &Settle) -> rusqlite::Result<()> {
     for aside in &settle.aside {

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pli_domain::limits::PAGE_BYTES_MAX;
+use pli_domain::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use pli_domain::{PayloadId, UnixMillis};
 use pli_ports::{PayloadPage, Payloads, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -27,8 +27,6 @@ const EXPIRED: &str = "SELECT number FROM payload WHERE expires <= ?1 ORDER BY e
 const DELETE: &str = "DELETE FROM payload WHERE number = ?1";
 const DELETE_PIECES: &str = "DELETE FROM payload_piece WHERE key BETWEEN ?1 AND ?2";
 
-/// Most bytes of one payload.
-const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one piece.
 const PIECE_BYTES: usize = PAGE_BYTES_MAX;
 /// Room for the pieces of one payload in the key of a piece.

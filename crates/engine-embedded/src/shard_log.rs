@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pli_domain::limits::LOG_ENTRY_BYTES_MAX;
 use pli_domain::{EntryId, EntryRef, Seq, ShardId};
 use pli_ports::{AppendError, LogBounds, LogEntry, LogFate, LogReader, NewEntry, ReadError, ShardLog, StoreError};
 use rusqlite::{Connection, params};
@@ -30,9 +31,6 @@ const RAISE_TRIM: &str = "INSERT INTO log_trim (shard, through) VALUES (?1, ?2)
     ON CONFLICT (shard) DO UPDATE SET through = max(through, excluded.through)";
 const BOUNDS: &str = "SELECT coalesce((SELECT through FROM log_trim WHERE shard = ?1), 0),
     coalesce((SELECT max(key) FROM log_block WHERE key BETWEEN ?2 AND ?3), ?2)";
-
-/// Most bytes of one entry.
-const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 fn key(shard: ShardId, seq: u64) -> i64 {
     (i64::from(shard.get()) << 40) | (seq & Seq::MAX.get()) as i64
@@ -95,8 +93,8 @@ impl EmbeddedShardLog {
         if self.store.logs.shard(entry.shard).is_none() {
             return never(no_shard(entry.shard));
         }
-        if entry.bytes.len() > ENTRY_BYTES_MAX {
-            return never(format!("an entry has {} bytes; append at most {ENTRY_BYTES_MAX}", entry.bytes.len()));
+        if entry.bytes.len() > LOG_ENTRY_BYTES_MAX {
+            return never(format!("an entry has {} bytes; append at most {LOG_ENTRY_BYTES_MAX}", entry.bytes.len()));
         }
         None
     }

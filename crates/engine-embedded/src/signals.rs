@@ -7,13 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pli_domain::limits::{SIGNAL_BYTES_MAX, SUBSCRIPTION_SIGNALS_MAX};
 use pli_ports::{RequestError, Respond, Signal, SignalEvent, Signals, StoreError, Subject, Subscription};
 use tokio::sync::{Notify, oneshot};
-
-/// Messages that wait for one subscriber; what comes above it is dropped and told as an interruption.
-const SUBSCRIBER_MESSAGES_MAX: usize = 8_192;
-/// Most bytes of one message.
-const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
 /// One sender, taken by whoever answers first.
 type Answer = Arc<Mutex<Option<oneshot::Sender<Bytes>>>>;
@@ -38,7 +34,7 @@ impl Mailbox {
 
     fn put(&self, signal: Signal) {
         let mut buffer = self.lock();
-        if buffer.events.len() < SUBSCRIBER_MESSAGES_MAX {
+        if buffer.events.len() < SUBSCRIPTION_SIGNALS_MAX {
             buffer.events.push_back(Some(signal));
         } else if !matches!(buffer.events.back(), Some(None)) {
             buffer.events.push_back(None);
@@ -88,10 +84,10 @@ impl EmbeddedSignals {
 }
 
 fn check(operation: &'static str, payload: &Bytes) -> Result<(), StoreError> {
-    if payload.len() <= PAYLOAD_BYTES_MAX {
+    if payload.len() <= SIGNAL_BYTES_MAX {
         return Ok(());
     }
-    Err(StoreError::never(operation, format!("payload has {} bytes; send at most {PAYLOAD_BYTES_MAX}", payload.len())))
+    Err(StoreError::never(operation, format!("payload has {} bytes; send at most {SIGNAL_BYTES_MAX}", payload.len())))
 }
 
 #[async_trait]
@@ -192,10 +188,10 @@ mod tests {
     async fn an_overflow_is_told_once_at_its_place() {
         let signals = EmbeddedSignals::default();
         let mut subscription = signals.subscribe(&subject()).await.unwrap();
-        for n in 0..SUBSCRIBER_MESSAGES_MAX as u32 + 10 {
+        for n in 0..SUBSCRIPTION_SIGNALS_MAX as u32 + 10 {
             signals.publish(&subject(), Bytes::copy_from_slice(&n.to_be_bytes())).await.unwrap();
         }
-        for n in 0..SUBSCRIBER_MESSAGES_MAX as u32 {
+        for n in 0..SUBSCRIPTION_SIGNALS_MAX as u32 {
             match subscription.next().await {
                 Some(SignalEvent::Signal(signal)) => assert_eq!(signal.payload[..], n.to_be_bytes()),
                 other => panic!("{other:?}"),
@@ -236,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn an_oversized_payload_is_refused() {
         let signals = EmbeddedSignals::default();
-        let large = Bytes::from(vec![0; PAYLOAD_BYTES_MAX + 1]);
+        let large = Bytes::from(vec![0; SIGNAL_BYTES_MAX + 1]);
         assert!(signals.publish(&subject(), large).await.is_err());
     }
 }

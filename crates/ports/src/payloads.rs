@@ -19,8 +19,8 @@ pub struct PayloadPage {
 /// Immutable blobs that envelopes point at.
 #[async_trait]
 pub trait Payloads: Send + Sync + 'static {
-    /// Stores `bytes` under `id`, durable on `Ok`, at most 4 MiB. Idempotent: the same id always carries the same
-    /// bytes. Written before anything that points at it.
+    /// Stores `bytes` under `id`, durable on `Ok`, at most [`pli_domain::limits::PAYLOAD_BYTES_MAX`]. Idempotent: the
+    /// same id always carries the same bytes. Written before anything that points at it.
     async fn put(&self, id: PayloadId, bytes: Bytes, expires_at: UnixMillis) -> Result<(), StoreError>;
 
     /// One page from `offset`; none when the payload never was or has expired at `now`.

@@ -58,7 +58,7 @@ pub struct Aside {
 pub struct Settle {
     /// First: entries kept aside.
     pub aside: Vec<Aside>,
-    /// Second: rows. At most 4,096 a call; rows of one device stand together.
+    /// Second: rows. At most [`pli_domain::limits::SETTLE_ROWS_MAX`] a call; rows of one device stand together.
     pub rows: Vec<QueueRow>,
     /// Third: cursors and floors.
     pub registers: Vec<DeviceRegister>,

@@ -80,7 +80,8 @@ pub trait ShardLog: Send + Sync + 'static {
     /// one call to one shard get increasing sequences. Idempotency: an entry whose id was appended within the last
     /// two minutes may answer with the first one's sequence, or be appended again; readers must bear both.
     /// Cancellation: dropping the future leaves each entry appended or not. Bound: an entry has at most
-    /// [`pli_domain::limits::ENTRY_ENVELOPES_MAX`] envelopes and 256 KiB; callers bound what they have in flight.
+    /// [`pli_domain::limits::ENTRY_ENVELOPES_MAX`] envelopes and
+    /// [`pli_domain::limits::LOG_ENTRY_BYTES_MAX`] bytes; callers bound what they have in flight.
     async fn append(&self, entries: Vec<NewEntry>) -> Vec<Result<EntryRef, AppendError>>;
 
     /// Opens a reader that yields every retained entry of `shard` with a sequence of at least `from`, in order, and

@@ -89,11 +89,12 @@ pub enum RequestError {
 #[async_trait]
 pub trait Signals: Send + Sync + 'static {
     /// Sends to every subscriber of `subject` now. At most once each; may be lost, and messages to different
-    /// subjects may overtake each other. `Ok` promises nothing about arrival. Payload at most 1 MiB.
+    /// subjects may overtake each other. `Ok` promises nothing about arrival. Payload at most
+    /// [`pli_domain::limits::SIGNAL_BYTES_MAX`].
     async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), StoreError>;
 
-    /// Receives what is sent to `subject` from the moment this returns, through a buffer of 8,192 messages.
-    /// Dropping the subscription ends it.
+    /// Receives what is sent to `subject` from the moment this returns, through a buffer of
+    /// [`pli_domain::limits::SUBSCRIPTION_SIGNALS_MAX`] messages. Dropping the subscription ends it.
     async fn subscribe(&self, subject: &Subject) -> Result<Box<dyn Subscription>, StoreError>;
 
     /// Sends and waits for the first answer. Idempotency is the message's own affair: it may be acted upon although

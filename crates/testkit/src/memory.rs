@@ -33,7 +33,7 @@ pub use leases::MemoryLeases;
 pub use log::MemoryLog;
 pub use payloads::MemoryPayloads;
 pub use queues::MemoryQueues;
-pub use signals::{MemorySignals, SUBSCRIPTION_SIGNALS_MAX};
+pub use signals::MemorySignals;
 
 /// What a world is like for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

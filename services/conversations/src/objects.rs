@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use pli_api::common::PayloadRef;
 use pli_api::conversations::{Object, object};
 use pli_api::{FieldError, ids};
-use pli_domain::limits::PAGE_BYTES_MAX;
+use pli_domain::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use pli_domain::{ConversationId, PayloadId, UnixMillis};
 use pli_ports::{Payloads, StoreError};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::derive;
 
 /// Most bytes of an object or payload.
-pub(crate) const OBJECT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub(crate) const OBJECT_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
 
 /// Why an object of a request cannot be used.
 #[derive(Debug, thiserror::Error)]

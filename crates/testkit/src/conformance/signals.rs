@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use pli_domain::limits::SUBSCRIPTION_SIGNALS_MAX as BUFFER;
 use pli_domain::{EdgeId, ShardId};
 use pli_ports::{RequestError, Signal, SignalEvent, Signals, Subject, Subscription};
 use tokio::task::JoinSet;
@@ -33,9 +34,6 @@ cases! { Bus:
     an_answer_after_the_deadline_does_no_harm,
     concurrent_requests_get_their_own_answers,
 }
-
-/// Messages a subscription buffers.
-const BUFFER: usize = 8_192;
 
 fn subject(number: u16) -> Subject {
     Subject::owner(ShardId::new(number))

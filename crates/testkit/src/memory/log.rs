@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pli_domain::limits::LOG_ENTRY_BYTES_MAX;
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{EntryId, EntryRef, Seq, ShardId};
 use pli_ports::{AppendError, LogBounds, LogEntry, LogFate, LogReader, NewEntry, ReadError, ShardLog, StoreError};
@@ -17,8 +18,6 @@ use super::{Inner, WorldOptions, lock, pause};
 
 /// How long an id is remembered.
 const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
-/// Most bytes of one entry.
-const ENTRY_BYTES_MAX: usize = 256 * 1024;
 /// What a full log answers.
 const FULL_RETRY_MS: u32 = 100;
 /// Most milliseconds after which a late append happens.
@@ -130,7 +129,7 @@ impl State {
     }
 
     fn fate_of(&mut self, entry: NewEntry, plan: &LogFaults) -> Fate {
-        if entry.bytes.len() > ENTRY_BYTES_MAX {
+        if entry.bytes.len() > LOG_ENTRY_BYTES_MAX {
             return Fate::Refused(StoreError::never("append", "an entry has at most 256 KiB").into());
         }
         if self.full || self.bytes + entry.bytes.len() as u64 > self.bytes_max {

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pli_domain::{PayloadId, UnixMillis, limits::PAGE_BYTES_MAX};
+use pli_domain::limits::{PAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use pli_domain::{PayloadId, UnixMillis};
 use pli_ports::{PayloadPage, Payloads, StoreError};
 
 use super::{Inner, tables};
-
-/// Most bytes of one payload.
-const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The model of [`Payloads`].
 #[derive(Clone)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pli_domain::limits::SETTLE_ROWS_MAX;
 use pli_domain::{Checkpoint, DeviceId, EntryRef, LogEpoch, Position, Seq, ShardId, UnixMillis};
 use pli_ports::{
     DeviceQueues, DeviceState, LogEpochStart, Page, PageQuery, QueueRow, ReleaseMark, Settle, ShardState, StoreError,
@@ -16,8 +17,6 @@ use super::faults::{Dice, QueueFaults};
 use super::replica::{Position0, Registers, Replica, Write};
 use super::{Inner, lock, pause};
 
-/// Most rows of one settle.
-const SETTLE_ROWS_MAX: usize = 4_096;
 /// Most milliseconds by which a write reaches a replica late.
 const LATE_MS_MAX: u64 = 60_000;
 

@@ -7,17 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pli_domain::limits::{SIGNAL_BYTES_MAX, SUBSCRIPTION_SIGNALS_MAX};
 use pli_ports::{RequestError, Respond, Signal, SignalEvent, Signals, StoreError, Subject, Subscription};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::faults::{Dice, SignalFaults};
 use super::{Inner, lock};
-
-/// Messages that a subscriber may be behind; above it it is interrupted.
-pub const SUBSCRIPTION_SIGNALS_MAX: usize = 8_192;
-/// Most bytes of one message.
-const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// The model of [`Signals`].
 #[derive(Clone)]
@@ -186,7 +182,7 @@ impl MemorySignals {
 }
 
 fn bounded(operation: &'static str, payload: &Bytes) -> Result<(), StoreError> {
-    if payload.len() <= PAYLOAD_BYTES_MAX {
+    if payload.len() <= SIGNAL_BYTES_MAX {
         return Ok(());
     }
     Err(StoreError::never(operation, "a payload has at most 1 MiB"))

@@ -2,7 +2,7 @@
 //! Settling: rows for what is still un-acknowledged, then changed cursors, then the checkpoint, which is read back.
 
 use bytes::Bytes;
-use pli_domain::limits::SPILL_LIFE_MIN;
+use pli_domain::limits::{SETTLE_ROWS_MAX, SPILL_LIFE_MIN};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{Checkpoint, DeviceId, LogEpoch, Position, UnixMillis};
 use pli_ports::{Aside, DeviceRegister, DeviceState, QueueRow, Settle, StoreError};
@@ -14,8 +14,6 @@ use super::refetch::{Want, refetch};
 use super::retry::retried;
 use super::tail::{Body, TailEntry};
 
-/// Rows in one call, as the port says.
-const CALL_ROWS_MAX: usize = 4_096;
 /// Entries in one settle; bounds a notice.
 const ENTRIES_MAX: usize = 16_384;
 
@@ -333,8 +331,8 @@ fn queue_row(row: PlannedRow) -> Option<QueueRow> {
 async fn write(context: &Context, plan: &Plan, mut rows: Vec<QueueRow>) -> Result<(), StoreError> {
     let (queues, shard) = (&context.ports.queues, context.shard);
     let mut aside = plan.aside.clone();
-    while rows.len() > CALL_ROWS_MAX {
-        let rest = rows.split_off(CALL_ROWS_MAX);
+    while rows.len() > SETTLE_ROWS_MAX {
+        let rest = rows.split_off(SETTLE_ROWS_MAX);
         let call = Settle { aside: std::mem::take(&mut aside), rows, ..Settle::default() };
         retried(context, || queues.settle(shard, call.clone())).await?;
         rows = rest;
