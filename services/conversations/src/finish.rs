@@ -62,9 +62,9 @@ impl Inner {
             widen_the_gap().await;
         }
         let conversations = &self.ports.conversations;
-        let missing = CorruptRecord { what: "commit intent" };
+        let missing = CorruptRecord::Missing { what: "commit intent" };
         let intent = conversations.intent(conversation, from).await?.ok_or(missing)?;
-        let old = conversations.roster(conversation, from).await?.ok_or(CorruptRecord { what: "roster" })?;
+        let old = conversations.roster(conversation, from).await?.ok_or(CorruptRecord::Missing { what: "roster" })?;
         let entries = self.commit_entries(&intent, &old.devices)?;
         if broken(Mutant::EpochOpenEarly) {
             conversations.finish(conversation, from).await?;
@@ -95,7 +95,7 @@ impl Inner {
         let mut entries = self.entries(&commit, others, id(Part::Commit));
         if let Some(welcome) = record.welcome {
             let added = record.added.iter().map(DeviceAddress::try_from);
-            let added: BTreeSet<_> = added.collect::<Result<_, _>>().map_err(|_| CorruptRecord { what: "commit" })?;
+            let added: BTreeSet<_> = added.collect::<Result<_, _>>().map_err(CorruptRecord::encoding("commit"))?;
             entries.extend(self.entries(&letter(Part::Welcome, welcome), added, id(Part::Welcome)));
         }
         Ok(entries)

@@ -9,9 +9,10 @@ use moka::future::Cache;
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::Serialize;
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, Credential, DeserializeBytes, GroupId, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn,
+    BasicCredential, Credential, DeserializeBytes, GroupId, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn,
     OpenMlsCrypto, OpenMlsSignaturePublicKey, ProposalStore, PublicGroup, Verifiable,
 };
+use pli_domain::limits::CIPHER_SUITES;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, MlsEpoch};
 use pli_ports::ConversationHead;
 
@@ -19,17 +20,14 @@ use crate::record::{CorruptRecord, GroupRecord};
 use crate::storage::GroupStorage;
 use crate::wire;
 
-/// Suites that groups may use: 0x0001, the one that other providers share, and 0x0003.
-const SUITES: [Ciphersuite; 2] = [
-    Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
-    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
-];
-
 /// Each device of a tree with its leaf's signature key.
 pub(crate) type Leaves = BTreeMap<DeviceAddress, Vec<u8>>;
 
+/// An error of MLS, of whatever kind.
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
+
 /// What is wrong with a group or its GroupInfo.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidGroup {
     #[error("not an MLSMessage with a GroupInfo")]
     Encoding,
@@ -42,7 +40,7 @@ pub(crate) enum InvalidGroup {
     #[error("the group info lacks its {0} extension")]
     Extension(&'static str),
     #[error("the group info does not verify: {0}")]
-    Verify(String),
+    Verify(#[source] Source),
     #[error("the group info is of another group, epoch or tree than the commit makes")]
     OtherGroup,
     #[error("the group info must be signed by the committer's leaf")]
@@ -69,7 +67,7 @@ impl Group {
         creator: DeviceAddress,
     ) -> Result<(ConversationId, Self, Bytes), InvalidGroup> {
         let info = parse_group_info(&group_info)?;
-        if !SUITES.contains(&info.ciphersuite()) {
+        if !CIPHER_SUITES.contains(&info.ciphersuite().into()) {
             return Err(InvalidGroup::Suite);
         }
         let id = info.group_id().as_slice().try_into().map_err(|_| InvalidGroup::GroupId)?;
@@ -81,7 +79,7 @@ impl Group {
         let tree = extensions.ratchet_tree().ok_or(InvalidGroup::Extension("ratchet_tree"))?.ratchet_tree().clone();
         let storage = GroupStorage::default();
         let (public, _) = PublicGroup::from_external(crypto, &storage, tree, info, ProposalStore::new())
-            .map_err(|e| InvalidGroup::Verify(e.to_string()))?;
+            .map_err(|e| InvalidGroup::Verify(e.into()))?;
         let group = Self { public, group_info };
         if !group.leaves()?.keys().eq([&creator]) {
             return Err(InvalidGroup::NotAlone);
@@ -92,12 +90,11 @@ impl Group {
 
     /// From its stored bytes.
     pub(crate) fn load(conversation: ConversationId, state: &Bytes) -> Result<Self, CorruptRecord> {
-        let corrupt = |_| CorruptRecord { what: "group" };
         let record = GroupRecord::read(state)?;
         let group_info = record.group_info.clone();
         let id = GroupId::from_slice(conversation.as_bytes());
-        let public = PublicGroup::load(&GroupStorage::new(record), &id).map_err(corrupt)?;
-        public.map(|public| Self { public, group_info }).ok_or(CorruptRecord { what: "group" })
+        let public = PublicGroup::load(&GroupStorage::new(record), &id).map_err(CorruptRecord::encoding("group"))?;
+        public.map(|public| Self { public, group_info }).ok_or(CorruptRecord::Missing { what: "group" })
     }
 
     /// Its bytes, from the storage that openmls wrote it to.
@@ -129,7 +126,7 @@ impl Group {
     /// The ratchet tree as a joiner needs it.
     pub(crate) fn ratchet_tree(&self) -> Result<Bytes, CorruptRecord> {
         let tree = self.public.export_ratchet_tree();
-        tree.tls_serialize_detached().map(Bytes::from).map_err(|_| CorruptRecord { what: "group" })
+        tree.tls_serialize_detached().map(Bytes::from).map_err(CorruptRecord::encoding("group"))
     }
 
     /// That `info` is the GroupInfo of exactly this group, signed by `signer`. Whether external_pub fits the group's

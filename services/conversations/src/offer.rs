@@ -10,16 +10,16 @@ use openmls::prelude::{
 };
 use pli_domain::DeviceAddress;
 
-use crate::group::{self, Group, InvalidGroup, Leaves};
+use crate::group::{self, Group, InvalidGroup, Leaves, Source};
 use crate::storage::GroupStorage;
 
 /// Why a commit, proposal or welcome is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidMessage {
     #[error("{0} is not an MLSMessage of the right kind")]
     Encoding(&'static str),
     #[error("the message does not verify: {0}")]
-    Verify(String),
+    Verify(#[source] Source),
     #[error("the message is not the caller's: its sender is another device")]
     Sender,
     #[error("only a member may do this; re-join by an external commit that removes only your own old leaf")]
@@ -33,7 +33,7 @@ pub(crate) enum InvalidMessage {
     #[error("the group that the commit makes: {0}")]
     Group(#[from] InvalidGroup),
     #[error("the server's view of the group cannot be changed: {0}")]
-    Merge(String),
+    Merge(#[source] Source),
 }
 
 /// What a device offers: MLSMessages; the welcome is empty when nobody is added. `proposals` are those that the
@@ -86,13 +86,10 @@ fn stage(crypto: &impl OpenMlsCrypto, group: &mut Group, offer: &Offer<'_>) -> R
     for bytes in offer.proposals {
         let (proposal, _) = proposal(crypto, group, bytes)?;
         // The storage keeps no proposals, so this cannot fail.
-        group
-            .public
-            .add_proposal(&GroupStorage::default(), proposal)
-            .map_err(|e| InvalidMessage::Merge(e.to_string()))?;
+        group.public.add_proposal(&GroupStorage::default(), proposal).map_err(|e| InvalidMessage::Merge(e.into()))?;
     }
     let message = public_message("commit", offer.commit)?;
-    let verify = |e: openmls::group::PublicProcessMessageError| InvalidMessage::Verify(e.to_string());
+    let verify = |e: openmls::group::PublicProcessMessageError| InvalidMessage::Verify(e.into());
     let processed = group.public.process_message(crypto, message).map_err(verify)?;
     let (sender, named) = (processed.sender().clone(), group::device_of(processed.credential()));
     let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {
@@ -117,7 +114,7 @@ fn external(group: &Group, commit: Box<StagedCommit>, caller: DeviceAddress) -> 
     if !commit.remove_proposals().all(|p| own(p.remove_proposal().removed())) {
         return Err(InvalidMessage::NotExternal);
     }
-    let signer = group.public.ext_commit_sender_index(&commit).map_err(|e| InvalidMessage::Verify(e.to_string()))?;
+    let signer = group.public.ext_commit_sender_index(&commit).map_err(|e| InvalidMessage::Verify(e.into()))?;
     Ok(Staged { commit, signer, external: true })
 }
 
@@ -144,7 +141,7 @@ fn merge(
     check_welcome(crypto, &commit, offer.welcome)?;
 
     let storage = GroupStorage::default();
-    group.public.merge_commit(&storage, *commit).map_err(|e| InvalidMessage::Merge(e.to_string()))?;
+    group.public.merge_commit(&storage, *commit).map_err(|e| InvalidMessage::Merge(e.into()))?;
     if group.device_at(signer) != Some(offer.caller) {
         return Err(InvalidMessage::Sender);
     }
@@ -168,7 +165,7 @@ fn added(commit: &StagedCommit) -> Result<Vec<DeviceAddress>, InvalidMessage> {
 fn check_welcome(crypto: &impl OpenMlsCrypto, commit: &StagedCommit, welcome: &Bytes) -> Result<(), InvalidMessage> {
     let reference = |kp: &openmls::prelude::KeyPackage| kp.hash_ref(crypto).map(|r| r.as_slice().to_vec());
     let added = commit.add_proposals().map(|add| reference(add.add_proposal().key_package()));
-    let mut added = added.collect::<Result<Vec<_>, _>>().map_err(|e| InvalidMessage::Verify(e.to_string()))?;
+    let mut added = added.collect::<Result<Vec<_>, _>>().map_err(|e| InvalidMessage::Verify(e.into()))?;
     if added.is_empty() && welcome.is_empty() {
         return Ok(());
     }
@@ -190,7 +187,7 @@ pub(crate) fn proposal(
     bytes: &Bytes,
 ) -> Result<(QueuedProposal, DeviceAddress), InvalidMessage> {
     let message = public_message("proposal", bytes)?;
-    let processed = group.public.process_message(crypto, message).map_err(|e| InvalidMessage::Verify(e.to_string()))?;
+    let processed = group.public.process_message(crypto, message).map_err(|e| InvalidMessage::Verify(e.into()))?;
     let Sender::Member(leaf) = *processed.sender() else { return Err(InvalidMessage::Sender) };
     let sender = group.device_at(leaf).ok_or(InvalidMessage::Sender)?;
     let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {

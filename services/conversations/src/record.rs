@@ -9,9 +9,24 @@ use prost::Message;
 
 /// Stored bytes that this version does not understand.
 #[derive(Debug, thiserror::Error)]
-#[error("a stored {what} does not decode; it was written by another version or is damaged")]
-pub(crate) struct CorruptRecord {
-    pub what: &'static str,
+pub(crate) enum CorruptRecord {
+    #[error("a stored {what} does not decode; it was written by another version or is damaged")]
+    Encoding { what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("a stored {what} is of version {version}; this version reads {known}")]
+    Version { what: &'static str, version: u32, known: u32 },
+    #[error("a stored {what} is missing")]
+    Missing { what: &'static str },
+}
+
+impl CorruptRecord {
+    /// For `map_err`: bytes stored as `what` that do not decode.
+    pub(crate) fn encoding<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Encoding { what, source: Box::new(error) }
+    }
+}
+
+fn check_version(what: &'static str, version: u32, known: u32) -> Result<(), CorruptRecord> {
+    if version == known { Ok(()) } else { Err(CorruptRecord::Version { what, version, known }) }
 }
 
 const GROUP_VERSION: u32 = 1;
@@ -45,11 +60,9 @@ impl GroupRecord {
         self.encode_to_vec().into()
     }
     pub(crate) fn read(bytes: &Bytes) -> Result<Self, CorruptRecord> {
-        let corrupt = CorruptRecord { what: "group" };
-        match Self::decode(bytes.clone()) {
-            Ok(record) if record.version == GROUP_VERSION => Ok(record),
-            _ => Err(corrupt),
-        }
+        let record = Self::decode(bytes.clone()).map_err(CorruptRecord::encoding("group"))?;
+        check_version("group", record.version, GROUP_VERSION)?;
+        Ok(record)
     }
 }
 
@@ -77,10 +90,11 @@ impl CommitRecord {
         self.encode_to_vec().into()
     }
     pub(crate) fn read(bytes: &Bytes) -> Result<Self, CorruptRecord> {
-        let corrupt = CorruptRecord { what: "commit" };
-        match Self::decode(bytes.clone()) {
-            Ok(record) if record.version == COMMIT_VERSION && record.commit.is_some() => Ok(record),
-            _ => Err(corrupt),
+        let record = Self::decode(bytes.clone()).map_err(CorruptRecord::encoding("commit"))?;
+        check_version("commit", record.version, COMMIT_VERSION)?;
+        if record.commit.is_none() {
+            return Err(CorruptRecord::Missing { what: "commit's object" });
         }
+        Ok(record)
     }
 }

@@ -14,8 +14,12 @@ use crate::record::GroupRecord;
 
 /// A value that does not encode or decode.
 #[derive(Debug, thiserror::Error)]
-#[error("public group state: {0}")]
-pub(crate) struct StorageError(String);
+pub(crate) enum StorageError {
+    #[error("public group state does not encode: {0}")]
+    Encode(#[from] ciborium::ser::Error<std::io::Error>),
+    #[error("public group state does not decode: {0}")]
+    Decode(#[from] ciborium::de::Error<std::io::Error>),
+}
 
 /// The slots of one group. Queued proposals are not kept: the service keeps proposals itself, by reference.
 #[derive(Default)]
@@ -39,7 +43,7 @@ impl GroupStorage {
 
 fn write(slot: &mut Bytes, value: &impl Serialize) -> Result<(), StorageError> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).map_err(|e| StorageError(e.to_string()))?;
+    ciborium::into_writer(value, &mut bytes)?;
     *slot = bytes.into();
     Ok(())
 }
@@ -48,7 +52,7 @@ fn read<T: DeserializeOwned>(slot: &Bytes) -> Result<Option<T>, StorageError> {
     if slot.is_empty() {
         return Ok(None);
     }
-    ciborium::from_reader(slot.as_ref()).map(Some).map_err(|e| StorageError(e.to_string()))
+    Ok(Some(ciborium::from_reader(slot.as_ref())?))
 }
 
 /// The methods of the four slots.

@@ -3,16 +3,11 @@
 
 use bytes::Bytes;
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, DeserializeBytes, KeyPackage, KeyPackageVerifyError, MlsMessageBodyIn, MlsMessageIn,
+    BasicCredential, DeserializeBytes, KeyPackage, KeyPackageVerifyError, MlsMessageBodyIn, MlsMessageIn,
     OpenMlsCrypto, ProtocolVersion,
 };
 use pli_domain::DeviceAddress;
-
-/// Suites that groups may use: 0x0001, the one that other providers share, and 0x0003.
-const SUITES: [Ciphersuite; 2] = [
-    Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
-    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
-];
+use pli_domain::limits::CIPHER_SUITES;
 
 /// Why a key package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +49,7 @@ pub(crate) fn verify(
     kind: Kind,
 ) -> Result<(), InvalidKeyPackage> {
     let package = parse(crypto, bytes)?;
-    if !SUITES.contains(&package.ciphersuite()) {
+    if !CIPHER_SUITES.contains(&package.ciphersuite().into()) {
         return Err(InvalidKeyPackage::Suite);
     }
     if !package.life_time().has_acceptable_range() {

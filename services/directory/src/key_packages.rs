@@ -88,7 +88,12 @@ impl Inner {
             if bytes + KEY_PACKAGE_BYTES_MAX + 64 > ANSWER_BYTES_MAX {
                 break;
             }
-            let key_package = self.take(device).await?;
+            let key_package = match self.take(device).await {
+                Ok(key_package) => key_package,
+                // What was taken must not be lost with the refusal; asking for the rest meets it again.
+                Err(_) if !response.key_packages.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             let taken = DeviceKeyPackage { device: Some(device.into()), key_package };
             bytes += taken.encoded_len() + 8;
             response.key_packages.push(taken);

@@ -149,13 +149,17 @@ fn public_key(field: &'static str, bytes: &Bytes) -> Result<VerifyingKey, Invali
 
 /// A stored list that does not read back as what was verified before it was stored.
 #[derive(Debug, thiserror::Error)]
-#[error("a stored device list does not decode")]
-pub(crate) struct CorruptList;
+pub(crate) enum CorruptList {
+    #[error("a stored device list does not decode")]
+    Encoding(#[from] prost::DecodeError),
+    #[error("a stored device list is not one that may be stored")]
+    Content(#[from] InvalidDeviceList),
+}
 
 /// The signed list as it goes over the wire, and its devices. Stored lists were verified when they came.
 pub(crate) fn stored(record: &DeviceListRecord) -> Result<(SignedDeviceList, Vec<ListedDevice>), CorruptList> {
-    let signed = SignedDeviceList::decode(record.signed.clone()).map_err(|_| CorruptList)?;
-    let list = DeviceList::decode(signed.list.clone()).map_err(|_| CorruptList)?;
-    let devices = devices(&list).map_err(|_| CorruptList)?;
+    let signed = SignedDeviceList::decode(record.signed.clone())?;
+    let list = DeviceList::decode(signed.list.clone())?;
+    let devices = devices(&list)?;
     Ok((signed, devices))
 }

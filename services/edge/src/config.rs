@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pli_domain::limits::KEY_PACKAGES_LOW;
+use pli_domain::limits::{CIPHER_SUITES, KEY_PACKAGES_LOW};
 use serde::{Deserialize, Serialize};
 
 /// Settings of the edge.
@@ -59,7 +59,7 @@ impl Default for Config {
             origins: Vec::new(),
             client_version_min: "0.1.0".into(),
             registration: "open".into(),
-            cipher_suites: vec![0x0001, 0x0003],
+            cipher_suites: CIPHER_SUITES.map(u32::from).to_vec(),
             session: SessionConfig::default(),
             append: AppendConfig::default(),
             limits: LimitsConfig::default(),
