@@ -203,10 +203,11 @@ impl AppendPorts {
                     return Err(refusal(ErrorCode::NoSpace, "the shard log is full").retry_after(retry_after_ms));
                 }
                 Ok(Some(Err(AppendError::Store(error)))) if error.retry == Retry::Never => {
-                    tracing::error!(shard = %entry.shard, %error, "the shard log refuses appends");
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::error!(shard = %entry.shard, error = cause, "the shard log refuses appends");
                     return Err(temporary("the shard log refuses appends", 5_000));
                 }
-                Ok(Some(Err(AppendError::Store(error)))) => error.to_string(),
+                Ok(Some(Err(AppendError::Store(error)))) => format!("{error}: {}", error.source),
                 Ok(None) => "the shard log gave no result".to_owned(),
                 Err(_) => "the append took too long".to_owned(),
             };

@@ -181,7 +181,7 @@ impl Edge {
                 _ = tick.tick() => {
                     self.shared.receipts.tick();
                     seconds += 1;
-                    if seconds.is_multiple_of(60) {
+                    if seconds.is_multiple_of(60) || self.shared.limits.is_full() {
                         self.shared.limits.trim();
                     }
                 }
@@ -200,7 +200,7 @@ impl Edge {
                     if backoff.tries() >= 10 {
                         return Err(error);
                     }
-                    tracing::warn!(%subject, %error, "cannot subscribe yet");
+                    tracing::warn!(%subject, error = &error as &dyn std::error::Error, "cannot subscribe yet");
                     tokio::time::sleep(wait).await;
                 }
             }

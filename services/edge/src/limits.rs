@@ -92,12 +92,19 @@ impl SessionLimits {
     }
 }
 
+/// Most addresses remembered by each limit (about 50 bytes each). When so many are active at once, all but loopback are
+/// refused until the next trim.
+const ADDRESSES_MAX: usize = 1_048_576;
+/// When to try again after a limit that is full of addresses; it is trimmed once a second then.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
 /// Limits by address, over all sessions. The stores are trimmed by [`AddressLimits::trim`].
 pub(crate) struct AddressLimits {
     connections: ByAddress,
     hellos: ByAddress,
     clock: TokioClock,
     loopback: bool,
+    addresses_max: usize,
 }
 
 impl AddressLimits {
@@ -108,6 +115,7 @@ impl AddressLimits {
             hellos: RateLimiter::hashmap_with_clock(quota(config.address_hellos), clock),
             clock,
             loopback: config.loopback,
+            addresses_max: ADDRESSES_MAX,
         }
     }
     /// Takes one connection of this address.
@@ -117,6 +125,10 @@ impl AddressLimits {
     /// Takes one hello of this address.
     pub(crate) fn hello(&self, address: IpAddr) -> Result<(), Error> {
         self.take("address_hellos", &self.hellos, address)
+    }
+    /// Whether a trim is due before its time.
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections.len().max(self.hellos.len()) >= self.addresses_max
     }
     /// Forgets addresses whose limits have recovered.
     pub(crate) fn trim(&self) {
@@ -129,6 +141,9 @@ impl AddressLimits {
         let address = subscriber(address);
         if address.is_loopback() && !self.loopback {
             return Ok(());
+        }
+        if limiter.len() >= self.addresses_max {
+            return Err(limited(name, FULL_RETRY));
         }
         limiter.check_key(&address).map_err(|until| limited(name, until.wait_time_from(self.clock.now())))
     }
@@ -164,5 +179,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         limits.trim();
         assert_eq!(limits.hellos.len(), 0);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_addresses_is_refused_until_a_trim_makes_room() {
+        let config = LimitsConfig { address_hellos: Rate { per_second: 1, burst: 1 }, ..LimitsConfig::default() };
+        let limits = AddressLimits { addresses_max: 2, ..AddressLimits::new(&config) };
+        let hello = |n: u8| limits.hello(IpAddr::from([192, 0, 2, n]));
+        assert!(hello(1).is_ok() && !limits.is_full() && hello(2).is_ok() && limits.is_full());
+        assert_eq!(hello(3).expect_err("no room").retry_after_ms, 1_000);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        limits.trim();
+        assert!(hello(3).is_ok());
     }
 }

@@ -64,7 +64,7 @@ impl Owners {
 
     async fn tell(&self, shard: ShardId, request: Request) {
         if let Err(error) = self.signals.publish(&Subject::owner(shard), encoded(shard, request)).await {
-            tracing::debug!(%shard, %error, "the bus took no message to an owner");
+            tracing::debug!(%shard, error = &error as &dyn std::error::Error, "the bus took no message to an owner");
         }
     }
 
@@ -72,7 +72,7 @@ impl Owners {
         let subject = Subject::owner(shard);
         let answer = self.signals.request(&subject, encoded(shard, request), self.deadline).await;
         let bytes = answer.map_err(|error| {
-            tracing::debug!(%shard, %error, "an owner gave no answer");
+            tracing::debug!(%shard, error = &error as &dyn std::error::Error, "an owner gave no answer");
             NotNow { after: None }
         })?;
         let reply = OwnerReply::decode(bytes).ok().and_then(|reply| reply.reply);
