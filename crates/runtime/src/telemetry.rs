@@ -8,8 +8,14 @@ use prometheus::{Registry, TextEncoder};
 
 /// Why metrics cannot be set up or shown.
 #[derive(Debug, thiserror::Error)]
-#[error("metrics: {0}")]
-pub struct TelemetryError(String);
+pub enum TelemetryError {
+    /// The exporter cannot be built.
+    #[error("metrics cannot be set up: {0}")]
+    Setup(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// The figures cannot be written as text.
+    #[error("metrics cannot be shown: {0}")]
+    Render(#[from] prometheus::Error),
+}
 
 /// The meters of one process. Cheap to clone.
 #[derive(Clone)]
@@ -32,8 +38,7 @@ impl Telemetry {
             .with_registry(registry.clone())
             // Names already end in their unit.
             .without_units()
-            .build()
-            .map_err(|e| TelemetryError(e.to_string()))?;
+            .build()?;
         let resource = Resource::builder().with_service_name(service).build();
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
         Ok(Self { registry, provider })
@@ -46,7 +51,7 @@ impl Telemetry {
 
     /// Every figure, in the Prometheus text format 0.0.4.
     pub fn render(&self) -> Result<String, TelemetryError> {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).map_err(|e| TelemetryError(e.to_string()))
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A delivery worker: takes leases and runs one owner per shard.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +105,9 @@ impl ShardWork {
                     failures = if self.own(lease, &stop).await { failures.saturating_add(1) } else { 0 };
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(shard = %self.shard, %error, "asking for a lease failed"),
+                Err(error) => {
+                    tracing::warn!(shard = %self.shard, error = &error as &dyn Error, "asking for a lease failed")
+                }
             }
             let pause = self.pause(failures);
             tokio::select! { biased; () = stop.cancelled() => {}, () = sleep(pause) => {} }
@@ -134,7 +137,11 @@ impl ShardWork {
             }
         };
         if let Err(error) = self.ports.leases.release(&lease).await {
-            tracing::info!(shard = %self.shard, %error, "the lease was not given back; it expires by itself");
+            tracing::info!(
+                shard = %self.shard,
+                error = &error as &dyn Error,
+                "the lease was not given back; it expires by itself"
+            );
         }
         failed
     }
@@ -148,7 +155,7 @@ impl ShardWork {
                 Ok(true) => renewed = Instant::now(),
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::warn!(shard = %self.shard, %error, "renewing a lease failed");
+                    tracing::warn!(shard = %self.shard, error = &error as &dyn Error, "renewing a lease failed");
                     if renewed.elapsed() >= self.config.lease_ttl() {
                         return;
                     }
@@ -164,7 +171,7 @@ fn report(shard: ShardId, ended: Ended) -> bool {
     match ended {
         Ok(Ok(())) => false,
         Ok(Err(error)) => {
-            tracing::error!(%shard, error = &error as &dyn std::error::Error, "an owner ended; it is started again later");
+            tracing::error!(%shard, error = &error as &dyn Error, "an owner ended; it is started again later");
             true
         }
         Err(error) => {

@@ -2,6 +2,7 @@
 //! The state of a started owner and its loop.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -266,7 +267,11 @@ impl Live {
                 Some(Done::Settled(plan, Ok(end))) => self.settled(*plan, end).await,
                 Some(Done::Tidied(plan, Ok(()))) => self.tidied(*plan).await,
                 Some(Done::Settled(_, Err(error)) | Done::Tidied(_, Err(error))) => {
-                    tracing::error!(shard = %self.context.shard, %error, "the last settle failed");
+                    tracing::error!(
+                        shard = %self.context.shard,
+                        error = &error as &dyn Error,
+                        "the last settle failed"
+                    );
                     return;
                 }
                 Some(_) => {}
@@ -299,7 +304,13 @@ impl Live {
     fn epoch_read(&mut self, state: Result<ShardState, StoreError>) {
         match state {
             Ok(state) => self.fence(&state),
-            Err(error) => tracing::info!(shard = %self.context.shard, %error, "reading the log epoch failed"),
+            Err(error) => {
+                tracing::info!(
+                    shard = %self.context.shard,
+                    error = &error as &dyn Error,
+                    "reading the log epoch failed"
+                )
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use pli_api::delivery::{Delivery, GapRange, Page, ReadPage, owner_reply};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, Position, SessionId};
 use pli_ports::{DeviceState, Page as RowPage, PageQuery};
+use std::error::Error;
 
 use super::live::{Done, Live};
 use super::refetch::{Want, refetch};
@@ -208,10 +209,11 @@ impl Live {
 
 async fn read_rows(context: &super::Context, query: PageQuery) -> Option<(RowPage, DeviceState)> {
     let rows = context.ports.queues.read_page(query).await;
-    let rows = rows.inspect_err(|error| tracing::info!(%error, "reading rows failed")).ok()?;
+    let rows = rows.inspect_err(|error| tracing::info!(error = error as &dyn Error, "reading rows failed")).ok()?;
     context.counters.register_reads(1);
     let state = context.ports.queues.device_states(&[query.device]).await;
-    let state = state.inspect_err(|error| tracing::info!(%error, "reading registers failed")).ok()?;
+    let state =
+        state.inspect_err(|error| tracing::info!(error = error as &dyn Error, "reading registers failed")).ok()?;
     Some((rows, state.first().copied()?))
 }
 

@@ -5,6 +5,7 @@ use pli_api::delivery::{QueryReceipts, ReceiptPart, ReceiptVerdicts, Verdict, ow
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{Checkpoint, EntryId, LogEpoch, Seq};
 use pli_ports::{LogEpochStart, LogFate, StoreError};
+use std::error::Error;
 
 use super::Context;
 use super::live::{Done, Live};
@@ -33,7 +34,11 @@ impl Live {
             let reply = match by_entries(&context, &query.parts, checkpoint).await {
                 Ok(verdicts) => owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts }),
                 Err(error) => {
-                    tracing::info!(shard = %context.shard, %error, "a receipt could not be judged");
+                    tracing::info!(
+                        shard = %context.shard,
+                        error = &error as &dyn Error,
+                        "a receipt could not be judged"
+                    );
                     Live::not_ready()
                 }
             };

@@ -3,6 +3,7 @@
 //! a delay, never a message.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
 
 use bytes::Bytes;
 use pli_api::delivery::{
@@ -366,7 +367,9 @@ impl Live {
         self.spawn(async move {
             match retried(&context, || context.ports.queues.remove_device(id)).await {
                 Ok(()) => context.answer(respond, owner_reply::Reply::Removed(Removed {})).await,
-                Err(error) => tracing::error!(shard = %context.shard, %error, "removing a device failed"),
+                Err(error) => {
+                    tracing::error!(shard = %context.shard, error = &error as &dyn Error, "removing a device failed")
+                }
             }
             Done::Answered
         });
@@ -394,7 +397,7 @@ impl Context {
     async fn publish(&self, subject: &Subject, signal: edge_signal::Signal) {
         let message = EdgeSignal { shard: u32::from(self.shard.get()), signal: Some(signal) };
         if let Err(error) = self.ports.signals.publish(subject, message.encode_to_vec().into()).await {
-            tracing::debug!(%subject, %error, "a signal was lost");
+            tracing::debug!(%subject, error = &error as &dyn Error, "a signal was lost");
         }
     }
 }
