@@ -27,10 +27,11 @@ const EXPIRED: &str = "SELECT number FROM payload WHERE expires <= ?1 ORDER BY e
 const DELETE: &str = "DELETE FROM payload WHERE number = ?1";
 const DELETE_PIECES: &str = "DELETE FROM payload_piece WHERE key BETWEEN ?1 AND ?2";
 
-/// Bytes of one piece.
+/// Bytes of one piece. Stored payloads are cut by it: it may not change without a new data version.
 const PIECE_BYTES: usize = PAGE_BYTES_MAX;
 /// Room for the pieces of one payload in the key of a piece.
 const PIECES_MAX: i64 = 1 << 7;
+const _: () = assert!(PAYLOAD_BYTES_MAX <= PIECES_MAX as usize * PIECE_BYTES, "the pieces of a payload fit its keys");
 
 fn put(conn: &Connection, id: PayloadId, bytes: &[u8], expires_at: UnixMillis) -> rusqlite::Result<()> {
     // At most `PAYLOAD_BYTES_MAX`.

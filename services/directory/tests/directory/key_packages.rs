@@ -118,7 +118,7 @@ fn bad_packages(alice: &Person, bob: &Person) -> Vec<(&'static str, Bytes)> {
     longer.push(0);
     let of = |builder, named| alice.package(builder, named);
     let other_device = DeviceAddress { device: DeviceId::from_bytes([9; 16]), ..alice.address };
-    let p256 = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+    let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
     let forever = Lifetime::init(1, u64::MAX / 2);
     vec![
         ("empty", Bytes::new()),
@@ -132,7 +132,7 @@ fn bad_packages(alice: &Person, bob: &Person) -> Vec<(&'static str, Bytes)> {
         ("expired", of(KeyPackage::builder().key_package_lifetime(expired()), alice.address)),
         (
             "lives for ever",
-            alice.package_of_suite(p256, KeyPackage::builder().key_package_lifetime(forever), alice.address),
+            alice.package_of_suite(chacha, KeyPackage::builder().key_package_lifetime(forever), alice.address),
         ),
         ("a last-resort one", alice.last_resort()),
     ]
@@ -187,4 +187,22 @@ async fn packages_that_expired_in_stock_are_thrown_away_not_handed_out() {
     let answer = client.claim_key_packages(ask()).await.expect("one is fresh").into_inner();
     assert_eq!(answer.key_packages[0].key_package, fresh);
     assert_refused(client.claim_key_packages(ask()).await, ErrorCode::KeyPackagesExhausted);
+}
+
+#[tokio::test]
+async fn a_package_that_was_taken_is_given_even_if_the_next_device_turns_out_to_have_none() {
+    let (world, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    let fresh = alice.key_package();
+    let old = bob.package(KeyPackage::builder().key_package_lifetime(expired()), bob.address);
+    for (person, package) in [(&alice, fresh.clone()), (&bob, old)] {
+        world.accounts().put_key_packages(person.address.device, vec![package], None).await.expect("stores");
+    }
+    let ask = |devices: &[DeviceAddress]| by(Person::new(3).address, claim(devices));
+    let answer = client.claim_key_packages(ask(&[alice.address, bob.address])).await.expect("the first is fresh");
+    let given: Vec<_> = answer.into_inner().key_packages.into_iter().map(|taken| taken.key_package).collect();
+    assert_eq!(given, [fresh]);
+    let error = assert_refused(client.claim_key_packages(ask(&[bob.address])).await, ErrorCode::KeyPackagesExhausted);
+    assert_eq!(error.missing, [bob.address.into()]);
 }
