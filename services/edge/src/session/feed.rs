@@ -113,7 +113,10 @@ impl Feed {
 
     /// The device's floor rose to `floor`.
     pub fn floor<B>(&mut self, floor: Position, out: &mut Vec<Tell<B>>) {
-        self.gap(self.sent, floor, out);
+        // Before `Ready` nothing is told. The registration and every page name the floor anew.
+        if self.registered {
+            self.gap(self.sent, floor, out);
+        }
     }
 
     /// Something may have been missed (a lost doorbell, a full inbox, a reconnected bus): read again.

@@ -10,7 +10,7 @@ use crate::simulation::run::{Outcome, run};
 use crate::simulation::world::lock;
 
 /// Seeds that CI runs unless `PLI_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 1_000;
 /// Seeds that are run twice.
 const TWICE: u64 = 20;
 

@@ -39,6 +39,9 @@ impl Device {
         let Ok(frame) = ServerFrame::decode(bytes) else {
             return self.world.judge(Err(format!("{} cannot decode a frame", self.name())));
         };
+        if let (false, Some(Frame::Deliver(_) | Frame::Gap(_) | Frame::CaughtUp(_))) = (self.ready, &frame.frame) {
+            self.world.judge(Err(format!("{} is sent something before Ready", self.name())));
+        }
         match frame.frame {
             Some(Frame::Ready(ready)) => self.on_ready(&ready),
             Some(Frame::SendResults(results)) => {
