@@ -8,6 +8,8 @@ CARGO ?= cargo
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 BUF := node_modules/@bufbuild/buf-linux-x64/bin/buf
+# Selected as the tests are, so that no dependency is built twice.
+BUILD := $(CARGO) build --quiet --workspace --bins --examples
 CHECKS ?=
 SEEDS ?= 1000
 
@@ -69,22 +71,22 @@ commands: ## run every command that README and docs show
 	@python3 ci/commands.py
 
 demo: ## a scripted conversation against a server that is killed, then the ledger
-	$(CARGO) run --quiet --package pli --example demo
+	@$(BUILD) && target/debug/examples/demo
 
 reference: ## the configuration and metrics pages are what the code says
-	@$(CARGO) build --quiet --package pli && python3 ci/reference.py target/debug/pli
+	@$(BUILD) && python3 ci/reference.py target/debug/pli
 
 reference-write: ## write the configuration and metrics pages from the code
-	@$(CARGO) build --quiet --package pli && python3 ci/reference.py target/debug/pli --write
+	@$(BUILD) && python3 ci/reference.py target/debug/pli --write
 
 shipped: ## the released binary has no planted faults
-	@$(CARGO) build --quiet --package pli && python3 ci/shipped.py target/debug/pli
+	@$(CARGO) build --quiet --release --package pli && python3 ci/shipped.py target/release/pli
 
 mutants: ## break each rule once and show which check notices
 	$(CARGO) test --quiet --package pli --features mutants --test mutants -- --nocapture
 
 bench: ## measurements with their limits, into target/bench/summary.json
-	$(CARGO) bench --package pli-benches
+	$(CARGO) build --release --package pli && $(CARGO) bench --package pli-benches
 
 clean: ## remove what was built
 	$(CARGO) clean

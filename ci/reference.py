@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STRUCT = re.compile(r"^pub struct (\w+) \{\n(.*?)^\}", re.M | re.S)
 FIELD = re.compile(r"((?:^ *///.*\n)+)(?:^ *#\[.*\]\n)*^ *pub (\w+): ([^,\n]+),", re.M)
 INSTRUMENT = re.compile(r'"(pli_[a-z0-9_]+)",\s*"([^"]+)"')
-DESCRIBED = re.compile(r'_(counter|histogram|gauge)\("(pli_[a-z0-9_]+)"\)\s*\.with_description\(\s*"([^"]+)"')
 COUNTER = re.compile(r"((?:^ *///.*\n)+)^ {4}(\w+),$", re.M)
 CRATES = {
     "pli_edge": "services/edge", "pli_delivery": "services/delivery", "pli_conversations": "services/conversations",
@@ -37,7 +36,8 @@ This page is written from the code by `ci/reference.py`.
 
 METRICS = """# Metrics
 
-The admin port serves them at `/metrics` in the Prometheus text format. No label names an account, device or conversation.
+The admin port serves them at `/metrics` in the Prometheus text format. Counters get
+`_total` at their end there. No label names an account, device or conversation.
 
 This page is written from the code by `ci/reference.py`.
 
@@ -122,7 +122,7 @@ def metrics() -> str:
             prefix = re.search(r'concat!\("(pli_\w+_)", stringify', text)
             assert prefix, f"{file} has counters without a prefix"
             for comment, name in COUNTER.findall(match[1]):
-                found[f"{prefix[1]}{name}_total"] = doc(comment)
+                found[f"{prefix[1]}{name}"] = doc(comment)
     return METRICS + "".join(f"| `{name}` | {found[name]} |\n" for name in sorted(found))
 
 

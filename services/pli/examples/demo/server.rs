@@ -75,19 +75,11 @@ async fn spawn(program: &Path, data: &Path, port: u16) -> anyhow::Result<(Child,
     }
 }
 
-/// The binary beside this example; built first where cargo runs the demo.
+/// The binary in the build folder of this example.
 fn program() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
     let profile = here.parent().and_then(Path::parent).context("the demo is not in a build folder")?;
     let program = profile.join("pli");
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = std::process::Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "pli", "--bin", "pli"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        anyhow::ensure!(build.status()?.success(), "the server does not build");
-    }
-    anyhow::ensure!(program.exists(), "{} is not there: run `cargo build -p pli` first", program.display());
+    anyhow::ensure!(program.exists(), "{} is not there: run `make demo`, which builds both", program.display());
     Ok(program)
 }
