@@ -5,6 +5,8 @@
 //! prints its raw value, and is refused when its own runs scatter too far. `target/bench/summary.json` holds all rows;
 //! each bench target replaces its own and leaves the others.
 
+#![allow(clippy::print_stdout, reason = "figures are printed as they are taken")]
+
 mod echo;
 mod limit;
 pub mod load;
