@@ -80,6 +80,10 @@ pub struct View {
     pub read: BTreeMap<Seq, EntryId>,
     /// The lowest cursor that it may answer a device with.
     pub cursors: BTreeMap<DeviceId, Position>,
+    /// Its checkpoint, and what its newest settle made of both; that counts once it settles again, for only then has
+    /// it certainly taken the answer in.
+    pub checkpoint: Position0,
+    pub heard: Vec<Settle>,
 }
 
 /// What is known of one shard.

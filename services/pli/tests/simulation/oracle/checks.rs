@@ -247,21 +247,26 @@ impl Oracle {
         Ok(())
     }
 
-    /// `owner` knows that this cursor is stored.
-    pub fn cursor_known(&mut self, owner: &str, device: DeviceId, cursor: Position) {
-        let Some(shard) = self.shard_of.get(&device).copied() else { return };
-        let known = &mut self.shard(shard).views.entry(owner.into()).or_default().cursors;
-        let known = known.entry(device).or_insert(Position::ZERO);
-        *known = cursor.max(*known);
+    /// `owner` settles: it has taken in what it was answered before.
+    pub fn settles_again(&mut self, owner: &str, shard: ShardId) {
+        let view = self.shard(shard).views.entry(owner.into()).or_default();
+        for settle in std::mem::take(&mut view.heard) {
+            for register in &settle.registers {
+                let known = view.cursors.entry(register.device).or_insert(Position::ZERO);
+                *known = register.cursor.unwrap_or(Position::ZERO).max(*known);
+            }
+            let checkpoint = settle.checkpoint.map_or(Position::ZERO, |checkpoint| checkpoint.position);
+            view.checkpoint.raise(checkpoint);
+        }
     }
 
     /// Q5 of a registration that `owner` answers: never below a stored cursor that it knows. Above its checkpoint an
     /// owner may forget cursors: it forgets only those below which it holds nothing.
     pub fn judge_registered(&self, owner: &str, device: DeviceId, from: Position) -> Verdict {
         let Some(truth) = self.shard_of.get(&device).and_then(|shard| self.shards.get(shard)) else { return Ok(()) };
-        let checkpoint = truth.checkpoint.unwrap_or(Checkpoint::ZERO).position;
-        match truth.views.get(owner).and_then(|view| view.cursors.get(&device)) {
-            Some(known) if from < *known && *known <= checkpoint => {
+        let Some(view) = truth.views.get(owner) else { return Ok(()) };
+        match view.cursors.get(&device) {
+            Some(known) if from < *known && *known <= view.checkpoint.0 => {
                 Err(format!("Q5: {owner} moves the cursor of {device:?} from {known} back to {from}"))
             }
             _ => Ok(()),

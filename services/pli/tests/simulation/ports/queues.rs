@@ -34,6 +34,7 @@ impl<'a> UnderWay<'a> {
         }
         *truth.settling.entry(seat.name().into()).or_default() += 1;
         oracle.settling(shard, &settle);
+        oracle.settles_again(seat.name(), shard);
         Self { seat, shard, settle }
     }
 
@@ -41,9 +42,8 @@ impl<'a> UnderWay<'a> {
         let mut oracle = self.seat.world.oracle();
         oracle.shard(self.shard).unheard.retain(|unheard| *unheard != self.settle);
         oracle.settled(self.shard, &self.settle);
-        for register in &self.settle.registers {
-            oracle.cursor_known(self.seat.name(), register.device, register.cursor.unwrap_or(Position::ZERO));
-        }
+        let view = oracle.shard(self.shard).views.entry(self.seat.name().into()).or_default();
+        view.heard.push(self.settle.clone());
     }
 }
 
