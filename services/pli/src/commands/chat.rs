@@ -8,6 +8,8 @@ mod prompt;
 mod screen;
 mod ticks;
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use pli_client::core::{Command, ConnectionState, Event};
 use pli_domain::{ConversationId, Handle};
@@ -60,6 +62,8 @@ struct Chat {
     ticks: Ticks,
     /// Where a line without a name goes.
     current: Option<ConversationId>,
+    /// Whom the user named to begin a conversation; its members are known when it is ready.
+    asked: BTreeMap<ConversationId, Handle>,
 }
 
 impl Chat {
@@ -67,7 +71,8 @@ impl Chat {
         let shared = Shared::new(handle);
         let editor = Editor::start(shared.clone())?;
         let screen = Screen::new(editor.printer());
-        let mut chat = Self { session, editor, screen, shared, ticks: Ticks::default(), current: None };
+        let mut chat =
+            Self { session, editor, screen, shared, ticks: Ticks::default(), current: None, asked: BTreeMap::new() };
         chat.learn_names().await?;
         chat.show_last().await?;
         Ok(chat)
@@ -101,12 +106,24 @@ impl Chat {
                 let place = self.place(conversation).await?;
                 self.screen.message(message, &place);
                 self.current.get_or_insert(conversation);
+                self.show_target().await?;
                 // The line is on the screen, so it counts as read; a full change queue only delays the tick.
                 let _ = self.session.client.command(Command::MarkRead { conversation }).await;
             }
             Event::ConversationReady { .. } | Event::NewKey { .. } | Event::MemberAdded { .. } => {
                 self.learn_names().await?;
                 self.screen.event(&event);
+                self.show_target().await?;
+            }
+            Event::Left { conversation } => {
+                let place = self.place(*conversation).await?;
+                let place = if place.is_empty() { " the conversation" } else { &place };
+                self.screen.note(&format!("you are no longer in{place}"));
+                self.turn_away(*conversation).await?;
+            }
+            Event::ConversationFailed { conversation, .. } => {
+                self.screen.event(&event);
+                self.turn_away(*conversation).await?;
             }
             _ => match self.ticks.see(&event) {
                 Some(line) => self.screen.tick(&line),

@@ -10,6 +10,7 @@ use super::session::{self, Deadline, Session, group_named, refused};
 use super::target::handle;
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
+use crate::terminal::one_line;
 
 /// Make groups, change who is in them, list them.
 ///
@@ -149,7 +150,7 @@ async fn wait(
         if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
-                anstream::println!("{group} {} {}", view.name.as_deref().unwrap_or("-"), names(&members));
+                anstream::println!("{group} {} {}", one_line(view.name.as_deref().unwrap_or("-")), names(&members));
                 return Ok(());
             }
         }
@@ -169,7 +170,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
     for view in session.conversations().await? {
         if let Some(name) = view.name {
             let members: Vec<_> = view.members.iter().map(json::name).collect();
-            anstream::println!("{} {name} {}", view.id, members.join(","));
+            anstream::println!("{} {} {}", view.id, one_line(&name), members.join(","));
         }
     }
     Ok(())

@@ -128,7 +128,10 @@ impl Session {
             (_, None) => "there is no connection".to_string(),
         };
         let exit = if status.state == ConnectionState::Offline { Exit::Unreachable } else { Exit::TimedOut };
-        Failure::say(exit, format_args!("not in time: {why}; what was sent stays in the outbox and goes out next time"))
+        Failure::say(
+            exit,
+            format_args!("not in time: {why}; what is not accepted yet stays in the outbox and goes out next time"),
+        )
     }
 
     /// Waits until everything that waited at the server has arrived; other events go to `seen`.

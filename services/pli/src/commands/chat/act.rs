@@ -26,7 +26,10 @@ impl Chat {
                 Ok(())
             }
             Input::Person(handle, text) => {
-                let outcome = self.command(Command::StartConversation { handle }).await?;
+                let outcome = self.command(Command::StartConversation { handle: handle.clone() }).await?;
+                if let Some(conversation) = outcome.as_ref().and_then(|outcome| outcome.conversation) {
+                    self.asked.insert(conversation, handle);
+                }
                 self.turn_to(outcome, text).await
             }
             Input::Group(name, text) => match group_named(&self.session.conversations().await?, &name) {
@@ -106,6 +109,14 @@ impl Chat {
         }
     }
 
+    /// What is over takes no more lines.
+    pub(super) async fn turn_away(&mut self, over: ConversationId) -> Result<(), Failure> {
+        if self.current == Some(over) {
+            self.current = None;
+        }
+        self.show_target().await
+    }
+
     async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
         let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
         if let Some(message) = outcome.and_then(|outcome| outcome.message) {
@@ -170,6 +181,7 @@ impl Chat {
         }
         let me = self.shared.handle();
         let other = view.members.iter().map(name).find(|name| *name != me);
+        let other = other.or_else(|| self.asked.get(&view.id).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
 

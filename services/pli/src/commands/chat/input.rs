@@ -91,6 +91,7 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         "/history" => {
             rest.parse().map(|n: usize| Input::History(n.min(HISTORY_MAX))).map_err(|_| "usage: /history [N]".into())
         }
+        "/safety" if rest.is_empty() => Err("usage: /safety HANDLE".into()),
         "/safety" => one(rest).map(Input::Safety),
         "/help" => Ok(Input::Help),
         "/quit" | "/exit" => Ok(Input::Quit),

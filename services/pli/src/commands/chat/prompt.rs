@@ -7,6 +7,8 @@ use anstyle::{AnsiColor, Style};
 use pli_client::core::ConnectionState;
 use pli_domain::Handle;
 
+use crate::terminal::one_line;
+
 /// Handles and groups that are completed; more are left out.
 const NAMES_MAX: usize = 1_000;
 
@@ -45,11 +47,12 @@ impl Shared {
 
     /// Where a line without a name goes.
     pub fn set_target(&self, target: Option<String>) {
-        self.state().target = target;
+        self.state().target = target.map(|target| one_line(&target));
     }
 
     /// What Tab completes: `@bob`, `#team`.
     pub fn set_names(&self, mut names: Vec<String>) {
+        names.retain(|name| one_line(name) == *name);
         names.sort_unstable();
         names.dedup();
         names.truncate(NAMES_MAX);

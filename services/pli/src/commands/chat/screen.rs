@@ -10,7 +10,7 @@ use super::editor::{Printer, print};
 use crate::commands::json::name;
 use crate::commands::output::new_key;
 use crate::commands::session::sentence;
-use crate::terminal::{clean, clock};
+use crate::terminal::{clean, clock, one_line};
 
 /// Colours of names; a name always has the same one.
 const NAME_COLOURS: [AnsiColor; 6] = [
@@ -39,9 +39,13 @@ impl Screen {
         Self { printer, colours: colours() }
     }
 
-    /// A line as it is.
+    /// A line. Others choose names of groups, so nothing in it may steer the terminal.
     pub fn line(&self, text: &str) {
-        print(&self.printer, text.to_string());
+        self.put(one_line(text));
+    }
+
+    fn put(&self, text: String) {
+        print(&self.printer, text);
     }
 
     /// Something to know.
@@ -60,7 +64,7 @@ impl Screen {
     }
 
     fn styled(&self, style: Style, text: &str) {
-        self.line(&self.paint(style, text));
+        self.put(self.paint(style, &one_line(text)));
     }
 
     fn paint(&self, style: Style, text: &str) -> String {
@@ -78,7 +82,8 @@ impl Screen {
         let colour: Color = NAME_COLOURS[pick % NAME_COLOURS.len()].into();
         let who = self.paint(Style::new().bold().fg_color(Some(colour)), &format!("@{who}"));
         let at = self.paint(Style::new().dimmed(), &clock(at));
-        self.line(&format!("{at} {who}{place}: {}", clean(text).replace('\n', "\n      ")));
+        let place = one_line(place);
+        self.put(format!("{at} {who}{place}: {}", clean(text).replace('\n', "\n      ")));
     }
 
     /// A row of the history.
@@ -126,7 +131,6 @@ impl Screen {
                 self.note(&format!("@{} removed @{}", name(by), name(member)));
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
-            Event::Left { .. } => self.note("you are no longer in the conversation"),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
             Event::Rejoining { .. } => self.note("joining the conversation again"),
             _ => {}
