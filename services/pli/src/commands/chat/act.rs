@@ -232,7 +232,8 @@ impl Chat {
     async fn show(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(()) };
         let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
-        self.screen.note(&format!("{}: the last {} messages", self.called(&view), items.len()));
+        let plural = if items.len() == 1 { "" } else { "s" };
+        self.screen.note(&format!("{}: the last {} message{plural}", self.called(&view), items.len()));
         let place = view.name.map_or(String::new(), |name| format!(" #{name}"));
         let me = self.shared.handle();
         items.iter().for_each(|item| self.screen.history(item, &me, &place));
