@@ -24,7 +24,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "pli-api",
             "pli-client",
-            "pli-client-core",
             "pli-conversations",
             "pli-delivery",
             "pli-directory",
