@@ -92,7 +92,7 @@ clean: ## remove what was built
 	$(CARGO) clean
 
 $(DENY): ci/tools.txt
-	@python3 -m pip install --quiet --no-deps --require-hashes --upgrade --target $(TOOLS) --requirement ci/tools.txt
+	@python3 -m pip install --quiet --root-user-action=ignore --no-deps --require-hashes --upgrade --target $(TOOLS) --requirement ci/tools.txt
 	@touch $@
 
 $(BUF): package-lock.json
