@@ -5,6 +5,9 @@
 //!
 //! `PLI_SIM_SEEDS=n` runs n seeds, `PLI_SIM_SEED=s` one seed with its whole story.
 
+// The counts, the stories of single seeds and the mutants' lines are what these tests are run for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod simulation {
     pub mod device;
     pub mod disk;

@@ -26,6 +26,9 @@ pub struct Faults {
     due: Vec<(Instant, Mend)>,
 }
 
+/// Breaks one thing.
+type Strike = fn(&mut Faults);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mend {
     StartOwner(usize),
@@ -103,7 +106,7 @@ impl Faults {
 
     fn strike(&mut self) {
         let weights = self.plan.weights;
-        let kinds: [(u32, fn(&mut Self)); 12] = [
+        let kinds: [(u32, Strike); 12] = [
             (weights.crash_owner, Self::crash_owner),
             (weights.release_owner, Self::release_owner),
             (weights.pause_owner, Self::pause_owner),

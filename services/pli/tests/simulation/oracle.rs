@@ -153,11 +153,6 @@ impl ShardTruth {
         let index = u16::try_from(index).unwrap_or(Position::INDEX_END);
         Position::new(known.map(|e| e.epoch).max().unwrap_or(LogEpoch::NONE), seq, index)
     }
-    /// Its positions in all log epochs that it belongs to.
-    pub fn positions(&self, seq: Seq, index: usize) -> impl Iterator<Item = Position> {
-        let index = u16::try_from(index).unwrap_or(Position::INDEX_END);
-        self.epochs.iter().filter(move |e| e.first <= seq).map(move |e| Position::new(e.epoch, seq, index))
-    }
 }
 
 impl DeviceTruth {

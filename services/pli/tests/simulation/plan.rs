@@ -50,7 +50,6 @@ pub struct Weights {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
-    pub lean: Lean,
     pub fate: LogFate,
     pub shared_stream: bool,
     pub shards: u32,
@@ -95,7 +94,6 @@ impl Plan {
         let delivery = delivery(&mut rng, lean);
         Self {
             seed,
-            lean,
             fate,
             shared_stream: own && rng.random_bool(0.5),
             shards: pick(&mut rng, &[1, 2, 4]),

@@ -3,7 +3,6 @@
 
 use std::fmt::{self, Write};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -36,10 +35,6 @@ impl Trace {
     pub fn new(printed: bool) -> Self {
         let state = State { hash: Fnv(0xcbf2_9ce4_8422_2325), events: 0, printed };
         Self { start: Instant::now(), state: Mutex::new(state) }
-    }
-    /// Simulated time since the start.
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
     }
     /// Takes one event.
     pub fn line(&self, text: fmt::Arguments<'_>) {

@@ -77,9 +77,9 @@ impl Oracle {
             known.removed
                 || known.seen.contains(&item.name)
                 || known.has_row(item.name)
-                || truth
-                    .positions(seq, index)
-                    .any(|p| p <= known.floor.0 || known.told(p) || covered(settle, **device, p))
+                || at <= known.floor.0
+                || known.told(at)
+                || covered(settle, **device, at)
         };
         item.devices.iter().find(|device| !settled(device)).copied()
     }

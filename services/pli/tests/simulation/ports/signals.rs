@@ -80,10 +80,10 @@ impl Signals for PortSignals {
         self.seat.process.pass().await;
         let world = &self.seat.world;
         let session = session_of(&payload);
-        if let Some((session, true)) = &session {
-            if !lock(&world.registered).contains(session) {
-                world.judge(Err("Q3: a session reads before its registration is confirmed".into()));
-            }
+        if let Some((session, true)) = &session
+            && !lock(&world.registered).contains(session)
+        {
+            world.judge(Err("Q3: a session reads before its registration is confirmed".into()));
         }
         let answer = self.seat.call(self.inner.request(subject, payload, deadline)).await;
         let reply = answer.as_ref().ok().and_then(|bytes| OwnerReply::decode(bytes.clone()).ok()?.reply);
