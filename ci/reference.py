@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STRUCT = re.compile(r"^pub struct (\w+) \{\n(.*?)^\}", re.M | re.S)
 FIELD = re.compile(r"((?:^ *///.*\n)+)(?:^ *#\[.*\]\n)*^ *pub (\w+): ([^,\n]+),", re.M)
 INSTRUMENT = re.compile(r'"(pli_[a-z0-9_]+)",\s*"([^"]+)"')
+HISTOGRAM = re.compile(r'histogram\(\s*"(pli_[a-z0-9_]+)"\s*\)\s*\.with_description\(\s*"([^"]+)"')
 COUNTER = re.compile(r"((?:^ *///.*\n)+)^ {4}(\w+),$", re.M)
 CRATES = {
     "pli_edge": "services/edge", "pli_delivery": "services/delivery", "pli_conversations": "services/conversations",
@@ -116,7 +117,7 @@ def metrics() -> str:
         text = file.read_text()
         if "tests" in file.parts:
             continue
-        for name, about in INSTRUMENT.findall(text):
+        for name, about in INSTRUMENT.findall(text) + HISTOGRAM.findall(text):
             found[name] = about
         if match := re.search(r"^counters! \{\n(.*?)^\}", text, re.M | re.S):
             prefix = re.search(r'concat!\("(pli_\w+_)", stringify', text)

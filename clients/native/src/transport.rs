@@ -85,6 +85,8 @@ impl From<tungstenite::Error> for TransportError {
     fn from(error: tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Closed,
+            // A server that was killed says no goodbye; for a user it is the same.
+            tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Self::Closed,
             other => Self::WebSocket(Box::new(other)),
         }
     }

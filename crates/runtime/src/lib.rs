@@ -22,4 +22,4 @@ pub use health::{Dependency, DependencyState, Health, HealthReport};
 pub use logs::{LogError, LogFormat, LogsConfig, init_logs};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
-pub use telemetry::{Telemetry, TelemetryError};
+pub use telemetry::{LATENCY_SECONDS, Telemetry, TelemetryError};

@@ -6,6 +6,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
+/// Bounds of latency histograms in seconds: half a millisecond to ten seconds, about two and a half times apart.
+pub const LATENCY_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// Why metrics cannot be set up or shown.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {

@@ -24,11 +24,14 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(meter: &Meter) -> Self {
         let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
-        let commit_seconds = meter.f64_histogram("pli_conversations_commit_seconds");
+        let commit_seconds = meter
+            .f64_histogram("pli_conversations_commit_seconds")
+            .with_description("commits that won, from request to answer")
+            .with_boundaries(pli_runtime::LATENCY_SECONDS.to_vec());
         Self {
             created: counter("pli_conversations_created", "conversations created"),
             failures: counter("pli_conversations_failures_reported", "commits that a device could not process"),
-            commit_seconds: commit_seconds.with_description("commits that won, from request to answer").build(),
+            commit_seconds: commit_seconds.build(),
             commits: counter("pli_conversations_commits", "commits offered, by outcome: won, again, lost"),
             finished: counter("pli_conversations_commits_finished", "epochs opened, by who finished the commit"),
             unfinished: counter("pli_conversations_finish_failures", "fan-outs that failed, by who tried"),

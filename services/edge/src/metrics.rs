@@ -56,10 +56,12 @@ impl Metrics {
             entry_envelopes: meter
                 .u64_histogram("pli_edge_entry_envelopes")
                 .with_description("envelopes of one log entry")
+                .with_boundaries((0..=10).map(|n| f64::from(1 << n)).collect())
                 .build(),
             append_seconds: meter
                 .f64_histogram("pli_edge_append_seconds")
                 .with_description("one append, tries included")
+                .with_boundaries(pli_runtime::LATENCY_SECONDS.to_vec())
                 .build(),
             receipts_stored: count("pli_edge_receipts_stored", "receipts that were settled"),
             receipts_resend: count("pli_edge_receipts_resend", "receipts whose message must be sent again"),

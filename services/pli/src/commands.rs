@@ -9,6 +9,7 @@ pub mod group;
 mod json;
 mod output;
 pub mod pipe;
+pub mod printed;
 mod progress;
 pub mod recv;
 pub mod send;

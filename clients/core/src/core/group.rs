@@ -327,6 +327,10 @@ impl Core {
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         for message in self.outbox.drop_conversation(id) {
+            // What a log has is on its way to the others, whoever leaves.
+            if message.accepted_at().is_some() {
+                continue;
+            }
             self.refuse(&message, why);
         }
     }

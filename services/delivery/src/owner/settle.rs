@@ -17,6 +17,10 @@ use super::tail::{Body, TailEntry};
 /// Entries in one settle; bounds a notice.
 const ENTRIES_MAX: usize = 16_384;
 
+/// Bytes of rows in one settle, the last entry not counted. Small steps: each lets the log be trimmed, so an engine whose
+/// disk is full gets the room for the next one, and acknowledgements that arrive meanwhile spare rows.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// A snapshot to settle.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -26,6 +30,8 @@ pub(super) struct Plan {
     aside: Vec<Aside>,
     rows: Vec<PlannedRow>,
     bytes: usize,
+    /// More is due than one settle takes.
+    more: bool,
     /// Devices of the rows whose registers were not read yet.
     unloaded: Vec<DeviceId>,
     registers: Vec<DeviceRegister>,
@@ -48,6 +54,7 @@ impl Plan {
             aside: Vec::new(),
             rows: Vec::new(),
             bytes: 0,
+            more: false,
             unloaded: Vec::new(),
             registers: Vec::new(),
             now,
@@ -97,7 +104,8 @@ impl Live {
                 || entry.read_at.elapsed() >= config.spill_after()
                 || bytes_left > config.tail_bytes_max / 2;
             let room = plan.rows.len() + entry.open <= config.settle_rows_max.max(entry.open)
-                && plan.bytes <= config.tail_bytes_max / 4;
+                && plan.bytes <= BYTES_MAX.min(config.tail_bytes_max / 4);
+            plan.more = due && !room;
             if !due || !room {
                 break;
             }
@@ -184,7 +192,7 @@ impl Live {
         for device in devices.chain(plan.registers.iter().map(|register| register.device)) {
             self.devices.release(device, self.context.config.idle_devices_max);
         }
-        if !self.tidy_on() && (self.context.config.spill_after_ms == 0 || self.over_half()) {
+        if !self.tidy_on() && (plan.more || self.context.config.spill_after_ms == 0 || self.over_half()) {
             self.settle_on();
         }
     }

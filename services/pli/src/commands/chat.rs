@@ -14,6 +14,7 @@ use clap::Args;
 use pli_client::core::{Command, ConnectionState, Event};
 use pli_domain::{ConversationId, Handle};
 
+use super::printed::Printed;
 use super::session::{self, Deadline, Session};
 use super::target::handle;
 use crate::cli::ClientArgs;
@@ -60,6 +61,8 @@ struct Chat {
     screen: Screen,
     shared: Shared,
     ticks: Ticks,
+    /// A message on this screen is printed, as far as `recv` is concerned.
+    printed: Printed,
     /// Where a line without a name goes.
     current: Option<ConversationId>,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
@@ -71,8 +74,9 @@ impl Chat {
         let shared = Shared::new(handle);
         let editor = Editor::start(shared.clone())?;
         let screen = Screen::new(editor.printer());
-        let mut chat =
-            Self { session, editor, screen, shared, ticks: Ticks::default(), current: None, asked: BTreeMap::new() };
+        let printed = Printed::open(session.client.folder())?;
+        let (ticks, asked) = (Ticks::default(), BTreeMap::new());
+        let mut chat = Self { session, editor, screen, shared, ticks, printed, current: None, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
         Ok(chat)
@@ -105,6 +109,7 @@ impl Chat {
                 let conversation = message.conversation;
                 let place = self.place(conversation).await?;
                 self.screen.message(message, &place);
+                self.printed.note(message);
                 self.current.get_or_insert(conversation);
                 self.show_target().await?;
                 // The line is on the screen, so it counts as read; a full change queue only delays the tick.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, Shape};
+use super::printed::Printer;
 use super::progress::{Progress, Wait};
 use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
@@ -57,6 +58,10 @@ pub async fn run(args: PipeArgs) -> Result<(), Failure> {
 
 async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) -> Result<(), Failure> {
     let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
+    let (mut printer, missed) = Printer::open(session, output).await?;
+    if !missed.iter().all(|event| printer.event(event)) {
+        return Ok(());
+    }
     let conversation = args.to.conversation(session).await?;
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut input = Input { lines: BufReader::new(tokio::io::stdin()).lines(), ended: false, kept: None };
@@ -73,7 +78,7 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
             event = session.next(deadline) => {
                 let event = event?;
                 progress.see(&event, me)?;
-                if !output.event(&event) {
+                if !printer.event(&event) {
                     return Ok(());
                 }
                 input.retry(session, &mut progress, conversation).await?;

@@ -7,6 +7,7 @@ use pli_domain::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, Shape};
+use super::printed::Printer;
 use super::session::{self, Deadline, Session};
 use super::target::handle;
 use crate::cli::ClientArgs;
@@ -14,8 +15,8 @@ use crate::exit::Failure;
 
 /// Print what arrives for a handle.
 ///
-/// Without --follow it ends when everything that waited has been printed. A message is printed once: it is
-/// acknowledged to the server when it is durable here, and stays in the history (`pli chat`). Ctrl-C ends --follow.
+/// Without --follow it ends when everything that waited has been printed. A message is printed once, also one that
+/// another command (`send`, `group`) took from the server meanwhile; `chat` counts as printing. Ctrl-C ends --follow.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli recv bob\n  pli recv bob --json --follow\n  pli recv bob --json --count 10 --timeout 30"
@@ -56,17 +57,23 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
     let default = if args.follow { None } else { Some(60.0) };
     let deadline = Deadline::after(args.timeout.or(default));
     let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
+    let (mut printer, missed) = Printer::open(session, output).await?;
+    let mut missed = missed.into_iter();
     let mut messages = 0u64;
     loop {
-        let event = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            event = session.next(deadline) => event?,
+        let event = match missed.next() {
+            Some(event) => event,
+            None => tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                event = session.next(deadline) => event?,
+            },
         };
-        if !output.event(&event) {
+        let new = printer.is_new(&event);
+        if !printer.event(&event) {
             return Ok(());
         }
-        if let Event::Message(message) = &event {
+        if let (Event::Message(message), true) = (&event, new) {
             messages += 1;
             if args.read {
                 let read = Command::MarkRead { conversation: message.conversation };

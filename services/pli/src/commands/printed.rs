@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
+//! `recv` and `pipe` first print what came in between, so that every message is printed.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use pli_client::core::{Event, IncomingMessage, Member, RowKind};
+use pli_client::{HistoryItem, SCAN_ROWS_MAX};
+use pli_domain::{AccountId, ConversationId, UnixMillis};
+
+use super::output::Output;
+use super::session::Session;
+use crate::exit::{Exit, ExitContext, Failure};
+
+const FILE: &str = "printed";
+/// Rows of a conversation that are looked at first; only where all of them are unprinted are more read.
+const ROWS_FIRST: usize = 64;
+
+/// The place in the history up to which messages were printed. Held with the profile's lock.
+///
+/// It is written after each message, not synced: a process that is killed loses none of it and prints no message twice
+/// but the one that it was printing; a power cut may print the last ones again.
+#[derive(Debug)]
+pub struct Printed {
+    file: File,
+    mark: u64,
+}
+
+impl Printed {
+    /// Of the profile in `folder`; nothing was printed where there is no mark.
+    pub fn open(folder: &Path) -> std::io::Result<Self> {
+        let path = folder.join(FILE);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut mark = [0; 8];
+        let mark = if file.read_exact_at(&mut mark, 0).is_ok() { u64::from_be_bytes(mark) } else { 0 };
+        Ok(Self { file, mark })
+    }
+
+    /// Notes that the message was printed.
+    pub fn note(&mut self, message: &IncomingMessage) {
+        self.mark = self.mark.max(message.order);
+        if let Err(error) = self.file.write_all_at(&self.mark.to_be_bytes(), 0) {
+            tracing::warn!(%error, "what was printed cannot be noted; it is printed again next time");
+        }
+    }
+
+    fn knows(&self, message: &IncomingMessage) -> bool {
+        message.order <= self.mark
+    }
+
+    /// What came since and was not printed, in order; at most the last 10,000 rows of each conversation.
+    async fn missed(&self, session: &Session) -> Result<Vec<IncomingMessage>, Failure> {
+        let all = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
+        let mut missed = Vec::new();
+        for id in all.into_iter().map(|conversation| conversation.id) {
+            let mut rows = session.client.history(id, ROWS_FIRST).await.exit(Exit::Folder)?;
+            if rows.len() == ROWS_FIRST && rows.first().is_some_and(|row| row.order > self.mark) {
+                rows = session.client.history(id, SCAN_ROWS_MAX).await.exit(Exit::Folder)?;
+            }
+            missed.extend(rows.iter().filter_map(|item| incoming(id, item)).filter(|message| !self.knows(message)));
+        }
+        missed.sort_by_key(|message| message.order);
+        Ok(missed)
+    }
+}
+
+/// The message of a row, if it is somebody else's.
+fn incoming(conversation: ConversationId, item: &HistoryItem) -> Option<IncomingMessage> {
+    let row = &item.row;
+    (row.kind() == RowKind::Incoming).then_some(())?;
+    let from = Member { account: AccountId::try_from(row.account.as_ref()).ok()?, handle: row.handle.parse().ok() };
+    Some(IncomingMessage {
+        conversation,
+        from,
+        device: row.device.as_ref().try_into().ok()?,
+        send_id: row.send_id.as_ref().try_into().ok()?,
+        lane_no: row.lane_no,
+        text: row.text.clone(),
+        sent_at: UnixMillis(row.sent_at_ms),
+        accepted_at: UnixMillis(row.accepted_at_ms),
+        late: row.late,
+        order: item.order,
+    })
+}
+
+/// Prints events, each message once.
+#[derive(Debug)]
+pub struct Printer {
+    output: Output,
+    printed: Printed,
+}
+
+impl Printer {
+    /// Of an open profile, with the messages that are to be printed first.
+    pub async fn open(session: &Session, output: Output) -> Result<(Self, Vec<Event>), Failure> {
+        let printed = Printed::open(session.client.folder())?;
+        let missed = printed.missed(session).await?;
+        Ok((Self { output, printed }, missed.into_iter().map(Event::Message).collect()))
+    }
+
+    /// Prints an event, unless it is a message that was printed before; false when nobody reads any more.
+    pub fn event(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Message(message) if self.printed.knows(message) => true,
+            Event::Message(message) => {
+                let read = self.output.event(event);
+                if read {
+                    self.printed.note(message);
+                }
+                read
+            }
+            _ => self.output.event(event),
+        }
+    }
+
+    /// Whether this event is a message that [`Printer::event`] has yet to print.
+    pub fn is_new(&self, event: &Event) -> bool {
+        matches!(event, Event::Message(message) if !self.printed.knows(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(order: u64) -> IncomingMessage {
+        IncomingMessage {
+            conversation: ConversationId::from_bytes([1; 16]),
+            from: Member { account: AccountId::from_bytes([2; 16]), handle: None },
+            device: pli_domain::DeviceId::from_bytes([3; 16]),
+            send_id: pli_domain::SendId::from_bytes([4; 16]),
+            lane_no: order,
+            text: String::new(),
+            sent_at: UnixMillis(0),
+            accepted_at: UnixMillis(0),
+            late: false,
+            order,
+        }
+    }
+
+    #[test]
+    fn the_mark_outlives_the_process_and_never_goes_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut printed = Printed::open(folder.path()).expect("made");
+        assert!(!printed.knows(&message(1)));
+        printed.note(&message(7));
+        printed.note(&message(3));
+        let again = Printed::open(folder.path()).expect("there");
+        assert!(again.knows(&message(7)) && !again.knows(&message(8)));
+    }
+}
