@@ -61,6 +61,24 @@ fn standard_input_is_sent_and_what_waited_is_printed_once() {
 }
 
 #[test]
+fn a_message_that_another_command_took_is_printed_by_the_next_recv() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run(home.path(), &["send", "alice", "bob", "m", "--count", "5", "--data", "data"]));
+    text(&run(home.path(), &["send", "bob", "alice", "reply", "--data", "data", "--wait", "accepted"]));
+    let printed = |arguments: &[&str]| {
+        let said = text(&run(home.path(), &[&["recv", "bob", "--json", "--data", "data"], arguments].concat()));
+        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let messages = events.iter().filter(|e| event("message")(e));
+        messages.filter_map(|e| e["text"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(printed(&["--count", "2"]), ["m 1", "m 2"]);
+    assert_eq!(printed(&[]), ["m 3", "m 4", "m 5"]);
+    assert_eq!(printed(&[]), Vec::<String>::new());
+}
+
+#[test]
 fn a_pipe_carries_both_directions_and_tells_ticks() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());
