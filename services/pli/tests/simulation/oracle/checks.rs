@@ -20,9 +20,12 @@ pub struct Call<'a> {
     pub now: UnixMillis,
 }
 
+/// Whether the settle itself writes the envelope's row, in whatever log epoch its owner stands, or a floor above it.
 fn covered(settle: &Settle, device: DeviceId, position: Position) -> bool {
     let below = |r: &DeviceRegister| r.device == device && r.floor.is_some_and(|floor| position <= floor);
-    settle.rows.iter().any(|r| r.device == device && r.position == position) || settle.registers.iter().any(below)
+    let place = (position.seq(), position.index());
+    let mut rows = settle.rows.iter().filter(|r| r.device == device);
+    rows.any(|r| (r.position.seq(), r.position.index()) == place) || settle.registers.iter().any(below)
 }
 
 impl Oracle {
