@@ -38,11 +38,17 @@ class Count:
         self.skipped: list[str] = []
         self.suite = "?"
         self.suites = 0
+        # Within what a test printed: a test that runs tests of its own prints counts that are not the suite's.
+        self.printed = False
 
     def line(self, line: str) -> None:
-        if match := SUITE.match(line):
-            self.suite = suite_name(match[1])
-        elif match := RESULT.match(line):
+        if re.match(r"^---- .* stdout ----$", line):
+            self.printed = True
+        elif line in ("successes:", "failures:"):
+            self.printed = False
+        elif match := SUITE.match(line):
+            self.suite, self.printed = suite_name(match[1]), False
+        elif (match := RESULT.match(line)) and not self.printed:
             passed, failed, ignored = map(int, match.groups())
             if ignored:
                 print(f"{self.suite}: {ignored} ignored tests; a test is run or says why it is skipped")

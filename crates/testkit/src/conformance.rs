@@ -3,7 +3,7 @@
 //!
 //! An engine implements [`Harness`] for each port it offers and runs the list in one small test:
 //!
-//! ```ignore
+//! ```text
 //! let report = conformance::run("shard log", conformance::shard_log::CASES, &mut harness).await;
 //! report.assert_whole();
 //! ```
