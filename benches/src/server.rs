@@ -92,9 +92,10 @@ pub fn start_server(folder: &Path) -> Result<(Process, Ready)> {
     command.args(["dev", "--port", "0", "--ready-json", "--data"]).arg(folder.join("data"));
     for (setting, value) in [
         ("PLI_DIRECTORY__REGISTRATIONS_PER_ADDRESS__BURST", "1000000"),
+        ("PLI_DIRECTORY__REGISTRATIONS_PER_ADDRESS__PER_MINUTE", "1000000"),
         ("PLI_EDGE__LIMITS__SESSION_SENDS__PER_SECOND", "1000000"),
         ("PLI_EDGE__LIMITS__SESSION_SENDS__BURST", "1000000"),
-        ("PLI_LOGS__LEVEL", "warn"),
+        ("PLI_LOGS__FILTER", "warn"),
     ] {
         command.env(setting, value);
     }
