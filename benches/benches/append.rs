@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use pli_benches::{Direction, Limit, Row, Summary, measure_limit};
+use pli_benches::{Direction, Limit, Row, Summary, data_folder, measure_limit};
 use pli_domain::{EntryId, Seq, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
 use pli_ports::{NewEntry, ShardLog};
@@ -24,7 +24,7 @@ const LIMIT_MEASURED: Duration = Duration::from_millis(500);
 const RAW_FILE_BYTES: u64 = 64 << 20;
 
 fn main() -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("pli-bench-").tempdir_in(target_folder())?;
+    let folder = data_folder()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut summary = Summary::open();
     for in_flight in [1_usize, 64, 1_024] {
@@ -39,13 +39,6 @@ fn main() -> Result<()> {
     }
     summary.save()?;
     Ok(())
-}
-
-/// Figures are taken on the disk that the project lies on: /tmp may be memory.
-fn target_folder() -> std::path::PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&folder).ok();
-    folder
 }
 
 fn raw_limit(path: &Path, in_flight: usize) -> Result<Limit> {

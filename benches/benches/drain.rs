@@ -10,7 +10,7 @@ use bytes::Bytes;
 use opentelemetry::metrics::MeterProvider;
 use pli_api::delivery::{Announce, OwnerReply, OwnerRequest, Page, ReadPage, owner_reply, owner_request};
 use pli_api::{device_bytes, log};
-use pli_benches::{Row, Summary};
+use pli_benches::{Row, Summary, data_folder};
 use pli_delivery::{Config, Delivery, DeliveryPorts};
 use pli_domain::{AccountId, DeviceId, EntryId, Position, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
@@ -27,9 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const NEVER_MS: u64 = 3_600_000;
 
 fn main() -> Result<()> {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&target)?;
-    let folder = tempfile::Builder::new().prefix("pli-bench-").tempdir_in(target)?;
+    let folder = data_folder()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut summary = Summary::open();
     for (name, spill_after_ms) in [("drain_tail_20000_s", NEVER_MS), ("drain_rows_20000_s", 0)] {

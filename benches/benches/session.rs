@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use pli_api::edge::{send_result, server_frame};
 use pli_benches::load::{Device, Session, converse, in_an_hour_ms, message};
 use pli_benches::{
-    Direction, ECHO, Process, Ready, Row, Summary, cpu_us_per_echo, measure_limit, metric, serve_echo, start_server,
+    Direction, ECHO, Process, Ready, Row, Summary, cpu_us_per_echo, data_folder, measure_limit, metric, serve_echo,
+    start_server,
 };
 
 const PAIRS: usize = 64;
@@ -25,9 +26,7 @@ fn main() -> Result<()> {
     if std::env::var_os(ECHO).is_some() {
         return runtime.block_on(serve_echo());
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&target)?;
-    let folder = tempfile::Builder::new().prefix("pli-bench-").tempdir_in(target)?;
+    let folder = data_folder()?;
     let mut summary = Summary::open();
     let limit = measure_limit("CPU of one echo of a bare TLS WebSocket server", || {
         runtime.block_on(cpu_us_per_echo(PAIRS, BYTES, LIMIT_MEASURED)).unwrap_or(0.0)

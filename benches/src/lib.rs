@@ -16,4 +16,4 @@ mod summary;
 pub use echo::{ECHO, cpu_us_per_echo, serve as serve_echo};
 pub use limit::{Limit, LimitError, measure_limit};
 pub use server::{Process, Ready, metric, start_server};
-pub use summary::{Direction, Row, Summary, SummaryError};
+pub use summary::{Direction, Row, Summary, SummaryError, data_folder};

@@ -90,10 +90,21 @@ pub struct Summary {
     rows: Vec<Row>,
 }
 
+fn bench_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench")
+}
+
+/// A folder for the data of one bench target, removed when dropped. It lies on the disk of the project: /tmp may be
+/// memory.
+pub fn data_folder() -> std::io::Result<tempfile::TempDir> {
+    fs::create_dir_all(bench_folder())?;
+    tempfile::Builder::new().prefix("pli-bench-").tempdir_in(bench_folder())
+}
+
 impl Summary {
     /// Of the file in the workspace's target folder.
     pub fn open() -> Self {
-        Self::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/summary.json"))
+        Self::at(bench_folder().join("summary.json"))
     }
 
     fn at(path: PathBuf) -> Self {
