@@ -12,7 +12,7 @@ use pli_api::delivery::{Announce, OwnerReply, OwnerRequest, Page, ReadPage, owne
 use pli_api::{device_bytes, log};
 use pli_benches::{Row, Summary, data_folder};
 use pli_delivery::{Config, Delivery, DeliveryPorts};
-use pli_domain::{AccountId, DeviceId, EntryId, Position, ShardId};
+use pli_domain::{AccountId, DeviceId, EntryId, Position, Seq, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
 use pli_ports::{Clock, NewEntry, Signals, Subject, SystemClock};
 use prost::Message;
@@ -59,7 +59,7 @@ async fn drain(data: &Path, spill_after_ms: u64) -> Result<f64> {
     if spill_after_ms == 0 {
         until_settled(&engine, shard, head).await?;
     } else {
-        until_read(&*signals, shard, head).await?;
+        until_read(&engine, shard, head).await?;
     }
     let started = Instant::now();
     let read = read_all(&*signals, shard).await?;
@@ -138,13 +138,12 @@ async fn until_settled(engine: &EmbeddedEngine, shard: ShardId, head: u64) -> Re
     Ok(())
 }
 
-async fn until_read(signals: &dyn Signals, shard: ShardId, head: u64) -> Result<()> {
-    let near = Position::MAX.get() >> 20;
-    let question = page_question(near);
-    asked(signals, shard, question, |reply| match reply.reply {
-        Some(owner_reply::Reply::Page(page)) => {
-            Position::from_u64(page.next).ok().filter(|p| p.seq().get() >= head).map(drop)
-        }
+/// The owner has read to the end of the log when a page from just below the last entry has something.
+async fn until_read(engine: &EmbeddedEngine, shard: ShardId, head: u64) -> Result<()> {
+    let epoch = engine.device_queues().shard_state(shard).await?.log_epoch.epoch;
+    let below = Position::end_of(epoch, Seq::new(head - 1)?);
+    asked(&*engine.signals(), shard, page_question(below.get()), |reply| match reply.reply {
+        Some(owner_reply::Reply::Page(page)) => (!page.deliveries.is_empty()).then_some(()),
         _ => None,
     })
     .await

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pli_api::edge::{send_result, server_frame};
-use pli_benches::load::{Device, Session, converse, in_an_hour_ms, message};
+use pli_benches::load::{Device, Session, connector, converse, in_an_hour_ms, message};
 use pli_benches::{
-    Direction, ECHO, Process, Ready, Row, Summary, cpu_us_per_echo, data_folder, measure_limit, metric, serve_echo,
-    start_server,
+    Direction, ECHO, Process, Ready, Row, Summary, cpu_us_per_echo, cpu_us_per_handshake, data_folder, measure_limit,
+    metric, seed, serve_echo, start_server,
 };
+use pli_domain::ConversationId;
 
 const PAIRS: usize = 64;
 const BYTES: usize = 256;
@@ -19,7 +20,11 @@ const WINDOW: u64 = 16;
 const MEASURED: Duration = Duration::from_secs(10);
 const LIMIT_MEASURED: Duration = Duration::from_secs(2);
 const IDLE: usize = 2_000;
-const CONNECTS: usize = 200;
+/// Connections per figure: the system counts CPU in steps of 10 ms.
+const CONNECTS: usize = 2_000;
+const LIMIT_CONNECTS: usize = 500;
+const ROWS_WRITTEN: &str = "pli_delivery_rows_written_total";
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -37,11 +42,26 @@ fn main() -> Result<()> {
     summary.add(Row::plain("rows_per_message_fast_ack", traffic.rows, "rows"));
     let envelope = pli_benches::Limit { name: "bytes of the envelope".into(), value: traffic.envelope_bytes };
     summary.add(Row::limited("disk_bytes_per_message", traffic.disk_bytes, "B", &envelope, Direction::Less)?);
-    let idle = runtime.block_on(idle(&folder.path().join("idle")))?;
-    summary.add(Row::plain("idle_ws_bytes", idle.bytes, "B"));
-    summary.add(Row::plain("session_ready_cpu_us_full", idle.ready_cpu_us, "us"));
+    let idle = runtime.block_on(idle_bytes(&folder.path().join("idle")))?;
+    summary.add(Row::plain("idle_ws_bytes", idle, "B"));
+    for resumed in [false, true] {
+        summary.add(ready_row(&runtime, folder.path(), resumed)?);
+    }
+    for row in runtime.block_on(ratios(folder.path()))? {
+        summary.add(row);
+    }
     summary.save()?;
     Ok(())
+}
+
+/// CPU of a session's beginning, beside a bare TLS handshake of the same kind.
+fn ready_row(runtime: &tokio::runtime::Runtime, folder: &Path, resumed: bool) -> Result<Row> {
+    let kind = if resumed { "resumed" } else { "full" };
+    let limit = measure_limit(&format!("CPU of a bare {kind} TLS 1.3 handshake"), || {
+        runtime.block_on(cpu_us_per_handshake(resumed, LIMIT_CONNECTS)).unwrap_or(0.0)
+    })?;
+    let figure = runtime.block_on(ready_cpu_us(&folder.join(format!("ready-{kind}")), resumed))?;
+    Ok(Row::limited(&format!("session_ready_cpu_us_{kind}"), figure, "us", &limit, Direction::Less)?)
 }
 
 struct Traffic {
@@ -51,6 +71,9 @@ struct Traffic {
     disk_bytes: f64,
     envelope_bytes: f64,
 }
+
+/// Two sessions and the conversation that the first one writes into.
+type Pair = (ConversationId, Session, Session);
 
 /// 64 senders, each to a receiver of its own that acknowledges everything.
 async fn traffic(folder: &Path) -> Result<Traffic> {
@@ -62,18 +85,23 @@ async fn traffic(folder: &Path) -> Result<Traffic> {
         let conversation = converse((&alice, &mut to), (&bob, &mut from)).await?;
         pairs.push((conversation, to, from));
     }
+    exchange(&server, &ready, pairs).await
+}
+
+/// Lets every pair send, deliver and acknowledge as fast as its window allows.
+async fn exchange(server: &Process, ready: &Ready, pairs: Vec<Pair>) -> Result<Traffic> {
     let (cpu, disk, started) = (server.cpu_us()?, server.written_bytes()?, Instant::now());
-    let rows = metric(&ready.admin, "pli_delivery_rows_written_total").await?;
+    let rows = metric(&ready.admin, ROWS_WRITTEN).await?;
     let tasks: Vec<_> = pairs
         .into_iter()
         .map(|(conversation, to, from)| {
-            let sending = tokio::spawn(send(to, conversation, started + MEASURED));
+            let sending = tokio::spawn(send(to, vec![conversation], started + MEASURED));
             (sending, tokio::spawn(receive(from)))
         })
         .collect();
     let (mut sent, mut envelope_bytes, mut receivers) = (0_u64, 0, Vec::new());
     for (sending, receiving) in tasks {
-        let count = sending.await??;
+        let (count, _) = sending.await??;
         sent += count;
         receivers.push((count, receiving));
     }
@@ -88,25 +116,69 @@ async fn traffic(folder: &Path) -> Result<Traffic> {
     Ok(Traffic {
         cpu_us: (server.cpu_us()? - cpu) / messages,
         per_s: messages / elapsed.as_secs_f64(),
-        rows: (metric(&ready.admin, "pli_delivery_rows_written_total").await? - rows) / messages,
+        rows: (metric(&ready.admin, ROWS_WRITTEN).await? - rows) / messages,
         disk_bytes: (server.written_bytes()? - disk) / messages,
         envelope_bytes: envelope_bytes as f64,
     })
 }
 
-/// Sends with a window until `end`, then waits for the last results. Answers how many were accepted.
-async fn send(mut session: Session, conversation: pli_domain::ConversationId, end: Instant) -> Result<u64> {
+/// Cost per message beside 100,000 accounts over the cost beside 1,000: of pairs that are connected, and of messages that
+/// are spread over all accounts, none of them connected.
+async fn ratios(folder: &Path) -> Result<[Row; 2]> {
+    let (few, many) = (folder.join("few"), folder.join("many"));
+    let (few, many) = (beside(&few, 1_000).await?, beside(&many, 100_000).await?);
+    println!("beside 1,000 accounts {few:?}, beside 100,000 {many:?} us of CPU a message (connected, spread)");
+    Ok([
+        Row::plain("cpu_ratio_100k_accounts", many.0 / few.0, "ratio"),
+        Row::plain("cpu_ratio_100k_recipients", many.1 / few.1, "ratio"),
+    ])
+}
+
+/// CPU of a message among connected pairs, and of one to somebody of all the others.
+async fn beside(folder: &Path, accounts: u64) -> Result<(f64, f64)> {
+    let pairs = PAIRS as u64;
+    let talks = (0..pairs).map(|n| (2 * n, 2 * n + 1));
+    let others = (2 * pairs..accounts).map(|n| (2 * (n % pairs), n));
+    let talks: Vec<_> = talks.chain(others).collect();
+    std::fs::create_dir_all(folder)?;
+    let (devices, ids) = seed(&folder.join("data"), accounts, &talks).await?;
+    let (server, ready) = start_server(folder)?;
+    let mut open = Vec::new();
+    for n in 0..PAIRS {
+        let (to, from) = (devices[2 * n].connect(&ready).await?, devices[2 * n + 1].connect(&ready).await?);
+        open.push((ids[n], to, from));
+    }
+    let connected = exchange(&server, &ready, open).await?.cpu_us;
+    let (mut tasks, rows) = (Vec::new(), metric(&ready.admin, ROWS_WRITTEN).await?);
+    let (before, end) = (server.cpu_us()?, Instant::now() + MEASURED);
+    for n in 0..PAIRS {
+        let to = devices[2 * n].connect(&ready).await?;
+        let rooms = ids[PAIRS..].iter().skip(n).step_by(PAIRS).copied().collect();
+        tasks.push(tokio::spawn(send(to, rooms, end)));
+    }
+    let mut sent = 0.0;
+    for task in tasks {
+        sent += task.await??.0 as f64;
+    }
+    until_written(&ready, rows + sent).await?;
+    Ok((connected, (server.cpu_us()? - before) / sent))
+}
+
+/// Sends round the conversations with a window until `end`, then waits for the last results. Answers how many were
+/// accepted, and the session.
+async fn send(mut session: Session, rooms: Vec<ConversationId>, end: Instant) -> Result<(u64, Session)> {
     let expires = in_an_hour_ms()?;
     let (mut next, mut open, mut accepted) = (0_u64, 0_u64, 0_u64);
     loop {
         if Instant::now() < end && open < WINDOW {
-            let batch = (open..WINDOW).map(|i| message(conversation, next + i, BYTES, expires)).collect();
-            next += WINDOW;
+            let room = |n: u64| rooms[n as usize % rooms.len()];
+            let batch = (next..next + WINDOW - open).map(|n| message(room(n), n, BYTES, expires)).collect();
+            next += WINDOW - open;
             open = WINDOW;
             session.send(batch).await?;
         }
         if open == 0 {
-            return Ok(accepted);
+            return Ok((accepted, session));
         }
         if let Some(server_frame::Frame::SendResults(results)) = session.next().await?.frame {
             for result in results.results {
@@ -134,13 +206,8 @@ async fn receive(mut session: Session) -> Result<(u64, usize)> {
     }
 }
 
-struct Idle {
-    bytes: f64,
-    ready_cpu_us: f64,
-}
-
-/// 2,000 sessions that have received and acknowledged a first message, then say nothing.
-async fn idle(folder: &Path) -> Result<Idle> {
+/// Memory of each of 2,000 sessions that have received and acknowledged a first message, then say nothing.
+async fn idle_bytes(folder: &Path) -> Result<f64> {
     let (server, ready) = start_server(folder)?;
     let hub = Device::register(&ready, 0).await?;
     let mut devices = Vec::with_capacity(IDLE);
@@ -150,7 +217,6 @@ async fn idle(folder: &Path) -> Result<Idle> {
         converse((&hub, &mut to), (&device, &mut from)).await?;
         devices.push(device);
     }
-    let full = ready_cpu_us(&server, &ready, &devices[..CONNECTS]).await?;
     let before = settled_bytes(&server).await?;
     let mut sessions = Vec::with_capacity(IDLE);
     for device in &devices {
@@ -159,7 +225,7 @@ async fn idle(folder: &Path) -> Result<Idle> {
         sessions.push(session);
     }
     let after = settled_bytes(&server).await?;
-    Ok(Idle { bytes: (after - before) / sessions.len() as f64, ready_cpu_us: full })
+    Ok((after - before) / sessions.len() as f64)
 }
 
 /// Its welcome waits: the session reads it and acknowledges.
@@ -172,18 +238,37 @@ async fn first_message(session: &mut Session) -> Result<()> {
 }
 
 /// CPU from the TCP handshake to `Ready`, one connection after the other.
-async fn ready_cpu_us(server: &Process, ready: &Ready, devices: &[Device]) -> Result<f64> {
+async fn ready_cpu_us(folder: &Path, resumed: bool) -> Result<f64> {
+    let (server, ready) = start_server(folder)?;
+    let (device, warm) = (Device::register(&ready, 0).await?, connector(&ready)?);
+    device.connect_by(&ready, &warm).await.context("a first session, which gets a ticket")?;
     let before = server.cpu_us()?;
-    for device in devices {
-        device.connect(ready).await.context("a session")?;
+    for _ in 0..CONNECTS {
+        let session = match resumed {
+            true => device.connect_by(&ready, &warm).await,
+            false => device.connect(&ready).await,
+        };
+        let is = session.context("a session")?.resumed;
+        ensure!(is == resumed, "the TLS session was resumed: {is}, wanted {resumed}");
     }
-    Ok((server.cpu_us()? - before) / devices.len() as f64)
+    Ok((server.cpu_us()? - before) / CONNECTS as f64)
+}
+
+/// Waits until so many rows were written in all: what is still to be written costs CPU too.
+async fn until_written(ready: &Ready, rows: f64) -> Result<()> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    while metric(&ready.admin, ROWS_WRITTEN).await? < rows {
+        ensure!(Instant::now() < deadline, "the owners did not write {rows} rows within {SETTLED_WITHIN:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 /// Resident memory once it stays within 1 % for a second.
 async fn settled_bytes(server: &Process) -> Result<f64> {
-    let mut last = server.resident_bytes()?;
+    let (mut last, deadline) = (server.resident_bytes()?, Instant::now() + SETTLED_WITHIN);
     loop {
+        ensure!(Instant::now() < deadline, "resident memory does not come to rest");
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = server.resident_bytes()?;
         if (now - last).abs() < last * 0.01 {

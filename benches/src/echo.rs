@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The limit of everything that goes over a session: a TLS WebSocket server of the same library that only echoes.
+//! The limit of everything that goes over a session: a TLS WebSocket server of the same library that only echoes, and of
+//! which the TLS handshake alone can be asked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::{SinkExt, StreamExt};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -24,10 +26,12 @@ pub const ECHO: &str = "PLI_BENCH_ECHO";
 pub async fn serve() -> Result<()> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{} {}", listener.local_addr()?, hex::encode(made.cert.der()));
@@ -37,19 +41,58 @@ pub async fn serve() -> Result<()> {
     }
 }
 
-/// Connects to the echo server that has printed `first_line`.
-async fn connect(first_line: &str) -> Result<WebSocketStream<TlsStream<TcpStream>>> {
-    let (address, certificate) = first_line.trim().split_once(' ').context("address and certificate")?;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(hex::decode(certificate)?))?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?;
-    Ok(tokio_tungstenite::client_async("ws://localhost/", tls).await?.0)
+/// Where an echo server listens and what it presents.
+struct Target {
+    address: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Target {
+    /// From the line that the server has printed; without tickets of earlier connections.
+    fn new(first_line: &str) -> Result<Self> {
+        let (address, certificate) = first_line.trim().split_once(' ').context("address and certificate")?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(hex::decode(certificate)?))?;
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { address: address.into(), tls: Arc::new(config) })
+    }
+
+    async fn handshake(&self) -> Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(TlsConnector::from(self.tls.clone()).connect(ServerName::try_from("localhost")?, tcp).await?)
+    }
+
+    async fn connect(&self) -> Result<WebSocketStream<TlsStream<TcpStream>>> {
+        Ok(tokio_tungstenite::client_async("ws://localhost/", self.handshake().await?).await?.0)
+    }
+}
+
+/// CPU of the echo server per TLS handshake that is closed at once, in microseconds: with the certificate's signature, or
+/// resumed from a ticket.
+pub async fn cpu_us_per_handshake(resumed: bool, handshakes: usize) -> Result<f64> {
+    let server = Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, "1"))?;
+    let warm = Target::new(&server.first_line)?;
+    close(warm.handshake().await?).await?;
+    let before = server.cpu_us()?;
+    for _ in 0..handshakes {
+        let fresh = Target::new(&server.first_line)?;
+        let stream = if resumed { &warm } else { &fresh }.handshake().await?;
+        let kind = stream.get_ref().1.handshake_kind();
+        ensure!((kind == Some(HandshakeKind::Resumed)) == resumed, "the handshake was {kind:?}");
+        close(stream).await?;
+    }
+    Ok((server.cpu_us()? - before) / handshakes as f64)
+}
+
+/// Says goodbye and reads to the end, in which a ticket may stand.
+async fn close(mut stream: TlsStream<TcpStream>) -> Result<()> {
+    stream.shutdown().await?;
+    stream.read_to_end(&mut Vec::new()).await?;
+    Ok(())
 }
 
 async fn echo(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
@@ -70,7 +113,7 @@ pub async fn cpu_us_per_echo(connections: usize, bytes: usize, measured: Duratio
     let server = Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, "1"))?;
     let mut open = Vec::new();
     for _ in 0..connections {
-        open.push(connect(&server.first_line).await?);
+        open.push(Target::new(&server.first_line)?.connect().await?);
     }
     let (before, end) = (server.cpu_us()?, Instant::now() + measured);
     let tasks: Vec<_> = open

@@ -10,10 +10,12 @@
 mod echo;
 mod limit;
 pub mod load;
+mod seed;
 mod server;
 mod summary;
 
-pub use echo::{ECHO, cpu_us_per_echo, serve as serve_echo};
+pub use echo::{ECHO, cpu_us_per_echo, cpu_us_per_handshake, serve as serve_echo};
 pub use limit::{Limit, LimitError, measure_limit};
+pub use seed::seed;
 pub use server::{Process, Ready, metric, start_server};
 pub use summary::{Direction, Row, Summary, SummaryError, data_folder};

@@ -11,7 +11,7 @@ use pli_api::edge::{
 use pli_api::log::Class;
 use pli_client::core::identity::Identity;
 use pli_client::core::mls::Mls;
-use pli_client::{Connection, FrameSink, FrameStream, ServerAddress};
+use pli_client::{Connector, FrameSink, FrameStream, ServerAddress};
 use pli_domain::ConversationId;
 use prost::Message;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +32,8 @@ pub struct Session {
     pub sink: FrameSink,
     /// Frames from the edge.
     pub stream: FrameStream,
+    /// Its TLS resumed an earlier connection.
+    pub resumed: bool,
 }
 
 fn frame(frame: client_frame::Frame) -> ClientFrame {
@@ -39,10 +41,10 @@ fn frame(frame: client_frame::Frame) -> ClientFrame {
 }
 
 impl Session {
-    async fn hello(ready: &Ready, identity: Option<&Identity>) -> Result<Self> {
+    async fn hello(ready: &Ready, connector: &Connector, identity: Option<&Identity>) -> Result<Self> {
         let address: ServerAddress = ready.address.parse()?;
-        let connection = Connection::open(&address, Some(ready.fingerprint.parse()?)).await?;
-        let exporter = connection.exporter;
+        let connection = connector.open(&address).await?;
+        let (exporter, resumed) = (connection.exporter, connection.resumed);
         let (mut sink, mut stream) = connection.split();
         let Some(server_frame::Frame::Hello(server)) = stream.next().await?.frame else { bail!("no hello") };
         let mut hello = ClientHello { version: 1, user_agent: "pli-benches/0.1.0".into(), ..ClientHello::default() };
@@ -57,7 +59,7 @@ impl Session {
         }
         sink.send(&[frame(client_frame::Frame::Hello(hello))]).await?;
         match stream.next().await?.frame {
-            Some(server_frame::Frame::Ready(_)) => Ok(Self { sink, stream }),
+            Some(server_frame::Frame::Ready(_)) => Ok(Self { sink, stream, resumed }),
             other => bail!("no ready but {other:?}"),
         }
     }
@@ -93,20 +95,30 @@ impl Session {
 }
 
 impl Device {
-    /// Registers a new device; `n` makes its handle and keys.
-    pub async fn register(ready: &Ready, n: u64) -> Result<Self> {
+    /// A device that no server knows yet; `n` makes its handle and keys.
+    pub fn new(n: u64) -> Result<Self> {
         let handle = format!("load.{n}").parse()?;
-        let identity = Identity::create(handle, &mut ChaCha8Rng::seed_from_u64(n));
-        let mut session = Session::hello(ready, None).await?;
-        let handle = identity.handle().to_string();
-        let request = RegisterRequest { handle, devices: Some(identity.device_list()), invite: String::new() };
-        session.call("/pli.directory.v1.Directory/Register", &request).await?;
-        Ok(Self { identity, seed: n })
+        Ok(Self { identity: Identity::create(handle, &mut ChaCha8Rng::seed_from_u64(n)), seed: n })
     }
 
-    /// Opens an authenticated session.
+    /// Registers a new device.
+    pub async fn register(ready: &Ready, n: u64) -> Result<Self> {
+        let device = Self::new(n)?;
+        let mut session = Session::hello(ready, &connector(ready)?, None).await?;
+        let (handle, devices) = (device.identity.handle().to_string(), Some(device.identity.device_list()));
+        let request = RegisterRequest { handle, devices, invite: String::new() };
+        session.call("/pli.directory.v1.Directory/Register", &request).await?;
+        Ok(device)
+    }
+
+    /// Opens an authenticated session with a full TLS handshake.
     pub async fn connect(&self, ready: &Ready) -> Result<Session> {
-        Session::hello(ready, Some(&self.identity)).await
+        self.connect_by(ready, &connector(ready)?).await
+    }
+
+    /// Opens an authenticated session, which resumes TLS where the connector has a ticket.
+    pub async fn connect_by(&self, ready: &Ready, connector: &Connector) -> Result<Session> {
+        Session::hello(ready, connector, Some(&self.identity)).await
     }
 
     fn mls(&self) -> Mls {
@@ -114,6 +126,11 @@ impl Device {
         seed[..8].copy_from_slice(&self.seed.to_be_bytes());
         Mls::of(&self.identity, seed)
     }
+}
+
+/// Connects to the server without tickets of earlier connections.
+pub fn connector(ready: &Ready) -> Result<Connector> {
+    Ok(Connector::new(Some(ready.fingerprint.parse()?)))
 }
 
 /// A conversation of two: `alice` makes it and adds `bob`. Answers its id; messages belong to epoch 1.

@@ -27,5 +27,5 @@ pub use pli_client_core as core;
 pub use profile::{Profile, ProfileError};
 pub use seal::{SealError, Sealer};
 pub use store::{Row, SCAN_ROWS_MAX, StorageError, Store};
-pub use transport::{Connection, FrameSink, FrameStream, TransportError};
+pub use transport::{Connection, Connector, FrameSink, FrameStream, TransportError};
 pub use trust::{Fingerprint, InvalidFingerprint};

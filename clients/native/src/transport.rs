@@ -10,6 +10,7 @@ use pli_domain::limits::FRAME_BYTES_MAX;
 use pli_domain::transcript::TLS_EXPORTER_LABEL;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -94,58 +95,77 @@ impl From<tungstenite::Error> for TransportError {
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
+/// Opens connections to one server. It keeps the session tickets of earlier connections, so a later one resumes TLS
+/// (RFC 8446 section 2.2) and spares the server its signature; an authentication is bound to the new connection all the
+/// same. Cheap to clone; clones share the tickets.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    tls: Arc<ClientConfig>,
+    pin: Option<Fingerprint>,
+}
+
+impl Connector {
+    /// With a pin, only the server that holds that certificate's key will do; without one any will, and the caller pins
+    /// [`Connection::fingerprint`] before it trusts anything else.
+    pub fn new(pin: Option<Fingerprint>) -> Self {
+        let tls = client_config(pin).expect("aws-lc-rs has cipher suites for TLS 1.3");
+        Self { tls: Arc::new(tls), pin }
+    }
+
+    /// The certificate that is insisted on.
+    pub const fn pin(&self) -> Option<Fingerprint> {
+        self.pin
+    }
+
+    /// Connects to `address` within 10 s. Dropping the future leaves nothing open.
+    pub async fn open(&self, address: &ServerAddress) -> Result<Connection, TransportError> {
+        timeout(CONNECT_TIMEOUT, self.open_unbounded(address))
+            .await
+            .map_err(|_| TransportError::Timeout(address.to_string()))?
+    }
+
+    async fn open_unbounded(&self, address: &ServerAddress) -> Result<Connection, TransportError> {
+        let unreachable = |source| TransportError::Unreachable { address: address.to_string(), source };
+        let tcp = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
+        tcp.set_nodelay(true).map_err(unreachable)?;
+        let tls = self.handshake(address, tcp).await?;
+        let (exporter, fingerprint) = binding(address, &tls)?;
+        let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        let request = format!("wss://{}{SESSION_PATH}", address.authority());
+        let (socket, _) = tokio_tungstenite::client_async_with_config(request, tls, Some(limits())).await?;
+        Ok(Connection { socket, exporter, fingerprint, resumed })
+    }
+
+    async fn handshake(&self, address: &ServerAddress, tcp: TcpStream) -> Result<TlsStream<TcpStream>, TransportError> {
+        let name = ServerName::try_from(address.host().to_string())
+            .map_err(|_| TransportError::Host(address.host().to_string()))?;
+        TlsConnector::from(self.tls.clone()).connect(name, tcp).await.map_err(|source| match self.pin {
+            Some(pinned) if is_wrong_certificate(&source) => {
+                TransportError::WrongCertificate { address: address.to_string(), pinned }
+            }
+            _ => TransportError::Tls { address: address.to_string(), source },
+        })
+    }
+}
+
 /// An open connection, before the session's hello.
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
     /// The TLS exporter value that an authentication is bound to.
     pub exporter: [u8; 32],
-    /// The certificate that the server presented.
+    /// The certificate that the server presented, now or on the connection that this one resumes.
     pub fingerprint: Fingerprint,
+    /// It resumes an earlier connection.
+    pub resumed: bool,
 }
 
 impl Connection {
-    /// Connects to `address`. With a pin, only the server that holds that certificate's key will do; without one any
-    /// will, and the caller pins [`Connection::fingerprint`]. Dropping the future leaves nothing open.
-    pub async fn open(address: &ServerAddress, pin: Option<Fingerprint>) -> Result<Self, TransportError> {
-        timeout(CONNECT_TIMEOUT, Self::open_unbounded(address, pin))
-            .await
-            .map_err(|_| TransportError::Timeout(address.to_string()))?
-    }
-
-    async fn open_unbounded(address: &ServerAddress, pin: Option<Fingerprint>) -> Result<Self, TransportError> {
-        let unreachable = |source| TransportError::Unreachable { address: address.to_string(), source };
-        let tcp = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
-        tcp.set_nodelay(true).map_err(unreachable)?;
-        let tls = handshake(address, pin, tcp).await?;
-        let (exporter, fingerprint) = binding(address, &tls)?;
-        let request = format!("wss://{}{SESSION_PATH}", address.authority());
-        let (socket, _) = tokio_tungstenite::client_async_with_config(request, tls, Some(limits())).await?;
-        Ok(Self { socket, exporter, fingerprint })
-    }
-
     /// The two directions.
     pub fn split(self) -> (FrameSink, FrameStream) {
         let (sink, stream) = self.socket.split();
         (FrameSink(Box::pin(sink)), FrameStream(Box::pin(stream)))
     }
-}
-
-async fn handshake(
-    address: &ServerAddress,
-    pin: Option<Fingerprint>,
-    tcp: TcpStream,
-) -> Result<TlsStream<TcpStream>, TransportError> {
-    let tls = |source| TransportError::Tls { address: address.to_string(), source };
-    let name = ServerName::try_from(address.host().to_string())
-        .map_err(|_| TransportError::Host(address.host().to_string()))?;
-    let config = client_config(pin).map_err(|e| tls(std::io::Error::other(e)))?;
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|source| match pin {
-        Some(pinned) if is_wrong_certificate(&source) => {
-            TransportError::WrongCertificate { address: address.to_string(), pinned }
-        }
-        _ => tls(source),
-    })
 }
 
 fn is_wrong_certificate(error: &std::io::Error) -> bool {

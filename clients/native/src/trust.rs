@@ -98,7 +98,8 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// TLS 1.3 with aws-lc-rs; the server must hold the key of the pinned certificate.
+/// TLS 1.3 with aws-lc-rs; the server must hold the key of the pinned certificate. Connections that share the result
+/// resume earlier ones.
 pub(crate) fn client_config(pin: Option<Fingerprint>) -> Result<ClientConfig, Error> {
     let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;

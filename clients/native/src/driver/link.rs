@@ -8,7 +8,7 @@ use pli_api::edge::{ClientFrame, ServerFrame};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Connection, Fingerprint, FrameSink, FrameStream, ServerAddress, TransportError};
+use crate::{Connection, Connector, Fingerprint, FrameSink, FrameStream, ServerAddress, TransportError};
 
 /// How the connection stands.
 enum State {
@@ -28,18 +28,18 @@ pub(super) enum LinkEvent {
 /// One server, one connection at a time.
 pub(super) struct Link {
     server: ServerAddress,
-    pin: Option<Fingerprint>,
+    connector: Connector,
     state: State,
     exporter: [u8; 32],
 }
 
 impl Link {
     pub fn new(server: ServerAddress, pin: Option<Fingerprint>) -> Self {
-        Self { server, pin, state: State::Waiting(Instant::now()), exporter: [0; 32] }
+        Self { server, connector: Connector::new(pin), state: State::Waiting(Instant::now()), exporter: [0; 32] }
     }
 
     pub const fn pin(&self) -> Option<Fingerprint> {
-        self.pin
+        self.connector.pin()
     }
 
     pub const fn server(&self) -> &ServerAddress {
@@ -57,14 +57,16 @@ impl Link {
 
     /// Begins an attempt.
     pub fn connect(&mut self) {
-        let (server, pin) = (self.server.clone(), self.pin);
-        let attempt = tokio::spawn(async move { Connection::open(&server, pin).await.map(Box::new) });
+        let (server, connector) = (self.server.clone(), self.connector.clone());
+        let attempt = tokio::spawn(async move { connector.open(&server).await.map(Box::new) });
         self.state = State::Opening(AbortOnDropHandle::new(attempt));
     }
 
     /// The attempt succeeded.
     pub fn opened(&mut self, connection: Box<Connection>) {
-        self.pin = Some(connection.fingerprint);
+        if self.pin().is_none() {
+            self.connector = Connector::new(Some(connection.fingerprint));
+        }
         self.exporter = connection.exporter;
         let (sink, stream) = connection.split();
         self.state = State::Open(sink, stream, None);

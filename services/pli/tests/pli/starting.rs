@@ -100,3 +100,25 @@ fn the_admin_port_tells_health_and_metrics() {
     let said = text(&run(home.path(), &["doctor", "--data", "data"]));
     assert!(said.contains(&format!("process {} says that it is ready", server.process.pid())), "{said}");
 }
+
+#[tokio::test]
+async fn a_later_connection_resumes_tls_and_a_wrong_pin_never_does() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let address: pli_client::ServerAddress = server.address().parse().expect("an address");
+    let pin: pli_client::Fingerprint =
+        server.about["fingerprint"].as_str().and_then(|text| text.parse().ok()).expect("a fingerprint");
+    let connector = pli_client::Connector::new(Some(pin));
+    let mut exporters = Vec::new();
+    for resumed in [false, true] {
+        let connection = connector.open(&address).await.expect("a connection");
+        assert_eq!((connection.resumed, connection.fingerprint), (resumed, pin));
+        exporters.push(connection.exporter);
+        // The ticket stands before the first frame.
+        connection.split().1.next().await.expect("a hello");
+    }
+    assert_ne!(exporters[0], exporters[1]);
+    let other = pli_client::Connector::new(Some(pli_client::Fingerprint::of(b"another certificate")));
+    let refused = other.open(&address).await.map(|connection| connection.resumed);
+    assert!(matches!(refused, Err(pli_client::TransportError::WrongCertificate { .. })), "{refused:?}");
+}
