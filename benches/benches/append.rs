@@ -53,13 +53,12 @@ fn raw_limit(path: &Path, in_flight: usize) -> Result<Limit> {
             if at + group.len() as u64 > RAW_FILE_BYTES {
                 at = 0;
             }
-            if file.write_all_at(&group, at).and_then(|()| file.sync_data()).is_err() {
-                return 0.0;
-            }
+            file.write_all_at(&group, at)?;
+            file.sync_data()?;
             at += group.len() as u64;
             groups += 1;
         }
-        (groups * in_flight as u64) as f64 / started.elapsed().as_secs_f64()
+        std::io::Result::Ok((groups * in_flight as u64) as f64 / started.elapsed().as_secs_f64())
     })?)
 }
 

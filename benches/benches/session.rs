@@ -33,32 +33,41 @@ fn main() -> Result<()> {
     }
     let folder = data_folder()?;
     let mut summary = Summary::open();
-    let limit = measure_limit("CPU of one echo of a bare TLS WebSocket server", || {
-        runtime.block_on(cpu_us_per_echo(PAIRS, BYTES, LIMIT_MEASURED)).unwrap_or(0.0)
-    })?;
-    let traffic = runtime.block_on(traffic(&folder.path().join("traffic")))?;
-    summary.add(Row::limited("ws_message_cpu_us", traffic.cpu_us, "us", &limit, Direction::Less)?);
-    summary.add(Row::plain("ws_messages_per_s", traffic.per_s, "1/s"));
-    summary.add(Row::plain("rows_per_message_fast_ack", traffic.rows, "rows"));
-    let envelope = pli_benches::Limit { name: "bytes of the envelope".into(), value: traffic.envelope_bytes };
-    summary.add(Row::limited("disk_bytes_per_message", traffic.disk_bytes, "B", &envelope, Direction::Less)?);
-    let idle = runtime.block_on(idle_bytes(&folder.path().join("idle")))?;
-    summary.add(Row::plain("idle_ws_bytes", idle, "B"));
-    for resumed in [false, true] {
+    if asked("traffic") {
+        let limit = measure_limit("CPU of one echo of a bare TLS WebSocket server", || {
+            runtime.block_on(cpu_us_per_echo(PAIRS, BYTES, LIMIT_MEASURED))
+        })?;
+        let traffic = runtime.block_on(traffic(&folder.path().join("traffic")))?;
+        summary.add(Row::limited("ws_message_cpu_us", traffic.cpu_us, "us", &limit, Direction::Less)?);
+        summary.add(Row::plain("ws_messages_per_s", traffic.per_s, "1/s"));
+        summary.add(Row::plain("rows_per_message_fast_ack", traffic.rows, "rows"));
+        let envelope = pli_benches::Limit { name: "bytes of the envelope".into(), value: traffic.envelope_bytes };
+        summary.add(Row::limited("disk_bytes_per_message", traffic.disk_bytes, "B", &envelope, Direction::Less)?);
+    }
+    if asked("idle") {
+        summary.add(Row::plain("idle_ws_bytes", runtime.block_on(idle_bytes(&folder.path().join("idle")))?, "B"));
+    }
+    for resumed in [false, true].into_iter().filter(|_| asked("ready")) {
         summary.add(ready_row(&runtime, folder.path(), resumed)?);
     }
-    for row in runtime.block_on(ratios(folder.path()))? {
-        summary.add(row);
+    if asked("accounts") {
+        runtime.block_on(ratios(folder.path()))?.into_iter().for_each(|row| summary.add(row));
     }
     summary.save()?;
     Ok(())
+}
+
+/// Whether the command line names this part, or none: `cargo bench --bench session -- traffic idle ready accounts`.
+fn asked(part: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    named.is_empty() || named.iter().any(|name| name == part)
 }
 
 /// CPU of a session's beginning, beside a bare TLS handshake of the same kind.
 fn ready_row(runtime: &tokio::runtime::Runtime, folder: &Path, resumed: bool) -> Result<Row> {
     let kind = if resumed { "resumed" } else { "full" };
     let limit = measure_limit(&format!("CPU of a bare {kind} TLS 1.3 handshake"), || {
-        runtime.block_on(cpu_us_per_handshake(resumed, LIMIT_CONNECTS)).unwrap_or(0.0)
+        runtime.block_on(cpu_us_per_handshake(resumed, LIMIT_CONNECTS))
     })?;
     let figure = runtime.block_on(ready_cpu_us(&folder.join(format!("ready-{kind}")), resumed))?;
     Ok(Row::limited(&format!("session_ready_cpu_us_{kind}"), figure, "us", &limit, Direction::Less)?)
