@@ -148,7 +148,8 @@ impl Failure {
     pub(crate) fn into_store(self, operation: &'static str) -> StoreError {
         match self {
             Self::Refused(_) => StoreError::never(operation, self),
-            Self::NoSpace | Self::Closed | Self::Busy(_) | Self::Stopped(_) => StoreError::later(operation, self),
+            Self::NoSpace => StoreError::no_room(operation, self),
+            Self::Closed | Self::Busy(_) | Self::Stopped(_) => StoreError::later(operation, self),
         }
     }
 }
