@@ -5,13 +5,17 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{DATABASE_FILE, OpenError};
+use crate::{DATABASE_FILE, OpenError, Stamp};
 
-/// Runs SQLite's quick check, read only. False when there is no database. Blocks for as long as it takes to read the
+/// Runs SQLite's quick check, read only. False when there is no database yet, an error when one is gone. Blocks for as long as it takes to read the
 /// file; what the check finds is in the error.
 pub fn check_database(dir: &Path) -> Result<bool, OpenError> {
     let path = dir.join(DATABASE_FILE);
-    if !path.exists() {
+    // A stamp that cannot be read is told by whoever looks at the version.
+    if Stamp::read(dir).ok().flatten().is_some_and(|stamp| stamp.lacks_database(dir)) {
+        return Err(OpenError::DatabaseGone { dir: dir.to_owned() });
+    }
+    if std::fs::metadata(&path).map_or(true, |found| found.len() == 0) {
         return Ok(false);
     }
     let check = || -> rusqlite::Result<String> {

@@ -8,6 +8,7 @@ use pli_domain::{InvalidShardMap, Position, ShardMap, UnixMillis};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use crate::folder::mark_of;
 use crate::{EmbeddedOptions, Synchronous, accounts, conversations, device_queues, payloads, shard_log};
 
 /// SQLite waits so long for a lock; only checkpoints and readers ever meet.
@@ -75,26 +76,44 @@ fn settle_in(conn: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     conn.pragma_update(None, "cache_size", -cache_kib)
 }
 
-/// Why the shard map is not to be had.
+/// Why the cluster is not to be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ShardMapError {
+pub(crate) enum ClusterError {
     #[error(transparent)]
     Invalid(#[from] InvalidShardMap),
+    #[error("the database has another mark, or none")]
+    Other,
     #[error(transparent)]
     Database(#[from] rusqlite::Error),
 }
 
-/// The folder's shard map; of a new folder, one with the wanted count and a random key.
-pub(crate) fn shard_map(conn: &Connection, options: &EmbeddedOptions) -> Result<ShardMap, ShardMapError> {
+/// What is fixed when a folder is made.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) shard_map: ShardMap,
+    /// Names this database in the folder's stamp.
+    pub(crate) mark: String,
+}
+
+/// The folder's cluster, which must have the mark `stamped` if there is one; of a new folder, one with the wanted count
+/// of shards and a random key.
+pub(crate) fn cluster(
+    conn: &Connection,
+    options: &EmbeddedOptions,
+    stamped: Option<&str>,
+) -> Result<Cluster, ClusterError> {
     let read = "SELECT shards, key FROM cluster";
     let stored = conn.query_row(read, [], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, [u8; 16]>(1)?))).optional()?;
+    if stamped.is_some_and(|mark| stored.is_none_or(|(_, key)| mark_of(&key) != mark)) {
+        return Err(ClusterError::Other);
+    }
     if let Some((shards, key)) = stored {
-        return Ok(ShardMap::new(shards, key)?);
+        return Ok(Cluster { shard_map: ShardMap::new(shards, key)?, mark: mark_of(&key) });
     }
     let key: [u8; 16] = rand::random();
-    let map = ShardMap::new(options.shards, key)?;
+    let shard_map = ShardMap::new(options.shards, key)?;
     conn.execute("INSERT INTO cluster (one, shards, key) VALUES (1, ?1, ?2)", params![options.shards, key])?;
-    Ok(map)
+    Ok(Cluster { shard_map, mark: mark_of(&key) })
 }
 
 /// Counts this opening of the folder; on a full disk the count is not kept.

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use crate::accounts::EmbeddedAccounts;
 use crate::conversations::EmbeddedConversations;
-use crate::database::{self, ShardMapError};
+use crate::database::{self, ClusterError};
 use crate::device_queues::EmbeddedDeviceQueues;
 use crate::error::{Stop, is_full};
 use crate::folder::Folder;
@@ -60,16 +60,19 @@ impl EmbeddedEngine {
     /// Opens the data folder `dir`, making it if it is missing. Blocks for as long as SQLite takes to read what a
     /// killed process left in its write-ahead log.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
-        let folder = Folder::open(dir)?;
+        let mut folder = Folder::open(dir)?;
         let database = |source| OpenError::of_database(dir, source);
         let synchronous = if broken(Mutant::FsyncLeftOut) { Synchronous::Off } else { options.synchronous };
         let conn = open_writer(&folder, synchronous).map_err(database)?;
-        let shard_map = database::shard_map(&conn, &options).map_err(|error| match error {
-            ShardMapError::Invalid(error) => OpenError::Shards(error),
-            ShardMapError::Database(error) => database(error),
+        let cluster = database::cluster(&conn, &options, folder.mark()).map_err(|error| match error {
+            ClusterError::Invalid(error) => OpenError::Shards(error),
+            ClusterError::Other => OpenError::OtherDatabase { dir: dir.to_owned() },
+            ClusterError::Database(error) => database(error),
         })?;
+        let shard_map = cluster.shard_map;
         let leases = Arc::new(EmbeddedLeases::new(database::count_opening(&conn).map_err(database)?));
         folder.sync()?;
+        folder.note_mark(&cluster.mark)?;
         let reserve = Reserve::new(folder.path(), options.reserve_bytes)
             .map_err(|source| OpenError::Io { path: folder.path().join(crate::RESERVE_FILE), source })?;
         let stop = Arc::new(Stop::new());

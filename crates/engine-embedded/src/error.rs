@@ -52,6 +52,26 @@ pub enum OpenError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder has had a database, which is missing or empty now.
+    #[error(
+        "{} has lost its database: pli.db is missing or empty; restore it from a backup, or remove VERSION, pli.db-wal \
+         and what is left of pli.db to begin anew without any account",
+        dir.display()
+    )]
+    DatabaseGone {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The database is not the one that the folder was stamped with.
+    #[error(
+        "pli.db in {} is not the database that VERSION names; restore both from one backup, or remove the second line \
+         of VERSION to go on with this database",
+        dir.display()
+    )]
+    OtherDatabase {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The shard count asked for cannot be used.
     #[error(transparent)]
     Shards(#[from] pli_domain::InvalidShardMap),
@@ -128,7 +148,8 @@ impl Failure {
     pub(crate) fn into_store(self, operation: &'static str) -> StoreError {
         match self {
             Self::Refused(_) => StoreError::never(operation, self),
-            Self::NoSpace | Self::Closed | Self::Busy(_) | Self::Stopped(_) => StoreError::later(operation, self),
+            Self::NoSpace => StoreError::no_room(operation, self),
+            Self::Closed | Self::Busy(_) | Self::Stopped(_) => StoreError::later(operation, self),
         }
     }
 }

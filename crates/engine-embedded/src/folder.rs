@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The data folder: one process at a time, one version stamp.
+//! The data folder: one process at a time, one stamp, for its owner alone.
+
+mod modes;
+mod stamp;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::OpenError;
+pub use stamp::Stamp;
+pub(crate) use stamp::mark_of;
 
 /// The newest layout of the data folder that this release reads and the one it writes.
 pub const DATA_VERSION: u32 = 1;
-/// Holds the data version as a decimal number and a newline.
+/// Holds the data version as a decimal number in its first line and the mark of the database in its second.
 pub const VERSION_FILE: &str = "VERSION";
 /// Locked while a process has the folder open; holds its process id.
 pub const LOCK_FILE: &str = "pli.lock";
@@ -23,16 +28,42 @@ pub const DATABASE_FILE: &str = "pli.db";
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    stamp: Stamp,
     _lock: File,
 }
 
 impl Folder {
-    /// Creates the folder if it is missing, locks it and checks its version.
+    /// Creates the folder if it is missing, locks it, checks its version and that its database is still there.
     pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
         create(dir)?;
         let lock = lock(dir)?;
-        check_version(dir)?;
-        Ok(Self { path: dir.to_owned(), _lock: lock })
+        let stamp = check_version(dir)?;
+        // Before SQLite opens it: beside an empty database SQLite deletes a write-ahead log that could still help.
+        if stamp.lacks_database(dir) {
+            return Err(OpenError::DatabaseGone { dir: dir.to_owned() });
+        }
+        modes::narrow_files(dir).map_err(|source| file_error(dir, dir, source))?;
+        Ok(Self { path: dir.to_owned(), stamp, _lock: lock })
+    }
+
+    /// The mark of the database that belongs here; none before the first start has ended.
+    pub(crate) fn mark(&self) -> Option<&str> {
+        self.stamp.database.as_deref()
+    }
+
+    /// Notes for good that the folder has this database. It and its name must be durable by now.
+    pub(crate) fn note_mark(&mut self, mark: &str) -> Result<(), OpenError> {
+        if self.mark() == Some(mark) {
+            return Ok(());
+        }
+        let stamp = Stamp { version: self.stamp.version, database: Some(mark.to_string()) };
+        match stamp.write(&self.path) {
+            // Only of folders that older releases made; the next start with room notes it.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            other => other.map_err(|source| file_error(&self.path, &self.path.join(VERSION_FILE), source))?,
+        }
+        self.stamp = stamp;
+        self.sync()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -59,14 +90,19 @@ fn create(dir: &Path) -> Result<(), OpenError> {
         Err(_) => {}
     }
     // Metadata of every user's messages: for the owner alone.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| file_error(dir, dir, source))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(modes::FOLDER_MODE)
+        .create(dir)
+        .map_err(|source| file_error(dir, dir, source))?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_folder(parent)
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK_FILE);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(modes::FILE_MODE).open(&path);
     let mut file = opened.map_err(|source| file_error(dir, &path, source))?;
     if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
@@ -85,39 +121,28 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn check_version(dir: &Path) -> Result<(), OpenError> {
-    let path = dir.join(VERSION_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return stamp(dir, &path),
-        Err(source) if source.kind() == io::ErrorKind::InvalidData => {
-            return Err(OpenError::NoVersion { dir: dir.to_owned() });
+fn check_version(dir: &Path) -> Result<Stamp, OpenError> {
+    match Stamp::read(dir) {
+        Ok(None) => stamp_new(dir),
+        Ok(Some(stamp)) if stamp.version > DATA_VERSION => {
+            Err(OpenError::NewerVersion { dir: dir.to_owned(), found: stamp.version, known: DATA_VERSION })
         }
-        Err(source) => return Err(OpenError::Io { path, source }),
-    };
-    match text.trim().parse::<u32>() {
-        Ok(found) if found > DATA_VERSION => {
-            Err(OpenError::NewerVersion { dir: dir.to_owned(), found, known: DATA_VERSION })
-        }
-        Ok(found) if found > 0 => Ok(()),
-        _ => Err(OpenError::NoVersion { dir: dir.to_owned() }),
+        Ok(Some(stamp)) => Ok(stamp),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(OpenError::NoVersion { dir: dir.to_owned() }),
+        Err(source) => Err(OpenError::Io { path: dir.join(VERSION_FILE), source }),
     }
 }
 
 /// Stamps a new folder before anything else is written there, so that data without a stamp is never ours.
-fn stamp(dir: &Path, path: &Path) -> Result<(), OpenError> {
+fn stamp_new(dir: &Path) -> Result<Stamp, OpenError> {
     if dir.join(DATABASE_FILE).exists() {
         return Err(OpenError::NoVersion { dir: dir.to_owned() });
     }
-    let draft = dir.join("VERSION.new");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&draft)?;
-        writeln!(file, "{DATA_VERSION}")?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().map_err(|source| file_error(dir, path, source))?;
-    sync_folder(dir)
+    let stamp = Stamp { version: DATA_VERSION, database: None };
+    let made = modes::narrow_new_folder(dir).and_then(|()| stamp.write(dir));
+    made.map_err(|source| file_error(dir, &dir.join(VERSION_FILE), source))?;
+    sync_folder(dir)?;
+    Ok(stamp)
 }
 
 fn sync_folder(dir: &Path) -> Result<(), OpenError> {
@@ -186,5 +211,66 @@ mod tests {
         Folder::open(&deep).unwrap();
         assert_eq!(fs::metadata(&deep).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(deep.join(VERSION_FILE)).unwrap(), "1\n");
+    }
+
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn widen(path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_made_beforehand_becomes_private_and_so_do_files_of_an_older_release() {
+        let dir = tempfile::tempdir().unwrap();
+        widen(dir.path(), 0o755);
+        drop(Folder::open(dir.path()).unwrap());
+        assert_eq!(mode(dir.path()), 0o700);
+        for file in [VERSION_FILE, LOCK_FILE, DATABASE_FILE] {
+            let path = dir.path().join(file);
+            assert_eq!(mode(&path), 0o600, "{file}");
+            widen(&path, 0o644);
+        }
+        drop(Folder::open(dir.path()).unwrap());
+        for file in [VERSION_FILE, LOCK_FILE, DATABASE_FILE] {
+            assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_use_too_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("theirs"), "x").unwrap();
+        widen(dir.path(), 0o1777);
+        drop(Folder::open(dir.path()).unwrap());
+        assert_eq!(mode(dir.path()), 0o1777);
+        assert_eq!(mode(&dir.path().join(DATABASE_FILE)), 0o600);
+    }
+
+    #[test]
+    fn a_folder_whose_database_is_gone_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = mark_of(&[1; 16]);
+        let mut folder = Folder::open(dir.path()).unwrap();
+        folder.note_mark(&mark).unwrap();
+        drop(folder);
+        let database = dir.path().join(DATABASE_FILE);
+        for gone in [true, false] {
+            if gone {
+                fs::remove_file(&database).unwrap()
+            } else {
+                fs::write(&database, "").unwrap()
+            }
+            let text = Folder::open(dir.path()).unwrap_err().to_string();
+            assert!(text.contains("pli.db") && text.contains("backup") && text.contains("VERSION"), "{text}");
+            assert_eq!(database.exists(), !gone);
+        }
+        // What the error names as the way to begin anew.
+        fs::remove_file(dir.path().join(VERSION_FILE)).unwrap();
+        fs::remove_file(&database).unwrap();
+        assert_eq!(Folder::open(dir.path()).unwrap().mark(), None);
     }
 }

@@ -15,7 +15,9 @@
 //!   fsync is never retried, because a failed one may have dropped what it was to write.
 //! - Signals and leases live in memory: they may be lost with the process.
 //!
-//! The folder holds `pli.db` (with `-wal` and `-shm`), `VERSION`, `pli.lock` and `reserve`.
+//! The folder holds `pli.db` (with `-wal` and `-shm`), `VERSION`, `pli.lock` and `reserve`, all for
+//! its owner alone. From the end of the first start on `VERSION` names the database, and without just that one the
+//! folder is not opened.
 
 mod accounts;
 mod block;
@@ -43,7 +45,7 @@ mod writer;
 pub use check::check_database;
 pub use engine::EmbeddedEngine;
 pub use error::{EngineFailure, OpenError};
-pub use folder::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, VERSION_FILE};
+pub use folder::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, Stamp, VERSION_FILE};
 pub use options::{EmbeddedOptions, Synchronous};
 pub use space::RESERVE_FILE;
 pub use stats::EngineStats;

@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -62,7 +63,7 @@ impl Reserve {
     }
 
     fn allocate(&self) -> io::Result<bool> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
         let file = match file {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
             other => other?,

@@ -8,6 +8,8 @@ mod bounds;
 mod conformance;
 #[path = "embedded/crash.rs"]
 mod crash;
+#[path = "embedded/folder.rs"]
+mod folder;
 #[path = "embedded/ledger.rs"]
 mod ledger;
 #[path = "embedded/space.rs"]

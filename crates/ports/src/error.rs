@@ -8,12 +8,15 @@ use std::error::Error;
 pub enum Retry {
     /// The same call may succeed later; its outcome is unknown, so it may also have succeeded already.
     Later,
+    /// There was no room, and nothing was written. The same call may succeed when there is room again; one that needs
+    /// less may succeed sooner. Only engines that can tell answer it.
+    Room,
     /// It will not succeed before an operator acts.
     Never,
 }
 
 /// An engine could not do, or could not tell whether it did, what it was asked. Every port method is idempotent,
-/// so the answer to [`Retry::Later`] is to call again with the same arguments.
+/// so the answer to [`Retry::Later`] is to call again with the same arguments, and to [`Retry::Room`] the same or less.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed")]
 pub struct StoreError {
@@ -30,6 +33,10 @@ impl StoreError {
     /// An error after which the same call may succeed.
     pub fn later(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { operation, retry: Retry::Later, source: source.into() }
+    }
+    /// An error after which the same call may succeed when there is room.
+    pub fn no_room(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { operation, retry: Retry::Room, source: source.into() }
     }
     /// An error that needs an operator.
     pub fn never(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -19,7 +19,7 @@ const RETRY_AFTER_MS: u32 = 500;
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "a store failed");
     match error.retry {
-        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(RETRY_AFTER_MS),
+        Retry::Later | Retry::Room => refusal(ErrorCode::Temporary, error.to_string()).retry_after(RETRY_AFTER_MS),
         Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
     }
 }

@@ -18,7 +18,9 @@ const STORE_RETRY_AFTER_MS: u32 = 500;
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "the account store failed");
     match error.retry {
-        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS),
+        Retry::Later | Retry::Room => {
+            refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS)
+        }
         Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
     }
 }

@@ -20,7 +20,7 @@ use pli_api::common::Error;
 use pli_api::log::{Entry, Item};
 use pli_api::{ErrorCode, refusal};
 use pli_domain::{Class, ConversationId, DeviceId, EdgeId, EntryId, EntryRef, ShardId, ShardMap};
-use pli_ports::{AppendError, NewEntry, Retry, ShardLog};
+use pli_ports::{AppendError, LogFate, NewEntry, Retry, ShardLog};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -176,6 +176,9 @@ impl AppendPorts {
         self.metrics.append_seconds.record(began.elapsed().as_secs_f64(), &[]);
         match outcome {
             Ok(at) => {
+                if self.log.fate() == LogFate::OneTransaction {
+                    self.receipts.learn_log_epoch(shard).await;
+                }
                 let part = self.receipts.appended(shard, EntryRef { seq: at.seq, id });
                 for ticket in tickets {
                     ticket.appended(part.clone(), &self.metrics);

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::owner::Owners;
-use crate::retry::Dice;
+use crate::retry::{Backoff, Dice};
 use crate::ticket::Ticket;
 
 /// Parts asked of an owner in one request.
@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// First and longest wait between two questions about one entry.
 const ASK_FIRST: Duration = Duration::from_millis(500);
 const ASK_LATEST: Duration = Duration::from_secs(30);
+/// An accepted send waits at most so long for the log epoch that its receipt names: an owner starts well within it.
+const LEARN_MAX: Duration = Duration::from_secs(5);
 
 /// One append that open receipts name.
 struct Open {
@@ -62,6 +64,8 @@ struct Shard {
 /// The open receipts of one edge. Bounded by `open_receipts_max` tickets, each naming at most one entry a shard.
 pub(crate) struct Receipts {
     shards: Vec<Mutex<Shard>>,
+    /// Held by whoever asks the owner of a shard for its log epoch.
+    learning: Vec<tokio::sync::Mutex<()>>,
     count: Arc<AtomicUsize>,
     max: usize,
     owners: Owners,
@@ -72,7 +76,8 @@ pub(crate) struct Receipts {
 impl Receipts {
     pub(crate) fn new(map: &ShardMap, max: usize, owners: Owners, metrics: Arc<Metrics>, dice: Arc<Dice>) -> Self {
         let shards = map.shards().map(|_| Mutex::default()).collect();
-        Self { shards, count: Arc::default(), max, owners, metrics, dice }
+        let learning = map.shards().map(|_| tokio::sync::Mutex::default()).collect();
+        Self { shards, learning, count: Arc::default(), max, owners, metrics, dice }
     }
 
     /// Whether one more receipt may be opened.
@@ -131,8 +136,35 @@ impl Receipts {
 
     /// A position of this shard was seen; receipts name the log epoch in its high bits.
     pub(crate) fn saw(&self, shard: ShardId, position: Position) {
+        self.saw_log_epoch(shard, position.epoch().get());
+    }
+
+    /// The owner named its log epoch.
+    pub(crate) fn saw_log_epoch(&self, shard: ShardId, log_epoch: u64) {
         let mut state = self.lock(shard);
-        state.log_epoch = state.log_epoch.max(position.epoch().get());
+        state.log_epoch = state.log_epoch.max(log_epoch);
+    }
+
+    /// Asks the owner for the log epoch if none was heard of: a receipt that names none is judged too old to tell, and
+    /// its message would come twice. Gives up after [`LEARN_MAX`], which costs no more than that.
+    pub(crate) async fn learn_log_epoch(&self, shard: ShardId) {
+        if self.lock(shard).log_epoch > 0 {
+            return;
+        }
+        let learn = async {
+            let _asking = self.learning[usize::from(shard.get())].lock().await;
+            let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+            while self.lock(shard).log_epoch == 0 {
+                match self.owners.verdicts(shard, Vec::new()).await {
+                    Ok(answer) if answer.log_epoch == 0 => return,
+                    Ok(answer) => self.saw_log_epoch(shard, answer.log_epoch),
+                    Err(not_now) => tokio::time::sleep(backoff.next(&self.dice, not_now.after)).await,
+                }
+            }
+        };
+        if tokio::time::timeout(LEARN_MAX, learn).await.is_err() {
+            tracing::warn!(%shard, "no owner named the log epoch in time; the message may come twice");
+        }
     }
 
     /// The checkpoint of a shard moved.
@@ -182,6 +214,9 @@ impl Receipts {
         tokio::spawn(async move {
             let ids: Vec<EntryId> = parts.iter().filter_map(|p| EntryId::try_from(p.entry.as_ref()).ok()).collect();
             let answer = this.owners.verdicts(shard, parts).await;
+            if let Ok(answer) = &answer {
+                this.saw_log_epoch(shard, answer.log_epoch);
+            }
             let verdicts: Vec<Verdict> = match answer {
                 Ok(answer) if answer.verdicts.len() == ids.len() => answer.verdicts().collect(),
                 _ => {

@@ -5,6 +5,8 @@
 mod chatting;
 #[path = "pli/configuration.rs"]
 mod configuration;
+#[path = "pli/full_disk.rs"]
+mod full_disk;
 #[path = "pli/process.rs"]
 mod process;
 #[path = "pli/starting.rs"]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 
 use pli_domain::{Seq, ShardId};
-use pli_engine_embedded::EmbeddedEngine;
+use pli_engine_embedded::{EmbeddedEngine, VERSION_FILE};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -106,6 +106,25 @@ fn a_power_cut_at_any_moment_loses_nothing() {
     }
     println!("{rounds} power cuts, {appended} acknowledged entries, 0 lost");
     assert!(appended > 0);
+}
+
+#[test]
+fn a_power_cut_during_the_first_start_leaves_a_folder_that_starts() {
+    let step = if soaking() { 1 } else { 4 };
+    let seed = seed();
+    let parent = tempfile::tempdir().unwrap();
+    let (mut unmarked, mut marked) = (0, 0);
+    for at in (1 + seed % step..=120).step_by(step as usize) {
+        let dir = parent.path().join(at.to_string());
+        run(cut_at(&dir, seed ^ at, at), usize::MAX);
+        match std::fs::read_to_string(dir.join(VERSION_FILE)).map(|text| text.lines().count()) {
+            Ok(2) => marked += 1,
+            _ => unmarked += 1,
+        }
+        check(&dir, &mut Ledger::default());
+    }
+    println!("{unmarked} cuts before the folder had its mark, {marked} after");
+    assert!(unmarked > 0 && marked > 0);
 }
 
 #[test]

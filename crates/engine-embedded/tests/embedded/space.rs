@@ -1,60 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Disks that are really small or really read-only.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use pli_domain::{Checkpoint, EntryId, LogEpoch, PayloadId, Position, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, OpenError};
 use pli_ports::{AppendError, DeviceRegister, NewEntry, Retry, Settle, ShardLog};
+use pli_testkit::disk::SmallDisk;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{FAR, at, device, open, options};
 
 const SHARD: ShardId = ShardId::new(2);
 const SOON: Duration = Duration::from_secs(20);
-
-/// A file system in memory, unmounted at the end.
-struct Disk {
-    parent: tempfile::TempDir,
-}
-
-impl Disk {
-    /// None, and a line that says so, where mounting is not permitted.
-    fn mount(size: &str) -> Option<Self> {
-        let parent = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(parent.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self { parent }),
-            Ok(output) => skip(&String::from_utf8_lossy(&output.stderr)),
-            Err(error) => skip(&error.to_string()),
-        }
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.parent.path().join("data")
-    }
-
-    fn remount(&self, how: &str) {
-        let mount = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.parent.path()).status();
-        assert!(mount.unwrap().success());
-    }
-}
-
-fn skip<T>(why: &str) -> Option<T> {
-    println!("skipped: no file system can be mounted here ({})", why.trim());
-    None
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: an engine that a failed test left open must not keep the mount.
-        let _ = Command::new("umount").arg("-l").arg(self.parent.path()).status();
-    }
-}
 
 fn entry(number: u64, bytes: usize) -> NewEntry {
     let mut id = [5; 16];
@@ -112,7 +71,7 @@ async fn accepted_again(log: &dyn ShardLog) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_appends_while_acks_and_trims_go_on_and_then_accepts_again() {
-    let Some(disk) = Disk::mount("32m") else { return };
+    let Some(disk) = SmallDisk::mount("32m") else { return };
     let engine = open(&disk.dir());
     let (log, queues) = (engine.shard_log(), engine.device_queues());
     let accepted = fill(&*log).await;
@@ -121,7 +80,7 @@ async fn a_full_disk_refuses_appends_while_acks_and_trims_go_on_and_then_accepts
     let last = *accepted.last().unwrap();
     assert_eq!(count(&*log).await, last);
     let refused = engine.payloads().put(PayloadId::from_bytes([1; 16]), Bytes::from(vec![1; 1 << 20]), FAR).await;
-    assert_eq!(refused.unwrap_err().retry, Retry::Later);
+    assert_eq!(refused.unwrap_err().retry, Retry::Room);
     // Acks of many devices, settles and trims, all while the disk is full.
     for through in 1..=last {
         let register = DeviceRegister { device: device(SHARD), cursor: Some(at(through)), floor: None };
@@ -140,12 +99,11 @@ async fn a_full_disk_refuses_appends_while_acks_and_trims_go_on_and_then_accepts
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_others_filled_is_used_again_when_they_make_room() {
-    let Some(disk) = Disk::mount("48m") else { return };
+    let Some(disk) = SmallDisk::mount("48m") else { return };
     let engine = open(&disk.dir());
     let log = engine.shard_log();
     let first = accepted_again(&*log).await;
-    let ballast = disk.parent.path().join("ballast");
-    fill_file(&ballast);
+    let ballast = disk.fill();
     let refused = fill(&*log).await;
     let settle = Settle { registers: vec![], checkpoint: None, ..Settle::default() };
     engine.device_queues().settle(SHARD, settle).await.unwrap();
@@ -158,11 +116,11 @@ async fn a_disk_that_others_filled_is_used_again_when_they_make_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_opens_on_a_full_disk_with_everything_accepted() {
-    let Some(disk) = Disk::mount("32m") else { return };
+    let Some(disk) = SmallDisk::mount("32m") else { return };
     let engine = open(&disk.dir());
     let accepted = fill(&*engine.shard_log()).await.len() as u64;
     engine.close().await;
-    fill_file(&disk.parent.path().join("ballast"));
+    disk.fill();
     let engine = open(&disk.dir());
     let log = engine.shard_log();
     assert_eq!(count(&*log).await, accepted);
@@ -170,16 +128,10 @@ async fn a_folder_opens_on_a_full_disk_with_everything_accepted() {
     engine.close().await;
 }
 
-fn fill_file(path: &Path) {
-    let mut file = std::fs::File::create(path).unwrap();
-    let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-}
-
 #[test]
 fn a_read_only_folder_is_refused() {
-    let Some(disk) = Disk::mount("32m") else { return };
-    let parent = disk.parent.path().to_owned();
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let parent = disk.root().to_owned();
     std::fs::create_dir(disk.dir()).unwrap();
     disk.remount("ro");
     for dir in [disk.dir(), parent.join("missing")] {

@@ -48,6 +48,8 @@ pub struct LogFaults {
 pub struct QueueFaults {
     /// A call stops at one of its writes: that one reaches any number of replicas, those after it none.
     pub write_timeout: PerMille,
+    /// A settle with more bytes of rows is refused for lack of room, with nothing written.
+    pub row_bytes_max: Option<usize>,
     /// A write that a quorum has misses the third replica.
     pub replica_missed: PerMille,
     /// What a replica missed arrives there later (up to 60 s); otherwise never, save by read repair.

@@ -340,6 +340,10 @@ impl DeviceQueues for MemoryQueues {
         if settle.rows.len() > SETTLE_ROWS_MAX {
             return Err(StoreError::never("settle", "a settle has at most 4096 rows"));
         }
+        let bytes = settle.rows.iter().map(|row| row.envelope.len()).sum();
+        if self.world.plan().queues.row_bytes_max.is_some_and(|most: usize| most < bytes) {
+            return Err(StoreError::no_room("settle", "the disk is full"));
+        }
         let rows = settle.rows.len() as u64;
         self.world.count(|c| c.rows_written += rows);
         let aside = settle.aside.into_iter().map(|aside| vec![Write::Aside(shard, aside)]).collect();

@@ -22,7 +22,7 @@ use super::notices::Notices;
 use super::page::RowsRead;
 use super::retry::retried;
 use super::sessions::{Announced, Expiries};
-use super::settle::{Plan, SettleEnd};
+use super::settle::{Plan, Room, SettleEnd};
 use super::start::Started;
 use super::tail::Tail;
 use crate::error::OwnerError;
@@ -91,6 +91,8 @@ pub(super) struct Live {
     pub settling: bool,
     /// Nothing is settled before: edges announce their sessions.
     pub settle_from: Instant,
+    /// How much the next settle takes; less after one that found no room.
+    pub room: Room,
     pub epoch_checked: Option<Instant>,
     repeat_asked: Option<Instant>,
     /// Sessions may be missing, and it is too early to ask for them again.
@@ -126,6 +128,7 @@ impl Live {
             asked: 0,
             settling: false,
             settle_from,
+            room: Room::default(),
             epoch_checked: None,
             repeat_asked: None,
             repeat_wanted: false,

@@ -20,10 +20,12 @@ impl Live {
             self.context.counters.malformed(1);
             return;
         }
+        let log_epoch = self.epoch.epoch.get();
         if self.context.ports.log.fate() == LogFate::OneTransaction {
             let verdict = |part| i32::from(by_epoch(part, self.epoch, self.checkpoint));
             let verdicts = query.parts.iter().map(verdict).collect();
-            return self.context.answer(respond, owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts })).await;
+            let reply = owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts, log_epoch });
+            return self.context.answer(respond, reply).await;
         }
         if self.asked >= self.context.config.jobs_max {
             return self.context.answer(respond, Self::not_ready()).await;
@@ -32,7 +34,7 @@ impl Live {
         let (context, checkpoint) = (self.context.clone(), self.checkpoint);
         self.spawn(async move {
             let reply = match by_entries(&context, &query.parts, checkpoint).await {
-                Ok(verdicts) => owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts }),
+                Ok(verdicts) => owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts, log_epoch }),
                 Err(error) => {
                     tracing::info!(
                         shard = %context.shard,

@@ -37,9 +37,26 @@ impl Backoff {
     }
 }
 
+/// As [`retried`], but a refusal for lack of room is an answer too.
+pub(super) async fn retried_with_room<T, F, Fut>(context: &Context, call: F) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    repeat(context, call, |retry| retry == Retry::Later).await
+}
+
 /// Calls until the outcome is known. Every port method is idempotent, so an unknown outcome is asked for again with
 /// the same arguments. Ends only with an answer, an error that needs an operator, or by being dropped.
-pub(super) async fn retried<T, F, Fut>(context: &Context, mut call: F) -> Result<T, StoreError>
+pub(super) async fn retried<T, F, Fut>(context: &Context, call: F) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    repeat(context, call, |retry| retry != Retry::Never).await
+}
+
+async fn repeat<T, F, Fut>(context: &Context, mut call: F, again: fn(Retry) -> bool) -> Result<T, StoreError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, StoreError>>,
@@ -48,7 +65,7 @@ where
     loop {
         match call().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.retry == Retry::Never => return Err(error),
+            Err(error) if !again(error.retry) => return Err(error),
             Err(error) => {
                 context.counters.store_retries(1);
                 tracing::debug!(shard = %context.shard, error = &error as &dyn std::error::Error, "trying again");

@@ -205,6 +205,7 @@ impl Live {
             floor: floor.get(),
             mail_waiting: in_tail || floor > from || from < checkpoint,
             position_ignored: committed.is_none(),
+            log_epoch: self.epoch.epoch.get(),
         }
     }
 

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settling: rows for what is still un-acknowledged, then changed cursors, then the checkpoint, which is read back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pli_domain::limits::{SETTLE_ROWS_MAX, SPILL_LIFE_MIN};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{Checkpoint, DeviceId, LogEpoch, Position, UnixMillis};
-use pli_ports::{Aside, DeviceRegister, DeviceState, QueueRow, Settle, StoreError};
+use pli_ports::{Aside, DeviceRegister, DeviceState, QueueRow, Retry, Settle, StoreError};
 use tokio::time::Instant;
 
 use super::Context;
 use super::live::{Done, Ended, Live};
 use super::refetch::{Want, refetch};
-use super::retry::retried;
+use super::retry::{retried, retried_with_room};
 use super::tail::{Body, TailEntry};
 
 /// Entries in one settle; bounds a notice.
@@ -20,6 +22,36 @@ const ENTRIES_MAX: usize = 16_384;
 /// Bytes of rows in one settle, the last entry not counted. Small steps: each lets the log be trimmed, so an engine whose
 /// disk is full gets the room for the next one, and acknowledgements that arrive meanwhile spare rows.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// What the store has had room for lately. A plan that finds none is given up rather than tried again: what is
+/// acknowledged meanwhile needs no row any more, and a smaller step may fit and lets the log be trimmed.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Bytes of rows in the next settle, the last entry not counted.
+    bytes: usize,
+    /// No plan is made before.
+    from: Option<Instant>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { bytes: BYTES_MAX, from: None }
+    }
+}
+
+impl Room {
+    fn missing(&mut self, wait: Duration) {
+        self.bytes /= 4;
+        self.from = Some(Instant::now() + wait);
+    }
+    fn found(&mut self) {
+        self.bytes = (self.bytes * 2).clamp(1, BYTES_MAX);
+        self.from = None;
+    }
+    fn may_try(&self) -> bool {
+        self.from.is_none_or(|from| Instant::now() >= from)
+    }
+}
 
 /// A snapshot to settle.
 #[derive(Debug)]
@@ -69,6 +101,8 @@ pub(super) struct SettleEnd {
     fenced: bool,
     /// The log does not have what was to be written any more.
     lost: bool,
+    /// The store had no room for all of it; only `written` stands.
+    no_room: bool,
     states: Vec<(DeviceId, DeviceState)>,
     written: Vec<(DeviceId, Position, usize)>,
 }
@@ -76,7 +110,7 @@ pub(super) struct SettleEnd {
 impl Live {
     /// Begins to settle what is due. False when nothing is, or a settle is under way.
     pub fn settle_on(&mut self) -> bool {
-        if self.settling || (Instant::now() < self.settle_from && !self.over_half()) {
+        if self.settling || !self.room.may_try() || (Instant::now() < self.settle_from && !self.over_half()) {
             return false;
         }
         let plan = self.plan();
@@ -104,7 +138,7 @@ impl Live {
                 || entry.read_at.elapsed() >= config.spill_after()
                 || bytes_left > config.tail_bytes_max / 2;
             let room = plan.rows.len() + entry.open <= config.settle_rows_max.max(entry.open)
-                && plan.bytes <= BYTES_MAX.min(config.tail_bytes_max / 4);
+                && plan.bytes <= self.room.bytes.min(config.tail_bytes_max / 4);
             plan.more = due && !room;
             if !due || !room {
                 break;
@@ -170,6 +204,10 @@ impl Live {
         for (device, state) in &end.states {
             self.merge(*device, *state).await;
         }
+        if end.no_room {
+            return self.give_up(&end);
+        }
+        self.room.found();
         self.note_rows(&end);
         self.note_registers(&plan);
         if let Some(checkpoint) = plan.checkpoint {
@@ -195,6 +233,22 @@ impl Live {
         if !self.tidy_on() && (plan.more || self.context.config.spill_after_ms == 0 || self.over_half()) {
             self.settle_on();
         }
+    }
+
+    /// There was no room for the plan; another is made at a later tick. Rows of its first calls may stand.
+    fn give_up(&mut self, end: &SettleEnd) {
+        self.context.counters.settles_without_room(1);
+        tracing::debug!(shard = %self.context.shard, "no room for what is to be settled; it is planned again later");
+        self.room.missing(self.context.config.settle_every());
+        for (id, position, _) in &end.written {
+            let device = self.devices.entry(*id);
+            device.suppose_rows(*position);
+            if device.cursor >= *position {
+                device.trim_since.get_or_insert_with(Instant::now);
+                self.devices.dirty.insert(*id);
+            }
+        }
+        self.tidy_on();
     }
 
     fn note_rows(&mut self, end: &SettleEnd) {
@@ -285,8 +339,13 @@ async fn settle(context: &Context, plan: &mut Plan, epoch: LogEpoch) -> Result<S
         return Ok(end);
     }
     let rows: Vec<QueueRow> = std::mem::take(&mut plan.rows).into_iter().filter_map(queue_row).collect();
-    end.written = rows.iter().map(|row| (row.device, row.position, row.envelope.len())).collect();
-    write(context, plan, rows).await?;
+    match write(context, plan, rows, &mut end.written).await {
+        Err(error) if error.retry == Retry::Room => {
+            end.no_room = true;
+            return Ok(end);
+        }
+        other => other?,
+    }
     if plan.checkpoint.is_some() && !broken(Mutant::NoCheckpointReadBack) {
         let state = retried(context, || context.ports.queues.shard_state(context.shard)).await?;
         end.fenced = state.log_epoch.epoch > epoch || state.checkpoint.position.epoch() > epoch;
@@ -335,16 +394,28 @@ fn queue_row(row: PlannedRow) -> Option<QueueRow> {
     Some(QueueRow { device, position, expires_at, envelope })
 }
 
-/// Rows in calls of at most 4,096; registers and the checkpoint with the last.
-async fn write(context: &Context, plan: &Plan, mut rows: Vec<QueueRow>) -> Result<(), StoreError> {
-    let (queues, shard) = (&context.ports.queues, context.shard);
+type Written = Vec<(DeviceId, Position, usize)>;
+
+/// Rows in calls of at most 4,096; registers and the checkpoint with the last. Notes in `written` which rows stand.
+async fn write(
+    context: &Context,
+    plan: &Plan,
+    mut rows: Vec<QueueRow>,
+    written: &mut Written,
+) -> Result<(), StoreError> {
     let mut aside = plan.aside.clone();
     while rows.len() > SETTLE_ROWS_MAX {
         let rest = rows.split_off(SETTLE_ROWS_MAX);
         let call = Settle { aside: std::mem::take(&mut aside), rows, ..Settle::default() };
-        retried(context, || queues.settle(shard, call.clone())).await?;
+        write_some(context, call, written).await?;
         rows = rest;
     }
     let call = Settle { aside, rows, registers: plan.registers.clone(), checkpoint: plan.checkpoint };
-    retried(context, || queues.settle(shard, call.clone())).await
+    write_some(context, call, written).await
+}
+
+async fn write_some(context: &Context, call: Settle, written: &mut Written) -> Result<(), StoreError> {
+    retried_with_room(context, || context.ports.queues.settle(context.shard, call.clone())).await?;
+    written.extend(call.rows.iter().map(|row| (row.device, row.position, row.envelope.len())));
+    Ok(())
 }

@@ -127,3 +127,42 @@ async fn the_log_is_trimmed_behind_the_checkpoint_when_receipts_are_old_and_keep
     assert!(left.iter().any(|(seq, id)| *seq == checkpoint.position.seq() && Some(*id) == checkpoint.entry));
     assert!(checkpoint.position > Position::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_finds_no_room_is_given_up_and_what_is_acknowledged_meanwhile_needs_no_row() {
+    let shard = Shard::new(300);
+    let _owner = shard.owner();
+    let edge = shard.edge(1).await;
+    edge.announce(1, 1, 0, true).await;
+    let full = QueueFaults { row_bytes_max: Some(0), ..QueueFaults::default() };
+    shard.world.set_faults(FaultPlan { queues: full, ..FaultPlan::default() });
+    for n in 0..50 {
+        shard.append(&[(&[1], n)]).await;
+    }
+    shard.until("no room", |c| c.settles_without_room > 2).await;
+    let before = shard.world.queues().shard_state(SHARD).await.expect("readable").checkpoint;
+    let drained = edge.drain(1, 0).await;
+    assert_eq!(drained.bodies(), (0..50).map(body).collect::<Vec<_>>());
+    edge.ack(1, drained.to).await;
+    // The disk stays full: only rows need room.
+    shard.until("acknowledged", |c| c.acked == 50).await;
+    let settles = shard.counts().settles;
+    shard.until("settled", |c| c.settles > settles).await;
+    assert_eq!(shard.counts().rows_written, 0);
+    let after = shard.world.queues().shard_state(SHARD).await.expect("readable").checkpoint;
+    assert!(after > before && after.position.seq().get() == 50, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_little_room_smaller_steps_are_settled() {
+    let shard = Shard::new(300);
+    let _owner = shard.owner();
+    let little = QueueFaults { row_bytes_max: Some(2 * body(10).len()), ..QueueFaults::default() };
+    shard.world.set_faults(FaultPlan { queues: little, ..FaultPlan::default() });
+    for n in 10..30 {
+        shard.append(&[(&[1], n)]).await;
+    }
+    shard.until("all rows", |c| c.rows_written == 20).await;
+    assert!(shard.counts().settles_without_room > 0);
+    assert_eq!(shard.edge(1).await.drain(1, 0).await.bodies(), (10..30).map(body).collect::<Vec<_>>());
+}

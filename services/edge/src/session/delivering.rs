@@ -166,6 +166,9 @@ impl Delivering {
             self.committed = from;
         }
         self.shared.receipts.saw(self.shard, from);
+        if let Ok(registered) = answer {
+            self.shared.receipts.saw_log_epoch(self.shard, registered.log_epoch);
+        }
         self.feed.registered(from, floor, out);
         self.note(out);
         true

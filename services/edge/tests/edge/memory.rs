@@ -9,6 +9,7 @@ use pli_api::common::Error;
 use pli_api::edge::{Ping, client_frame, send_result, server_frame::Frame, settled::Outcome};
 use pli_domain::{Position, SessionId};
 use pli_edge::{Config, LimitsConfig, Rate, SessionConfig};
+use pli_ports::LogFate;
 use pli_testkit::memory::{FaultPlan, LogFaults};
 
 use crate::client::{Client, body};
@@ -457,4 +458,25 @@ async fn appends_that_fail_and_are_repeated_do_not_overtake_within_a_lane() {
 fn send_id(envelope: &Bytes) -> u8 {
     let envelope: pli_api::log::Envelope = prost::Message::decode(envelope.clone()).unwrap();
     envelope.send_id[0]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_receipts_name_the_log_epoch_of_shards_of_which_nothing_was_heard() {
+    let rig = Rig::over(Config::default(), LogFate::OneTransaction).await;
+    let mut alice = rig.join(1).await;
+    // The owners are still starting when the message is durable.
+    rig.owners.lock().not_ready = 8;
+    let sent = alice.message(1, b"hello");
+    let receipt = alice.send_one(sent).await.unwrap();
+    let parts = <pli_api::delivery::QueryReceipts as prost::Message>::decode(receipt).unwrap().parts;
+    assert!(!parts.is_empty() && parts.iter().all(|part| part.log_epoch == 1), "{parts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_owner_a_send_is_accepted_all_the_same() {
+    let rig = Rig::over(Config::default(), LogFate::OneTransaction).await;
+    let mut alice = rig.join(1).await;
+    rig.owners.lock().not_ready = usize::MAX;
+    let sent = alice.message(1, b"hello");
+    alice.send_one(sent).await.unwrap();
 }

@@ -45,7 +45,7 @@ pub struct State {
     pub acks: Vec<(DeviceId, u64)>,
     pub withdrawn: usize,
     pub registered: usize,
-    /// Announcements are answered with "not ready" while this is above zero.
+    /// Announcements and questions about receipts are answered with "not ready" while this is above zero.
     pub not_ready: usize,
     /// Doorbells are not sent.
     pub silent: bool,
@@ -89,7 +89,7 @@ impl State {
             }
         };
         let verdicts = query.parts.iter().map(|part| verdict(part).into()).collect();
-        owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts })
+        owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts, log_epoch: 1 })
     }
 }
 
@@ -244,9 +244,14 @@ impl Owners {
                     floor: if queue.floor.0 > from { queue.floor.0.get() } else { 0 },
                     mail_waiting: queue.all.iter().any(|(position, _)| *position > from),
                     position_ignored: ignored,
+                    log_epoch: 1,
                 }))
             }
             owner_request::Request::ReadPage(read) => Some(state.page(shard, &read)),
+            owner_request::Request::QueryReceipts(_) if state.not_ready > 0 => {
+                state.not_ready -= 1;
+                Some(owner_reply::Reply::NotReady(NotReady { retry_after_ms: 20 }))
+            }
             owner_request::Request::QueryReceipts(query) => Some(state.verdicts(shard, &query)),
             owner_request::Request::Ack(ack) => {
                 let device = DeviceId::try_from(ack.device.as_ref()).unwrap();

@@ -12,7 +12,7 @@ use pli_api::in_process;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Position, ShardMap};
 use pli_edge::ws::{Identity, Listener};
 use pli_edge::{Config, Edge, EdgePorts, carrier};
-use pli_ports::Clock;
+use pli_ports::{Clock, LogFate};
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::{RuntimeClock, START};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,12 @@ pub fn key(n: u8) -> SigningKey {
 
 impl Rig {
     pub async fn new(config: Config) -> Self {
-        let world = MemoryWorld::new(WorldOptions { seed: 7, ..WorldOptions::default() });
+        Self::over(config, LogFate::OwnSystem).await
+    }
+
+    /// Over logs of this kind.
+    pub async fn over(config: Config, fate: LogFate) -> Self {
+        let world = MemoryWorld::new(WorldOptions { seed: 7, fate, ..WorldOptions::default() });
         let shards = ShardMap::new(SHARDS, [3; 16]).unwrap();
         let owners = Owners::start(&world, shards).await;
         let (directory, conversations) = (StubDirectory::default(), StubConversations::default());

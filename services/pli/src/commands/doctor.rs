@@ -16,8 +16,8 @@ use finding::{Finding, Level};
 
 /// Look for what would keep a server from running well.
 ///
-/// Looks at the ports, the clock, the disk, the limit of open files, the data folder's version and the storage engine.
-/// It changes nothing and may run beside a server. Every finding names its fix; with any the exit code is 9.
+/// Looks at the ports, the clock, the disk, the limit of open files, the data folder's version and modes, and the storage
+/// engine. It changes nothing and may run beside a server. Every finding names its fix; with any the exit code is 9.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pli doctor\n  pli doctor --data /var/lib/pli --config /etc/pli.toml")]
 pub struct DoctorArgs {

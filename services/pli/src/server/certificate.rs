@@ -9,7 +9,7 @@ use anyhow::Context;
 use pli_edge::ws::Identity;
 
 /// Certificate and key in PEM, mode 600.
-const FILE: &str = "certificate.pem";
+pub(super) const FILE: &str = "certificate.pem";
 
 /// The certificate in `folder` with its key; made for `host` and the loopback names when there is none.
 pub fn open_or_create(folder: &Path, host: &str) -> anyhow::Result<Identity> {

@@ -2,10 +2,13 @@
 //! What `pli doctor` can tell of a data folder without changing it.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-use pli_engine_embedded::{DATA_VERSION, DATABASE_FILE, VERSION_FILE};
+use pli_engine_embedded::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, RESERVE_FILE, Stamp, VERSION_FILE};
 use rustix::fs::{Access, access};
+
+use super::{certificate, server_file};
 
 /// What is known of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum FolderState {
     Version(u32),
     /// It holds data of a version that this program does not know.
     Newer(u32),
+    /// It has had a database, which is missing or empty now.
+    DatabaseGone,
     /// It holds data but no stamp, or one that cannot be read.
     Unstamped,
 }
@@ -36,14 +41,22 @@ pub fn inspect(folder: &Path) -> FolderState {
     if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return FolderState::ReadOnly;
     }
-    let stamp = std::fs::read_to_string(folder.join(VERSION_FILE)).ok();
-    match stamp.map(|text| text.trim().parse::<u32>()) {
-        Some(Ok(found)) if found > DATA_VERSION => FolderState::Newer(found),
-        Some(Ok(found)) if found > 0 => FolderState::Version(found),
-        Some(_) => FolderState::Unstamped,
-        None if folder.join(DATABASE_FILE).exists() => FolderState::Unstamped,
-        None => FolderState::Empty,
+    match Stamp::read(folder) {
+        Ok(Some(stamp)) if stamp.version > DATA_VERSION => FolderState::Newer(stamp.version),
+        Ok(Some(stamp)) if stamp.lacks_database(folder) => FolderState::DatabaseGone,
+        Ok(Some(stamp)) => FolderState::Version(stamp.version),
+        Ok(None) if !folder.join(DATABASE_FILE).exists() => FolderState::Empty,
+        _ => FolderState::Unstamped,
     }
+}
+
+/// The folder and those of a server's files in it that others than their owner may read or write.
+pub fn open_to_others(folder: &Path) -> Vec<PathBuf> {
+    let beside = ["-wal", "-shm"].map(|end| folder.join(format!("{DATABASE_FILE}{end}")));
+    let files = [DATABASE_FILE, VERSION_FILE, LOCK_FILE, RESERVE_FILE, server_file::FILE, certificate::FILE];
+    let all = std::iter::once(folder.to_path_buf()).chain(files.map(|file| folder.join(file))).chain(beside);
+    let open = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+    all.filter(open).collect()
 }
 
 #[cfg(test)]
@@ -61,6 +74,10 @@ mod tests {
         assert_eq!(inspect(&path.join(DATABASE_FILE)), FolderState::NotAFolder);
         std::fs::write(path.join(VERSION_FILE), format!("{DATA_VERSION}\n")).expect("written");
         assert_eq!(inspect(path), FolderState::Version(DATA_VERSION));
+        std::fs::write(path.join(VERSION_FILE), format!("{DATA_VERSION}\n{}\n", "a".repeat(32))).expect("written");
+        assert_eq!(inspect(path), FolderState::Version(DATA_VERSION));
+        std::fs::write(path.join(DATABASE_FILE), "").expect("written");
+        assert_eq!(inspect(path), FolderState::DatabaseGone);
         std::fs::write(path.join(VERSION_FILE), "999\n").expect("written");
         assert_eq!(inspect(path), FolderState::Newer(999));
     }

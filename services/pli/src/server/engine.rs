@@ -24,6 +24,8 @@ const fn exit_of(error: &OpenError) -> Exit {
         | OpenError::ReadOnly { .. }
         | OpenError::NewerVersion { .. }
         | OpenError::NoVersion { .. }
+        | OpenError::DatabaseGone { .. }
+        | OpenError::OtherDatabase { .. }
         | OpenError::NoSpace { .. }
         | OpenError::Io { .. }
         | OpenError::Database { .. } => Exit::Folder,

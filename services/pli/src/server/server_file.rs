@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `server.json` in the data folder: where the server of this folder listens, for clients on the same machine.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "server.json";
+pub(super) const FILE: &str = "server.json";
 
 /// What `pli dev` says of itself, in the file and with `--ready-json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +33,10 @@ impl ServerFile {
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let fresh = folder.join(format!("{FILE}.new"));
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(&fresh, text + "\n")
+        let mut options = std::fs::OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+        opened
+            .and_then(|mut file| writeln!(file, "{text}"))
             .and_then(|()| std::fs::rename(&fresh, folder.join(FILE)))
             .with_context(|| format!("cannot write {}", folder.join(FILE).display()))
     }

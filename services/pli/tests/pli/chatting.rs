@@ -99,6 +99,24 @@ fn a_pipe_carries_both_directions_and_tells_ticks() {
 }
 
 #[test]
+fn messages_in_flight_when_the_server_dies_are_not_asked_for_again() {
+    let home = tempfile::tempdir().expect("a folder");
+    let first = Server::start(home.path());
+    let port = first.port();
+    register(home.path(), "bob");
+    text(&run(home.path(), &["send", "alice", "bob", "before", "--data", "data", "--wait", "stored"]));
+    first.process.kill();
+    // The first receipts of a server that has heard of no owner, and it dies before anything is settled.
+    let second = Server::start_on(home.path(), port);
+    text(&run(home.path(), &["send", "alice", "bob", "m", "--count", "9", "--data", "data", "--wait", "accepted"]));
+    second.process.kill();
+    let third = Server::start_on(home.path(), port);
+    text(&run(home.path(), &["send", "alice", "bob", "after", "--data", "data", "--wait", "stored"]));
+    assert!(third.metric("pli_edge_receipts_stored") > 0.0);
+    assert_eq!(third.metric("pli_edge_receipts_resend"), 0.0);
+}
+
+#[test]
 fn what_is_typed_while_the_server_is_down_is_sent_when_it_is_back() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());

@@ -32,7 +32,7 @@ fn the_doctor_names_every_check_and_each_finding_its_fix() {
     let home = tempfile::tempdir().expect("a folder");
     let output = run(home.path(), &["doctor", "--data", "data"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    for check in ["port", "admin port", "clock", "disk", "open files", "data folder", "engine"] {
+    for check in ["port", "admin port", "clock", "disk", "open files", "data folder", "file modes", "engine"] {
         assert!(said.contains(check), "`{check}` is missing in {said}");
     }
     std::fs::create_dir(home.path().join("data")).expect("made");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting the binary, waiting for what it says, ending it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -193,6 +194,18 @@ impl Server {
     /// Host and port of sessions.
     pub fn address(&self) -> String {
         self.about["address"].as_str().expect("an address").to_string()
+    }
+
+    /// The sum of a counter over its labels, as the admin port tells it; 0 when it was never counted.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.about["admin"].as_str().expect("an address")).expect("connects");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("asked");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("answered");
+        assert!(said.contains("pli_edge_"), "no metrics in {said}");
+        let total = format!("{name}_total");
+        let lines = said.lines().filter(|line| line.split(['{', ' ']).next() == Some(&total));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// The port of sessions.

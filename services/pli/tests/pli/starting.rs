@@ -122,3 +122,32 @@ async fn a_later_connection_resumes_tls_and_a_wrong_pin_never_does() {
     let refused = other.open(&address).await.map(|connection| connection.resumed);
     assert!(matches!(refused, Err(pli_client::TransportError::WrongCertificate { .. })), "{refused:?}");
 }
+
+#[test]
+fn a_folder_that_lost_its_database_is_refused_with_its_fix_and_the_doctor_tells_too() {
+    let home = tempfile::tempdir().expect("a folder");
+    Server::start(home.path()).process.kill();
+    std::fs::write(home.path().join("data/pli.db"), "").expect("emptied");
+    let (code, said) = failure(&run(home.path(), &["dev", "--data", "data", "--port", "0"]));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("pli.db") && said.contains("backup"), "{said}");
+    let output = run(home.path(), &["doctor", "--data", "data"]);
+    assert_eq!(output.status.code(), Some(9));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("has lost its database"));
+}
+
+#[test]
+fn a_server_in_a_folder_made_beforehand_keeps_everything_to_its_owner() {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let home = tempfile::tempdir().expect("a folder");
+    let data = home.path().join("data");
+    std::fs::DirBuilder::new().mode(0o755).create(&data).expect("made");
+    let _server = Server::start(home.path());
+    let files = std::fs::read_dir(&data).expect("there").map(|entry| entry.expect("an entry").path());
+    for path in files.chain([data.clone()]) {
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+    let said = String::from_utf8_lossy(&run(home.path(), &["doctor", "--data", "data"]).stdout).into_owned();
+    assert!(said.contains("for their owner alone"), "{said}");
+}

@@ -34,6 +34,7 @@ pub async fn all(config: &Config) -> Vec<Finding> {
         disk(&server.data),
         file_limit(),
         data::version(&server.data),
+        data::modes(&server.data),
         data::engine(&server.data, running.as_ref()).await,
     ]
 }

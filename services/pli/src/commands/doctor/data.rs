@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::finding::Finding;
-use crate::server::data_folder::{FolderState, inspect};
+use crate::server::data_folder::{FolderState, inspect, open_to_others};
 use crate::server::server_file::ServerFile;
 
 const NAME: &str = "data folder";
+const MODES: &str = "file modes";
 const ENGINE: &str = "engine";
 /// A healthy server answers its admin port well within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -40,11 +41,32 @@ pub fn version(folder: &Path) -> Finding {
             format!("{path} has version {found}, written by a newer pli"),
             "run the version that wrote it, or name another folder with --data",
         ),
+        FolderState::DatabaseGone => Finding::fault(
+            NAME,
+            format!("{path} has lost its database: pli.db is missing or empty"),
+            "restore pli.db from a backup, or name another folder with --data",
+        ),
         FolderState::Unstamped => Finding::fault(
             NAME,
             format!("{path} holds a database without a readable VERSION"),
             "restore the folder from a backup, or name another one with --data",
         ),
+    }
+}
+
+/// Whether the folder and its files are for their owner alone.
+pub fn modes(folder: &Path) -> Finding {
+    match open_to_others(folder).as_slice() {
+        [] => Finding::fine(MODES, "for their owner alone"),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            let all: Vec<String> = [first].into_iter().chain(rest).map(|path| path.display().to_string()).collect();
+            Finding::warning(
+                MODES,
+                format!("others may use {}{more}", first.display()),
+                format!("run `chmod go= {}`", all.join(" ")),
+            )
+        }
     }
 }
 
@@ -112,5 +134,25 @@ mod tests {
         let finding = version(folder.path());
         assert_eq!(finding.level, Level::Fault);
         assert!(finding.fix.expect("a fix").contains("--data"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_named_with_its_fix() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(modes(folder.path()).level, Level::Fine);
+        let file = folder.path().join("pli.db-wal");
+        std::fs::write(&file, "x").expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).expect("set");
+        let finding = modes(folder.path());
+        assert_eq!(finding.level, Level::Warning);
+        assert!(finding.fix.expect("a fix").contains("pli.db-wal"));
+    }
+
+    #[test]
+    fn a_folder_that_lost_its_database_is_a_fault() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("VERSION"), format!("1\n{}\n", "0".repeat(32))).expect("written");
+        assert_eq!(version(folder.path()).level, Level::Fault);
     }
 }
