@@ -73,17 +73,17 @@ def default_text(value: object) -> str:
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 
-def rows(section: str, values: dict, fields: list, known: dict) -> list[str]:
-    """Table rows of one struct; a field whose default is a table is a section of its own."""
+def rows(section: str, values: dict, fields: list, known: dict, about: str = "") -> list[str]:
+    """Table rows of one struct; a field whose default is a table is a section of its own, whose rows say what it is."""
     lines = []
     for field, kind, text in fields:
         value = values.get(field)
         if isinstance(value, dict):
             crate, _, name = kind.rpartition("::")
             inner = of_crate(crate) if crate in CRATES else known
-            lines += rows(f"{section}{field}.", value, inner.get(name, []), inner)
+            lines += rows(f"{section}{field}.", value, inner.get(name, []), inner, f"{text} ")
         else:
-            lines.append(f"| `{section}{field}` | {'unset' if value is None else default_text(value)} | {text} |")
+            lines.append(f"| `{section}{field}` | {'unset' if value is None else default_text(value)} | {about}{text} |")
     return lines
 
 

@@ -135,10 +135,7 @@ pub fn connector(ready: &Ready) -> Result<Connector> {
 
 /// A conversation of two: `alice` makes it and adds `bob`. Answers its id; messages belong to epoch 1.
 pub async fn converse(alice: (&Device, &mut Session), bob: (&Device, &mut Session)) -> Result<ConversationId> {
-    let mut id = [0x77; 16];
-    id[..8].copy_from_slice(&alice.0.seed.to_be_bytes());
-    id[8..].copy_from_slice(&bob.0.seed.to_be_bytes());
-    let id = ConversationId::from_bytes(id);
+    let id = conversation_of(alice.0.seed, bob.0.seed);
     let package = bob.0.mls().key_packages(1)?.remove(0);
     let publish = PublishKeyPackagesRequest { key_packages: vec![package.clone().into()], last_resort: Bytes::new() };
     bob.1.call("/pli.directory.v1.Directory/PublishKeyPackages", &publish).await?;
@@ -163,11 +160,19 @@ pub async fn converse(alice: (&Device, &mut Session), bob: (&Device, &mut Sessio
     Ok(id)
 }
 
+/// The id of the conversation of `load.{a}` and `load.{b}`.
+pub(crate) fn conversation_of(a: u64, b: u64) -> ConversationId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&a.to_be_bytes());
+    id[8..].copy_from_slice(&b.to_be_bytes());
+    ConversationId::from_bytes(id)
+}
+
 fn inline(bytes: Vec<u8>) -> Object {
     Object { object: Some(object::Object::Inline(bytes.into())) }
 }
 
-/// A message of `bytes` random-looking bytes; the server cannot tell it from a sealed one.
+/// A message of `bytes` equal bytes; the server looks into none.
 pub fn message(conversation: ConversationId, n: u64, bytes: usize, expires_at_ms: u64) -> Send {
     let mut send_id = [0x11; 16];
     send_id[..8].copy_from_slice(&n.to_be_bytes());

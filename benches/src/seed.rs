@@ -11,7 +11,7 @@ use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
 use pli_ports::{Clock, DeviceListRecord, NewAccount, NewConversation, SystemClock};
 use prost::Message;
 
-use crate::load::Device;
+use crate::load::{Device, conversation_of};
 
 /// Writes that are under way at once; they share transactions.
 const IN_FLIGHT: usize = 512;
@@ -41,7 +41,7 @@ pub async fn seed(data: &Path, accounts: u64, talks: &[(u64, u64)]) -> Result<(V
     let store = engine.conversations();
     let address = |n: u64| devices[n as usize].identity.address();
     let made = talks.iter().map(|&(a, b)| {
-        let (store, id, mut roster) = (store.clone(), conversation_id(a, b), vec![address(a), address(b)]);
+        let (store, id, mut roster) = (store.clone(), conversation_of(a, b), vec![address(a), address(b)]);
         roster.sort_unstable_by_key(|d: &DeviceAddress| (d.account, d.device));
         let state = Bytes::from(vec![0x5A; STATE_BYTES]);
         let new = NewConversation { conversation: id, epoch: MlsEpoch(1), roster, state, created_at: now };
@@ -50,11 +50,4 @@ pub async fn seed(data: &Path, accounts: u64, talks: &[(u64, u64)]) -> Result<(V
     let ids = futures::stream::iter(made).buffered(IN_FLIGHT).try_collect().await?;
     engine.close().await;
     Ok((devices, ids))
-}
-
-fn conversation_id(a: u64, b: u64) -> ConversationId {
-    let mut id = [0x77; 16];
-    id[..8].copy_from_slice(&a.to_be_bytes());
-    id[8..].copy_from_slice(&b.to_be_bytes());
-    ConversationId::from_bytes(id)
 }

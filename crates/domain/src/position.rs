@@ -94,8 +94,8 @@ impl Position {
     /// Index at which a checkpoint stands: the end of its entry.
     pub const INDEX_END: u16 = (1 << INDEX_BITS) - 1;
 
-    /// The position of the envelope at `index` of entry `seq`. `index` is masked to 10 bits by the entry bound
-    /// ([`crate::limits::ENTRY_ENVELOPES_MAX`]).
+    /// The position of the envelope at `index` of entry `seq`. An index above [`Self::INDEX_END`] counts as it; entries are
+    /// smaller ([`crate::limits::ENTRY_ENVELOPES_MAX`]).
     pub const fn new(epoch: LogEpoch, seq: Seq, index: u16) -> Self {
         let index = if index > Self::INDEX_END { Self::INDEX_END } else { index };
         Self((epoch.get() << (SEQ_BITS + INDEX_BITS)) | (seq.get() << INDEX_BITS) | index as u64)

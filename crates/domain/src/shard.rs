@@ -82,8 +82,18 @@ impl ShardMap {
 mod tests {
     use super::*;
 
+    /// SipHash-2-4 of 00..0f under the key 00..0f is 0x3f2a_cc7f_57c2_9bdb (the reference implementation's answer).
     #[test]
-    fn the_mapping_is_pinned_and_spreads() {
+    fn the_mapping_is_pinned() {
+        let count_up = || std::array::from_fn(|n| n as u8);
+        for (count, shard) in [(1 << 15, 7_131), (16, 11)] {
+            let map = ShardMap::new(count, count_up()).expect("a power of two");
+            assert_eq!(map.shard_of(AccountId::from_bytes(count_up())).get(), shard);
+        }
+    }
+
+    #[test]
+    fn the_mapping_spreads() {
         let map = ShardMap::new(16, [7; 16]).expect("a power of two");
         let mut seen = [0u32; 16];
         for n in 0..1_600u32 {

@@ -60,7 +60,7 @@ fn trim(conn: &Connection, shard: ShardId, through: u64) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Entries from `from` on, about `bytes_max` of them.
+/// Entries from `from` on, about `bytes_max` bytes of them, at least one.
 fn read(conn: &Connection, shard: ShardId, from: u64, bytes_max: usize) -> rusqlite::Result<Vec<LogEntry>> {
     let mut statement = conn.prepare_cached(READ_BLOCKS)?;
     let mut rows = statement.query(params![key(shard, from), key(shard, Seq::MAX.get())])?;

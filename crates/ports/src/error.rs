@@ -15,8 +15,10 @@ pub enum Retry {
     Never,
 }
 
-/// An engine could not do, or could not tell whether it did, what it was asked. Every port method is idempotent,
-/// so the answer to [`Retry::Later`] is to call again with the same arguments, and to [`Retry::Room`] the same or less.
+/// An engine could not do, or could not tell whether it did, what it was asked. Port methods are idempotent unless their
+/// documentation says otherwise, so the answer to [`Retry::Later`] is to call again with the same arguments, and to
+/// [`Retry::Room`] the same or less. Otherwise it is for [`crate::DeviceQueues::put_mark`], which must not be repeated, and
+/// for [`crate::DeviceQueues::take_mark`] and [`crate::Accounts::claim_key_package`], which may have spent what they take.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed")]
 pub struct StoreError {

@@ -50,7 +50,9 @@ mod tests {
     async fn the_grace_period_begins_with_draining() {
         let shutdown = Shutdown::on_signals(Duration::from_secs(5)).expect("signals");
         assert!(!shutdown.draining.is_cancelled());
+        let began = tokio::time::Instant::now();
         shutdown.draining.cancel();
         shutdown.stop.cancelled().await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
     }
 }

@@ -73,10 +73,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_pinned_and_apart() {
+    fn ids_are_pinned() {
+        let (conversation, device) = (ConversationId::from_bytes([7; 16]), DeviceId::from_bytes([8; 16]));
+        let (shard, send) = (ShardId::new(0), SendId::from_bytes([9; 16]));
+        let all = [
+            fanout_entry(conversation, MlsEpoch(1), Part::Commit, shard).to_string(),
+            fanout_send(conversation, MlsEpoch(1), Part::Commit).to_string(),
+            proposal_entry(conversation, device, send, shard).to_string(),
+            proposal_payload(conversation, MlsEpoch(1), b"ref").to_string(),
+            object_payload(conversation, &[0; 32]).to_string(),
+            upload_page(device, PayloadId::from_bytes([9; 16]), 0).to_string(),
+        ];
+        let pinned = [
+            "17148c544a765847e8dec7c6da6780d1",
+            "ef64ffa5860aa99efc15af13f4bcc85c",
+            "ca930dc01d787a9a682e8135dd8e8da1",
+            "4cef8094e29a121b6db72e72f9c2234f",
+            "dfc9bd124dba3c03e1beeb3bee7e2df2",
+            "6905e18763d2a1debc7b0e8a43db23a8",
+        ];
+        assert_eq!(all, pinned);
+    }
+
+    #[test]
+    fn ids_are_apart() {
         let conversation = ConversationId::from_bytes([7; 16]);
         let entry = |epoch, part, shard| fanout_entry(conversation, MlsEpoch(epoch), part, ShardId::new(shard));
-        assert_eq!(entry(1, Part::Commit, 0).to_string(), "17148c544a765847e8dec7c6da6780d1");
         let all = [
             entry(1, Part::Commit, 0),
             entry(2, Part::Commit, 0),

@@ -5,7 +5,7 @@ use pli_api::FieldError;
 use pli_api::common::Error as WireError;
 use pli_domain::MlsEpoch;
 use pli_domain::limits::{MEMBERS_MAX, PAGE_BYTES_MAX};
-use pli_ports::StoreError;
+use pli_ports::{AppendError, StoreError};
 use pli_runtime::limits::Limited;
 
 use crate::devices::{DirectoryError, Mismatch};
@@ -33,11 +33,15 @@ pub(crate) enum Denied {
     Corrupt(#[from] CorruptRecord),
 }
 
-/// Why a decided commit could not be finished now. It stays decided; somebody finishes it later.
+/// Why a fan-out could not be finished now. A decided commit stays decided; somebody finishes it later.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FinishError {
-    #[error("the commit is decided but not in every log yet; ask again")]
-    Append { retry_after_ms: u32 },
+    #[error("not in every shard log yet; ask again with the same ids")]
+    Append {
+        retry_after_ms: u32,
+        #[source]
+        source: AppendError,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -11,7 +11,7 @@ use pli_api::log::envelope::BodyOrRef;
 use pli_api::log::{Content, Entry, Envelope};
 use pli_domain::limits::EXPIRY_MAX;
 use pli_domain::{Class, ConversationId, DeviceAddress, EntryId, MlsEpoch, SendId, ShardId, UnixMillis};
-use pli_ports::{AppendError, NewEntry};
+use pli_ports::{AppendError, NewEntry, Retry};
 use prost::Message;
 
 use crate::error::FinishError;
@@ -80,29 +80,31 @@ impl Inner {
 
     /// Appends all of them, trying again those that failed, under the same ids.
     pub(crate) async fn append(&self, mut entries: Vec<NewEntry>) -> Result<(), FinishError> {
-        let mut wait = FIRST_WAIT;
-        let mut retry_after_ms = RETRY_AFTER_MS;
-        for attempt in 1..=TRIES {
+        let (mut wait, mut attempt) = (FIRST_WAIT, 1);
+        loop {
             let results = self.ports.log.append(entries.clone()).await;
-            let mut failed = Vec::new();
+            let (mut failed, mut last) = (Vec::new(), None);
             for (entry, result) in entries.into_iter().zip(results) {
                 if let Err(error) = result {
                     tracing::warn!(shard = %entry.shard, error = &error as &dyn std::error::Error, "fan-out failed");
-                    retry_after_ms = retry_after(&error);
                     failed.push(entry);
+                    last = Some(error);
                 }
             }
-            if failed.is_empty() {
-                return Ok(());
+            let Some(source) = last else { return Ok(()) };
+            if attempt == TRIES || is_final(&source) {
+                return Err(FinishError::Append { retry_after_ms: retry_after(&source), source });
             }
             entries = failed;
-            if attempt < TRIES {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
+            attempt += 1;
+            tokio::time::sleep(wait).await;
+            wait *= 2;
         }
-        Err(FinishError::Append { retry_after_ms })
     }
+}
+
+fn is_final(error: &AppendError) -> bool {
+    matches!(error, AppendError::Store(error) if error.retry == Retry::Never)
 }
 
 fn retry_after(error: &AppendError) -> u32 {

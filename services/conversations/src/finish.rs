@@ -8,7 +8,7 @@ use pli_api::conversations::Object;
 use pli_api::log::Content;
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{ConversationId, DeviceAddress, MlsEpoch};
-use pli_ports::{CommitIntent, NewEntry};
+use pli_ports::{AppendError, CommitIntent, NewEntry};
 
 use crate::derive::{self, Part};
 use crate::error::FinishError;
@@ -57,7 +57,8 @@ impl Inner {
     async fn bring_and_open(&self, conversation: ConversationId, from: MlsEpoch, by: By) -> Result<(), FinishError> {
         if broken(Mutant::FanoutForgotten) {
             if by != By::Committer {
-                return Err(FinishError::Append { retry_after_ms: 1_000 });
+                let source = AppendError::Full { retry_after_ms: 1_000 };
+                return Err(FinishError::Append { retry_after_ms: 1_000, source });
             }
             widen_the_gap().await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pli_domain::limits;
 use serde::{Deserialize, Serialize};
 
-/// Settings of delivery. Times are in milliseconds or seconds as the names say.
+/// Settings of delivery. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settings of the edge. Every bound that the edge alone enforces is a field here.
 
+mod check;
+
 use std::time::Duration;
 
 use pli_domain::limits::{CIPHER_SUITES, KEY_PACKAGES_LOW};
 use serde::{Deserialize, Serialize};
+
+pub use check::InvalidConfig;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -28,6 +28,6 @@ mod ticket;
 pub mod ws;
 
 pub use carrier::{Carrier, CarrierError, PeerInfo};
-pub use config::{AppendConfig, Config, LimitsConfig, Rate, SessionConfig};
+pub use config::{AppendConfig, Config, InvalidConfig, LimitsConfig, Rate, SessionConfig};
 pub use edge::{Edge, EdgePorts};
 pub use session::feed;

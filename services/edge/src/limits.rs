@@ -47,20 +47,20 @@ pub(crate) fn limited(limit: &'static str, wait: Duration) -> Error {
 struct Named {
     name: &'static str,
     limiter: Direct,
+    burst: u32,
     clock: TokioClock,
 }
 
 impl Named {
     fn new(name: &'static str, rate: Rate, clock: TokioClock) -> Self {
-        Self { name, limiter: RateLimiter::direct_with_clock(quota(rate), clock), clock }
+        Self { name, burst: rate.burst.max(1), limiter: RateLimiter::direct_with_clock(quota(rate), clock), clock }
     }
     fn take(&self, n: u32) -> Result<(), Error> {
-        let Some(n) = NonZeroU32::new(n) else { return Ok(()) };
+        // What is more than the burst counts as it: else it would never fit.
+        let Some(n) = NonZeroU32::new(n.min(self.burst)) else { return Ok(()) };
         match self.limiter.check_n(n) {
-            Ok(Ok(())) => Ok(()),
             Ok(Err(until)) => Err(limited(self.name, until.wait_time_from(self.clock.now()))),
-            // More at once than the burst: it never fits; say so with the longest wait that makes sense.
-            Err(_) => Err(limited(self.name, Duration::from_secs(60))),
+            _ => Ok(()),
         }
     }
 }

@@ -13,10 +13,7 @@ use crate::session::inbox::End;
 impl Shared {
     /// One encoded `EdgeSignal`. What cannot be decoded is counted and dropped: nothing on the bus is relied upon.
     pub(crate) fn route(&self, payload: Bytes) {
-        let Some((shard, signal)) = self.decoded(payload) else {
-            self.metrics.signals_malformed.add(1, &[]);
-            return;
-        };
+        let Some((shard, signal)) = self.decoded(payload) else { return self.malformed() };
         match signal {
             Signal::Doorbell(bell) => self.ring(shard, bell),
             Signal::Doorbells(bells) => bells.doorbells.into_iter().for_each(|bell| self.ring(shard, bell)),
@@ -31,7 +28,7 @@ impl Shared {
                 }
             }
             Signal::FloorRaised(raised) => {
-                let Ok(floor) = Position::from_u64(raised.floor) else { return };
+                let Ok(floor) = Position::from_u64(raised.floor) else { return self.malformed() };
                 self.tell(&raised.session, |mail| mail.floor = mail.floor.max(Some(floor)));
             }
         }
@@ -44,6 +41,10 @@ impl Shared {
         }
     }
 
+    fn malformed(&self) {
+        self.metrics.signals_malformed.add(1, &[]);
+    }
+
     fn decoded(&self, payload: Bytes) -> Option<(ShardId, Signal)> {
         let signal = EdgeSignal::decode(payload).ok()?;
         let number = u16::try_from(signal.shard).ok().filter(|n| *n < self.shards.count())?;
@@ -51,8 +52,8 @@ impl Shared {
     }
 
     fn ring(&self, shard: ShardId, bell: Doorbell) {
-        let Ok(position) = Position::from_u64(bell.position) else { return };
-        let Ok(session) = SessionId::try_from(bell.session.as_ref()) else { return };
+        let parsed = (Position::from_u64(bell.position), SessionId::try_from(bell.session.as_ref()));
+        let (Ok(position), Ok(session)) = parsed else { return self.malformed() };
         let Some(inbox) = self.registry.session(session) else { return };
         self.receipts.saw(shard, position);
         let previous = bell.prev.and_then(|prev| Position::from_u64(prev).ok());

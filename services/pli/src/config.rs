@@ -34,10 +34,12 @@ pub struct Config {
 pub struct ServerConfig {
     /// The data folder; made when it does not exist.
     pub data: PathBuf,
-    /// The address to listen on; both ports stand on it.
+    /// The address that sessions and server info are served on.
     pub host: IpAddr,
     /// Port of sessions and server info; 0 takes any free one.
     pub port: u16,
+    /// The address of the admin port; nobody is asked who they are there, so keep it to loopback or a network of your own.
+    pub admin_host: IpAddr,
     /// Port of health, metrics and build; 0 takes any free one.
     pub admin_port: u16,
     /// Seconds that SIGTERM or Ctrl-C gives to what is open.
@@ -50,6 +52,7 @@ impl Default for ServerConfig {
             data: PathBuf::from("pli-data"),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 7480,
+            admin_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             admin_port: 7481,
             shutdown_grace_s: 10,
         }
@@ -89,6 +92,7 @@ impl Config {
         let config: Self = load(sources)?;
         let value = |error: &dyn std::fmt::Display| ConfigError::Value { message: error.to_string() };
         config.logs.check().map_err(|error| value(&error))?;
+        config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
         pli_domain::ShardMap::new(config.engine.shards, [0; 16]).map_err(|error| value(&error))?;
         Ok(config)

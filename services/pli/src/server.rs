@@ -95,7 +95,7 @@ impl Server {
 }
 
 async fn admin(config: &ServerConfig, health: &Health, telemetry: &Telemetry) -> Result<AdminServer, Failure> {
-    let address = SocketAddr::new(config.host, config.admin_port);
+    let address = SocketAddr::new(config.admin_host, config.admin_port);
     let build = BuildInfo::new("pli", env!("CARGO_PKG_VERSION"));
     AdminServer::bind(address, health.clone(), telemetry.clone(), build).await.exit(Exit::Address)
 }

@@ -198,7 +198,9 @@ impl Live {
                     }
                     context.answer(respond, owner_reply::Reply::Page(reply)).await;
                 }
-                Ok(false) | Err(_) => {
+                Ok(false) => context.answer(respond, Live::not_ready()).await,
+                Err(error) => {
+                    tracing::info!(error = &error as &dyn Error, "reading bodies again failed");
                     context.answer(respond, Live::not_ready()).await;
                 }
             }

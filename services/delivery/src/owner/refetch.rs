@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pli_domain::{DeviceId, EntryRef, Position};
-use pli_ports::{LogEntry, LogReader, StoreError};
+use pli_domain::{DeviceId, EntryRef, Position, Seq};
+use pli_ports::{LogEntry, LogReader, ReadError, StoreError};
 use tokio::time::timeout;
 
 use super::Context;
@@ -13,7 +13,7 @@ use super::entry::header;
 
 /// A reader is opened anew rather than read on over more entries than this.
 const SPAN_MAX: u64 = 256;
-/// What is wanted is retained, so a reader that waits has lost it.
+/// What is wanted is retained, so a reader that waits longer either lost it or cannot reach the log.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// One body that is wanted.
@@ -26,7 +26,7 @@ pub(super) struct Want {
 }
 
 /// Fills in the bodies; `wants` is in order of position. False when the log does not have them any more, or has
-/// something else there.
+/// something else there; an error when the log cannot tell now.
 pub(super) async fn refetch(context: &Context, wants: &mut [Want]) -> Result<bool, StoreError> {
     context.counters.bodies_read_again(1);
     let mut at = 0;
@@ -37,8 +37,12 @@ pub(super) async fn refetch(context: &Context, wants: &mut [Want]) -> Result<boo
             Some((open, read_to)) if seq.get() <= read_to + SPAN_MAX => open,
             _ => context.ports.log.reader(context.shard, seq).await?,
         };
-        let next = timeout(WAIT_MAX, open.next(context.config.read_bytes_max)).await;
-        let Ok(Ok(entries)) = next else { return Ok(false) };
+        let entries = match timeout(WAIT_MAX, open.next(context.config.read_bytes_max)).await {
+            Ok(Ok(entries)) => entries,
+            Ok(Err(ReadError::Interrupted(error))) => return Err(error),
+            Err(_) if retains(context, seq).await? => return Err(StoreError::later("read", "the log reader stalled")),
+            Err(_) => return Ok(false),
+        };
         for entry in &entries {
             let first = at;
             while at < wants.len() && wants[at].entry.seq == entry.seq {
@@ -55,6 +59,11 @@ pub(super) async fn refetch(context: &Context, wants: &mut [Want]) -> Result<boo
         reader = Some((open, read_to));
     }
     Ok(true)
+}
+
+async fn retains(context: &Context, seq: Seq) -> Result<bool, StoreError> {
+    let bounds = context.ports.log.bounds(context.shard).await?;
+    Ok(bounds.first <= seq && seq <= bounds.head)
 }
 
 fn fill(entry: &LogEntry, wants: &mut [Want]) -> bool {

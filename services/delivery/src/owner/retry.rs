@@ -46,8 +46,8 @@ where
     repeat(context, call, |retry| retry == Retry::Later).await
 }
 
-/// Calls until the outcome is known. Every port method is idempotent, so an unknown outcome is asked for again with
-/// the same arguments. Ends only with an answer, an error that needs an operator, or by being dropped.
+/// Calls until the outcome is known. For idempotent methods only, so an unknown outcome is asked for again with the same
+/// arguments; [`pli_ports::DeviceQueues::put_mark`] is none. Ends only with an answer, an error that needs an operator, or by being dropped.
 pub(super) async fn retried<T, F, Fut>(context: &Context, call: F) -> Result<T, StoreError>
 where
     F: FnMut() -> Fut,

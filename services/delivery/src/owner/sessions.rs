@@ -12,7 +12,7 @@ use pli_api::delivery::{
 };
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, EdgeId, Position, Seq, SessionId};
-use pli_ports::{DeviceState, Respond, ShardState, Signal, SignalEvent, Subject};
+use pli_ports::{DeviceState, Respond, ShardState, Signal, SignalEvent, StoreError, Subject};
 use prost::Message;
 use tokio::time::Instant;
 
@@ -387,6 +387,12 @@ impl Context {
         }
     }
 
+    /// An answer, or none and a line in the log.
+    fn known<T>(&self, answer: Result<T, StoreError>) -> Option<T> {
+        let shard = self.shard;
+        answer.inspect_err(|error| tracing::info!(%shard, error = error as &dyn Error, "a look-up failed")).ok()
+    }
+
     pub async fn tell(&self, edge: EdgeId, signal: edge_signal::Signal) {
         self.publish(&Subject::edge(edge), signal).await;
     }
@@ -407,14 +413,14 @@ impl Context {
 async fn look_up(context: &Context, device: DeviceId, needs: Needs) -> Option<Lookup> {
     let mut found = Lookup::default();
     if needs.epoch {
-        found.epoch = Some(context.ports.queues.shard_state(context.shard).await.ok()?);
+        found.epoch = Some(context.known(context.ports.queues.shard_state(context.shard).await)?);
     }
     if needs.log_head {
-        found.log_head = Some(context.ports.log.bounds(context.shard).await.ok()?.head);
+        found.log_head = Some(context.known(context.ports.log.bounds(context.shard).await)?.head);
     }
     if needs.registers {
         context.counters.register_reads(1);
-        found.registers = Some(context.ports.queues.device_states(&[device]).await.ok()?.first().copied()?);
+        found.registers = context.known(context.ports.queues.device_states(&[device]).await)?.first().copied();
     }
     Some(found)
 }

@@ -361,7 +361,7 @@ fn drop_settled_rows(plan: &mut Plan, states: &[(DeviceId, DeviceState)]) {
     });
 }
 
-/// Reads dropped bodies from the log again. False when the log does not have them.
+/// Reads dropped bodies from the log again, until it can tell. False when the log does not have them.
 async fn fetch_bodies(context: &Context, plan: &mut Plan) -> Result<bool, StoreError> {
     let dropped = plan.rows.iter().filter(|row| row.want.body.is_none());
     let mut wants: Vec<Want> = dropped.map(|row| row.want.clone()).collect();
@@ -371,10 +371,18 @@ async fn fetch_bodies(context: &Context, plan: &mut Plan) -> Result<bool, StoreE
     wants.sort_by_key(|want| (want.position, want.device));
     let mut backoff = context.backoff();
     let mut tries = 0;
-    while !matches!(refetch(context, &mut wants).await, Ok(true)) {
-        tries += 1;
-        if tries >= 3 {
-            return Ok(false);
+    loop {
+        match refetch(context, &mut wants).await {
+            Ok(true) => break,
+            Ok(false) if tries == 2 => {
+                tracing::error!(shard = %context.shard, "the log lost bodies that were read from it");
+                return Ok(false);
+            }
+            Ok(false) => tries += 1,
+            Err(error) if error.retry == Retry::Never => return Err(error),
+            Err(error) => {
+                tracing::info!(shard = %context.shard, error = &error as &dyn std::error::Error, "reading bodies again");
+            }
         }
         backoff.wait().await;
     }

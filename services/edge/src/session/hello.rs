@@ -201,14 +201,16 @@ fn name_of(host: &str) -> &str {
     }
 }
 
+/// The first three numbers of a version.
+pub(crate) fn version_numbers(text: &str) -> Option<[u32; 3]> {
+    let mut parts = text.split('.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next()??, parts.next()??])
+}
+
 fn check_client_version(user_agent: &str, least: &str) -> Result<(), Refused> {
-    let numbers = |text: &str| -> Option<[u32; 3]> {
-        let mut parts = text.split('.').map(|part| part.parse().ok());
-        Some([parts.next()??, parts.next()??, parts.next()??])
-    };
     // A client that does not name a version of this form is not ours to judge.
-    let client = user_agent.strip_prefix("pli/").and_then(numbers);
-    match (client, numbers(least)) {
+    let client = user_agent.strip_prefix("pli/").and_then(version_numbers);
+    match (client, version_numbers(least)) {
         (Some(client), Some(least)) if client < least => {
             Err(no(ErrorCode::UnsupportedVersion, "the client is older than server info allows"))
         }

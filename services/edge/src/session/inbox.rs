@@ -27,7 +27,7 @@ pub(crate) enum End {
 /// Everything left since the session looked last.
 #[derive(Debug, Default)]
 pub(crate) struct Mail {
-    /// Bounded by the send window.
+    /// Bounded by the send window and the sends of one frame: the window is looked at before a frame is read.
     pub(crate) results: Vec<SendResult>,
     /// Bounded by the open receipts of the session.
     pub(crate) settled: Vec<Settled>,
@@ -45,6 +45,7 @@ pub(crate) struct Mail {
     pub(crate) floor: Option<Position>,
     /// The edge goes down; the client may connect again after so many milliseconds.
     pub(crate) go_away: Option<u32>,
+    /// The session is over.
     pub(crate) end: Option<End>,
 }
 

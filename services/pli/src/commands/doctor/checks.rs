@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
 use super::{data, finding::Finding};
-use crate::config::{Config, ServerConfig};
+use crate::config::Config;
 use crate::server::server_file::ServerFile;
 
 /// Below this a server soon refuses messages.
@@ -28,8 +28,8 @@ pub async fn all(config: &Config) -> Vec<Finding> {
     let server = &config.server;
     let running = ServerFile::read(&server.data).ok().flatten().filter(|file| is_running(file.pid));
     vec![
-        port("port", server, server.port, running.as_ref()).await,
-        port("admin port", server, server.admin_port, running.as_ref()).await,
+        port("port", SocketAddr::new(server.host, server.port), running.as_ref()).await,
+        port("admin port", SocketAddr::new(server.admin_host, server.admin_port), running.as_ref()).await,
         clock(&server.data),
         disk(&server.data),
         file_limit(),
@@ -45,8 +45,7 @@ fn is_running(pid: u32) -> bool {
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
-async fn port(name: &'static str, server: &ServerConfig, port: u16, running: Option<&ServerFile>) -> Finding {
-    let address = SocketAddr::new(server.host, port);
+async fn port(name: &'static str, address: SocketAddr, running: Option<&ServerFile>) -> Finding {
     let served = |file: &&ServerFile| file.address == address.to_string() || file.admin == address;
     match (TcpListener::bind(address).await, running.filter(served)) {
         (Ok(_), _) => Finding::fine(name, format!("{address} is free")),
@@ -132,7 +131,7 @@ mod tests {
     async fn a_taken_port_is_a_fault_with_a_fix() {
         let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let number = taken.local_addr().expect("bound").port();
-        let finding = port("port", &ServerConfig::default(), number, None).await;
+        let finding = port("port", SocketAddr::from(([127, 0, 0, 1], number)), None).await;
         assert_eq!(finding.level, Level::Fault);
         assert!(finding.fix.expect("a fix").contains("--port"));
     }
