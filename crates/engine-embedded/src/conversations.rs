@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, NewConversation, RosterRecord,
-    StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
+    RosterRecord, StoreError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS intent_unfinished ON intent (decided) WHERE finished 
 CREATE INDEX IF NOT EXISTS intent_finished ON intent (decided) WHERE finished = 1;";
 
 const HEAD: &str = "SELECT epoch, open, state FROM conversation WHERE id = ?1";
+const NEWEST: &str = "SELECT epoch, open FROM conversation WHERE id = ?1";
 const CREATED: &str = "SELECT created FROM conversation WHERE id = ?1";
 const PUT_CONVERSATION: &str = "INSERT INTO conversation (id, epoch, open, state, created) VALUES (?1, ?2, 1, ?3, ?4)";
 const MOVE_HEAD: &str = "UPDATE conversation SET epoch = ?2, open = 0, state = ?3 WHERE id = ?1";
@@ -126,11 +127,15 @@ fn devices(conn: &Connection, id: ConversationId, at: MlsEpoch) -> rusqlite::Res
 }
 
 /// Every epoch below the newest is open: a commit is never decided while the newest one is closed.
-fn roster(conn: &Connection, id: ConversationId, at: MlsEpoch) -> rusqlite::Result<Option<RosterRecord>> {
-    let (Some(head), Some(devices)) = (head(conn, id)?, devices(conn, id, at)?) else {
+fn roster_at(conn: &Connection, id: ConversationId, at: MlsEpoch) -> rusqlite::Result<Option<EpochRoster>> {
+    let read = |row: &Row<'_>| Ok((MlsEpoch(number(row.get(0)?)?), row.get::<_, bool>(1)?));
+    let newest = conn.prepare_cached(NEWEST)?.query_row([id.as_bytes()], read).optional()?;
+    let Some((current, open)) = newest else {
         return Ok(None);
     };
-    Ok(Some(RosterRecord { devices, open: at < head.epoch || head.open }))
+    let devices = devices(conn, id, at)?;
+    let roster = devices.map(|devices| RosterRecord { devices, open: at < current || open });
+    Ok(Some(EpochRoster { current, roster }))
 }
 
 fn commit(conn: &Connection, new: &CommitIntent) -> rusqlite::Result<CommitOutcome> {
@@ -220,9 +225,13 @@ impl Conversations for EmbeddedConversations {
     }
 
     async fn roster(&self, id: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError> {
+        Ok(self.roster_at(id, epoch).await?.and_then(|found| found.roster))
+    }
+
+    async fn roster_at(&self, id: ConversationId, epoch: MlsEpoch) -> Result<Option<EpochRoster>, StoreError> {
         let read = move |conn: &Connection| {
             let snapshot = conn.unchecked_transaction()?;
-            let found = roster(&snapshot, id, epoch)?;
+            let found = roster_at(&snapshot, id, epoch)?;
             snapshot.finish().map(|()| found)
         };
         self.store.read("read a roster", read).await

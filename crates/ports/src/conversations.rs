@@ -52,6 +52,15 @@ pub struct RosterRecord {
     pub open: bool,
 }
 
+/// What an edge needs of a conversation to judge a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRoster {
+    /// The newest epoch.
+    pub current: MlsEpoch,
+    /// Who was in the conversation at the epoch asked for, or none.
+    pub roster: Option<RosterRecord>,
+}
+
 /// A commit with everything that is needed to finish it: the durable intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitIntent {
@@ -97,6 +106,20 @@ pub trait Conversations: Send + Sync + 'static {
     /// Who was in the conversation at `epoch`, or none. The devices of an epoch never change; `open` becomes true
     /// once and stays.
     async fn roster(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError>;
+
+    /// [`Conversations::roster`] with the number of the newest epoch, as of one moment; none for an unknown
+    /// conversation. Edges ask for it at every miss of their caches, so an engine reads no group state for it, which may
+    /// be hundreds of kilobytes. What stands here is for engines whose heads are cheap.
+    async fn roster_at(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+    ) -> Result<Option<EpochRoster>, StoreError> {
+        let Some(head) = self.head(conversation).await? else { return Ok(None) };
+        // The head first: an epoch at or below it has its roster.
+        let roster = self.roster(conversation, epoch).await?;
+        Ok(Some(EpochRoster { current: head.epoch, roster: roster.filter(|_| epoch <= head.epoch) }))
+    }
 
     /// Decides the commit of epoch `intent.from` by compare-and-set and stores the intent with it, in one step. The
     /// new epoch is closed until [`Conversations::finish`]. It never decides while the newest epoch is closed: finish

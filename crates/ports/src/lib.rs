@@ -21,7 +21,8 @@ pub use accounts::{
 };
 pub use clock::{Clock, SystemClock};
 pub use conversations::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, NewConversation, RosterRecord,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
+    RosterRecord,
 };
 pub use error::{Retry, StoreError};
 pub use leases::{Lease, Leases};

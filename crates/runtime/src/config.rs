@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ::config::{Config, Environment, File, FileFormat};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Environment variables of the configuration begin so.
@@ -81,11 +82,14 @@ impl Sources {
     }
 }
 
-/// Merges the sources into `T`, whose `Default` holds the defaults and whose structs deny unknown fields.
-pub fn load<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
-    let mut builder = Config::builder();
+/// Merges the sources into `T`, whose `Default` holds the defaults and whose structs deny unknown fields. The defaults
+/// are a source like the others: whatever is not given, however deep, is what it is by default.
+pub fn load<T: DeserializeOwned + Serialize + Default>(sources: &Sources) -> Result<T, ConfigError> {
+    let defaults = toml::Table::try_from(T::default())
+        .map_err(|error| ConfigError::Value { message: format!("the defaults cannot be written: {error}") })?;
+    let mut builder = Config::builder().add_source(File::from_str(&defaults.to_string(), FileFormat::Toml));
     if let Some(path) = &sources.file {
-        builder = builder.add_source(File::from_str(&checked_file::<T>(path)?, FileFormat::Toml));
+        builder = builder.add_source(File::from_str(&checked_file::<T>(path, defaults)?, FileFormat::Toml));
     }
     let environment = Environment::with_prefix(PREFIX)
         .prefix_separator("_")
@@ -99,14 +103,32 @@ pub fn load<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
     builder.build().and_then(Config::try_deserialize).map_err(value_error)
 }
 
-/// The text of a file that is whole and right by itself, so that faults are told with their line.
-fn checked_file<T: DeserializeOwned>(path: &Path) -> Result<String, ConfigError> {
+/// The text of a file that is right over the defaults; its faults are told with their line.
+fn checked_file<T: DeserializeOwned>(path: &Path, defaults: toml::Table) -> Result<String, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-    match toml::from_str::<T>(&text) {
+    let fault = |message: String| ConfigError::File { path: path.to_path_buf(), message };
+    let given: toml::Table = toml::from_str(&text).map_err(|error| fault(error.to_string()))?;
+    match over(defaults, given).try_into::<T>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(ConfigError::File { path: path.to_path_buf(), message: error.to_string() }),
+        // Only the text knows its lines, but by itself it may also lack what the defaults give.
+        Err(error) => Err(fault(match toml::from_str::<T>(&text) {
+            Err(located) if !located.message().starts_with("missing field") => located.to_string(),
+            _ => error.to_string(),
+        })),
     }
+}
+
+/// `upper` over `lower`, table by table.
+fn over(mut lower: toml::Table, upper: toml::Table) -> toml::Table {
+    for (key, value) in upper {
+        let value = match (lower.remove(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => toml::Value::Table(over(below, above)),
+            (_, value) => value,
+        };
+        lower.insert(key, value);
+    }
+    lower
 }
 
 fn value_error(error: ::config::ConfigError) -> ConfigError {
@@ -115,22 +137,24 @@ fn value_error(error: ::config::ConfigError) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
-    #[derive(Debug, Deserialize, PartialEq)]
+    #[derive(Debug, Serialize, Deserialize, PartialEq)]
     #[serde(default, deny_unknown_fields)]
     struct Edge {
         listen: String,
         sessions_max: u32,
+        hellos: crate::limits::Rate,
     }
     impl Default for Edge {
         fn default() -> Self {
-            Self { listen: "127.0.0.1:7480".into(), sessions_max: 10 }
+            let hellos = crate::limits::Rate::new(100, 20);
+            Self { listen: "127.0.0.1:7480".into(), sessions_max: 10, hellos }
         }
     }
-    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
     #[serde(default, deny_unknown_fields)]
     struct All {
         edge: Edge,
@@ -152,11 +176,32 @@ mod tests {
         let (_folder, path) = file("[edge]\nsessions_max = 20\nlisten = \"file\"\n");
         let of = |sources: Sources| load::<All>(&sources).expect("valid").edge;
         assert_eq!(of(env(&[])), Edge::default());
-        assert_eq!(of(env(&[]).file(Some(path.clone()))), Edge { listen: "file".into(), sessions_max: 20 });
+        let from_file = |sessions_max| Edge { listen: "file".into(), sessions_max, ..Edge::default() };
+        assert_eq!(of(env(&[]).file(Some(path.clone()))), from_file(20));
         let both = env(&[("PLI_EDGE__SESSIONS_MAX", "30"), ("PLI_HOME", "/x")]).file(Some(path));
-        assert_eq!(of(both), Edge { listen: "file".into(), sessions_max: 30 });
+        assert_eq!(of(both), from_file(30));
         let all = env(&[("PLI_EDGE__SESSIONS_MAX", "30")]).flag("edge.sessions_max", Some(40));
         assert_eq!(of(all).sessions_max, 40);
+    }
+
+    #[test]
+    fn of_a_nested_setting_too_only_what_differs_need_be_given() {
+        let (_folder, path) = file("[edge.hellos]\nburst = 7\n");
+        let of = |sources: Sources| load::<All>(&sources).expect("valid").edge.hellos;
+        assert_eq!(of(env(&[]).file(Some(path.clone()))), crate::limits::Rate::new(7, 20));
+        let above = env(&[("PLI_EDGE__HELLOS__PER_MINUTE", "9")]);
+        assert_eq!(of(above.file(Some(path))), crate::limits::Rate::new(7, 9));
+        assert_eq!(of(env(&[("PLI_EDGE__HELLOS__BURST", "3")])), crate::limits::Rate::new(3, 20));
+    }
+
+    #[test]
+    fn a_fault_beside_a_setting_that_is_not_given_whole_is_told_with_its_name() {
+        let (_folder, path) = file("[edge.hellos]\nburst = 7\nper_minut = 3\n");
+        let error = load::<All>(&env(&[]).file(Some(path))).expect_err("a typing mistake").to_string();
+        assert!(error.contains("per_minut"), "{error}");
+        let (_folder, path) = file("[edge.hellos]\nburst = 0\n");
+        let error = load::<All>(&env(&[]).file(Some(path))).expect_err("a zero").to_string();
+        assert!(error.contains("zero"), "{error}");
     }
 
     #[test]

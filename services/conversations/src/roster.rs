@@ -7,7 +7,7 @@ use pli_api::conversations::{GetRosterRequest, GetRosterResponse};
 use pli_api::{Caller, ids};
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{ConversationId, MlsEpoch};
-use pli_ports::StoreError;
+use pli_ports::{EpochRoster, StoreError};
 
 use crate::error::RosterError;
 use crate::finish::By;
@@ -26,12 +26,11 @@ impl Inner {
         }
         let conversation: ConversationId = ids::from("conversation", &request.conversation)?;
         let epoch = MlsEpoch(request.epoch);
-        let head = self.ports.conversations.head(conversation).await?.ok_or(RosterError::UnknownConversation)?;
-        let current = head.epoch;
+        let found = self.ports.conversations.roster_at(conversation, epoch).await?;
+        let EpochRoster { current, roster } = found.ok_or(RosterError::UnknownConversation)?;
         if epoch > current || current.0 - epoch.0 > EPOCHS_BEHIND_MAX {
             return Err(RosterError::WrongEpoch { current });
         }
-        let roster = self.ports.conversations.roster(conversation, epoch).await?;
         let roster = roster.ok_or(RosterError::WrongEpoch { current })?;
         let open = roster.open || self.finish_left_behind(conversation, epoch).await?;
         Ok(GetRosterResponse {

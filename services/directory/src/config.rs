@@ -16,6 +16,17 @@ pub enum Registration {
     Oidc,
 }
 
+impl Registration {
+    /// As the settings write it and server info says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Invite => "invite",
+            Self::Oidc => "oidc",
+        }
+    }
+}
+
 /// Settings of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +51,19 @@ impl Default for Config {
             lookups_per_account: Rate::new(100, 30),
             claims_per_account: Rate::new(1_000, 250),
             publications_per_account: Rate::new(500, 60),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registration_is_named_as_the_settings_write_it() {
+        for registration in [Registration::Open, Registration::Invite, Registration::Oidc] {
+            let deserializer = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(registration.name());
+            assert_eq!(Registration::deserialize(deserializer), Ok(registration));
         }
     }
 }

@@ -5,7 +5,7 @@ mod check;
 
 use std::time::Duration;
 
-use pli_domain::limits::{CIPHER_SUITES, KEY_PACKAGES_LOW};
+use pli_domain::limits::KEY_PACKAGES_LOW;
 use serde::{Deserialize, Serialize};
 
 pub use check::InvalidConfig;
@@ -23,10 +23,6 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Oldest client that is not refused, as `name/version`'s version part.
     pub client_version_min: String,
-    /// What server info says about registration: `open`, `invite` or `oidc`.
-    pub registration: String,
-    /// MLS cipher suites that server info names (RFC 9420 section 17.1).
-    pub cipher_suites: Vec<u32>,
     /// Time limits of a session.
     pub session: SessionConfig,
     /// Appending to shard logs.
@@ -62,8 +58,6 @@ impl Default for Config {
             hosts: Vec::new(),
             origins: Vec::new(),
             client_version_min: "0.1.0".into(),
-            registration: "open".into(),
-            cipher_suites: CIPHER_SUITES.map(u32::from).to_vec(),
             session: SessionConfig::default(),
             append: AppendConfig::default(),
             limits: LimitsConfig::default(),

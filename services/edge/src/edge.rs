@@ -7,7 +7,7 @@ use std::time::Duration;
 use opentelemetry::metrics::Meter;
 use pli_api::edge::{Limits, ServerInfo};
 use pli_api::{Channel, ErrorCode, refusal};
-use pli_domain::limits::{ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRAME_BYTES_MAX};
+use pli_domain::limits::{CIPHER_SUITES, ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRAME_BYTES_MAX};
 use pli_domain::{DeviceAddress, EdgeId, Position, SessionId, ShardMap};
 use pli_ports::{Clock, ShardLog, SignalEvent, Signals, StoreError, Subject};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub struct EdgePorts {
     pub directory: Channel,
     /// `pli.conversations.v1`.
     pub conversations: Channel,
+    /// Who may register, as the directory decides it and server info says it: `open`, `invite` or `oidc`.
+    pub registration: &'static str,
 }
 
 /// What the sessions of one edge share.
@@ -265,8 +267,8 @@ impl Shared {
             protocol_versions: VERSIONS.to_vec(),
             client_version_min: self.config.client_version_min.clone(),
             limits: Some(self.session_limits()),
-            registration: self.config.registration.clone(),
-            cipher_suites: self.config.cipher_suites.clone(),
+            registration: self.ports.registration.into(),
+            cipher_suites: CIPHER_SUITES.map(u32::from).to_vec(),
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, MlsEpoch, UnixMillis};
-use pli_ports::{CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, NewConversation};
+use pli_ports::{
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
+};
 use tokio::task::JoinSet;
 
 use super::{Harness, Outcome, Restart, Stop, id_bytes, restarted, rivals};
@@ -17,6 +19,7 @@ cases! { Store:
     another_conversation_under_a_taken_id_is_refused,
     racing_creators_make_one_conversation,
     a_roster_is_sorted,
+    a_roster_comes_with_the_newest_epoch,
     a_commit_makes_a_closed_epoch,
     a_commit_is_idempotent,
     a_second_commit_of_an_epoch_loses,
@@ -129,6 +132,20 @@ async fn an_unknown_conversation_is_absent(h: &mut dyn Harness<Store>) -> Outcom
     check_eq!(store.intent(conversation(1), MlsEpoch(0)).await?, None, "intent");
     check_eq!(store.commit(commit(0, 1, &[1])).await?, CommitOutcome::Unknown, "a commit");
     check_eq!(store.head(conversation(1)).await?, None, "head after a refused commit");
+    Ok(())
+}
+
+async fn a_roster_comes_with_the_newest_epoch(h: &mut dyn Harness<Store>) -> Outcome {
+    let store = created(h).await?;
+    check_eq!(store.roster_at(conversation(7), MlsEpoch(0)).await?, None, "an unknown conversation");
+    advance(&*store, commit(0, 1, &[1, 2])).await?;
+    win(&*store, commit(1, 2, &[2, 3])).await?;
+    for epoch in 0..4 {
+        let found = store.roster_at(conversation(1), MlsEpoch(epoch)).await?;
+        let roster = store.roster(conversation(1), MlsEpoch(epoch)).await?;
+        check_eq!(roster.is_some(), epoch <= 2, "a roster at epoch {epoch}");
+        check_eq!(found, Some(EpochRoster { current: MlsEpoch(2), roster }), "epoch {epoch} of 2");
+    }
     Ok(())
 }
 

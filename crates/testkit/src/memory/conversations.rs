@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, NewConversation, RosterRecord,
-    StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
+    RosterRecord, StoreError,
 };
 
 use super::{Inner, tables};
@@ -159,6 +159,15 @@ impl Conversations for MemoryConversations {
 
     async fn roster(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError> {
         self.find("roster", conversation, |found| found.roster(epoch)).await
+    }
+
+    async fn roster_at(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+    ) -> Result<Option<EpochRoster>, StoreError> {
+        let found = |found: &Conversation| Some(EpochRoster { current: found.epoch, roster: found.roster(epoch) });
+        self.find("roster at", conversation, found).await
     }
 
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {

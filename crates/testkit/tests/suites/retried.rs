@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use pli_domain::{AccountId, ConversationId, DeviceId, LogEpoch, MlsEpoch, Position, ShardId, UnixMillis};
 use pli_ports::{
     CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DeviceQueues, DeviceState,
-    LogEpochStart, NewConversation, Page, PageQuery, ReleaseMark, Retry, RosterRecord, Settle, ShardState, StoreError,
-    Usage, UsageBound,
+    EpochRoster, LogEpochStart, NewConversation, Page, PageQuery, ReleaseMark, Retry, RosterRecord, Settle, ShardState,
+    StoreError, Usage, UsageBound,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{
@@ -102,6 +102,13 @@ impl Conversations for Retried<MemoryConversations> {
     }
     async fn roster(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError> {
         retried!(self.roster(conversation, epoch))
+    }
+    async fn roster_at(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+    ) -> Result<Option<EpochRoster>, StoreError> {
+        retried!(self.roster_at(conversation, epoch))
     }
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {
         retried!(self.commit(intent.clone()))

@@ -59,6 +59,7 @@ impl Rig {
         let (directory, conversations) = (StubDirectory::default(), StubConversations::default());
         let clock = Arc::new(RuntimeClock::new(START));
         let ports = EdgePorts {
+            registration: "invite",
             log: Arc::new(world.log()),
             signals: Arc::new(world.signals()),
             clock: clock.clone(),

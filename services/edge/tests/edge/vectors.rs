@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The pinned bytes of the session protocol: `proto/vectors/edge_v1.json`.
 //!
-//! Each vector is a frame in words and its bytes. Encoding must give exactly the bytes and decoding exactly the frame:
-//! the file is what clients in other languages are tested against, so a difference is a break of the protocol. With
-//! `PLI_WRITE_VECTORS=1` the file is written anew.
+//! Each vector is a frame in the JSON of protobuf and its bytes. Encoding must give exactly the bytes and decoding exactly
+//! the frame: the file is what clients in other languages are tested against, so a difference is a break of the protocol.
+//! With `PLI_WRITE_VECTORS=1` the file is written anew. The JSON comes from the contracts themselves by a library that
+//! shares no code with the generated messages, so it also tells what a field is called and which number it has.
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use pli_api::log::{Class, Content, Envelope, envelope::BodyOrRef};
 use pli_api::{ErrorCode, delivery};
 use pli_domain::transcript;
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 
 use crate::rig::{conversation, device, key};
@@ -189,26 +191,43 @@ fn hello() -> edge::ClientHello {
     }
 }
 
-/// The frame in words: protobuf text would do, Rust's own notation is what is at hand.
-fn words(frame: &impl std::fmt::Debug) -> String {
-    format!("{frame:?}")
+/// The messages of the contracts.
+fn contracts() -> DescriptorPool {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let files = ["pli/edge/v1/edge.proto", "pli/log/v1/log.proto"];
+    protox::Compiler::new([root]).unwrap().open_files(files).unwrap().descriptor_pool()
 }
 
+/// The message `name` with these bytes, in the JSON of protobuf (the ProtoJSON format of proto3).
+fn json_of(contracts: &DescriptorPool, name: &str, bytes: &[u8]) -> Value {
+    let message = DynamicMessage::decode(contracts.get_message_by_name(name).unwrap(), bytes).unwrap();
+    serde_json::to_value(message).unwrap()
+}
+
+/// The bytes of the message `name` that this JSON says.
+fn bytes_of(contracts: &DescriptorPool, name: &str, json: &Value) -> Vec<u8> {
+    DynamicMessage::deserialize(contracts.get_message_by_name(name).unwrap(), json).unwrap().encode_to_vec()
+}
+
+const CLIENT_FRAME: &str = "pli.edge.v1.ClientFrame";
+const SERVER_FRAME: &str = "pli.edge.v1.ServerFrame";
+const ENVELOPE: &str = "pli.log.v1.Envelope";
+
 fn made() -> Value {
-    let client = client_frames().into_iter().map(|(name, frame)| {
-        let bytes = ClientFrame { frame: Some(frame.clone()) }.encode_to_vec();
-        json!({ "name": name, "frame": words(&frame), "hex": hex::encode(bytes) })
-    });
-    let server = server_frames().into_iter().map(|(name, frame)| {
-        let bytes = ServerFrame { frame: Some(frame.clone()) }.encode_to_vec();
-        json!({ "name": name, "frame": words(&frame), "hex": hex::encode(bytes) })
-    });
+    let contracts = contracts();
+    let vector = |name: &str, message: &str, bytes: &[u8]| json!({ "name": name, "json": json_of(&contracts, message, bytes), "hex": hex::encode(bytes) });
+    let client = client_frames()
+        .into_iter()
+        .map(|(name, frame)| vector(name, CLIENT_FRAME, &ClientFrame { frame: Some(frame) }.encode_to_vec()));
+    let server = server_frames()
+        .into_iter()
+        .map(|(name, frame)| vector(name, SERVER_FRAME, &ServerFrame { frame: Some(frame) }.encode_to_vec()));
     let me = device(1);
     json!({
-        "about": "pli.edge.v1, see proto/pli/edge/v1/edge.proto and docs/protocol.md; all binary fields in hex",
+        "about": "pli.edge.v1, see docs/protocol.md: json is the frame in ProtoJSON (binary fields in base64), hex its bytes",
         "client_frames": client.collect::<Vec<_>>(),
         "server_frames": server.collect::<Vec<_>>(),
-        "envelope": hex::encode(envelope()),
+        "envelope": vector("envelope", ENVELOPE, &envelope()),
         "receipt": hex::encode(receipt()),
         "authentication": {
             "host": HOST,
@@ -244,17 +263,32 @@ fn every_frame_encodes_to_its_pinned_bytes() {
 }
 
 #[test]
-fn every_pinned_frame_decodes_to_its_words() {
+fn every_pinned_frame_decodes_and_its_json_says_the_same_bytes() {
+    let (pinned, contracts) = (pinned(), contracts());
     let bytes = |vector: &Value| Bytes::from(hex::decode(vector["hex"].as_str().unwrap()).unwrap());
+    let vectors = |part: &str| pinned[part].as_array().unwrap().clone();
+    for vector in vectors("client_frames") {
+        assert_eq!(ClientFrame::decode(bytes(&vector)).unwrap().encode_to_vec(), bytes(&vector));
+        assert_eq!(bytes_of(&contracts, CLIENT_FRAME, &vector["json"]), bytes(&vector), "{}", vector["name"]);
+    }
+    for vector in vectors("server_frames") {
+        assert_eq!(ServerFrame::decode(bytes(&vector)).unwrap().encode_to_vec(), bytes(&vector));
+        assert_eq!(bytes_of(&contracts, SERVER_FRAME, &vector["json"]), bytes(&vector), "{}", vector["name"]);
+    }
+    assert_eq!(bytes_of(&contracts, ENVELOPE, &pinned["envelope"]["json"]), bytes(&pinned["envelope"]));
+}
+
+#[test]
+fn the_json_is_the_one_of_protobuf() {
     let pinned = pinned();
-    for vector in pinned["client_frames"].as_array().unwrap() {
-        let frame = ClientFrame::decode(bytes(vector)).unwrap().frame.unwrap();
-        assert_eq!(words(&frame), vector["frame"].as_str().unwrap());
-    }
-    for vector in pinned["server_frames"].as_array().unwrap() {
-        let frame = ServerFrame::decode(bytes(vector)).unwrap().frame.unwrap();
-        assert_eq!(words(&frame), vector["frame"].as_str().unwrap());
-    }
+    let frame = |part: &str, name: &str| {
+        let found = pinned[part].as_array().unwrap().iter().find(|vector| vector["name"] == name);
+        found.unwrap()["json"].clone()
+    };
+    let send = &frame("client_frames", "send")["send"]["sends"][0];
+    assert_eq!(send["sendId"], "AwMDAwMDAwMDAwMDAwMDAw==", "base64, and names in camel case");
+    assert_eq!(send["expiresAtMs"], "1767312000000", "64-bit numbers are strings");
+    assert_eq!(send["class"], "CLASS_MESSAGE", "enums by name");
 }
 
 #[test]

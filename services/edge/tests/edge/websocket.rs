@@ -76,6 +76,8 @@ async fn an_anonymous_session_registers_and_reads_server_info_and_nothing_else()
     let info = client.call(1, "/pli.edge.v1.Edge/Info", Vec::new()).await.unwrap();
     let info: pli_api::edge::ServerInfo = prost::Message::decode(info).unwrap();
     assert_eq!(info.protocol_versions, [1]);
+    assert_eq!(info.registration, "invite", "what the directory decides");
+    assert_eq!(info.cipher_suites, pli_domain::limits::CIPHER_SUITES.map(u32::from), "what groups may use");
     let register = pli_api::directory::RegisterRequest { handle: "alice".into(), ..Default::default() };
     let register = prost::Message::encode_to_vec(&register);
     assert!(client.call(2, "/pli.directory.v1.Directory/Register", register).await.is_ok());

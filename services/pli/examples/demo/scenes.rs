@@ -40,7 +40,7 @@ impl fmt::Display for Outcome {
         let Self { kills, kills_counted, races } = self;
         write!(
             f,
-            "{kills} kills, {kills_counted} of them with accepted, unsettled messages; {races} races for an epoch"
+            "{kills} kills, {kills_counted} of them with accepted, unsettled messages; {races} races in which two commits met at one epoch"
         )
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server: a child process that is killed and started again on the same folder and ports.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use pli_client::{Fingerprint, ServerAddress};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -22,6 +24,8 @@ pub struct Server {
     data: PathBuf,
     /// Where it listens.
     pub address: ServerAddress,
+    /// Where it tells health and metrics; another port after each start.
+    admin: SocketAddr,
     /// Its certificate.
     pub fingerprint: Fingerprint,
     /// How long the last start took.
@@ -36,7 +40,8 @@ impl Server {
         let (child, about) = spawn(&program, data, 0).await?;
         let text = |key: &str| about[key].as_str().with_context(|| format!("`{key}` is missing in {about}"));
         let (address, fingerprint) = (text("address")?.parse()?, text("fingerprint")?.parse()?);
-        Ok(Self { child, program, data: data.to_path_buf(), address, fingerprint, took: begun.elapsed() })
+        let admin = text("admin")?.parse()?;
+        Ok(Self { child, program, data: data.to_path_buf(), address, admin, fingerprint, took: begun.elapsed() })
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.
@@ -47,9 +52,23 @@ impl Server {
     /// Starts it again after a kill.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
-        (self.child, _) = spawn(&self.program, &self.data, self.address.port()).await?;
+        let (child, about) = spawn(&self.program, &self.data, self.address.port()).await?;
+        self.child = child;
+        self.admin = about["admin"].as_str().context("no admin address")?.parse()?;
         self.took = begun.elapsed();
         Ok(())
+    }
+
+    /// How many commits the conversations service has decided with this outcome since its last start.
+    pub async fn commits(&self, outcome: &str) -> anyhow::Result<u64> {
+        let mut stream = TcpStream::connect(self.admin).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut said = String::new();
+        timeout(READY_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
+        let label = format!("outcome=\"{outcome}\"");
+        let ours = |line: &&str| line.starts_with("pli_conversations_commits_total{") && line.contains(&label);
+        let values = said.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(values.sum())
     }
 
     /// Whether it has ended by itself.

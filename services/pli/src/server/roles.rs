@@ -85,6 +85,7 @@ impl<'a> Ground<'a> {
             clock: self.clock.clone(),
             directory,
             conversations,
+            registration: self.config.directory.registration.name(),
         };
         let meter = self.telemetry.meter("edge");
         Edge::new(ports, self.shards, self.config.edge.clone(), &meter, rand::random())

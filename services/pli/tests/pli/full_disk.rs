@@ -12,7 +12,7 @@ use pli_api::log::{Entry, Item};
 use pli_delivery::{Config, Counters, Delivery, DeliveryPorts};
 use pli_domain::{EntryId, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
-use pli_ports::{AppendError, Clock, NewEntry, ShardLog, Subject, SystemClock};
+use pli_ports::{AppendError, Clock, NewEntry, Subject, SystemClock};
 use pli_testkit::disk::SmallDisk;
 use prost::Message;
 use tokio::task::JoinHandle;
@@ -40,6 +40,7 @@ impl World {
             spill_after_ms: 2_000,
             settle_every_ms: 100,
             announce_round_ms: 50,
+            trim_after_ms: 500,
             // No floor may rise here: a gap would be told, and these tests count every message.
             queue_bytes_max: 1 << 40,
             ..Config::default()

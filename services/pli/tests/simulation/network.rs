@@ -71,6 +71,7 @@ impl Network {
         self.world.say(format_args!("{} starts", process.name()));
         let seat = Seat { world: self.world.clone(), process: process.clone() };
         let ports = EdgePorts {
+            registration: "open",
             log: Arc::new(PortLog { seat: seat.clone(), inner: self.world.memory.log() }),
             signals: Arc::new(PortSignals { seat, inner: self.world.memory.signals() }),
             clock: Arc::new(self.world.clock),

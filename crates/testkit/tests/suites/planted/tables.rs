@@ -8,8 +8,8 @@ use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceId, Handle, MlsEpoch, PayloadId, UnixMillis};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CommitIntent, CommitOutcome, ConversationHead, Conversations,
-    CreateAccountError, CreateOutcome, DeviceListRecord, KeyPackageStock, NewAccount, NewConversation, PayloadPage,
-    Payloads, PutDeviceListError, RosterRecord, StoreError,
+    CreateAccountError, CreateOutcome, DeviceListRecord, EpochRoster, KeyPackageStock, NewAccount, NewConversation,
+    PayloadPage, Payloads, PutDeviceListError, RosterRecord, StoreError,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{MemoryAccounts, MemoryConversations, MemoryPayloads, MemoryWorld};
@@ -24,6 +24,7 @@ enum Fault {
     EverybodyWins,
     OpenTooEarly,
     LateFinishOpens,
+    RosterAtForgetsTheEpoch,
     NoPagePastTheEnd,
     ExpiredPayloadShown,
 }
@@ -108,6 +109,19 @@ impl Conversations for BrokenConversations {
     async fn roster(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Option<RosterRecord>, StoreError> {
         self.conversations.roster(conversation, epoch).await
     }
+    async fn roster_at(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+    ) -> Result<Option<EpochRoster>, StoreError> {
+        let mut found = self.conversations.roster_at(conversation, epoch).await?;
+        if self.fault == Fault::RosterAtForgetsTheEpoch
+            && let Some(found) = &mut found
+        {
+            found.current = epoch;
+        }
+        Ok(found)
+    }
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {
         let (conversation, from) = (intent.conversation, intent.from);
         let outcome = self.conversations.commit(intent).await?;
@@ -150,6 +164,7 @@ async fn broken_conversations_are_caught() {
         (Fault::OpenTooEarly, "a_commit_makes_a_closed_epoch"),
         (Fault::OpenTooEarly, "nothing_is_decided_while_an_epoch_is_closed"),
         (Fault::LateFinishOpens, "a_finished_epoch_is_open_for_ever"),
+        (Fault::RosterAtForgetsTheEpoch, "a_roster_comes_with_the_newest_epoch"),
     ] {
         let open = move |world: &MemoryWorld| {
             Arc::new(BrokenConversations { conversations: world.conversations(), fault }) as Arc<dyn Conversations>

@@ -8,6 +8,9 @@ use super::{Outcome, Place, RACES};
 use crate::device::Device;
 use crate::stage::Stage;
 
+/// More races than this without enough that collide are a failure.
+const TRIES: usize = 3 * RACES;
+
 /// Alice and Bob each add or remove somebody at the same time; Carol watches. Frank and Grace come and go, so what they
 /// see is not counted.
 pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> anyhow::Result<()> {
@@ -16,20 +19,38 @@ pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> 
     grace.online().await?;
     let place = circle(five).await?;
     let (alice, bob) = (&five[0], &five[1]);
-    for round in 1..=RACES {
-        let adding = round % 2 == 1;
+    let mut tries = 0;
+    while outcome.races < RACES {
+        tries += 1;
+        anyhow::ensure!(tries <= TRIES, "only {} of {TRIES} races collided", outcome.races);
+        let adding = tries % 2 == 1;
+        let before = counted(stage).await?;
         let begins = epoch_members(alice, &place).await?;
         tokio::try_join!(change(alice, &place, &frank, adding), change(bob, &place, &grace, adding))?;
         let wanted = if adding { begins + 2 } else { begins - 2 };
         for device in &five[..3] {
             device.conversation("both changes", |view| view.id == place.id && view.members.len() == wanted).await?;
         }
-        outcome.races += 1;
-        place.say(if adding { alice } else { bob }, &format!("# after race {round}")).await?;
+        let collided = collided(before, counted(stage).await?)?;
+        outcome.races += usize::from(collided);
+        place.say(if adding { alice } else { bob }, &format!("# after race {tries}")).await?;
     }
-    println!("  {} races, both changes in place after each", outcome.races);
+    println!("  {tries} races, {} of them for the same epoch; both changes in place after each", outcome.races);
     frank.close().await?;
     grace.close().await
+}
+
+/// Commits that won and that lost, as the server counts them.
+async fn counted(stage: &Stage) -> anyhow::Result<(u64, u64)> {
+    Ok((stage.server.commits("won").await?, stage.server.commits("lost").await?))
+}
+
+/// Whether both offered the same epoch: nobody else commits here, and a commit is lost only to one of its own epoch that
+/// came first. Either way both changes win once each.
+fn collided(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<bool> {
+    let (won, lost) = (after.0 - before.0, after.1 - before.1);
+    anyhow::ensure!(won == 2, "{won} commits won a race of two changes, {lost} lost");
+    Ok(lost > 0)
 }
 
 async fn circle(five: &[Device]) -> anyhow::Result<Place> {
