@@ -63,6 +63,10 @@ pub(super) struct Conversation {
     pub(super) created: bool,
     /// [`super::Event::ConversationReady`] was shown.
     pub(super) announced: bool,
+    /// Whom a conversation of two is with; none in groups and where it is not certain yet.
+    pub(super) peer: Option<AccountId>,
+    /// Rises with each conversation that this device came to know; 0 before it is numbered.
+    pub(super) known: u64,
     /// From this lane number on the newest member is addressed.
     pub(super) lane_base: u64,
     /// This device lost the thread and joins again.
@@ -133,6 +137,8 @@ impl Conversation {
             ours: marks(&self.ours),
             told: marks(&self.told),
             theirs: marks(&self.theirs),
+            peer: self.peer.map(|a| Bytes::copy_from_slice(a.as_bytes())),
+            known: self.known,
         }
         .encode_to_vec()
     }
@@ -154,6 +160,8 @@ impl Conversation {
             ours: unmarks(&r.ours).ok_or_else(bad)?,
             told: unmarks(&r.told).ok_or_else(bad)?,
             theirs: unmarks(&r.theirs).ok_or_else(bad)?,
+            peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
+            known: r.known,
             name: r.name,
             created: r.created,
             announced: r.announced,
@@ -196,6 +204,10 @@ struct Record {
     told: Vec<MarkRecord>,
     #[prost(message, repeated, tag = "14")]
     theirs: Vec<MarkRecord>,
+    #[prost(bytes = "bytes", optional, tag = "15")]
+    peer: Option<Bytes>,
+    #[prost(uint64, tag = "16")]
+    known: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -84,6 +84,7 @@ impl Core {
         conversation.proposal = None;
         let founding = conversation.phase == Phase::Founding;
         self.dirty.insert(Row::Conversation(id));
+        self.note_members(id);
         for device in &summary.added {
             self.asked_lists.remove(&device.account);
         }
@@ -296,22 +297,22 @@ impl Core {
         conversation.announced = false;
         conversation.proposal = None;
         self.dirty.insert(Row::Conversation(id));
+        self.note_members(id);
         self.outbox.epoch_ready(id);
     }
 
     /// This account is no longer in the conversation.
     pub(super) fn left(&mut self, id: ConversationId) {
-        self.end(id, Phase::Left, &refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation"));
-        self.out.events.push(Event::Left { conversation: id });
+        let why = refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation");
+        self.end(id, Phase::Left, &why, Event::Left { conversation: id });
     }
 
     /// The first work cannot be done.
     pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase == Phase::Founding {
-            self.end(id, Phase::Failed, why);
-            self.out.events.push(Event::ConversationFailed { conversation: id, why: why.clone() });
-            return;
+            let event = Event::ConversationFailed { conversation: id, why: why.clone() };
+            return self.end(id, Phase::Failed, why, event);
         }
         conversation.work.pop_front();
         conversation.packages.clear();
@@ -320,18 +321,25 @@ impl Core {
         self.out.events.push(Event::ChangeFailed { conversation: id, why: why.clone() });
     }
 
-    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error) {
+    /// The conversation is over, which `event` says, unless the chat goes on in another one.
+    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
+        let heir = self.heir(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
-        let (kind, name) = (old.kind, old.name.take());
-        *old = Conversation { kind, name, phase, created: true, announced: true, ..Conversation::default() };
+        let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
+        let over = Conversation { kind, name, peer, known, phase, ..Conversation::default() };
+        *old = Conversation { created: true, announced: true, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
+        if let Some(into) = heir {
+            // What waits is moved when nothing is in flight any more.
+            return self.out.events.push(Event::SameChat { conversation: id, into });
+        }
         for message in self.outbox.drop_conversation(id) {
             // What a log has is on its way to the others, whoever leaves.
-            if message.accepted_at().is_some() {
-                continue;
+            if message.accepted_at().is_none() {
+                self.refuse(&message, why);
             }
-            self.refuse(&message, why);
         }
+        self.out.events.push(event);
     }
 }

@@ -101,6 +101,7 @@ impl Core {
                 && !conversation.rejoining
                 && !conversation.behind;
             match conversation.phase {
+                Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
                 _ if !open => None,
                 _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base() }))),
@@ -150,8 +151,12 @@ impl Core {
             }
             OutboxEvent::WrongEpoch { lane, current_epoch, .. } => self.wrong_epoch(lane.conversation, current_epoch),
             OutboxEvent::Refused { lane, message, why, .. } => {
-                self.refuse(&message, &why);
-                if why.code() == ErrorCode::UnknownConversation {
+                let over = why.code() == ErrorCode::UnknownConversation;
+                match self.heir(lane.conversation).filter(|_| over) {
+                    Some(heir) => self.readdress(*message, heir),
+                    None => self.refuse(&message, &why),
+                }
+                if over {
                     self.left(lane.conversation);
                 }
             }

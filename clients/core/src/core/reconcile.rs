@@ -89,6 +89,7 @@ impl Core {
                 return;
             }
         }
+        self.note_members(id);
         let members = self.members(id);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.vouched = true;
@@ -179,6 +180,9 @@ impl Core {
             return false;
         }
         let accounts: BTreeSet<AccountId> = handles.iter().filter_map(|h| self.account_of(h)).collect();
+        if let (Some(Kind::Direct), Some(peer)) = (self.conversations.get(&id).and_then(|c| c.kind), accounts.first()) {
+            self.set_peer(id, *peer);
+        }
         self.advance_change(id, accounts, BTreeSet::new(), now)
     }
 

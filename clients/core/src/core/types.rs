@@ -12,7 +12,8 @@ use crate::content::Kind;
 /// What a user wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Talk to one person. Answers the conversation at once: the one that exists, or a new one that becomes ready
+    /// Talk to one person. Answers the conversation at once: the one that exists (of several the one that both sides
+    /// choose), or a new one that becomes ready
     /// ([`Event::ConversationReady`]) or fails ([`Event::ConversationFailed`]). Messages may be sent into it at once.
     StartConversation {
         /// Who.
@@ -25,7 +26,8 @@ pub enum Command {
         /// Who, besides oneself.
         handles: Vec<Handle>,
     },
-    /// Say something. Answers the message; it waits in the outbox until the conversation is ready and the server there.
+    /// Say something. Answers the message and the conversation that carries it: another one of the same chat where
+    /// that goes on; it waits in the outbox until the conversation is ready and the server there.
     SendText {
         /// Where.
         conversation: ConversationId,
@@ -273,6 +275,23 @@ pub enum Event {
         device: DeviceId,
         /// Lane number.
         up_to: u64,
+    },
+    /// A conversation is part of a chat that others carry too: two people wrote first at once, or one of several is
+    /// over. Every part is still read; naming any of them means the chat.
+    SameChat {
+        /// The part.
+        conversation: ConversationId,
+        /// Where new messages go now.
+        into: ConversationId,
+    },
+    /// A message of a conversation that is over waits in another one of the same chat.
+    Moved {
+        /// Where it was.
+        conversation: ConversationId,
+        /// Where it is.
+        into: ConversationId,
+        /// It, with its new number.
+        message: OutgoingMessage,
     },
     /// A message will never be sent.
     Refused {

@@ -3,7 +3,7 @@
 
 use pli_domain::{ConversationId, DeviceAddress, Handle};
 
-use super::conversation::{Conversation, Phase};
+use super::conversation::Phase;
 use super::{ConnectionState, Core, Member};
 use crate::content::Kind;
 use crate::identity::safety_number;
@@ -11,8 +11,10 @@ use crate::identity::safety_number;
 /// A conversation, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationView {
-    /// Its id.
+    /// Its id; of a chat that several conversations carry the one that takes what is new.
     pub id: ConversationId,
+    /// The conversations that are this chat; most often one.
+    pub parts: Vec<ConversationId>,
     /// Two people or a group.
     pub kind: Kind,
     /// Of a group, where it is known.
@@ -55,13 +57,13 @@ impl Core {
     pub fn is_idle(&self) -> bool {
         self.packages.is_none() && self.calls.is_empty()
     }
-    /// Every conversation.
+    /// Every conversation; those that are one chat once.
     pub fn conversations(&self) -> Vec<ConversationView> {
-        self.conversations.iter().map(|(id, conversation)| self.view(*id, conversation)).collect()
+        self.chats().into_iter().filter_map(|parts| self.view(parts)).collect()
     }
-    /// One conversation.
+    /// One conversation, or the chat that it is part of.
     pub fn conversation(&self, id: ConversationId) -> Option<ConversationView> {
-        self.conversations.get(&id).map(|conversation| self.view(id, conversation))
+        self.view(self.chat(id))
     }
     /// The handles that are known, for completion.
     pub fn known_handles(&self) -> Vec<Handle> {
@@ -75,20 +77,27 @@ impl Core {
         Some(safety_number(own, (account, contact.devices.identity_key)))
     }
 
-    fn view(&self, id: ConversationId, c: &Conversation) -> ConversationView {
+    fn view(&self, parts: Vec<ConversationId>) -> Option<ConversationView> {
+        let id = *parts.first()?;
+        let c = self.conversations.get(&id)?;
         let own = self.identity.address().device;
         let members = self.mls.members(id);
         let mark = |device| c.theirs.get(device).copied().unwrap_or_default();
         let others = || members.iter().map(|(d, _)| &d.device).filter(|d| **d != own).map(mark);
-        ConversationView {
+        Some(ConversationView {
             id,
             kind: c.kind(),
             name: c.name.clone(),
             members: if c.phase == Phase::Active { self.members(id) } else { Vec::new() },
             ready: c.phase == Phase::Active && c.vouched && !c.rejoining,
-            left: matches!(c.phase, Phase::Left | Phase::Failed),
+            left: parts.iter().all(|part| self.is_over(*part)),
+            parts,
             delivered: others().map(|m| m.delivered).min().unwrap_or(0),
             read: others().map(|m| m.read).min().unwrap_or(0),
-        }
+        })
+    }
+
+    pub(super) fn is_over(&self, id: ConversationId) -> bool {
+        self.conversations.get(&id).is_none_or(|c| matches!(c.phase, Phase::Left | Phase::Failed))
     }
 }

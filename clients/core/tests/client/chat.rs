@@ -114,7 +114,7 @@ fn both_may_begin_at_once_and_end_in_one_conversation() {
     assert_eq!(world.start(0, "bob"), world.start(1, "alice"));
     assert_eq!(world.start(0, "bob"), ours.min(theirs));
     assert_eq!(
-        (world.history(1, ours), world.history(0, theirs)),
+        (world.history(1, theirs), world.history(0, ours)),
         (vec!["alice: from alice".into()], vec!["bob: from bob".into()])
     );
 }

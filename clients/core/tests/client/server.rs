@@ -36,6 +36,8 @@ pub struct Server {
     pub settle: bool,
     /// Receipts that were lost: presented, they are to be sent again.
     pub lose_receipts: bool,
+    /// What this device hears when it makes a conversation.
+    pub creating: Option<(DeviceAddress, ErrorCode)>,
     /// Every method that was called.
     pub calls: Vec<String>,
 }
@@ -116,6 +118,11 @@ impl Server {
             out.push(frame(server_frame::Frame::CaughtUp(edge::CaughtUp { position: to.sent })));
         }
         out
+    }
+
+    /// Takes a device off a roster without telling it.
+    pub fn expel(&mut self, id: ConversationId, device: DeviceAddress) {
+        self.conversations.get_mut(&id).unwrap().roster.remove(&device);
     }
 
     /// Loses what waits for a device.
@@ -261,6 +268,9 @@ impl Server {
     }
 
     fn create(&mut self, creator: DeviceAddress, request: &api::CreateRequest) -> Answer {
+        if let Some((_, code)) = self.creating.filter(|(device, _)| *device == creator) {
+            return Err(refusal(code, "as the test wants"));
+        }
         let info = inline(request.group_info.as_ref());
         let (id, epoch, roster) = read_group(&info);
         assert_eq!((epoch, &roster), (0, &[creator].into()));

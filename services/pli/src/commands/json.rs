@@ -46,6 +46,10 @@ fn of_tick(event: &Event) -> Option<Value> {
         Event::Read { conversation, by, up_to, .. } => {
             json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
+        Event::Moved { conversation, into, message } => json!({
+            "event": "moved", "conversation": conversation.to_string(), "into": into.to_string(),
+            "send_id": message.send_id.to_string(), "lane_no": message.lane_no,
+        }),
         Event::Refused { conversation, message, why } => {
             let mut line = failed("refused", Some(conversation), why);
             line["send_id"] = message.to_string().into();
@@ -71,6 +75,9 @@ fn of_group(event: &Event) -> Value {
             "by": by.as_ref().map(name),
         }),
         Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
+        Event::SameChat { conversation, into } => json!({
+            "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),
+        }),
         Event::Rejoining { conversation } => json!({ "event": "rejoining", "conversation": conversation.to_string() }),
         Event::NewKey { member, what } => {
             json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })

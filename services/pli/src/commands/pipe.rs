@@ -129,7 +129,7 @@ impl Input {
     ) -> Result<(), Failure> {
         let Some(text) = self.kept.take() else { return Ok(()) };
         match session.client.command(Command::SendText { conversation, text: text.clone() }).await {
-            Ok(outcome) => outcome.message.into_iter().for_each(|message| progress.sent(message)),
+            Ok(outcome) => progress.sent(outcome),
             Err(RequestError::Command(CommandError::OutboxFull(_))) => self.kept = Some(text),
             Err(error) => return Err(session.request(error)),
         }

@@ -109,9 +109,7 @@ async fn say(
         let command = Command::SendText { conversation, text: text.clone() };
         match session.client.command(command).await {
             Ok(outcome) => {
-                if let Some(message) = outcome.message {
-                    progress.sent(message);
-                }
+                progress.sent(outcome);
                 return Ok(());
             }
             Err(RequestError::Command(CommandError::OutboxFull(_))) => {

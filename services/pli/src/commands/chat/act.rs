@@ -119,7 +119,8 @@ impl Chat {
 
     async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
         let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
-        if let Some(message) = outcome.and_then(|outcome| outcome.message) {
+        // Another one of the same chat may carry it.
+        if let Some((conversation, message)) = outcome.and_then(|sent| Some((sent.conversation?, sent.message?))) {
             self.ticks.sent(conversation, message, &text);
         }
         Ok(())
@@ -163,7 +164,7 @@ impl Chat {
     async fn list(&self) -> Result<(), Failure> {
         let all = self.session.conversations().await?;
         for view in &all {
-            let here = if self.current == Some(view.id) { "→" } else { " " };
+            let here = if self.current.is_some_and(|current| view.parts.contains(&current)) { "→" } else { " " };
             self.screen.line(&format!(" {here} {} ({} members)", self.called(view), view.members.len()));
         }
         if all.is_empty() { self.hint("no conversation yet; @HANDLE TEXT begins one") } else { Ok(()) }
@@ -181,7 +182,7 @@ impl Chat {
         }
         let me = self.shared.handle();
         let other = view.members.iter().map(name).find(|name| *name != me);
-        let other = other.or_else(|| self.asked.get(&view.id).map(ToString::to_string));
+        let other = other.or_else(|| view.parts.iter().find_map(|id| self.asked.get(id)).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
 
