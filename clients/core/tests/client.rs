@@ -10,6 +10,8 @@ mod ghost;
 mod groups;
 #[path = "client/kills.rs"]
 mod kills;
+#[path = "client/large.rs"]
+mod large;
 #[path = "client/pairs.rs"]
 mod pairs;
 #[path = "client/server.rs"]

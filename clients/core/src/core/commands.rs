@@ -6,11 +6,8 @@ use pli_domain::{AccountId, Class, ConversationId, Handle, UnixMillis};
 use super::conversation::{Conversation, Phase, WORK_MAX, Work};
 use super::tables::RowStatus;
 use super::{Command, CommandError, Core, Effects, GROUP_OTHERS_MAX, OutgoingMessage, Row, TEXT_BYTES_MAX};
-use crate::content::{Content, Kind};
+use crate::content::{Content, Kind, group_name};
 use crate::outbox::OutLane;
-
-/// Longest group name in bytes.
-const GROUP_NAME_BYTES_MAX: usize = 128;
 
 impl Core {
     /// Takes a command of the user.
@@ -60,8 +57,9 @@ impl Core {
     }
 
     fn create_group_of(&mut self, name: String, handles: Vec<Handle>, now: UnixMillis) -> Result<(), CommandError> {
-        if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(CommandError::GroupName);
+        let name = group_name(&name)?.to_owned();
+        if self.named_first().contains_key(name.as_str()) {
+            return Err(CommandError::GroupNameTaken(name));
         }
         let handles = self.others(handles)?;
         let id = self.found(Kind::Group, Some(name), handles);

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::LoadError;
 use super::tables::Table;
-use crate::content::Kind;
+use crate::content::{Kind, group_name};
 use crate::mls::Commit;
 
 /// Most things to be done in one conversation.
@@ -86,6 +86,8 @@ pub(super) struct Conversation {
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
 
     // Not stored: found out again after a restart.
+    /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
+    pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
     pub(super) reported: bool,
     pub(super) backlog: VecDeque<EpochCommit>,
@@ -162,7 +164,8 @@ impl Conversation {
             theirs: unmarks(&r.theirs).ok_or_else(bad)?,
             peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             known: r.known,
-            name: r.name,
+            // One that an earlier version took may not be shown.
+            name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
             announced: r.announced,
             lane_base: r.lane_base,

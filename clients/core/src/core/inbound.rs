@@ -85,6 +85,8 @@ impl Core {
             Some(log::envelope::BodyOrRef::Body(body)) => body,
             Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(&reference, now) {
                 Some(Ok(body)) => body,
+                // Empty bytes open nothing: a welcome is then replaced by joining, a commit by catching up.
+                Some(Err(())) if content == log::Content::Welcome => Bytes::new(),
                 Some(Err(())) => return self.skip(position),
                 None => return Step::Wait,
             },

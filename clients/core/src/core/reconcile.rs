@@ -127,6 +127,10 @@ impl Core {
             self.work_backlog(id, now);
             return false;
         }
+        if self.is_awaiting(id, now) {
+            return false;
+        }
+        let Some(conversation) = self.conversations.get(&id) else { return false };
         if conversation.behind {
             let from = self.mls.epoch(id).unwrap_or(0);
             let request = api::GetCommitsRequest { conversation: id_bytes(id), from };
@@ -152,7 +156,8 @@ impl Core {
             Some(Work::Dismiss(_, at)) => Some(*at),
             _ => None,
         });
-        each.min()
+        let awaited = self.conversations.values().filter_map(|c| c.awaits.map(|(_, at)| at));
+        each.chain(awaited).min()
     }
 
     fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {

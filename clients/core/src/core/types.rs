@@ -21,7 +21,7 @@ pub enum Command {
     },
     /// Make a group. Answers its conversation at once, as above.
     CreateGroup {
-        /// At most 128 bytes.
+        /// 1 to 128 visible bytes ([`crate::content::group_name`]), unlike that of every group here.
         name: String,
         /// Who, besides oneself.
         handles: Vec<Handle>,
@@ -79,8 +79,11 @@ pub enum CommandError {
     #[error("the text is empty")]
     TextEmpty,
     /// The group's name cannot be used.
-    #[error("a group name has 1 to 128 bytes")]
-    GroupName,
+    #[error(transparent)]
+    GroupName(#[from] crate::content::InvalidGroupName),
+    /// Another group here has the name.
+    #[error("there is a group `{0}` already; choose another name, or write to that one with #{0}")]
+    GroupNameTaken(String),
     /// Too many or too few people.
     #[error("a group has 1 to {max} other members", max = super::GROUP_OTHERS_MAX)]
     GroupSize,
@@ -145,6 +148,8 @@ pub enum SessionAdvice {
     Reconnect {
         /// How long to wait.
         after: Duration,
+        /// What of that the server asked for; the rest may be cut short when the user acts.
+        at_least: Duration,
     },
     /// Close it and do not connect until the user acts.
     Stop {

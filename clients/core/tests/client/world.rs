@@ -256,7 +256,7 @@ impl Device {
         self.events.extend(effects.events);
         match effects.session {
             SessionAdvice::Keep => {}
-            SessionAdvice::Reconnect { after } => {
+            SessionAdvice::Reconnect { after, .. } => {
                 self.connection = None;
                 self.to_server.clear();
                 self.to_client.clear();
@@ -273,6 +273,11 @@ impl Device {
         self.to_client.clear();
         let effects = self.core.disconnected(UnixMillis(now));
         self.apply(effects, now);
+    }
+
+    /// Connects at once.
+    pub fn come_back(&mut self, now: u64) {
+        self.connect_at = Some(now);
     }
 
     /// Drops the core and loads it from what was committed.

@@ -5,6 +5,8 @@ use pli_api::common;
 use pli_client::core::{ConnectionState, Event, Member, NewKey};
 use serde_json::{Value, json};
 
+use super::advice::advice;
+
 /// The event as one object whose `event` says what it is.
 pub fn of(event: &Event) -> Value {
     match event {
@@ -89,7 +91,7 @@ fn of_group(event: &Event) -> Value {
 fn failed(event: &str, conversation: Option<&pli_domain::ConversationId>, why: &common::Error) -> Value {
     json!({
         "event": event, "conversation": conversation.map(ToString::to_string), "code": why.code().as_str_name(),
-        "message": why.message,
+        "message": why.message, "advice": advice(why.code()),
     })
 }
 

@@ -206,7 +206,7 @@ fn two_who_write_first_at_once_have_one_chat_with_everything() {
         chat.say("/quit");
         let said = chat.rest();
         let (listed, history) = said.split_once("the last").expect("a history");
-        assert_eq!(listed.matches(&format!("@{other}")).count(), 1, "{listed}");
+        assert_eq!(listed.matches(" members)").count(), 1, "{listed}");
         assert!(history.starts_with(" 9 messages"), "{history}");
         for number in 1..=3 {
             for from in ["alice", "bob"] {
@@ -215,6 +215,34 @@ fn two_who_write_first_at_once_have_one_chat_with_everything() {
         }
         assert_eq!(history.matches(last).count(), 1, "{history}");
     }
+}
+
+#[test]
+fn two_groups_of_one_name_are_told_apart() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "stranger"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat());
+    text(&group(&["create", "alice", "team", "bob"]));
+    let (code, said) = failure(&group(&["create", "alice", "team", "bob"]));
+    assert!(code != Some(0) && said.contains("choose another name"), "{said}");
+    text(&group(&["create", "stranger", "team", "alice"]));
+    let listed = text(&group(&["list", "alice"]));
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    let theirs = names.iter().find(|name| name.starts_with("team~")).expect("the later one has a short id");
+    assert!(names.contains(&"team"), "{listed}");
+    let send = |to: &str, said: &str| run(home.path(), &["send", "alice", to, said, "--data", "data"]);
+    text(&send("#team", "to the first"));
+    text(&send(&format!("#{theirs}"), "to the second"));
+    let read = |who: &str| text(&run(home.path(), &["recv", who, "--data", "data"]));
+    let (bob, stranger) = (read("bob"), read("stranger"));
+    assert!(bob.contains("to the first") && !bob.contains("to the second"), "{bob}");
+    assert!(stranger.contains("to the second") && !stranger.contains("to the first"), "{stranger}");
+    let (code, said) = failure(&send("#team~zz", "nowhere"));
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("#team") && said.contains(theirs), "{said}");
 }
 
 #[test]
