@@ -9,11 +9,13 @@ mod codec;
 mod control;
 mod frame;
 mod id;
+mod name;
 
 pub use codec::ContentError;
 pub use control::{GroupInfo, Tick, Ticks};
 pub use frame::{Frame, FrameError, Kind};
 pub use id::{MessageId, message_id};
+pub use name::{GROUP_NAME_BYTES_MAX, InvalidGroupName, SHORT_ID_MARK, group_name};
 
 /// Media type of a text that a person typed.
 pub const TEXT: &str = "text/plain;charset=utf-8";

@@ -15,6 +15,7 @@
 //! the rest, un-acknowledged.
 
 mod calls;
+mod chats;
 mod commands;
 mod conversation;
 mod group;
@@ -192,6 +193,7 @@ impl Core {
         self.reconcile(now);
         self.drain_inbound(now);
         self.tell_ticks(now);
+        self.move_orphans();
         self.poll_outbox(now);
         // A message that waits may have found its conversation behind.
         self.reconcile(now);

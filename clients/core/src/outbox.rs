@@ -306,6 +306,34 @@ impl Outbox {
         Ok(lane_no)
     }
 
+    /// Takes back a message that left the outbox, for another lane, under the same send id. It takes the room that it
+    /// had. Answers its new number.
+    pub fn push_again(&mut self, message: OutMessage, lane: OutLane) -> u64 {
+        let lane_no = self.next_lane_no(&lane);
+        self.lane_next.insert(lane, lane_no + 1);
+        self.dirty_lanes.insert(lane);
+        let at = self.next_place;
+        self.next_place += 1;
+        let mut again = OutMessage::new(message.send_id, lane, lane_no, message.content);
+        again.expires_at = message.expires_at;
+        self.insert(at, again);
+        self.dirty.insert(at);
+        lane_no
+    }
+
+    /// Whether a message of the conversation was sent and not answered.
+    pub fn in_flight_of(&self, conversation: ConversationId) -> bool {
+        self.in_flight.iter().any(|at| self.messages[at].lane.conversation == conversation)
+    }
+
+    /// Takes out what waits to be sent in a conversation, oldest first.
+    pub fn take_queued(&mut self, conversation: ConversationId) -> Vec<OutMessage> {
+        let lanes = self.queued.iter().filter(|(lane, _)| lane.conversation == conversation);
+        let mut queued: Vec<u64> = lanes.flat_map(|(_, set)| set.iter().copied()).collect();
+        queued.sort_unstable();
+        queued.into_iter().filter_map(|at| self.remove(at)).collect()
+    }
+
     /// Drops every message of a conversation that is no more; answers them, oldest first.
     pub fn drop_conversation(&mut self, conversation: ConversationId) -> Vec<OutMessage> {
         let gone: Vec<u64> =

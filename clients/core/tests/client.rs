@@ -4,10 +4,16 @@
 
 #[path = "client/chat.rs"]
 mod chat;
+#[path = "client/ghost.rs"]
+mod ghost;
 #[path = "client/groups.rs"]
 mod groups;
 #[path = "client/kills.rs"]
 mod kills;
+#[path = "client/large.rs"]
+mod large;
+#[path = "client/pairs.rs"]
+mod pairs;
 #[path = "client/server.rs"]
 mod server;
 #[path = "client/world.rs"]

@@ -159,13 +159,14 @@ impl Client {
         outcome.message.map(|message| message.send_id).ok_or(RequestError::Ended)
     }
 
-    /// The last `rows_max` rows of a conversation's history, oldest first.
+    /// The last `rows_max` rows of a chat's history, oldest first: of every conversation that is part of it.
     pub async fn history(
         &self,
         conversation: ConversationId,
         rows_max: usize,
     ) -> Result<Vec<HistoryItem>, StorageError> {
-        self.rows.history(conversation, rows_max).await
+        let parts = self.query(move |core| core.chat(conversation)).await.map_err(|_| StorageError::Stopped)?;
+        self.rows.history(parts, rows_max).await
     }
 
     /// Why the client ended; none while it runs.

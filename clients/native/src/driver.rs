@@ -163,7 +163,11 @@ impl Driver {
         let mut next = Some(first);
         while let Some(request) = next.take() {
             match request {
-                Request::Command(command, answer) => step.command(&mut self.core, *command, answer),
+                Request::Command(command, answer) => {
+                    // Who acts wants to know now whether the server is back.
+                    self.link.hurry();
+                    step.command(&mut self.core, *command, answer);
+                }
                 Request::Query(look) => look(&self.core),
             }
             if step.inputs() < STEP_INPUTS_MAX && !step.is_final() {
@@ -216,7 +220,7 @@ impl Driver {
             )));
         }
         self.status.send_modify(|status| status.why = Some(why.to_string()));
-        self.link.retry_after(RETRY_AFTER_DEFAULT);
+        self.link.retry_after(RETRY_AFTER_DEFAULT, Duration::ZERO);
         let effects = self.core.disconnected(now());
         Box::pin(self.carry_out(Step::of(effects))).await
     }
@@ -240,17 +244,17 @@ impl Driver {
         match (session, sent) {
             (SessionAdvice::Keep, Ok(())) => Ok(()),
             (SessionAdvice::Keep, Err(error)) => self.disconnected(&error).await,
-            (SessionAdvice::Reconnect { after }, _) => Box::pin(self.reconnect(after)).await,
+            (SessionAdvice::Reconnect { after, at_least }, _) => Box::pin(self.reconnect(after, at_least)).await,
             (SessionAdvice::Stop { why }, _) => {
                 Err(End::Stopped(sentence(&why), ErrorCode::try_from(why.code).unwrap_or_default()))
             }
         }
     }
 
-    async fn reconnect(&mut self, after: Duration) -> Result<(), End> {
+    async fn reconnect(&mut self, after: Duration, at_least: Duration) -> Result<(), End> {
         let was_open = self.link.is_open();
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
-        self.link.retry_after(after);
+        self.link.retry_after(after, at_least);
         if !was_open {
             return Ok(());
         }
@@ -272,8 +276,7 @@ impl Driver {
 }
 
 fn sentence(why: &pli_api::common::Error) -> String {
-    let advice = why.code().doc().map_or("", |doc| doc.advice);
-    format!("{} ({}; {advice})", why.message, why.code().as_str_name())
+    format!("{} [{}]", why.message, why.code().as_str_name().trim_start_matches("ERROR_CODE_"))
 }
 
 /// Local time.

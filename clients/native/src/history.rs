@@ -37,15 +37,23 @@ impl Rows {
         .await
     }
 
-    /// The last rows of a conversation, oldest first.
+    /// The last rows of some conversations together, oldest first; the place is one over all of them.
     pub async fn history(
         &self,
-        conversation: ConversationId,
+        conversations: Vec<ConversationId>,
         rows_max: usize,
     ) -> Result<Vec<HistoryItem>, StorageError> {
-        let prefix = stored_key(Table::Messages, conversation.as_bytes());
-        let rows = self.with(move |store| store.scan_last(&prefix, rows_max)).await?;
-        Ok(rows.iter().filter_map(|(key, value)| item(key, value)).collect())
+        let read = move |store: &mut Store| {
+            let mut items = Vec::new();
+            for conversation in conversations {
+                let rows = store.scan_last(&stored_key(Table::Messages, conversation.as_bytes()), rows_max)?;
+                items.extend(rows.iter().filter_map(|(key, value)| item(key, value)));
+                items.sort_unstable_by_key(|item| item.order);
+                items.drain(..items.len().saturating_sub(rows_max));
+            }
+            Ok(items)
+        };
+        self.with(read).await
     }
 
     async fn with<T: Send + 'static>(

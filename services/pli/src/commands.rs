@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One file per command, and what they share.
 
+mod advice;
 pub mod chat;
 pub mod config;
 pub mod dev;
 pub mod doctor;
 pub mod group;
 mod json;
+mod names;
+mod number;
 mod output;
 pub mod pipe;
 pub mod printed;

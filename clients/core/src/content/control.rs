@@ -4,12 +4,10 @@
 use minicbor::{Decoder, Encoder};
 use pli_domain::DeviceId;
 
-use super::{Content, ContentError, Disposition, GROUP, PartBody, TICKS};
+use super::{Content, ContentError, Disposition, GROUP, GROUP_NAME_BYTES_MAX, PartBody, TICKS};
 
 /// Most watermarks in one message.
 pub const TICKS_MAX: usize = 1_024;
-/// Longest group name in bytes.
-pub const GROUP_NAME_BYTES_MAX: usize = 128;
 
 /// How far the sender of this tick has come with the messages of one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,8 @@ use pli_domain::{AccountId, Class, ConversationId, Handle, UnixMillis};
 use super::conversation::{Conversation, Phase, WORK_MAX, Work};
 use super::tables::RowStatus;
 use super::{Command, CommandError, Core, Effects, GROUP_OTHERS_MAX, OutgoingMessage, Row, TEXT_BYTES_MAX};
-use crate::content::{Content, Kind};
+use crate::content::{Content, Kind, group_name};
 use crate::outbox::OutLane;
-
-/// Longest group name in bytes.
-const GROUP_NAME_BYTES_MAX: usize = 128;
 
 impl Core {
     /// Takes a command of the user.
@@ -24,7 +21,7 @@ impl Core {
                 self.begin_work(conversation, Work::Add(handles))?;
             }
             Command::RemoveMembers { conversation, accounts } => self.remove(conversation, accounts)?,
-            Command::Leave { conversation } => self.begin_work(conversation, Work::Leave)?,
+            Command::Leave { conversation } => self.leave(conversation)?,
             Command::MarkRead { conversation } => self.mark_read(conversation)?,
         }
         Ok(self.finish(now))
@@ -34,25 +31,14 @@ impl Core {
         if &handle == self.identity.handle() {
             return Err(CommandError::Oneself);
         }
-        let id = match self.direct_with(&handle) {
-            Some(id) => id,
-            None => self.found(Kind::Direct, None, vec![handle]),
-        };
+        let account = self.account_of(&handle);
+        let known = account.and_then(|account| self.direct_with(account)).or_else(|| self.founded_for(&handle));
+        let id = known.unwrap_or_else(|| self.found(Kind::Direct, None, vec![handle]));
+        if let (None, Some(account)) = (known, account) {
+            self.set_peer(id, account);
+        }
         self.out.outcome.conversation = Some(id);
         Ok(())
-    }
-
-    /// The conversation of two with this person; the lowest id where both began one at once, so that both choose the
-    /// same.
-    fn direct_with(&self, handle: &Handle) -> Option<ConversationId> {
-        let account = self.account_of(handle);
-        let with = |id: &ConversationId, c: &Conversation| match c.phase {
-            Phase::Founding => matches!(c.work.front(), Some(Work::Add(handles)) if handles.contains(handle)),
-            Phase::Active => self.mls.members(*id).iter().any(|(d, _)| Some(d.account) == account),
-            Phase::Left | Phase::Failed => false,
-        };
-        let mut all = self.conversations.iter();
-        all.find(|(id, c)| c.kind() == Kind::Direct && with(id, c)).map(|(id, _)| *id)
     }
 
     fn found(&mut self, kind: Kind, name: Option<String>, handles: Vec<Handle>) -> ConversationId {
@@ -65,13 +51,15 @@ impl Core {
             ..Conversation::default()
         };
         self.conversations.insert(id, conversation);
+        self.number(id);
         self.dirty.insert(Row::Conversation(id));
         id
     }
 
     fn create_group_of(&mut self, name: String, handles: Vec<Handle>, now: UnixMillis) -> Result<(), CommandError> {
-        if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(CommandError::GroupName);
+        let name = group_name(&name)?.to_owned();
+        if self.named_first().contains_key(name.as_str()) {
+            return Err(CommandError::GroupNameTaken(name));
         }
         let handles = self.others(handles)?;
         let id = self.found(Kind::Group, Some(name), handles);
@@ -108,6 +96,7 @@ impl Core {
         if text.len() > TEXT_BYTES_MAX {
             return Err(CommandError::TextTooLong(text.len()));
         }
+        let id = self.target(id);
         self.active(id)?;
         let content = Content::text(self.random_id(), text);
         let lane = OutLane { conversation: id, class: Class::Message };
@@ -149,15 +138,30 @@ impl Core {
         self.begin_work(id, Work::Remove(accounts))
     }
 
-    fn mark_read(&mut self, id: ConversationId) -> Result<(), CommandError> {
-        let conversation = self.active(id)?;
-        let mut changed = false;
-        for mark in conversation.ours.values_mut().filter(|m| m.read < m.delivered) {
-            mark.read = mark.delivered;
-            changed = true;
+    /// Leaves every conversation of the chat.
+    fn leave(&mut self, id: ConversationId) -> Result<(), CommandError> {
+        let target = self.target(id);
+        for part in self.chat(id).into_iter().filter(|part| *part != target) {
+            // Those that are over are left already.
+            if self.active(part).is_ok() {
+                self.begin_work(part, Work::Leave)?;
+            }
         }
-        if changed {
-            self.dirty.insert(Row::Conversation(id));
+        self.begin_work(target, Work::Leave)
+    }
+
+    fn mark_read(&mut self, id: ConversationId) -> Result<(), CommandError> {
+        self.active(self.target(id))?;
+        for part in self.chat(id) {
+            let Ok(conversation) = self.active(part) else { continue };
+            let mut changed = false;
+            for mark in conversation.ours.values_mut().filter(|m| m.read < m.delivered) {
+                mark.read = mark.delivered;
+                changed = true;
+            }
+            if changed {
+                self.dirty.insert(Row::Conversation(part));
+            }
         }
         self.out.outcome.conversation = Some(id);
         Ok(())

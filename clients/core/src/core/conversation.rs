@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::LoadError;
 use super::tables::Table;
-use crate::content::Kind;
+use crate::content::{Kind, group_name};
 use crate::mls::Commit;
 
 /// Most things to be done in one conversation.
@@ -63,6 +63,10 @@ pub(super) struct Conversation {
     pub(super) created: bool,
     /// [`super::Event::ConversationReady`] was shown.
     pub(super) announced: bool,
+    /// Whom a conversation of two is with; none in groups and where it is not certain yet.
+    pub(super) peer: Option<AccountId>,
+    /// Rises with each conversation that this device came to know; 0 before it is numbered.
+    pub(super) known: u64,
     /// From this lane number on the newest member is addressed.
     pub(super) lane_base: u64,
     /// This device lost the thread and joins again.
@@ -82,6 +86,8 @@ pub(super) struct Conversation {
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
 
     // Not stored: found out again after a restart.
+    /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
+    pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
     pub(super) reported: bool,
     pub(super) backlog: VecDeque<EpochCommit>,
@@ -133,6 +139,8 @@ impl Conversation {
             ours: marks(&self.ours),
             told: marks(&self.told),
             theirs: marks(&self.theirs),
+            peer: self.peer.map(|a| Bytes::copy_from_slice(a.as_bytes())),
+            known: self.known,
         }
         .encode_to_vec()
     }
@@ -154,7 +162,10 @@ impl Conversation {
             ours: unmarks(&r.ours).ok_or_else(bad)?,
             told: unmarks(&r.told).ok_or_else(bad)?,
             theirs: unmarks(&r.theirs).ok_or_else(bad)?,
-            name: r.name,
+            peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
+            known: r.known,
+            // One that an earlier version took may not be shown.
+            name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
             announced: r.announced,
             lane_base: r.lane_base,
@@ -196,6 +207,10 @@ struct Record {
     told: Vec<MarkRecord>,
     #[prost(message, repeated, tag = "14")]
     theirs: Vec<MarkRecord>,
+    #[prost(bytes = "bytes", optional, tag = "15")]
+    peer: Option<Bytes>,
+    #[prost(uint64, tag = "16")]
+    known: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, refusal};
+use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::conversation::{Conversation, Phase, WORK_MAX, Work};
@@ -17,6 +18,8 @@ use crate::outbox::OutLane;
 const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
 const ALIGN_MAX: u32 = 3;
+/// How long the commits of a newer epoch are waited for before they are asked for.
+const EPOCH_AWAITED: Duration = Duration::from_secs(5);
 
 impl Core {
     /// A handshake of the current epoch was taken in.
@@ -84,6 +87,8 @@ impl Core {
         conversation.proposal = None;
         let founding = conversation.phase == Phase::Founding;
         self.dirty.insert(Row::Conversation(id));
+        self.note_members(id);
+        self.reached_epoch(id);
         for device in &summary.added {
             self.asked_lists.remove(&device.account);
         }
@@ -139,8 +144,11 @@ impl Core {
             },
             Some(api::commit_response::Outcome::Lost(lost)) => {
                 self.void_commit(id);
-                if !rejoining {
-                    self.queue_commits(id, lost.missed, lost.current_epoch, now);
+                let far = self.mls.epoch(id).is_some_and(|epoch| epoch + EPOCHS_BEHIND_MAX < lost.current_epoch);
+                match rejoining {
+                    true => {}
+                    false if far => self.await_epoch(id, lost.current_epoch, now),
+                    false => self.queue_commits(id, lost.missed, lost.current_epoch, now),
                 }
             }
             None => self.void_commit(id),
@@ -224,10 +232,51 @@ impl Core {
         let (epoch, target) = (self.mls.epoch(id), conversation.backlog_epoch);
         if epoch >= Some(target) {
             conversation.behind = false;
+            conversation.awaits = None;
             self.outbox.epoch_ready(id);
         } else if epoch == before {
             // The server knows a newer epoch and has no way there.
             self.lost_thread(id);
+        }
+    }
+
+    /// The server is in a newer epoch than this device. The commits stand in its queue, each before what was sealed
+    /// after it; going ahead of them would make what waits in between too old to be opened. So they are asked for only
+    /// if they have not come when everything that waited has.
+    pub(super) fn await_epoch(&mut self, id: ConversationId, epoch: u64, now: UnixMillis) {
+        let ours = self.mls.epoch(id).unwrap_or(0);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.rejoining || conversation.behind {
+            return;
+        }
+        if ours >= epoch {
+            return self.outbox.epoch_ready(id);
+        }
+        let at = conversation.awaits.map_or_else(|| now.after(EPOCH_AWAITED), |(_, at)| at);
+        conversation.awaits = Some((epoch, at));
+    }
+
+    /// Ends the wait for an epoch that is here.
+    fn reached_epoch(&mut self, id: ConversationId) {
+        let ours = self.mls.epoch(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.awaits.is_some_and(|(epoch, _)| ours >= Some(epoch)) {
+            conversation.awaits = None;
+            self.outbox.epoch_ready(id);
+        }
+    }
+
+    /// Whether the conversation has to wait for an epoch; asks for its commits when they have not come by themselves.
+    pub(super) fn is_awaiting(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        let drained = self.session.is_online() && self.inbound.is_empty();
+        let Some(conversation) = self.conversations.get_mut(&id) else { return false };
+        match conversation.awaits {
+            Some((_, at)) if at <= now && drained => {
+                conversation.awaits = None;
+                conversation.behind = true;
+                false
+            }
+            awaits => awaits.is_some() && !conversation.behind,
         }
     }
 
@@ -246,6 +295,7 @@ impl Core {
         conversation.rejoining = true;
         conversation.reported = false;
         conversation.behind = false;
+        conversation.awaits = None;
         conversation.backlog.clear();
         conversation.commit = None;
         self.dirty.insert(Row::Conversation(id));
@@ -296,22 +346,22 @@ impl Core {
         conversation.announced = false;
         conversation.proposal = None;
         self.dirty.insert(Row::Conversation(id));
+        self.note_members(id);
         self.outbox.epoch_ready(id);
     }
 
     /// This account is no longer in the conversation.
     pub(super) fn left(&mut self, id: ConversationId) {
-        self.end(id, Phase::Left, &refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation"));
-        self.out.events.push(Event::Left { conversation: id });
+        let why = refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation");
+        self.end(id, Phase::Left, &why, Event::Left { conversation: id });
     }
 
     /// The first work cannot be done.
     pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase == Phase::Founding {
-            self.end(id, Phase::Failed, why);
-            self.out.events.push(Event::ConversationFailed { conversation: id, why: why.clone() });
-            return;
+            let event = Event::ConversationFailed { conversation: id, why: why.clone() };
+            return self.end(id, Phase::Failed, why, event);
         }
         conversation.work.pop_front();
         conversation.packages.clear();
@@ -320,18 +370,25 @@ impl Core {
         self.out.events.push(Event::ChangeFailed { conversation: id, why: why.clone() });
     }
 
-    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error) {
+    /// The conversation is over, which `event` says, unless the chat goes on in another one.
+    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
+        let heir = self.heir(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
-        let (kind, name) = (old.kind, old.name.take());
-        *old = Conversation { kind, name, phase, created: true, announced: true, ..Conversation::default() };
+        let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
+        let over = Conversation { kind, name, peer, known, phase, ..Conversation::default() };
+        *old = Conversation { created: true, announced: true, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
+        if let Some(into) = heir {
+            // What waits is moved when nothing is in flight any more.
+            return self.out.events.push(Event::SameChat { conversation: id, into });
+        }
         for message in self.outbox.drop_conversation(id) {
             // What a log has is on its way to the others, whoever leaves.
-            if message.accepted_at().is_some() {
-                continue;
+            if message.accepted_at().is_none() {
+                self.refuse(&message, why);
             }
-            self.refuse(&message, why);
         }
+        self.out.events.push(event);
     }
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::tables::{MessageRow, RowKind, RowStatus, Table};
 use super::{Core, Event, IncomingMessage, Row};
-use crate::content::{Content, GroupInfo, Kind};
+use crate::content::{Content, GroupInfo, Kind, group_name};
 use crate::inbox::{InLane, Shown};
 use crate::outbox::OutMessage;
 
@@ -104,9 +104,16 @@ impl Core {
 
     fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>) {
         let (Some(info), Some(conversation)) = (info, self.conversations.get_mut(&id)) else { return };
+        if conversation.kind() == Kind::Direct {
+            // A chat of two is called after whom it is with.
+            return;
+        }
         conversation.kind = Some(Kind::Group);
-        if conversation.name.as_ref() != Some(&info.name) {
-            conversation.name = Some(info.name);
+        conversation.peer = None;
+        // Without a name that can be shown it is called by its short id.
+        let name = group_name(&info.name).ok().map(str::to_owned);
+        if conversation.name != name {
+            conversation.name = name;
             conversation.announced = false;
         }
         self.dirty.insert(Row::Conversation(id));

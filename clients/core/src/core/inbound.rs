@@ -85,6 +85,8 @@ impl Core {
             Some(log::envelope::BodyOrRef::Body(body)) => body,
             Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(&reference, now) {
                 Some(Ok(body)) => body,
+                // Empty bytes open nothing: a welcome is then replaced by joining, a commit by catching up.
+                Some(Err(())) if content == log::Content::Welcome => Bytes::new(),
                 Some(Err(())) => return self.skip(position),
                 None => return Step::Wait,
             },
@@ -128,6 +130,9 @@ impl Core {
             return self.skip(sealed.position);
         };
         self.learn_kind(id, &frame);
+        if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
+            self.note_members(id);
+        }
         if sealed.class == Class::Tick {
             self.ticks_from(&sealed, &frame);
             self.inbox.remember(sealed.sender.device, sealed.send_id, now);
@@ -157,6 +162,10 @@ impl Core {
         if conversation.kind.is_none() && frame.kind() != Kind::Unknown {
             conversation.kind = Some(frame.kind());
             self.dirty.insert(Row::Conversation(id));
+            if frame.kind() == Kind::Group {
+                conversation.peer = None;
+            }
+            self.joined_chat(id);
         }
     }
 
@@ -224,6 +233,8 @@ impl Core {
                 let conversation = Conversation {
                     kind: old.kind,
                     name: old.name,
+                    peer: old.peer,
+                    known: old.known,
                     phase: Phase::Active,
                     created: true,
                     lane_base: old.lane_base,
@@ -233,6 +244,8 @@ impl Core {
                     ..Conversation::default()
                 };
                 self.conversations.insert(id, conversation);
+                self.number(id);
+                self.note_members(id);
                 self.dirty.insert(Row::Conversation(id));
             }
             // For a key package that is gone, or damaged: the server has this device in the group all the same, so it
@@ -242,6 +255,7 @@ impl Core {
                 conversation.phase = Phase::Active;
                 conversation.created = true;
                 self.dirty.insert(Row::Conversation(sealed.conversation));
+                self.number(sealed.conversation);
                 self.lost_thread(sealed.conversation);
             }
             Err(_) => {}

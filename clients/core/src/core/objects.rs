@@ -52,6 +52,8 @@ impl Core {
             return None;
         };
         if fetch.failed {
+            // Told once: whoever needs it again fetches it again.
+            self.fetches.retain(|f| f.id != id);
             return Some(Err(()));
         }
         let complete = fetch.bytes.len() as u64 == fetch.size;

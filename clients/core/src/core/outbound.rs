@@ -88,7 +88,7 @@ impl Core {
         let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
         self.out.frames.extend(poll.frames);
         for event in poll.events {
-            self.outbox_event(event);
+            self.outbox_event(event, now);
         }
     }
 
@@ -101,6 +101,7 @@ impl Core {
                 && !conversation.rejoining
                 && !conversation.behind;
             match conversation.phase {
+                Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
                 _ if !open => None,
                 _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base() }))),
@@ -112,7 +113,7 @@ impl Core {
     pub(super) fn send_results(&mut self, results: &edge::SendResults, now: UnixMillis) {
         for result in &results.results {
             if let Some(event) = self.outbox.on_result(result, now, &mut self.rng) {
-                self.outbox_event(event);
+                self.outbox_event(event, now);
             }
         }
     }
@@ -120,12 +121,12 @@ impl Core {
     pub(super) fn settled(&mut self, batch: &edge::SettledBatch, now: UnixMillis) {
         for settled in &batch.settled {
             for event in self.outbox.on_settled(settled, now, &mut self.rng) {
-                self.outbox_event(event);
+                self.outbox_event(event, now);
             }
         }
     }
 
-    fn outbox_event(&mut self, event: OutboxEvent) {
+    fn outbox_event(&mut self, event: OutboxEvent, now: UnixMillis) {
         match event {
             OutboxEvent::Accepted { send_id, lane, accepted_at } => {
                 let Some(message) = self.outbox.get(&send_id).cloned() else { return };
@@ -148,10 +149,16 @@ impl Core {
             OutboxEvent::Waiting { lane, why, .. } => {
                 self.out.events.push(Event::Waiting { conversation: lane.conversation, why });
             }
-            OutboxEvent::WrongEpoch { lane, current_epoch, .. } => self.wrong_epoch(lane.conversation, current_epoch),
+            OutboxEvent::WrongEpoch { lane, current_epoch, .. } => {
+                self.await_epoch(lane.conversation, current_epoch, now);
+            }
             OutboxEvent::Refused { lane, message, why, .. } => {
-                self.refuse(&message, &why);
-                if why.code() == ErrorCode::UnknownConversation {
+                let over = why.code() == ErrorCode::UnknownConversation;
+                match self.heir(lane.conversation).filter(|_| over) {
+                    Some(heir) => self.readdress(*message, heir),
+                    None => self.refuse(&message, &why),
+                }
+                if over {
                     self.left(lane.conversation);
                 }
             }
@@ -169,19 +176,6 @@ impl Core {
     fn tell(&mut self, message: &OutMessage, event: Event) {
         if Draft::decode(message.content.clone()).is_ok_and(|draft| draft.order != 0) {
             self.out.events.push(event);
-        }
-    }
-
-    fn wrong_epoch(&mut self, id: ConversationId, current_epoch: u64) {
-        let ours = self.mls.epoch(id).unwrap_or(0);
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if conversation.rejoining || conversation.behind {
-            return;
-        }
-        if ours >= current_epoch {
-            self.outbox.epoch_ready(id);
-        } else {
-            conversation.behind = true;
         }
     }
 }

@@ -89,6 +89,7 @@ impl Core {
                 return;
             }
         }
+        self.note_members(id);
         let members = self.members(id);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.vouched = true;
@@ -126,6 +127,10 @@ impl Core {
             self.work_backlog(id, now);
             return false;
         }
+        if self.is_awaiting(id, now) {
+            return false;
+        }
+        let Some(conversation) = self.conversations.get(&id) else { return false };
         if conversation.behind {
             let from = self.mls.epoch(id).unwrap_or(0);
             let request = api::GetCommitsRequest { conversation: id_bytes(id), from };
@@ -151,7 +156,8 @@ impl Core {
             Some(Work::Dismiss(_, at)) => Some(*at),
             _ => None,
         });
-        each.min()
+        let awaited = self.conversations.values().filter_map(|c| c.awaits.map(|(_, at)| at));
+        each.chain(awaited).min()
     }
 
     fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {
@@ -179,6 +185,9 @@ impl Core {
             return false;
         }
         let accounts: BTreeSet<AccountId> = handles.iter().filter_map(|h| self.account_of(h)).collect();
+        if let (Some(Kind::Direct), Some(peer)) = (self.conversations.get(&id).and_then(|c| c.kind), accounts.first()) {
+            self.set_peer(id, *peer);
+        }
         self.advance_change(id, accounts, BTreeSet::new(), now)
     }
 

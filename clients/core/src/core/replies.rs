@@ -51,6 +51,9 @@ impl Core {
                     proposal.taken = true;
                     self.dirty.insert(Row::Conversation(id));
                 }
+                if self.is_surplus(id) {
+                    self.left(id);
+                }
             }
             Ask::Commits(id) => {
                 let answer: api::GetCommitsResponse = decoded(body);
@@ -207,6 +210,7 @@ impl Core {
             if !founding {
                 let conversation = self.conversations.entry(id).or_default();
                 conversation.phase = Phase::Active;
+                self.number(id);
                 self.lost_thread(id);
             }
         }

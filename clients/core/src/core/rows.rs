@@ -120,6 +120,7 @@ impl Core {
             let account = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Contacts))?;
             core.contacts.insert(account, Contact::decode(account, &value)?);
         }
+        core.renew_conversations();
         for (key, value) in take(Table::Flows) {
             match key.as_slice() {
                 PACKAGES => core.packages = Some(value),
@@ -128,6 +129,15 @@ impl Core {
             }
         }
         Ok(core)
+    }
+
+    /// What rows of earlier versions do not say.
+    fn renew_conversations(&mut self) {
+        let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
+        for id in ids {
+            self.number(id);
+            self.note_members(id);
+        }
     }
 
     fn load_outbox(&mut self, messages: Rows, lanes: Rows) -> Result<(), LoadError> {

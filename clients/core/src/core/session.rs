@@ -12,7 +12,9 @@ use super::{ConnectionState, Core, Effects, Event, HandshakeError, PROTOCOL_VERS
 
 /// Upper end of the first full-jitter delay before connecting again; it doubles with each failure.
 const RECONNECT_FIRST_MS: u64 = 500;
-const RECONNECT_MAX_MS: u64 = 30_000;
+/// Upper end of every one: after a long outage everybody is back within it, half of them in half of it. A server that
+/// needs longer says so ([`edge::GoAway`], `retry_after_ms`).
+const RECONNECT_MAX_MS: u64 = 5_000;
 /// Sends in flight at most, whatever the server allows: MLS opens messages that are at most so far out of order.
 const SEND_WINDOW_MAX: usize = 64;
 /// Without a server's word: how long a silent session lives.
@@ -96,7 +98,7 @@ impl Core {
         self.lose_session();
         self.out.frames.clear();
         let after = self.reconnect_delay();
-        self.out.session = SessionAdvice::Reconnect { after };
+        self.out.session = SessionAdvice::Reconnect { after, at_least: Duration::ZERO };
         self.finish(now)
     }
 
@@ -129,15 +131,15 @@ impl Core {
     pub(super) fn go_away(&mut self, after_ms: u32) {
         let after = Duration::from_millis(u64::from(after_ms));
         self.lose_session();
-        self.out.session = SessionAdvice::Reconnect { after };
+        self.out.session = SessionAdvice::Reconnect { after, at_least: after };
     }
 
     pub(super) fn closed(&mut self, close: edge::Close) {
         let why = close.reason.unwrap_or_default();
         self.lose_session();
         self.out.session = if close.reconnect {
-            let after = self.reconnect_delay() + Duration::from_millis(u64::from(why.retry_after_ms));
-            SessionAdvice::Reconnect { after }
+            let at_least = Duration::from_millis(u64::from(why.retry_after_ms));
+            SessionAdvice::Reconnect { after: at_least + self.reconnect_delay(), at_least }
         } else {
             SessionAdvice::Stop { why }
         };
@@ -150,7 +152,7 @@ impl Core {
         if self.session.heard_at.is_some_and(|heard| at.since(heard) > every * 2) {
             self.lose_session();
             let after = self.reconnect_delay();
-            self.out.session = SessionAdvice::Reconnect { after };
+            self.out.session = SessionAdvice::Reconnect { after, at_least: Duration::ZERO };
             return;
         }
         self.session.pings += 1;
@@ -172,7 +174,7 @@ impl Core {
     /// Registered: the next session names the device.
     pub(super) fn reconnect_now(&mut self) {
         self.lose_session();
-        self.out.session = SessionAdvice::Reconnect { after: Duration::ZERO };
+        self.out.session = SessionAdvice::Reconnect { after: Duration::ZERO, at_least: Duration::ZERO };
     }
 
     pub(super) fn stop(&mut self, why: common::Error) {

@@ -12,7 +12,8 @@ use crate::content::Kind;
 /// What a user wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Talk to one person. Answers the conversation at once: the one that exists, or a new one that becomes ready
+    /// Talk to one person. Answers the conversation at once: the one that exists (of several the one that both sides
+    /// choose), or a new one that becomes ready
     /// ([`Event::ConversationReady`]) or fails ([`Event::ConversationFailed`]). Messages may be sent into it at once.
     StartConversation {
         /// Who.
@@ -20,12 +21,13 @@ pub enum Command {
     },
     /// Make a group. Answers its conversation at once, as above.
     CreateGroup {
-        /// At most 128 bytes.
+        /// 1 to 128 visible bytes ([`crate::content::group_name`]), unlike that of every group here.
         name: String,
         /// Who, besides oneself.
         handles: Vec<Handle>,
     },
-    /// Say something. Answers the message; it waits in the outbox until the conversation is ready and the server there.
+    /// Say something. Answers the message and the conversation that carries it: another one of the same chat where
+    /// that goes on; it waits in the outbox until the conversation is ready and the server there.
     SendText {
         /// Where.
         conversation: ConversationId,
@@ -77,8 +79,11 @@ pub enum CommandError {
     #[error("the text is empty")]
     TextEmpty,
     /// The group's name cannot be used.
-    #[error("a group name has 1 to 128 bytes")]
-    GroupName,
+    #[error(transparent)]
+    GroupName(#[from] crate::content::InvalidGroupName),
+    /// Another group here has the name.
+    #[error("there is a group `{0}` already; choose another name, or write to that one with #{0}")]
+    GroupNameTaken(String),
     /// Too many or too few people.
     #[error("a group has 1 to {max} other members", max = super::GROUP_OTHERS_MAX)]
     GroupSize,
@@ -143,6 +148,8 @@ pub enum SessionAdvice {
     Reconnect {
         /// How long to wait.
         after: Duration,
+        /// What of that the server asked for; the rest may be cut short when the user acts.
+        at_least: Duration,
     },
     /// Close it and do not connect until the user acts.
     Stop {
@@ -273,6 +280,23 @@ pub enum Event {
         device: DeviceId,
         /// Lane number.
         up_to: u64,
+    },
+    /// A conversation is part of a chat that others carry too: two people wrote first at once, or one of several is
+    /// over. Every part is still read; naming any of them means the chat.
+    SameChat {
+        /// The part.
+        conversation: ConversationId,
+        /// Where new messages go now.
+        into: ConversationId,
+    },
+    /// A message of a conversation that is over waits in another one of the same chat.
+    Moved {
+        /// Where it was.
+        conversation: ConversationId,
+        /// Where it is.
+        into: ConversationId,
+        /// It, with its new number.
+        message: OutgoingMessage,
     },
     /// A message will never be sent.
     Refused {

@@ -1,22 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a driver may look at between steps.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use pli_domain::{ConversationId, DeviceAddress, Handle};
 
-use super::conversation::{Conversation, Phase};
+use super::conversation::Phase;
 use super::{ConnectionState, Core, Member};
-use crate::content::Kind;
+use crate::content::{Kind, SHORT_ID_MARK};
 use crate::identity::safety_number;
+
+/// Digits of a short id at least.
+const SHORT_ID_DIGITS_MIN: usize = 6;
 
 /// A conversation, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationView {
-    /// Its id.
+    /// Its id; of a chat that several conversations carry the one that takes what is new.
     pub id: ConversationId,
+    /// The conversations that are this chat; most often one.
+    pub parts: Vec<ConversationId>,
     /// Two people or a group.
     pub kind: Kind,
     /// Of a group, where it is known.
     pub name: Option<String>,
+    /// What a group is addressed by: its name where it was known first of those with that name, else `name~SHORTID` or
+    /// `~SHORTID`; empty for two people.
+    pub label: String,
+    /// The shortest beginning of the id, of 6 digits or more, that no other conversation here has.
+    pub short_id: String,
     /// Everybody, oneself included; empty until it is ready.
     pub members: Vec<Member>,
     /// Messages can be sent now.
@@ -55,13 +68,14 @@ impl Core {
     pub fn is_idle(&self) -> bool {
         self.packages.is_none() && self.calls.is_empty()
     }
-    /// Every conversation.
+    /// Every conversation; those that are one chat once.
     pub fn conversations(&self) -> Vec<ConversationView> {
-        self.conversations.iter().map(|(id, conversation)| self.view(*id, conversation)).collect()
+        let named = self.named_first();
+        self.chats().into_iter().filter_map(|parts| self.view(parts, &named)).collect()
     }
-    /// One conversation.
+    /// One conversation, or the chat that it is part of.
     pub fn conversation(&self, id: ConversationId) -> Option<ConversationView> {
-        self.conversations.get(&id).map(|conversation| self.view(id, conversation))
+        self.view(self.chat(id), &self.named_first())
     }
     /// The handles that are known, for completion.
     pub fn known_handles(&self) -> Vec<Handle> {
@@ -75,20 +89,58 @@ impl Core {
         Some(safety_number(own, (account, contact.devices.identity_key)))
     }
 
-    fn view(&self, id: ConversationId, c: &Conversation) -> ConversationView {
+    /// Who keeps a name: of the groups that the user is in, the one that was known first.
+    pub(super) fn named_first(&self) -> BTreeMap<&str, ConversationId> {
+        let groups = self.conversations.iter().filter(|(id, c)| c.kind() == Kind::Group && !self.is_over(**id));
+        let mut named: Vec<_> = groups.filter_map(|(id, c)| Some((c.name.as_deref()?, c.known, *id))).collect();
+        named.sort_unstable_by(|a, b| b.cmp(a));
+        // The last of each name wins: the lowest number.
+        named.into_iter().map(|(name, _, id)| (name, id)).collect()
+    }
+
+    fn short_id(&self, id: ConversationId) -> String {
+        let digits = id.to_string();
+        let before = self.conversations.range(..id).next_back();
+        let after = self.conversations.range((Bound::Excluded(id), Bound::Unbounded)).next();
+        let shared = before.into_iter().chain(after).map(|(other, _)| {
+            let other = other.to_string();
+            digits.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count()
+        });
+        let length = shared.max().unwrap_or(0) + 1;
+        digits.chars().take(length.max(SHORT_ID_DIGITS_MIN)).collect()
+    }
+
+    fn label(&self, id: ConversationId, named: &BTreeMap<&str, ConversationId>) -> String {
+        let Some(group) = self.conversations.get(&id).filter(|c| c.kind() == Kind::Group) else { return String::new() };
+        match group.name.as_deref() {
+            Some(name) if named.get(name).is_none_or(|first| *first == id) => name.to_owned(),
+            name => format!("{}{SHORT_ID_MARK}{}", name.unwrap_or_default(), self.short_id(id)),
+        }
+    }
+
+    fn view(&self, parts: Vec<ConversationId>, named: &BTreeMap<&str, ConversationId>) -> Option<ConversationView> {
+        let id = *parts.first()?;
+        let c = self.conversations.get(&id)?;
         let own = self.identity.address().device;
         let members = self.mls.members(id);
         let mark = |device| c.theirs.get(device).copied().unwrap_or_default();
         let others = || members.iter().map(|(d, _)| &d.device).filter(|d| **d != own).map(mark);
-        ConversationView {
+        Some(ConversationView {
             id,
             kind: c.kind(),
             name: c.name.clone(),
+            label: self.label(id, named),
+            short_id: self.short_id(id),
             members: if c.phase == Phase::Active { self.members(id) } else { Vec::new() },
             ready: c.phase == Phase::Active && c.vouched && !c.rejoining,
-            left: matches!(c.phase, Phase::Left | Phase::Failed),
+            left: parts.iter().all(|part| self.is_over(*part)),
+            parts,
             delivered: others().map(|m| m.delivered).min().unwrap_or(0),
             read: others().map(|m| m.read).min().unwrap_or(0),
-        }
+        })
+    }
+
+    pub(super) fn is_over(&self, id: ConversationId) -> bool {
+        self.conversations.get(&id).is_none_or(|c| matches!(c.phase, Phase::Left | Phase::Failed))
     }
 }

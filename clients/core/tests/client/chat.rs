@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+use std::time::Duration;
+
+use pli_api::edge;
 use pli_client_core::content::Kind;
-use pli_client_core::{Command, CommandError, Core, Event, NewKey};
+use pli_client_core::{Command, CommandError, Core, Event, NewKey, SessionAdvice};
 use pli_domain::UnixMillis;
 
 use crate::world::{World, handle};
@@ -114,7 +117,7 @@ fn both_may_begin_at_once_and_end_in_one_conversation() {
     assert_eq!(world.start(0, "bob"), world.start(1, "alice"));
     assert_eq!(world.start(0, "bob"), ours.min(theirs));
     assert_eq!(
-        (world.history(1, ours), world.history(0, theirs)),
+        (world.history(1, theirs), world.history(0, ours)),
         (vec!["alice: from alice".into()], vec!["bob: from bob".into()])
     );
 }
@@ -130,7 +133,43 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     assert!(matches!(refused(text("")), CommandError::TextEmpty));
     assert!(matches!(refused(text(&"x".repeat(40_000))), CommandError::TextTooLong(40_000)));
     let group = |name: &str, handles| Command::CreateGroup { name: name.into(), handles };
-    assert!(matches!(refused(group("", vec![handle("bob")])), CommandError::GroupName));
+    assert!(matches!(refused(group(" ", vec![handle("bob")])), CommandError::GroupName(_)));
+    assert!(matches!(refused(group("te\u{202e}am", vec![handle("bob")])), CommandError::GroupName(_)));
     assert!(matches!(refused(group("team", Vec::new())), CommandError::GroupSize));
     assert!(core.conversations().is_empty());
+}
+
+#[test]
+fn nobody_waits_longer_than_five_seconds_for_the_next_attempt_and_not_all_at_once() {
+    let (mut core, _) = Core::create(handle("alice"), [3; 32], UnixMillis(0));
+    let mut waits = Vec::new();
+    for n in 0..200 {
+        match core.disconnected(UnixMillis(n)).session {
+            SessionAdvice::Reconnect { after, at_least } => {
+                assert!(at_least.is_zero() && after <= Duration::from_secs(5), "{after:?}");
+                waits.push(after);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let late = waits[50..].iter().filter(|wait| **wait > Duration::from_millis(2_500)).count();
+    assert!((40..110).contains(&late), "{late} of 150 in the upper half: not full jitter");
+}
+
+#[test]
+fn what_the_server_asks_for_is_added_and_named() {
+    let (mut core, _) = Core::create(handle("alice"), [3; 32], UnixMillis(0));
+    let frame = |frame| edge::ServerFrame { frame: Some(frame) };
+    let away = edge::GoAway { reconnect_after_ms: 20_000 };
+    let advice = core.frame(frame(edge::server_frame::Frame::GoAway(away)), UnixMillis(1)).session;
+    let asked = Duration::from_secs(20);
+    assert_eq!(advice, SessionAdvice::Reconnect { after: asked, at_least: asked });
+    let reason = Some(pli_api::refusal(pli_api::ErrorCode::Draining, "later").retry_after(20_000));
+    let close = edge::Close { reason, reconnect: true };
+    match core.frame(frame(edge::server_frame::Frame::Close(close)), UnixMillis(2)).session {
+        SessionAdvice::Reconnect { after, at_least } => {
+            assert!(at_least == asked && after >= asked && after <= asked + Duration::from_secs(5), "{after:?}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

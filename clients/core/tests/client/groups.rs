@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use pli_client_core::{Command, Event};
-use pli_domain::ConversationId;
+use pli_client_core::content::{GroupInfo, Kind};
+use pli_client_core::{Command, CommandError, Event};
+use pli_domain::{ConversationId, UnixMillis};
 
+use crate::ghost::Ghost;
 use crate::world::{World, handle};
 
 fn group(world: &mut World, names: &[&str]) -> ConversationId {
@@ -197,4 +199,158 @@ fn one_commit_wins_when_two_change_the_same_thing() {
     world.say(2, id, "once");
     world.run();
     assert_eq!((world.history(0, id), world.history(1, id)), (vec!["carol: once".into()], vec!["carol: once".into()]));
+}
+
+/// A stranger's group with this name.
+fn invited(world: &mut World, stranger: &mut Ghost, id: u8, name: &str) -> ConversationId {
+    let (id, alice) = (ConversationId::from_bytes([id; 16]), world.address(0));
+    stranger.create(&mut world.server, id);
+    stranger.add(&mut world.server, id, alice);
+    let content = GroupInfo { name: name.into() }.content([2; 16]);
+    stranger.tell(&mut world.server, id, Kind::Group, &content);
+    world.run();
+    id
+}
+
+#[test]
+fn an_invitation_cannot_take_a_name_that_is_known() {
+    let mut world = World::new(&["alice", "bob"]);
+    let team = group(&mut world, &["bob"]);
+    let mut stranger = Ghost::join(&mut world.server, "stranger", 1);
+    let theirs = invited(&mut world, &mut stranger, 0, "team");
+    let label = |world: &World, id| world.devices[0].core.conversation(id).unwrap().label;
+    assert_eq!(label(&world, team), "team");
+    assert_eq!(label(&world, theirs), "team~000000");
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.run();
+    assert_eq!((label(&world, team), label(&world, theirs)), ("team".into(), "team~000000".into()));
+    world.command(0, Command::Leave { conversation: team });
+    world.run();
+    assert_eq!(label(&world, theirs), "team", "nobody else has the name any more");
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_with_the_fix() {
+    let mut world = World::new(&["alice", "bob"]);
+    group(&mut world, &["bob"]);
+    let again = Command::CreateGroup { name: " team ".into(), handles: vec![handle("bob")] };
+    let error = world.devices[0].core.command(again, UnixMillis(world.now)).expect_err("taken");
+    assert!(matches!(error, CommandError::GroupNameTaken(_)), "{error}");
+    assert!(error.to_string().contains("choose another name"), "{error}");
+    assert_eq!(world.devices[0].core.conversations().len(), 1);
+}
+
+#[test]
+fn a_name_that_cannot_be_shown_is_none_and_short_ids_stay_apart() {
+    let mut world = World::new(&["alice"]);
+    let mut stranger = Ghost::join(&mut world.server, "stranger", 1);
+    for (n, name) in [(0, "te\u{202e}am"), (1, "team~000000"), (2, "  "), (3, "a\u{200b}")] {
+        let id = invited(&mut world, &mut stranger, n, name);
+        let view = world.devices[0].core.conversation(id).unwrap();
+        assert_eq!((view.name, view.label), (None, format!("~{}", view.short_id)), "{name:?}");
+    }
+    let mut near = [0; 16];
+    near[15] = 1;
+    let near = ConversationId::from_bytes(near);
+    let alice = world.address(0);
+    stranger.create(&mut world.server, near);
+    stranger.add(&mut world.server, near, alice);
+    world.run();
+    let short = |id| world.devices[0].core.conversation(id).unwrap().short_id;
+    assert_eq!(short(near), near.to_string());
+    assert_ne!(short(near), short(ConversationId::from_bytes([0; 16])));
+    assert_eq!(short(ConversationId::from_bytes([3; 16])).len(), 6);
+}
+
+#[test]
+fn a_chat_of_two_takes_no_name() {
+    let mut world = World::new(&["alice"]);
+    let mut peer = Ghost::join(&mut world.server, "peer", 1);
+    let (id, alice) = (ConversationId::from_bytes([7; 16]), world.address(0));
+    peer.create(&mut world.server, id);
+    peer.add(&mut world.server, id, alice);
+    peer.say(&mut world.server, id, Kind::Direct, "hello");
+    peer.tell(&mut world.server, id, Kind::Direct, &GroupInfo { name: "team".into() }.content([2; 16]));
+    world.run();
+    let view = world.devices[0].core.conversation(id).unwrap();
+    assert_eq!((view.kind, view.name, view.label.as_str()), (Kind::Direct, None, ""));
+}
+
+/// Alice makes four epochs that Bob does not hear of, then Bob says three things in the one that he is in. With `late`
+/// his queue stands still until the server has refused them, else for ever.
+fn sealed_too_early(late: bool) -> (World, ConversationId) {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let bob = world.address(1);
+    world.server.hold.insert(bob);
+    for round in 0..2 {
+        world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("dave")] });
+        world.say(0, id, &format!("round {round}"));
+        world.run();
+        let dave = world.address(3).account;
+        world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![dave] });
+        world.run();
+    }
+    assert!(world.server.refused.is_empty());
+    for text in ["one", "two", "three"] {
+        world.say(1, id, text);
+    }
+    if late {
+        world.run_a_little(8);
+    } else {
+        world.run();
+    }
+    assert!(!world.server.refused.is_empty(), "nothing was refused: the test tests nothing");
+    world.server.hold.clear();
+    world.say(0, id, "seen");
+    world.run();
+    for n in [0, 2] {
+        let history = world.history(n, id);
+        let bobs: Vec<_> = history.iter().filter(|line| line.starts_with("bob")).collect();
+        assert_eq!(bobs, ["bob: one", "bob: two", "bob: three"], "{n}");
+    }
+    for device in &world.devices[..3] {
+        assert_eq!(device.core.waiting(), (0, 0), "{}", device.name);
+        assert!(!device.events.iter().any(|e| matches!(e, Event::Rejoining { .. } | Event::Refused { .. })));
+    }
+    (world, id)
+}
+
+#[test]
+fn what_is_sealed_in_an_epoch_that_is_over_is_sealed_again_and_costs_nothing_that_waits() {
+    let (world, id) = sealed_too_early(true);
+    assert_eq!(world.history(1, id), ["alice: round 0", "alice: round 1", "alice: seen"]);
+    assert!(!world.server.calls.iter().any(|call| call == "GetCommits"), "the queue has the commits");
+}
+
+#[test]
+fn commits_that_do_not_come_are_asked_for_and_what_is_then_too_old_is_marked() {
+    let (world, id) = sealed_too_early(false);
+    assert!(world.server.calls.iter().any(|call| call == "GetCommits"));
+    let history = world.history(1, id);
+    assert_eq!(history.last().unwrap(), "alice: seen");
+    assert!(history.iter().any(|line| line.contains("missing")), "{history:?}");
+}
+
+#[test]
+fn who_comes_back_and_writes_at_once_reads_everything_that_waited_through_many_epochs() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.take_offline(1);
+    for round in 0..4 {
+        world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("dave")] });
+        world.say(0, id, &format!("with dave {round}"));
+        world.run();
+        let dave = world.address(3).account;
+        world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![dave] });
+        world.say(0, id, &format!("without {round}"));
+        world.run();
+    }
+    world.say(1, id, "I was away");
+    world.bring_online(1);
+    world.run();
+    let all = (0..4).flat_map(|n| [format!("alice: with dave {n}"), format!("alice: without {n}")]);
+    assert_eq!(world.history(1, id), all.collect::<Vec<_>>());
+    assert_eq!(world.history(0, id), ["bob: I was away"]);
 }

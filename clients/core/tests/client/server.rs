@@ -9,8 +9,10 @@ use openmls::prelude::{BasicCredential, MlsMessageBodyIn, MlsMessageIn, Proposal
 use openmls_rust_crypto::{MemoryStorage, RustCrypto};
 use pli_api::edge::{client_frame, reply, send_result, server_frame, settled};
 use pli_api::{ErrorCode, common, conversations as api, directory, edge, log, refusal};
+use pli_domain::limits::PAGE_BYTES_MAX;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, LogEpoch, Position, Seq};
 use prost::Message as _;
+use sha2::{Digest, Sha256};
 
 type Answer = Result<Vec<u8>, common::Error>;
 
@@ -36,6 +38,21 @@ pub struct Server {
     pub settle: bool,
     /// Receipts that were lost: presented, they are to be sent again.
     pub lose_receipts: bool,
+    /// Devices that nothing is delivered to for now.
+    pub hold: BTreeSet<DeviceAddress>,
+    /// Codes that sends were refused with.
+    pub refused: Vec<ErrorCode>,
+    /// Objects that are larger than one page, and pages of those that are not whole yet.
+    pub payloads: BTreeMap<Bytes, Bytes>,
+    pages: BTreeMap<(DeviceAddress, Bytes), BTreeMap<u64, Bytes>>,
+    /// Pages that are answered as absent so many times.
+    pub missing_pages: usize,
+    /// Pages whose bytes are damaged so many times.
+    pub damaged_pages: usize,
+    /// Pages stored or fetched.
+    pub pages_moved: usize,
+    /// What this device hears when it makes a conversation.
+    pub creating: Option<(DeviceAddress, ErrorCode)>,
     /// Every method that was called.
     pub calls: Vec<String>,
 }
@@ -103,7 +120,7 @@ impl Server {
 
     /// What waits for the device and was not sent on this connection.
     pub fn deliveries(&mut self, to: &mut Connection, caught_up: &mut bool) -> Vec<edge::ServerFrame> {
-        let Some(device) = to.device else { return Vec::new() };
+        let Some(device) = to.device.filter(|device| !self.hold.contains(device)) else { return Vec::new() };
         let queue = self.queues.entry(device).or_default();
         let mut out = Vec::new();
         for (&position, envelope) in queue.range(to.sent + 1..) {
@@ -116,6 +133,11 @@ impl Server {
             out.push(frame(server_frame::Frame::CaughtUp(edge::CaughtUp { position: to.sent })));
         }
         out
+    }
+
+    /// Takes a device off a roster without telling it.
+    pub fn expel(&mut self, id: ConversationId, device: DeviceAddress) {
+        self.conversations.get_mut(&id).unwrap().roster.remove(&device);
     }
 
     /// Loses what waits for a device.
@@ -139,7 +161,91 @@ impl Server {
         }
     }
 
+    /// An object as the service gives it: larger than a page by reference.
+    fn object(&mut self, bytes: Bytes) -> api::Object {
+        let object = match self.reference(&bytes) {
+            Some(reference) => api::object::Object::Ref(reference),
+            None => api::object::Object::Inline(bytes),
+        };
+        api::Object { object: Some(object) }
+    }
+
+    fn reference(&mut self, bytes: &Bytes) -> Option<common::PayloadRef> {
+        if bytes.len() <= PAGE_BYTES_MAX {
+            return None;
+        }
+        let sha256 = Bytes::copy_from_slice(&Sha256::digest(bytes));
+        let id = sha256.slice(16..);
+        self.payloads.insert(id.clone(), bytes.clone());
+        Some(common::PayloadRef { id, size: bytes.len() as u64, sha256 })
+    }
+
+    fn bytes_of(&self, object: Option<&api::Object>) -> Bytes {
+        match object.and_then(|o| o.object.as_ref()) {
+            Some(api::object::Object::Inline(bytes)) => bytes.clone(),
+            Some(api::object::Object::Ref(reference)) => {
+                let bytes = self.payloads.get(&reference.id).expect("stored before it is named").clone();
+                assert_eq!(bytes.len() as u64, reference.size);
+                assert_eq!(Sha256::digest(&bytes).as_slice(), reference.sha256.as_ref());
+                bytes
+            }
+            None => panic!("no object"),
+        }
+    }
+
+    fn put_page(&mut self, device: DeviceAddress, request: &api::PutPayloadRequest) -> Answer {
+        assert!(request.bytes.len() <= PAGE_BYTES_MAX);
+        self.pages_moved += 1;
+        let pages = self.pages.entry((device, request.id.clone())).or_default();
+        pages.insert(request.offset, request.bytes.clone());
+        if request.offset + request.bytes.len() as u64 == request.size {
+            let whole: Vec<u8> = pages.values().flatten().copied().collect();
+            if whole.len() as u64 != request.size {
+                return Err(refusal(ErrorCode::BadRequest, "a page is missing"));
+            }
+            self.payloads.insert(request.id.clone(), whole.into());
+        }
+        Ok(api::PutPayloadResponse {}.encode_to_vec())
+    }
+
+    fn fetch_page(&mut self, request: &api::FetchPayloadRequest) -> Answer {
+        self.pages_moved += 1;
+        if self.missing_pages > 0 && request.offset > 0 {
+            self.missing_pages -= 1;
+            return Err(refusal(ErrorCode::NotFound, "the page is gone"));
+        }
+        let whole = self.payloads.get(&request.id).ok_or_else(|| refusal(ErrorCode::NotFound, "no payload"))?;
+        let from = usize::try_from(request.offset).unwrap();
+        let mut bytes = whole[from..whole.len().min(from + PAGE_BYTES_MAX)].to_vec();
+        let size = whole.len() as u64;
+        if self.damaged_pages > 0 {
+            self.damaged_pages -= 1;
+            bytes[0] ^= 1;
+        }
+        Ok(api::FetchPayloadResponse { bytes: bytes.into(), size }.encode_to_vec())
+    }
+
+    /// The commits from an epoch on, one at a time where they are large.
+    fn missed(&mut self, id: ConversationId, from: u64) -> Vec<api::EpochCommit> {
+        let commits: Vec<_> =
+            self.conversations[&id].commits.range(from..).take(64).map(|(e, (d, c))| (*e, *d, c.clone())).collect();
+        let each = commits.into_iter().map(|(epoch, committer, commit)| api::EpochCommit {
+            epoch,
+            committer: Some(committer.into()),
+            commit: Some(self.object(commit)),
+        });
+        each.collect()
+    }
+
     fn queue(&mut self, to: DeviceAddress, envelope: &log::Envelope) {
+        let large = match &envelope.body_or_ref {
+            Some(log::envelope::BodyOrRef::Body(body)) => self.reference(&body.clone()),
+            _ => None,
+        };
+        let mut envelope = envelope.clone();
+        if let Some(reference) = large {
+            envelope.body_or_ref = Some(log::envelope::BodyOrRef::BodyRef(reference));
+        }
         self.seq += 1;
         let position = Position::new(LogEpoch::new(1).unwrap(), Seq::new(self.seq).unwrap(), 0);
         self.queues.entry(to).or_default().insert(position.get(), envelope.encode_to_vec().into());
@@ -158,6 +264,7 @@ impl Server {
         if send.epoch > conversation.epoch || send.epoch + 2 < conversation.epoch {
             let mut why = refusal(ErrorCode::WrongEpoch, "epoch");
             why.current_epoch = conversation.epoch;
+            self.refused.push(ErrorCode::WrongEpoch);
             return refused(why);
         }
         assert!(send.expires_at_ms > now && !send.body.is_empty());
@@ -210,6 +317,8 @@ impl Server {
             ("GetGroupInfo", Some(device)) => {
                 self.get_group_info(device, &api::GetGroupInfoRequest::decode(body).unwrap())
             }
+            ("PutPayload", Some(device)) => self.put_page(device, &api::PutPayloadRequest::decode(body).unwrap()),
+            ("FetchPayload", Some(_)) => self.fetch_page(&api::FetchPayloadRequest::decode(body).unwrap()),
             ("ReportFailure", Some(_)) => Ok(api::ReportFailureResponse {}.encode_to_vec()),
             ("List", Some(device)) => Ok(self.list(device)),
             (other, _) => panic!("unexpected call {other}"),
@@ -261,7 +370,10 @@ impl Server {
     }
 
     fn create(&mut self, creator: DeviceAddress, request: &api::CreateRequest) -> Answer {
-        let info = inline(request.group_info.as_ref());
+        if let Some((_, code)) = self.creating.filter(|(device, _)| *device == creator) {
+            return Err(refusal(code, "as the test wants"));
+        }
+        let info = self.bytes_of(request.group_info.as_ref());
         let (id, epoch, roster) = read_group(&info);
         assert_eq!((epoch, &roster), (0, &[creator].into()));
         let conversation = Conversation { roster, group_info: info, ..Conversation::default() };
@@ -271,7 +383,9 @@ impl Server {
 
     fn commit(&mut self, committer: DeviceAddress, request: &api::CommitRequest) -> Answer {
         let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
-        let commit = inline(request.commit.as_ref());
+        let commit = self.bytes_of(request.commit.as_ref());
+        let group_info = self.bytes_of(request.group_info.as_ref());
+        let welcome = request.welcome.as_ref().map(|w| self.bytes_of(Some(w))).unwrap_or_default();
         let unknown = || refusal(ErrorCode::UnknownConversation, "unknown");
         let conversation = self.conversations.get_mut(&id).ok_or_else(unknown)?;
         if !conversation.roster.iter().any(|d| d.account == committer.account) {
@@ -282,11 +396,11 @@ impl Server {
             return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Won(won)) }.encode_to_vec());
         }
         if request.epoch != conversation.epoch {
-            let lost =
-                api::CommitLost { current_epoch: conversation.epoch, missed: missed(conversation, request.epoch) };
+            let current_epoch = conversation.epoch;
+            let missed = self.missed(id, request.epoch);
+            let lost = api::CommitLost { current_epoch, missed };
             return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Lost(lost)) }.encode_to_vec());
         }
-        let group_info = inline(request.group_info.as_ref());
         let (_, epoch, roster) = read_group(&group_info);
         assert_eq!(epoch, request.epoch + 1);
         let old = std::mem::replace(&mut conversation.roster, roster.clone());
@@ -296,7 +410,6 @@ impl Server {
         conversation.commits.insert(request.epoch, (committer, commit.clone()));
         let content = envelope(committer, id, request.epoch, log::Content::Commit, commit);
         old.iter().for_each(|device| self.queue(*device, &content));
-        let welcome = request.welcome.as_ref().map(|w| inline(Some(w))).unwrap_or_default();
         if !welcome.is_empty() {
             let content = envelope(committer, id, request.epoch, log::Content::Welcome, welcome);
             roster.difference(&old).for_each(|device| self.queue(*device, &content));
@@ -317,22 +430,21 @@ impl Server {
         Ok(api::ProposeResponse {}.encode_to_vec())
     }
 
-    fn get_commits(&self, request: &api::GetCommitsRequest) -> Answer {
-        let conversation = &self.conversations[&ConversationId::try_from(request.conversation.as_ref()).unwrap()];
-        let commits = missed(conversation, request.from);
-        let current_epoch = conversation.epoch;
+    fn get_commits(&mut self, request: &api::GetCommitsRequest) -> Answer {
+        let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
+        let commits = self.missed(id, request.from);
+        let current_epoch = self.conversations[&id].epoch;
         Ok(api::GetCommitsResponse { commits, current_epoch, gone: false }.encode_to_vec())
     }
 
-    fn get_group_info(&self, device: DeviceAddress, request: &api::GetGroupInfoRequest) -> Answer {
+    fn get_group_info(&mut self, device: DeviceAddress, request: &api::GetGroupInfoRequest) -> Answer {
         let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
         let conversation = &self.conversations[&id];
         if !conversation.roster.iter().any(|d| d.account == device.account) {
             return Err(refusal(ErrorCode::UnknownConversation, "unknown"));
         }
-        let info = api::object::Object::Inline(conversation.group_info.clone());
-        let group_info = Some(api::Object { object: Some(info) });
-        let epoch = conversation.epoch;
+        let (info, epoch) = (conversation.group_info.clone(), conversation.epoch);
+        let group_info = Some(self.object(info));
         Ok(api::GetGroupInfoResponse { group_info, ratchet_tree: None, epoch }.encode_to_vec())
     }
 
@@ -344,22 +456,6 @@ impl Server {
         });
         api::ListResponse { conversations: conversations.collect(), more: false }.encode_to_vec()
     }
-}
-
-fn inline(object: Option<&api::Object>) -> Bytes {
-    match object.and_then(|o| o.object.as_ref()) {
-        Some(api::object::Object::Inline(bytes)) => bytes.clone(),
-        other => panic!("not inline: {other:?}"),
-    }
-}
-
-fn missed(conversation: &Conversation, from: u64) -> Vec<api::EpochCommit> {
-    let each = conversation.commits.range(from..).map(|(epoch, (committer, commit))| api::EpochCommit {
-        epoch: *epoch,
-        committer: Some((*committer).into()),
-        commit: Some(api::Object { object: Some(api::object::Object::Inline(commit.clone())) }),
-    });
-    each.take(64).collect()
 }
 
 fn envelope(

@@ -42,12 +42,18 @@ pub struct World {
     pub server: Server,
     pub devices: Vec<Device>,
     pub now: u64,
+    seed: u8,
 }
 
 impl World {
     /// A world with these people, registered and online.
     pub fn new(names: &[&str]) -> Self {
-        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000 };
+        Self::seeded(names, 0)
+    }
+
+    /// The same with other ids and keys for every seed.
+    pub fn seeded(names: &[&str], seed: u8) -> Self {
+        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, seed };
         world.server.settle = true;
         for name in names {
             world.join(name);
@@ -58,7 +64,7 @@ impl World {
 
     pub fn join(&mut self, name: &str) -> usize {
         let n = u8::try_from(self.devices.len()).unwrap();
-        let (core, changes) = Core::create(handle(name), [n + 1; 32], UnixMillis(self.now));
+        let (core, changes) = Core::create(handle(name), [(n + 1).wrapping_add(self.seed); 32], UnixMillis(self.now));
         let mut device = Device {
             name: name.into(),
             core,
@@ -132,6 +138,13 @@ impl World {
         panic!("the world does not come to rest");
     }
 
+    /// Moves frames so many times, not time.
+    pub fn run_a_little(&mut self, times: usize) {
+        for _ in 0..times {
+            self.move_frames();
+        }
+    }
+
     fn move_frames(&mut self) -> bool {
         let mut moved = false;
         for n in 0..self.devices.len() {
@@ -189,11 +202,22 @@ impl World {
         true
     }
 
-    /// What a device's history holds of others' messages in a conversation, in the order shown.
+    /// The rows of a chat's history by their place, with the conversation of each.
+    pub fn rows(&self, n: usize, id: ConversationId) -> BTreeMap<u64, (ConversationId, MessageRow)> {
+        let parts = self.devices[n].core.chat(id);
+        let rows = self.devices[n].rows.iter().filter(|((table, _), _)| *table == Table::Messages);
+        let rows = rows.filter_map(|((_, key), value)| {
+            let (part, order) = key.split_at(16);
+            let part = ConversationId::try_from(part).unwrap();
+            let order = u64::from_be_bytes(order.try_into().unwrap());
+            parts.contains(&part).then(|| (order, (part, MessageRow::decode(value.as_slice()).unwrap())))
+        });
+        rows.collect()
+    }
+
+    /// What a device's history holds of others' messages in a chat, in the order shown.
     pub fn history(&self, n: usize, id: ConversationId) -> Vec<String> {
-        let rows =
-            self.devices[n].rows.iter().filter(|((t, k), _)| *t == Table::Messages && k.starts_with(id.as_bytes()));
-        let rows = rows.map(|(_, value)| MessageRow::decode(value.as_slice()).unwrap());
+        let rows = self.rows(n, id).into_values().map(|(_, row)| row);
         let shown = rows.filter(|r| r.kind() != RowKind::Outgoing).map(|r| match r.kind() {
             RowKind::Hole => format!("[{}-{} missing]", r.lane_no, r.hole_to),
             _ if r.late => format!("{}: {} (late)", r.handle, r.text),
@@ -232,7 +256,7 @@ impl Device {
         self.events.extend(effects.events);
         match effects.session {
             SessionAdvice::Keep => {}
-            SessionAdvice::Reconnect { after } => {
+            SessionAdvice::Reconnect { after, .. } => {
                 self.connection = None;
                 self.to_server.clear();
                 self.to_client.clear();
@@ -249,6 +273,11 @@ impl Device {
         self.to_client.clear();
         let effects = self.core.disconnected(UnixMillis(now));
         self.apply(effects, now);
+    }
+
+    /// Connects at once.
+    pub fn come_back(&mut self, now: u64) {
+        self.connect_at = Some(now);
     }
 
     /// Drops the core and loads it from what was committed.

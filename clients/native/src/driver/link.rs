@@ -10,10 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Connection, Connector, Fingerprint, FrameSink, FrameStream, ServerAddress, TransportError};
 
+/// A user who acts again and again makes at most one attempt in this time.
+const HURRIED_EVERY: Duration = Duration::from_secs(1);
+
 /// How the connection stands.
 enum State {
-    /// The next attempt is due then.
-    Waiting(Instant),
+    /// The next attempt is due then, and may be had from the second time on.
+    Waiting(Instant, Instant),
     Opening(AbortOnDropHandle<Result<Box<Connection>, TransportError>>),
     Open(FrameSink, FrameStream, Option<TransportError>),
 }
@@ -30,12 +33,16 @@ pub(super) struct Link {
     server: ServerAddress,
     connector: Connector,
     state: State,
+    /// When the last attempt began.
+    attempted: Option<Instant>,
     exporter: [u8; 32],
 }
 
 impl Link {
     pub fn new(server: ServerAddress, pin: Option<Fingerprint>) -> Self {
-        Self { server, connector: Connector::new(pin), state: State::Waiting(Instant::now()), exporter: [0; 32] }
+        let now = Instant::now();
+        let connector = Connector::new(pin);
+        Self { server, connector, state: State::Waiting(now, now), attempted: None, exporter: [0; 32] }
     }
 
     pub const fn pin(&self) -> Option<Fingerprint> {
@@ -57,6 +64,7 @@ impl Link {
 
     /// Begins an attempt.
     pub fn connect(&mut self) {
+        self.attempted = Some(Instant::now());
         let (server, connector) = (self.server.clone(), self.connector.clone());
         let attempt = tokio::spawn(async move { connector.open(&server).await.map(Box::new) });
         self.state = State::Opening(AbortOnDropHandle::new(attempt));
@@ -72,15 +80,25 @@ impl Link {
         self.state = State::Open(sink, stream, None);
     }
 
-    /// The next attempt is due after this time.
-    pub fn retry_after(&mut self, after: Duration) {
-        self.state = State::Waiting(Instant::now() + after);
+    /// The next attempt is due after this time, of which the server asked for `at_least`.
+    pub fn retry_after(&mut self, after: Duration, at_least: Duration) {
+        let now = Instant::now();
+        self.state = State::Waiting(now + after, now + at_least);
+    }
+
+    /// The user acts: what is waited for is tried at once, [`HURRIED_EVERY`] after the last attempt at the earliest and
+    /// never before the time that the server asked for.
+    pub fn hurry(&mut self) {
+        if let State::Waiting(due, from) = &mut self.state {
+            let soonest = self.attempted.map_or(*from, |last| (last + HURRIED_EVERY).max(*from));
+            *due = (*due).min(soonest);
+        }
     }
 
     /// The next thing that happens. With `read` false nothing is read from the server. Cancel safe.
     pub async fn next(&mut self, read: bool) -> LinkEvent {
         match &mut self.state {
-            State::Waiting(at) => {
+            State::Waiting(at, _) => {
                 sleep_until(*at).await;
                 LinkEvent::Due
             }
@@ -120,6 +138,61 @@ impl Link {
             // The peer may be gone already.
             let _ = sink.close().await;
         }
-        self.state = State::Waiting(Instant::now());
+        let now = Instant::now();
+        self.state = State::Waiting(now, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due_in(link: &Link) -> Duration {
+        match link.state {
+            State::Waiting(at, _) => at.saturating_duration_since(Instant::now()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn waiting(after: u64, at_least: u64) -> Link {
+        let mut link = Link::new("127.0.0.1:9".parse().expect("an address"), None);
+        link.attempted = Some(Instant::now());
+        link.retry_after(Duration::from_secs(after), Duration::from_secs(at_least));
+        link
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_acts_while_waiting_is_tried_at_once_but_not_more_than_once_a_second() {
+        let mut link = waiting(5, 0);
+        link.hurry();
+        link.hurry();
+        assert_eq!(due_in(&link), HURRIED_EVERY, "an attempt has just been made");
+        let mut link = waiting(5, 0);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        link.hurry();
+        assert_eq!(due_in(&link), Duration::ZERO);
+        let mut attempts = 0;
+        for _ in 0..1_000 {
+            link.hurry();
+            if due_in(&link).is_zero() {
+                attempts += 1;
+                link.attempted = Some(Instant::now());
+                link.retry_after(Duration::from_secs(5), Duration::ZERO);
+            }
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+        assert!((2..=11).contains(&attempts), "{attempts} attempts in ten seconds of typing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_asked_for_is_waited_for_whoever_acts() {
+        let mut link = waiting(9, 4);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        link.hurry();
+        assert_eq!(due_in(&link), Duration::from_secs(2));
+        let mut soon = waiting(1, 0);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        soon.hurry();
+        assert_eq!(due_in(&soon), Duration::from_millis(500), "acting never makes it later");
     }
 }

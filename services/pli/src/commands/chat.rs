@@ -115,7 +115,12 @@ impl Chat {
                 // The line is on the screen, so it counts as read; a full change queue only delays the tick.
                 let _ = self.session.client.command(Command::MarkRead { conversation }).await;
             }
-            Event::ConversationReady { .. } | Event::NewKey { .. } | Event::MemberAdded { .. } => {
+            Event::ConversationReady { conversation, .. } => {
+                self.learn_names().await?;
+                self.announce(*conversation).await?;
+                self.show_target().await?;
+            }
+            Event::NewKey { .. } | Event::MemberAdded { .. } => {
                 self.learn_names().await?;
                 self.screen.event(&event);
                 self.show_target().await?;

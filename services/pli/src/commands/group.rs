@@ -2,11 +2,14 @@
 //! `pli group`: groups from scripts.
 
 use clap::{Args, Subcommand};
+use pli_client::core::content::Kind;
 use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
 
 use super::json;
-use super::session::{self, Deadline, Session, group_named, refused};
+use super::names::{called, group_named};
+use super::number::seconds;
+use super::session::{self, Deadline, Session, refused};
 use super::target::handle;
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
@@ -52,7 +55,7 @@ struct Named {
     /// Whose profile.
     #[arg(value_parser = handle)]
     handle: Handle,
-    /// The group's name or id.
+    /// The group's name, NAME~SHORTID where several have it, or its id.
     name: String,
     #[command(flatten)]
     at: At,
@@ -70,7 +73,7 @@ struct List {
 #[derive(Debug, Args)]
 struct At {
     /// Wait at most so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
     #[command(flatten)]
     client: ClientArgs,
@@ -150,7 +153,7 @@ async fn wait(
         if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
-                anstream::println!("{group} {} {}", one_line(view.name.as_deref().unwrap_or("-")), names(&members));
+                anstream::println!("{group} {} {}", one_line(&called(&view)), names(&members));
                 return Ok(());
             }
         }
@@ -168,9 +171,9 @@ async fn wait(
 
 async fn list(session: &Session) -> Result<(), Failure> {
     for view in session.conversations().await? {
-        if let Some(name) = view.name {
+        if view.kind == Kind::Group {
             let members: Vec<_> = view.members.iter().map(json::name).collect();
-            anstream::println!("{} {} {}", view.id, one_line(&name), members.join(","));
+            anstream::println!("{} {} {}", view.id, one_line(&called(&view)), members.join(","));
         }
     }
     Ok(())

@@ -5,6 +5,8 @@ use pli_api::common;
 use pli_client::core::{ConnectionState, Event, Member, NewKey};
 use serde_json::{Value, json};
 
+use super::advice::advice;
+
 /// The event as one object whose `event` says what it is.
 pub fn of(event: &Event) -> Value {
     match event {
@@ -46,6 +48,10 @@ fn of_tick(event: &Event) -> Option<Value> {
         Event::Read { conversation, by, up_to, .. } => {
             json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
+        Event::Moved { conversation, into, message } => json!({
+            "event": "moved", "conversation": conversation.to_string(), "into": into.to_string(),
+            "send_id": message.send_id.to_string(), "lane_no": message.lane_no,
+        }),
         Event::Refused { conversation, message, why } => {
             let mut line = failed("refused", Some(conversation), why);
             line["send_id"] = message.to_string().into();
@@ -71,6 +77,9 @@ fn of_group(event: &Event) -> Value {
             "by": by.as_ref().map(name),
         }),
         Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
+        Event::SameChat { conversation, into } => json!({
+            "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),
+        }),
         Event::Rejoining { conversation } => json!({ "event": "rejoining", "conversation": conversation.to_string() }),
         Event::NewKey { member, what } => {
             json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })
@@ -82,7 +91,7 @@ fn of_group(event: &Event) -> Value {
 fn failed(event: &str, conversation: Option<&pli_domain::ConversationId>, why: &common::Error) -> Value {
     json!({
         "event": event, "conversation": conversation.map(ToString::to_string), "code": why.code().as_str_name(),
-        "message": why.message,
+        "message": why.message, "advice": advice(why.code()),
     })
 }
 

@@ -8,9 +8,11 @@ use pli_domain::{ConversationId, Handle};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;
 
+use super::number::seconds;
 use super::output::{Output, Shape};
 use super::printed::Printer;
 use super::progress::{Progress, Wait};
+use super::send::others;
 use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
 use crate::cli::ClientArgs;
@@ -29,7 +31,7 @@ pub struct PipeArgs {
     /// Whose profile.
     #[arg(value_parser = handle)]
     from: Handle,
-    /// A handle, or a group as '#NAME', group:NAME or its id.
+    /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
     /// One JSON object a line, every event: messages, ticks, members, keys, connection.
     #[arg(long)]
@@ -41,7 +43,7 @@ pub struct PipeArgs {
     #[arg(long, value_enum, default_value = "accepted")]
     wait: Wait,
     /// After the end of the input wait at most so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
     #[command(flatten)]
     client: ClientArgs,
@@ -66,6 +68,7 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut input = Input { lines: BufReader::new(tokio::io::stdin()).lines(), ended: false, kept: None };
     let mut progress = Progress::new(conversation, args.wait);
+    progress.expect(others(session, conversation, me).await?);
     let mut deadline = Deadline::after(None);
     loop {
         if input.ended && progress.open() == 0 && !args.follow {
@@ -129,7 +132,7 @@ impl Input {
     ) -> Result<(), Failure> {
         let Some(text) = self.kept.take() else { return Ok(()) };
         match session.client.command(Command::SendText { conversation, text: text.clone() }).await {
-            Ok(outcome) => outcome.message.into_iter().for_each(|message| progress.sent(message)),
+            Ok(outcome) => progress.sent(outcome),
             Err(RequestError::Command(CommandError::OutboxFull(_))) => self.kept = Some(text),
             Err(error) => return Err(session.request(error)),
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How far messages of one's own have come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
-use pli_client::core::{Event, OutgoingMessage};
+use pli_client::core::{Event, Outcome, OutgoingMessage};
 use pli_domain::{AccountId, ConversationId, SendId};
 
 use super::session::refused;
@@ -21,26 +21,38 @@ pub enum Wait {
     Delivered,
 }
 
-/// Follows the messages of one conversation. Holds one entry per message that is still waited for.
+/// Follows the messages of one chat, whichever of its conversations carries them. Holds one entry per message that is
+/// still waited for.
 #[derive(Debug)]
 pub struct Progress {
-    conversation: ConversationId,
+    conversations: BTreeSet<ConversationId>,
     wait: Wait,
-    open: BTreeMap<SendId, u64>,
-    /// Up to which lane number each other member has delivered.
-    delivered: BTreeMap<AccountId, u64>,
+    open: BTreeMap<SendId, (ConversationId, u64)>,
+    /// Up to which lane number of a conversation each other member has delivered.
+    delivered: BTreeMap<(ConversationId, AccountId), u64>,
     others: Vec<AccountId>,
+    /// Who is in each conversation that became ready, for a message that moves into it.
+    ready: BTreeMap<ConversationId, Vec<AccountId>>,
 }
 
 impl Progress {
     /// Nothing sent yet.
-    pub const fn new(conversation: ConversationId, wait: Wait) -> Self {
-        Self { conversation, wait, open: BTreeMap::new(), delivered: BTreeMap::new(), others: Vec::new() }
+    pub fn new(conversation: ConversationId, wait: Wait) -> Self {
+        let conversations = BTreeSet::from([conversation]);
+        let (delivered, ready) = (BTreeMap::new(), BTreeMap::new());
+        Self { conversations, wait, open: BTreeMap::new(), delivered, others: Vec::new(), ready }
     }
 
     /// A message was given to the outbox.
-    pub fn sent(&mut self, message: OutgoingMessage) {
-        self.open.insert(message.send_id, message.lane_no);
+    pub fn sent(&mut self, outcome: Outcome) {
+        if let (Some(conversation), Some(message)) = (outcome.conversation, outcome.message) {
+            self.put(conversation, message);
+        }
+    }
+
+    fn put(&mut self, conversation: ConversationId, message: OutgoingMessage) {
+        self.conversations.insert(conversation);
+        self.open.insert(message.send_id, (conversation, message.lane_no));
     }
 
     /// Messages still waited for.
@@ -51,17 +63,27 @@ impl Progress {
     /// Looks at an event; a final refusal is an error.
     pub fn see(&mut self, event: &Event, me: AccountId) -> Result<(), Failure> {
         match event {
-            Event::ConversationReady { conversation, members, .. } if *conversation == self.conversation => {
-                self.others = members.iter().map(|member| member.account).filter(|account| *account != me).collect();
+            Event::ConversationReady { conversation, members, .. } => {
+                let others = members.iter().map(|member| member.account).filter(|account| *account != me).collect();
+                if self.conversations.contains(conversation) {
+                    self.others.clone_from(&others);
+                }
+                self.ready.insert(*conversation, others);
             }
             Event::Accepted { message, .. } if self.wait == Wait::Accepted => self.done(message),
             Event::Stored { message, .. } if self.wait <= Wait::Stored => self.done(message),
-            Event::Delivered { conversation, by, up_to, .. } if *conversation == self.conversation => {
-                let known = self.delivered.entry(by.account).or_default();
+            Event::Moved { into, message, .. } if self.open.contains_key(&message.send_id) => {
+                self.put(*into, *message);
+                if let Some(others) = self.ready.get(into) {
+                    self.others.clone_from(others);
+                }
+            }
+            Event::Delivered { conversation, by, up_to, .. } if self.conversations.contains(conversation) => {
+                let known = self.delivered.entry((*conversation, by.account)).or_default();
                 *known = (*known).max(*up_to);
                 self.settle_delivered();
             }
-            Event::ConversationFailed { conversation, why } if *conversation == self.conversation => {
+            Event::ConversationFailed { conversation, why } if self.conversations.contains(conversation) => {
                 return Err(refused("the conversation cannot be started", why));
             }
             Event::Refused { message, why, .. } if self.open.contains_key(message) => {
@@ -83,10 +105,12 @@ impl Progress {
     }
 
     fn settle_delivered(&mut self) {
-        let everybody = self.others.iter().map(|account| self.delivered.get(account).copied().unwrap_or(0)).min();
-        if let (Wait::Delivered, Some(everybody)) = (self.wait, everybody) {
-            self.open.retain(|_, lane_no| *lane_no > everybody);
+        if self.wait != Wait::Delivered || self.others.is_empty() {
+            return;
         }
+        let (delivered, others) = (&self.delivered, &self.others);
+        let has = |conversation, account: &AccountId| delivered.get(&(conversation, *account)).copied().unwrap_or(0);
+        self.open.retain(|_, (conversation, lane_no)| others.iter().any(|a| has(*conversation, a) < *lane_no));
     }
 }
 
@@ -104,17 +128,25 @@ mod tests {
         OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() }
     }
 
+    fn sent(conversation: ConversationId, n: u8) -> Outcome {
+        Outcome { conversation: Some(conversation), message: Some(message(n)) }
+    }
+
     fn delivered(by: u8, up_to: u64) -> Event {
+        delivered_in(HERE, by, up_to)
+    }
+
+    fn delivered_in(conversation: ConversationId, by: u8, up_to: u64) -> Event {
         let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
-        Event::Delivered { conversation: HERE, by, device: DeviceId::from_bytes([9; 16]), up_to }
+        Event::Delivered { conversation, by, device: DeviceId::from_bytes([9; 16]), up_to }
     }
 
     #[test]
     fn delivered_means_by_everybody_else() {
         let mut progress = Progress::new(HERE, Wait::Delivered);
         progress.expect(vec![AccountId::from_bytes([1; 16]), AccountId::from_bytes([2; 16])]);
-        progress.sent(message(1));
-        progress.sent(message(2));
+        progress.sent(sent(HERE, 1));
+        progress.sent(sent(HERE, 2));
         progress.see(&delivered(1, 2), ME).expect("fine");
         assert_eq!(progress.open(), 2);
         progress.see(&delivered(2, 1), ME).expect("fine");
@@ -122,9 +154,26 @@ mod tests {
     }
 
     #[test]
+    fn each_conversation_of_a_chat_counts_for_itself_and_a_message_may_move() {
+        let other = ConversationId::from_bytes([2; 16]);
+        let mut progress = Progress::new(HERE, Wait::Delivered);
+        progress.expect(vec![AccountId::from_bytes([1; 16])]);
+        progress.sent(sent(HERE, 3));
+        progress.sent(sent(other, 2));
+        progress.see(&delivered_in(other, 1, 9), ME).expect("fine");
+        assert_eq!(progress.open(), 1);
+        let message = OutgoingMessage { lane_no: 10, ..message(3) };
+        progress.see(&Event::Moved { conversation: HERE, into: other, message }, ME).expect("fine");
+        progress.see(&delivered(1, 9), ME).expect("fine");
+        assert_eq!(progress.open(), 1);
+        progress.see(&delivered_in(other, 1, 10), ME).expect("fine");
+        assert_eq!(progress.open(), 0);
+    }
+
+    #[test]
     fn stored_is_more_than_accepted() {
         let mut progress = Progress::new(HERE, Wait::Accepted);
-        progress.sent(message(1));
+        progress.sent(sent(HERE, 1));
         progress.see(&Event::Stored { conversation: HERE, message: message(1).send_id }, ME).expect("fine");
         assert_eq!(progress.open(), 0);
     }

@@ -6,6 +6,7 @@ use pli_client::core::{Command, ConnectionState, Event};
 use pli_domain::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::number::{count, seconds};
 use super::output::{Output, Shape};
 use super::printed::Printer;
 use super::session::{self, Deadline, Session};
@@ -32,13 +33,13 @@ pub struct RecvArgs {
     #[arg(long)]
     follow: bool,
     /// End after so many messages.
-    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    #[arg(long, value_name = "N", conflicts_with = "follow", value_parser = count)]
     count: Option<u64>,
     /// Tell the senders that the messages were read.
     #[arg(long)]
     read: bool,
     /// Wait at most so many seconds in all [default: 60, with --follow without end].
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<f64>,
     #[command(flatten)]
     client: ClientArgs,

@@ -10,6 +10,7 @@ use pli_domain::{ConversationId, Handle};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::number::{count, rate, seconds};
 use super::progress::{Progress, Wait};
 use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
@@ -32,7 +33,7 @@ pub struct SendArgs {
     /// Whose profile.
     #[arg(value_parser = handle)]
     from: Handle,
-    /// A handle, or a group as '#NAME', group:NAME or its id.
+    /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
     /// What to say; read from standard input when left out.
     text: Option<String>,
@@ -40,13 +41,13 @@ pub struct SendArgs {
     #[arg(long, value_enum, default_value = "accepted")]
     wait: Wait,
     /// Send it so many times; each is followed by its number.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    count: u32,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    count: u64,
     /// At most so many a second; left out: as fast as they are taken.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
     /// Wait at most so many seconds in all.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
     #[command(flatten)]
     client: ClientArgs,
@@ -78,7 +79,7 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), 
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
-    let mut pace = args.rate.filter(|rate| *rate > 0.0).map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
+    let mut pace = args.rate.map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
     if let Some(pace) = &mut pace {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
@@ -109,9 +110,7 @@ async fn say(
         let command = Command::SendText { conversation, text: text.clone() };
         match session.client.command(command).await {
             Ok(outcome) => {
-                if let Some(message) = outcome.message {
-                    progress.sent(message);
-                }
+                progress.sent(outcome);
                 return Ok(());
             }
             Err(RequestError::Command(CommandError::OutboxFull(_))) => {
@@ -123,7 +122,8 @@ async fn say(
     }
 }
 
-async fn others(
+/// Everybody else in the chat, where they are known already.
+pub(super) async fn others(
     session: &Session,
     conversation: ConversationId,
     me: pli_domain::AccountId,

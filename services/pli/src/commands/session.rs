@@ -8,10 +8,11 @@ use pli_client::core::{ConnectionState, ConversationView, Event};
 use pli_client::{
     Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
 };
-use pli_domain::{ConversationId, Handle};
+use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, timeout_at};
 
+use super::advice::advice;
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
@@ -73,7 +74,10 @@ pub fn ended(end: &End) -> Failure {
         End::WrongServer(_) => Exit::Unreachable,
         End::Storage(_) | End::Profile(_) => Exit::Folder,
     };
-    Failure::say(exit, end)
+    match end {
+        End::Stopped(_, code) => Failure::say(exit, format_args!("{end}; {}", advice(*code))),
+        _ => Failure::say(exit, end),
+    }
 }
 
 /// A refusal of the server, for people.
@@ -81,15 +85,12 @@ pub fn refused(what: &str, why: &common::Error) -> Failure {
     Failure::say(Exit::Refused, format_args!("{what}: {}", sentence(why)))
 }
 
-/// What a refusal says, with its code and advice.
+/// What a refusal says, with its code and what the user does about it.
 pub fn sentence(why: &common::Error) -> String {
     let code = why.code();
-    let advice = code.doc().map_or("", |doc| doc.advice);
     let name = code.as_str_name().trim_start_matches("ERROR_CODE_");
-    match why.message.as_str() {
-        "" => format!("{name} ({advice})"),
-        message => format!("{message} [{name}]"),
-    }
+    let blank = if why.message.is_empty() { "" } else { " " };
+    format!("{}{blank}[{name}]; {}", why.message, advice(code))
 }
 
 /// When to stop waiting.
@@ -162,23 +163,5 @@ impl Session {
     /// Closes the profile.
     pub async fn close(self) {
         self.client.close().await;
-    }
-}
-
-/// The id of the group that the user calls so.
-pub fn group_named(conversations: &[ConversationView], name: &str) -> Result<ConversationId, Failure> {
-    let named = |view: &&ConversationView| view.name.as_deref() == Some(name) || view.id.to_string() == name;
-    let found: Vec<_> = conversations.iter().filter(named).map(|view| view.id).collect();
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(Failure::say(Exit::Refused, format_args!("there is no group `{name}`; `pli group list` shows all"))),
-        many => {
-            let ids: Vec<_> = many.iter().map(ToString::to_string).collect();
-            let ids = ids.join(", ");
-            Err(Failure::say(
-                Exit::Refused,
-                format_args!("several groups are called `{name}`; name one by its id: {ids}"),
-            ))
-        }
     }
 }

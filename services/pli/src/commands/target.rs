@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use pli_domain::{ConversationId, Handle, InvalidHandle};
 
-use super::session::{Session, group_named};
+use super::names::group_named;
+use super::session::Session;
 use crate::exit::Failure;
 
 /// A person, or a group by name or id.
@@ -13,7 +14,7 @@ use crate::exit::Failure;
 pub enum Target {
     /// `bob` or `@bob`.
     Person(Handle),
-    /// `#team`, `group:team` or 32 hexadecimal digits.
+    /// `#team`, `group:team`, `~SHORTID`, each also with a short id behind, or 32 hexadecimal digits.
     Group(String),
 }
 
@@ -23,7 +24,7 @@ impl FromStr for Target {
         if let Some(name) = text.strip_prefix('#').or_else(|| text.strip_prefix("group:")) {
             return Ok(Self::Group(name.to_string()));
         }
-        if text.parse::<ConversationId>().is_ok() {
+        if text.starts_with('~') || text.parse::<ConversationId>().is_ok() {
             return Ok(Self::Group(text.to_string()));
         }
         handle(text).map(Self::Person)
@@ -58,6 +59,7 @@ mod tests {
         assert_eq!("@Bob".parse(), person("bob"));
         assert_eq!("#team".parse(), Ok(Target::Group("team".into())));
         assert_eq!("group:a b".parse(), Ok(Target::Group("a b".into())));
+        assert_eq!("~ab12cd".parse(), Ok(Target::Group("~ab12cd".into())));
         let id = "ab".repeat(16);
         assert_eq!(id.parse(), Ok(Target::Group(id)));
         assert!("b".parse::<Target>().is_err());

@@ -181,6 +181,89 @@ fn a_group_is_made_changed_and_left() {
 }
 
 #[test]
+fn two_who_write_first_at_once_have_one_chat_with_everything() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let port = server.port();
+    register(home.path(), "alice");
+    register(home.path(), "bob");
+    server.process.kill();
+    let send = |from: &str, to: &str, text: &str, more: &[&str]| {
+        run(home.path(), &[&["send", from, to, text, "--data", "data"], more].concat())
+    };
+    for (from, to) in [("alice", "bob"), ("bob", "alice")] {
+        let (code, said) = failure(&send(from, to, &format!("{from} says"), &["--count", "3", "--timeout", "1"]));
+        assert_eq!(code, Some(7), "{said}");
+    }
+    let _server = Server::start_on(home.path(), port);
+    let follow = |who| Running::start(pli(home.path(), &["recv", who, "--data", "data", "--json", "--follow"]));
+    let mut both = [follow("alice"), follow("bob")];
+    for (process, other) in both.iter_mut().zip(["bob", "alice"]) {
+        for number in 1..=3 {
+            process.json(says(other, &format!("{other} says {number}")));
+        }
+        process.signal(Signal::INT);
+    }
+    assert_eq!(both.map(Running::wait), [Some(0), Some(0)]);
+    text(&send("alice", "bob", "again alice", &["--wait", "stored"]));
+    text(&send("bob", "alice", "again bob", &["--wait", "accepted"]));
+    let mut alice = following(home.path(), &["pipe", "alice", "bob", "--json", "--data", "data"]);
+    let mut bob = following(home.path(), &["pipe", "bob", "alice", "--json", "--data", "data", "--wait", "delivered"]);
+    bob.say("piped");
+    alice.json(says("bob", "piped"));
+    for mut process in [alice, bob] {
+        process.end_input();
+        assert_eq!(process.wait(), Some(0));
+    }
+    for (who, other, last) in [("alice", "bob", "piped"), ("bob", "alice", "again alice")] {
+        let mut chat = Running::start(pli(home.path(), &["chat", who, "--data", "data"]));
+        chat.until("/help lists the commands");
+        chat.say("/list");
+        chat.say(&format!("@{other}"));
+        chat.say("/history 50");
+        chat.say("/quit");
+        let said = chat.rest();
+        let (listed, history) = said.split_once("the last").expect("a history");
+        assert_eq!(listed.matches(" members)").count(), 1, "{listed}");
+        assert!(history.starts_with(" 9 messages"), "{history}");
+        for number in 1..=3 {
+            for from in ["alice", "bob"] {
+                assert_eq!(history.matches(&format!("{from} says {number}")).count(), 1, "{history}");
+            }
+        }
+        assert_eq!(history.matches(last).count(), 1, "{history}");
+    }
+}
+
+#[test]
+fn two_groups_of_one_name_are_told_apart() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "stranger"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat());
+    text(&group(&["create", "alice", "team", "bob"]));
+    let (code, said) = failure(&group(&["create", "alice", "team", "bob"]));
+    assert!(code != Some(0) && said.contains("choose another name"), "{said}");
+    text(&group(&["create", "stranger", "team", "alice"]));
+    let listed = text(&group(&["list", "alice"]));
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    let theirs = names.iter().find(|name| name.starts_with("team~")).expect("the later one has a short id");
+    assert!(names.contains(&"team"), "{listed}");
+    let send = |to: &str, said: &str| run(home.path(), &["send", "alice", to, said, "--data", "data"]);
+    text(&send("#team", "to the first"));
+    text(&send(&format!("#{theirs}"), "to the second"));
+    let read = |who: &str| text(&run(home.path(), &["recv", who, "--data", "data"]));
+    let (bob, stranger) = (read("bob"), read("stranger"));
+    assert!(bob.contains("to the first") && !bob.contains("to the second"), "{bob}");
+    assert!(stranger.contains("to the second") && !stranger.contains("to the first"), "{stranger}");
+    let (code, said) = failure(&send("#team~zz", "nowhere"));
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("#team") && said.contains(theirs), "{said}");
+}
+
+#[test]
 fn a_second_process_on_a_profile_names_the_first() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());

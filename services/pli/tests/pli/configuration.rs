@@ -43,6 +43,27 @@ fn the_doctor_names_every_check_and_each_finding_its_fix() {
 }
 
 #[test]
+fn numbers_that_make_no_sense_are_refused_with_their_flag_and_the_fix() {
+    let home = tempfile::tempdir().expect("a folder");
+    let commands: [&[&str]; 7] = [
+        &["send", "alice", "bob", "hi", "--rate", "0"],
+        &["send", "alice", "bob", "hi", "--count", "0"],
+        &["send", "alice", "bob", "hi", "--timeout", "NaN"],
+        &["recv", "bob", "--count", "0"],
+        &["recv", "bob", "--timeout=-1"],
+        &["pipe", "alice", "bob", "--timeout", "0"],
+        &["group", "list", "alice", "--timeout", "inf"],
+    ];
+    for command in commands {
+        let (code, said) = failure(&run(home.path(), command));
+        let flag =
+            command.iter().rev().find_map(|word| word.starts_with("--").then(|| word.split('=').next())).flatten();
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(flag.expect("a flag")) && said.contains("for example"), "{said}");
+    }
+}
+
+#[test]
 fn help_teaches_with_examples_and_exit_codes() {
     let home = tempfile::tempdir().expect("a folder");
     let said = text(&run(home.path(), &["--help"]));

@@ -129,6 +129,20 @@ impl Running {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("written");
     }
 
+    /// Everything that it still prints, to its end.
+    pub fn rest(mut self) -> String {
+        let begun = self.seen.len();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.lines.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.seen[begun..].join("\n"),
+            }
+        }
+        panic!("did not end within {PATIENCE:?} after {:?}", self.seen);
+    }
+
     /// Ends its standard input.
     pub fn end_input(&mut self) {
         self.stdin = None;

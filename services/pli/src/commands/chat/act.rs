@@ -2,13 +2,14 @@
 //! Doing what a typed line asks for.
 
 use pli_client::RequestError;
+use pli_client::core::content::Kind;
 use pli_client::core::{Command, ConversationView, Outcome};
 use pli_domain::{ConversationId, Handle};
 
 use super::Chat;
 use super::input::{COMMANDS, Input};
 use crate::commands::json::name;
-use crate::commands::session::group_named;
+use crate::commands::names::{called, group_named};
 use crate::exit::{Exit, ExitContext, Failure};
 
 /// Rows of each conversation that are shown at the start.
@@ -119,7 +120,8 @@ impl Chat {
 
     async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
         let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
-        if let Some(message) = outcome.and_then(|outcome| outcome.message) {
+        // Another one of the same chat may carry it.
+        if let Some((conversation, message)) = outcome.and_then(|sent| Some((sent.conversation?, sent.message?))) {
             self.ticks.sent(conversation, message, &text);
         }
         Ok(())
@@ -163,8 +165,9 @@ impl Chat {
     async fn list(&self) -> Result<(), Failure> {
         let all = self.session.conversations().await?;
         for view in &all {
-            let here = if self.current == Some(view.id) { "→" } else { " " };
-            self.screen.line(&format!(" {here} {} ({} members)", self.called(view), view.members.len()));
+            let here = if self.current.is_some_and(|current| view.parts.contains(&current)) { "→" } else { " " };
+            let (short, members) = (&view.short_id, view.members.len());
+            self.screen.line(&format!(" {here} {}  ~{short}  ({members} members)", self.called(view)));
         }
         if all.is_empty() { self.hint("no conversation yet; @HANDLE TEXT begins one") } else { Ok(()) }
     }
@@ -176,19 +179,27 @@ impl Chat {
 
     /// `#team` or `@bob`.
     fn called(&self, view: &ConversationView) -> String {
-        if let Some(group) = &view.name {
-            return format!("#{group}");
+        if view.kind == Kind::Group {
+            return format!("#{}", called(view));
         }
         let me = self.shared.handle();
         let other = view.members.iter().map(name).find(|name| *name != me);
-        let other = other.or_else(|| self.asked.get(&view.id).map(ToString::to_string));
+        let other = other.or_else(|| view.parts.iter().find_map(|id| self.asked.get(id)).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
 
     /// What stands after a name: nothing in a conversation of two, the group otherwise.
     pub(super) async fn place(&self, conversation: ConversationId) -> Result<String, Failure> {
         let view = self.view(conversation).await?;
-        Ok(view.and_then(|view| view.name).map_or(String::new(), |name| format!(" #{name}")))
+        Ok(view.map_or(String::new(), |view| place_of(&view)))
+    }
+
+    /// Says who is in a group that became ready.
+    pub(super) async fn announce(&self, conversation: ConversationId) -> Result<(), Failure> {
+        let Some(view) = self.view(conversation).await?.filter(|view| view.kind == Kind::Group) else { return Ok(()) };
+        let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
+        self.screen.note(&format!("#{}: {}", called(&view), members.join(" ")));
+        Ok(())
     }
 
     /// Keeps the prompt's target in step.
@@ -205,7 +216,8 @@ impl Chat {
     pub(super) async fn learn_names(&self) -> Result<(), Failure> {
         let known = self.session.client.query(|core| core.known_handles()).await;
         let handles = known.map_err(|error| self.session.request(error))?;
-        let groups = self.session.conversations().await?.into_iter().filter_map(|view| view.name);
+        let all = self.session.conversations().await?;
+        let groups = all.iter().filter(|view| view.kind == Kind::Group).map(called);
         let handles = handles.iter().map(|handle| format!("@{handle}"));
         self.shared.set_names(handles.chain(groups.map(|group| format!("#{group}"))).collect());
         Ok(())
@@ -234,9 +246,14 @@ impl Chat {
         let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
         let plural = if items.len() == 1 { "" } else { "s" };
         self.screen.note(&format!("{}: the last {} message{plural}", self.called(&view), items.len()));
-        let place = view.name.map_or(String::new(), |name| format!(" #{name}"));
+        let place = place_of(&view);
         let me = self.shared.handle();
         items.iter().for_each(|item| self.screen.history(item, &me, &place));
         Ok(())
     }
+}
+
+/// What stands after a name: nothing in a conversation of two, the group otherwise.
+fn place_of(view: &ConversationView) -> String {
+    if view.kind == Kind::Group { format!(" #{}", called(view)) } else { String::new() }
 }

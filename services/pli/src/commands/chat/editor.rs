@@ -175,14 +175,15 @@ mod tests {
 
     fn completed(line: &str) -> Vec<String> {
         let shared = Shared::new(&"alice".parse().expect("a handle"));
-        shared.set_names(vec!["@bob".into(), "@boris".into(), "#team".into()]);
+        shared.set_names(vec!["@bob".into(), "@boris".into(), "#team".into(), "#team~ab12cd".into()]);
         complete(&shared, line, line.len()).1.into_iter().map(|pair| pair.replacement).collect()
     }
 
     #[test]
     fn handles_groups_and_commands_are_completed() {
         assert_eq!(completed("@bo"), ["@bob ", "@boris "]);
-        assert_eq!(completed("#t"), ["#team "]);
+        assert_eq!(completed("#t"), ["#team ", "#team~ab12cd "]);
+        assert_eq!(completed("#team~"), ["#team~ab12cd "]);
         assert_eq!(completed("/sa"), ["/safety "]);
         assert_eq!(completed("/safety bor"), ["boris "]);
         assert!(completed("hello bo").is_empty());

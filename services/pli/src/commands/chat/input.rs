@@ -89,7 +89,8 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         "/list" => Ok(Input::List),
         "/history" if rest.is_empty() => Ok(Input::History(HISTORY_DEFAULT)),
         "/history" => {
-            rest.parse().map(|n: usize| Input::History(n.min(HISTORY_MAX))).map_err(|_| "usage: /history [N]".into())
+            let rows = rest.parse().ok().filter(|rows| *rows > 0).map(|rows: usize| rows.min(HISTORY_MAX));
+            rows.map(Input::History).ok_or_else(|| format!("usage: /history [N], N from 1 to {HISTORY_MAX}"))
         }
         "/safety" if rest.is_empty() => Err("usage: /safety HANDLE".into()),
         "/safety" => one(rest).map(Input::Safety),
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for line in ["/nope", "/group team", "/add", "@b", "/safety", "/history many"] {
+        for line in ["/nope", "/group team", "/add", "@b", "/safety", "/history many", "/history 0"] {
             assert!(Input::parse(line).is_err(), "{line}");
         }
     }

@@ -120,10 +120,6 @@ impl Screen {
             Event::Hole { from, lane_nos: (first, last), .. } => {
                 self.warning(&format!("* messages {first} to {last} of @{} have not arrived", name(from)));
             }
-            Event::ConversationReady { name: Some(group), members, .. } => {
-                let members: Vec<_> = members.iter().map(|member| format!("@{}", name(member))).collect();
-                self.note(&format!("#{group}: {}", members.join(" ")));
-            }
             // A newcomer whose handle is not known yet is shown when it is, with everybody.
             Event::MemberAdded { member, .. } if member.handle.is_none() => {}
             Event::MemberAdded { member, by, .. } => self.note(&format!("@{} added @{}", name(by), name(member))),

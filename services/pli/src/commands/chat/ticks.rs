@@ -46,6 +46,13 @@ impl Ticks {
     /// The line that an event deserves.
     pub fn see(&mut self, event: &Event) -> Option<String> {
         match event {
+            Event::Moved { into, message, .. } => {
+                let known = self.sent.iter_mut().find(|sent| sent.message.send_id == message.send_id);
+                if let Some(sent) = known {
+                    (sent.conversation, sent.message) = (*into, *message);
+                }
+                None
+            }
             Event::Accepted { message, .. } => Some(format!("✓ accepted   {}", self.called(message))),
             Event::Resending { message, .. } => Some(format!("↻ sent again {}", self.called(message))),
             Event::Refused { message, why, .. } => {

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a user does about a refusal of the server. The table in `crates/api` says what a client does.
+
+use pli_api::ErrorCode;
+
+/// What the user does; none where the client deals with it and a user can only report it.
+#[rustfmt::skip]
+const ADVICE: &[(ErrorCode, &str)] = &[
+    (ErrorCode::UnsupportedVersion, "install a newer pli"),
+    (ErrorCode::BadSignature, "this device may have been replaced: use the profile that holds its keys, or another handle"),
+    (ErrorCode::WrongHost, "give the server's address as its operator does, with --server HOST:PORT"),
+    (ErrorCode::BadBinding, "connect to the server itself, without anything that ends TLS in between"),
+    (ErrorCode::UnknownDevice, "the server does not know this device: it was removed, or the server was set up anew; move \
+        the profile folder away to register again"),
+    (ErrorCode::Displaced, "another process uses this profile: end it, then start this one again"),
+    (ErrorCode::RateLimited, "wait a little; it is tried again by itself"),
+    (ErrorCode::Temporary, "nothing to do: it is tried again by itself; look at `pli doctor` on the server if it lasts"),
+    (ErrorCode::NoSpace, "ask the operator to free disk space on the server (`pli doctor` shows it); what you sent waits \
+        here until then"),
+    (ErrorCode::Draining, "nothing to do: the server restarts, the connection comes back by itself"),
+    (ErrorCode::NotFound, "check how the handle is spelled, and that its owner has registered on this server"),
+    (ErrorCode::UnknownConversation, "ask a member to add you, or begin a new conversation"),
+    (ErrorCode::EnvelopeTooLarge, "send less text in one message"),
+    (ErrorCode::EnvelopeExpired, "send it again if it still matters"),
+    (ErrorCode::KeyPackagesExhausted, "ask the other person to come online once, then try again"),
+    (ErrorCode::HandleTaken, "choose another handle"),
+    (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _"),
+    (ErrorCode::IdTaken, "move the profile folder away and try again"),
+    (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),
+    (ErrorCode::GroupTooLarge, "name fewer people"),
+];
+/// About every other code.
+const REPORT: &str = "nothing you can mend: report it with the output of --log debug";
+/// About those that pass.
+const PASSES: &str = "nothing to do: it is tried again by itself";
+
+/// What the user does about this code.
+pub fn advice(code: ErrorCode) -> &'static str {
+    let row = ADVICE.iter().find(|(known, _)| *known == code).map(|(_, advice)| *advice);
+    row.unwrap_or(if code.is_temporary() { PASSES } else { REPORT })
+}
+
+#[cfg(test)]
+mod tests {
+    use pli_api::Action;
+
+    use super::*;
+
+    #[test]
+    fn every_code_that_a_user_must_hear_of_has_a_row_of_its_own() {
+        let told =
+            pli_api::CODES.iter().filter(|row| matches!(row.action, Action::Tell | Action::Stop | Action::Update));
+        for row in told {
+            assert!(ADVICE.iter().any(|(code, _)| *code == row.code), "{:?} has no advice", row.code);
+        }
+        let mut codes: Vec<i32> = ADVICE.iter().map(|(code, _)| *code as i32).collect();
+        codes.dedup();
+        assert_eq!(codes.len(), ADVICE.len());
+    }
+
+    #[test]
+    fn no_advice_is_empty_or_names_a_field_of_the_protocol() {
+        for row in pli_api::CODES {
+            let said = advice(row.code);
+            assert!(!said.is_empty() && !said.contains("_ms"), "{said}");
+        }
+        assert!(advice(ErrorCode::NoSpace).contains("disk space"));
+        assert_eq!(advice(ErrorCode::WrongEpoch), PASSES);
+        assert_eq!(advice(ErrorCode::MalformedFrame), REPORT);
+    }
+}

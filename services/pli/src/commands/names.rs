@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How conversations are called, and which one a user means.
+//!
+//! The group that was known first keeps the plain name, so that a later invitation cannot take it; every other one of
+//! that name is `NAME~SHORTID`, and any conversation is `~SHORTID` or its whole id.
+
+use pli_client::core::ConversationView;
+use pli_domain::ConversationId;
+
+use crate::exit::{Exit, Failure};
+
+/// Names that an error lists.
+const LISTED_MAX: usize = 5;
+
+/// The id of the conversation that the user calls so.
+pub fn group_named(conversations: &[ConversationView], text: &str) -> Result<ConversationId, Failure> {
+    let exact = |view: &&ConversationView| {
+        (!text.is_empty() && view.label == text) || view.parts.iter().any(|id| id.to_string() == text)
+    };
+    if let Some(view) = conversations.iter().find(exact) {
+        return Ok(view.id);
+    }
+    let (name, short) = text.split_once('~').map_or((text, None), |(name, short)| (name, Some(short)));
+    let is_named = |view: &&ConversationView| name.is_empty() || view.name.as_deref() == Some(name);
+    let fits = |view: &&ConversationView| {
+        short.is_some_and(|short| !short.is_empty() && view.parts.iter().any(|id| id.to_string().starts_with(short)))
+    };
+    let found: Vec<&ConversationView> = conversations.iter().filter(is_named).filter(fits).collect();
+    match found.as_slice() {
+        [one] => Ok(one.id),
+        [] => Err(unknown(
+            text,
+            conversations.iter().filter(|view| !name.is_empty() && view.name.as_deref() == Some(name)),
+        )),
+        several => {
+            let which = listed(several.iter().copied());
+            Err(Failure::say(Exit::Refused, format_args!("`{text}` fits several conversations; type one of {which}")))
+        }
+    }
+}
+
+fn unknown<'a>(text: &str, same_name: impl Iterator<Item = &'a ConversationView>) -> Failure {
+    let which = listed(same_name);
+    let fix = if which.is_empty() {
+        "`/list` in a chat or `pli group list HANDLE` shows all".to_string()
+    } else {
+        format!("type one of {which}")
+    };
+    Failure::say(Exit::Refused, format_args!("there is no group `{text}`; {fix}"))
+}
+
+fn listed<'a>(views: impl Iterator<Item = &'a ConversationView>) -> String {
+    let names: Vec<String> = views.take(LISTED_MAX).map(|view| format!("#{}", called(view))).collect();
+    names.join(", ")
+}
+
+/// What to type after `#`; the short id where there is no name.
+pub fn called(view: &ConversationView) -> String {
+    if view.label.is_empty() { format!("~{}", view.short_id) } else { view.label.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use pli_client::core::content::Kind;
+
+    use super::*;
+
+    fn view(n: u8, name: &str, label: &str) -> ConversationView {
+        let id = ConversationId::from_bytes([n; 16]);
+        ConversationView {
+            id,
+            parts: vec![id],
+            kind: Kind::Group,
+            name: Some(name.into()),
+            label: label.into(),
+            short_id: id.to_string()[..6].into(),
+            members: Vec::new(),
+            ready: true,
+            left: false,
+            delivered: 0,
+            read: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_known_keeps_the_name_and_the_others_have_short_ids() {
+        let all = [view(0x11, "team", "team~111111"), view(0x22, "team", "team"), view(0x12, "x", "x")];
+        let found = |text: &str| group_named(&all, text).map_err(|failure| failure.error.to_string());
+        assert_eq!(found("team"), Ok(all[1].id));
+        assert_eq!(found("team~111111"), Ok(all[0].id));
+        assert_eq!(found("team~11"), Ok(all[0].id));
+        assert_eq!(found("~12"), Ok(all[2].id));
+        assert_eq!(found(&all[2].id.to_string()), Ok(all[2].id));
+        let several = found("~1").expect_err("two begin so");
+        assert!(several.contains("#team~111111") && several.contains("#x"), "{several}");
+        let wrong = found("team~99").expect_err("none");
+        assert!(wrong.contains("#team~111111") && wrong.contains("#team"), "{wrong}");
+        let nobody = found("nobody").expect_err("none");
+        assert!(nobody.contains("/list"), "{nobody}");
+        assert!(found("~").is_err() && found("").is_err());
+    }
+}
