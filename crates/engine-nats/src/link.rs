@@ -237,8 +237,8 @@ fn parse<V: DeserializeOwned>(payload: &[u8]) -> Result<V, ApiError> {
 fn is_tls(error: &async_nats::ConnectError) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
-        let text = error.to_string();
-        if text.contains("certificate") || text.contains("TLS") || text.contains("tls") {
+        let text = error.to_string().to_lowercase();
+        if text.contains("certificate") || text.contains("tls") {
             return true;
         }
         source = error.source();

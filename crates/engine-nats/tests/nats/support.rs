@@ -51,16 +51,20 @@ pub fn options(servers: &NatsServers) -> NatsOptions {
     }
 }
 
-/// Connected, with streams.
+/// Connected, with streams. After all servers were down, streams have no leader for some seconds.
 pub async fn engine(options: NatsOptions) -> NatsEngine {
     let engine = NatsEngine::connect(options).await.unwrap();
-    engine.migrate().await.unwrap();
+    let end = Instant::now() + SOON;
+    while let Err(error) = engine.migrate().await {
+        assert!(Instant::now() < end, "{}", text(&error));
+    }
     engine
 }
 
 /// A connection without any of the engine.
 pub async fn raw(servers: &NatsServers) -> async_nats::Client {
-    async_nats::connect(servers.addresses().join(",")).await.unwrap()
+    let addresses: Vec<async_nats::ServerAddr> = servers.addresses().iter().map(|at| at.parse().unwrap()).collect();
+    async_nats::connect(addresses).await.unwrap()
 }
 
 /// Deletes every stream.
