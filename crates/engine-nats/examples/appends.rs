@@ -82,8 +82,13 @@ async fn main() {
     for servers in [1, 3] {
         let settings = NatsSettings { servers, max_file_store: 8 << 30, ..NatsSettings::default() };
         let running = NatsServers::start(&binary, Path::new("target"), settings).await.unwrap();
-        let layout =
-            Layout { shards: SHARDS.into(), streams: 1, replicas: servers, stream_bytes_max: 4 << 30, ..Layout::default() };
+        let layout = Layout {
+            shards: SHARDS.into(),
+            streams: 1,
+            replicas: servers,
+            stream_bytes_max: 4 << 30,
+            ..Layout::default()
+        };
         // The engine and the library through the same server.
         let addresses = vec![running.addresses()[0].clone()];
         let options = NatsOptions { servers: addresses, roles: Role::ALL.to_vec(), layout, ..NatsOptions::default() };

@@ -82,7 +82,9 @@ pub enum Problem {
         differences: String,
     },
     /// A stream has no room for another entry.
-    #[error("stream {stream} is full ({bytes} of {bytes_max} bytes): appends are refused until owners have trimmed it; raise stream_bytes_max and migrate if it stays so")]
+    #[error(
+        "stream {stream} is full ({bytes} of {bytes_max} bytes): appends are refused until owners have trimmed it; raise stream_bytes_max and migrate if it stays so"
+    )]
     StreamFull {
         /// Its name.
         stream: String,

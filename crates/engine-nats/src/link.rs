@@ -15,11 +15,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::NatsOptions;
 use crate::error::{ApiError, ConnectError};
 use crate::names::FENCE;
 use crate::permissions::inbox;
 use crate::wire::{Probe, Stored};
-use crate::NatsOptions;
 
 /// How often the library's own count of connections is compared with the events that arrived: it drops events when
 /// more than 128 wait.
@@ -292,8 +292,7 @@ fn library_options(options: &NatsOptions, told: Told) -> Result<ConnectOptions, 
 }
 
 fn seed(file: &Path) -> Result<String, ConnectError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|source| ConnectError::SeedFile { file: file.into(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| ConnectError::SeedFile { file: file.into(), source })?;
     let seed = text.trim();
     let pair = nkeys::KeyPair::from_seed(seed).ok().filter(|pair| pair.key_pair_type() == nkeys::KeyPairType::User);
     // What the library said may hold the seed.

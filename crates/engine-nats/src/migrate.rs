@@ -36,7 +36,9 @@ pub enum MigrateError {
         source: ApiError,
     },
     /// Fewer servers than copies.
-    #[error("stream {stream} wants {replicas} replicas and the cluster has fewer servers that can take one; add servers")]
+    #[error(
+        "stream {stream} wants {replicas} replicas and the cluster has fewer servers that can take one; add servers"
+    )]
     NoPeers {
         /// The stream.
         stream: String,
@@ -112,9 +114,7 @@ impl NatsEngine {
         match source.code() {
             Some(code) if NOT_ENABLED.contains(&code) => MigrateError::NoJetStream(source),
             Some(code) if NO_RESOURCES.contains(&code) => MigrateError::NoRoom { stream, source },
-            Some(NO_PEERS) => {
-                MigrateError::NoPeers { stream, replicas: self.options.layout.replicas, source }
-            }
+            Some(NO_PEERS) => MigrateError::NoPeers { stream, replicas: self.options.layout.replicas, source },
             None if matches!(source, ApiError::NoResponder(_)) => MigrateError::NoJetStream(source),
             _ => MigrateError::Api { stream, source },
         }

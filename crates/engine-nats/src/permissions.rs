@@ -160,6 +160,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_operators_shows_what_is_rendered() {
+        let page = include_str!("../../../docs/operations.md");
+        let user = |role: &Role| User { nkey: format!("U{}", role.name().to_uppercase()), roles: vec![*role] };
+        let users: Vec<User> = Role::ALL.iter().map(user).collect();
+        let rendered = authorization(&users, &Layout { shards: 16, streams: 1, ..Layout::default() });
+        assert!(page.contains(&rendered), "docs/operations.md must show:\n{rendered}");
+    }
+
+    #[test]
     fn no_two_sets_of_roles_share_an_inbox() {
         let sets: [&[Role]; 5] =
             [&[Role::Edge], &[Role::Delivery], &[Role::Delivery, Role::Edge], &[Role::Conversations], &[]];

@@ -22,6 +22,8 @@ const PULL_MESSAGES_MAX: u32 = 256;
 const PULL_BYTES_MAX: usize = 512 * 1024;
 /// How long a pull request waits on the server before it is made again, in heartbeats.
 const PULL_HEARTBEATS: u32 = 6;
+/// Wait before a pull request that nobody took is made again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long the server keeps a consumer that nobody asks: longer than an owner stops following at times.
 const CONSUMER_IDLE: Duration = Duration::from_secs(300);
 
@@ -63,6 +65,10 @@ pub(crate) struct Pull {
     asked: u32,
     heard: Instant,
     heartbeat: Duration,
+    /// Until then nobody may take the pull requests yet; none once somebody did.
+    unknown_until: Option<Instant>,
+    /// Not to be asked before.
+    ask_at: Instant,
 }
 
 impl Pull {
@@ -94,10 +100,25 @@ impl Pull {
         });
         let body = json!({ "stream_name": stream, "action": "create", "config": config });
         link.api::<Done>(&format!("CONSUMER.CREATE.{stream}.{consumer}.{subject}"), &body).await?;
+        let now = Instant::now();
+        let unknown_until = Some(now + link.answer_timeout);
         let stream = stream.to_owned();
-        let heard = Instant::now();
-        let (delivery, asked) = (0, 0);
-        Ok(Self { link, stream, consumer, inbox, arriving, happened, interruptions, delivery, asked, heard, heartbeat })
+        let (delivery, asked, heard, ask_at) = (0, 0, now, now);
+        Ok(Self {
+            link,
+            stream,
+            consumer,
+            inbox,
+            arriving,
+            happened,
+            interruptions,
+            delivery,
+            asked,
+            heard,
+            heartbeat,
+            unknown_until,
+            ask_at,
+        })
     }
 
     /// What has arrived already.
@@ -140,6 +161,7 @@ impl Pull {
     }
 
     async fn ask(&mut self) -> Result<(), Broken> {
+        tokio::time::sleep_until(self.ask_at).await;
         let body = json!({
             "batch": PULL_MESSAGES_MAX,
             "max_bytes": PULL_BYTES_MAX,
@@ -158,6 +180,10 @@ impl Pull {
     fn take(&mut self, message: Option<Message>) -> Result<Option<Delivered>, Broken> {
         let message = message.ok_or(Broken::Connection)?;
         self.heard = Instant::now();
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return self.nobody_took_it().map(|()| None);
+        }
+        self.unknown_until = None;
         match message.status {
             None | Some(StatusCode::OK) => {}
             Some(status) => return self.told(status, &message).map(|()| None),
@@ -181,9 +207,7 @@ impl Pull {
                 let last = message.headers.as_ref().and_then(|headers| headers.get("Nats-Last-Consumer"));
                 match last.and_then(|last| last.as_str().parse::<u64>().ok()) {
                     // What was delivered before the heartbeat has arrived before it.
-                    Some(found) if found > self.delivery => {
-                        Err(Broken::Hole { expected: self.delivery, found })
-                    }
+                    Some(found) if found > self.delivery => Err(Broken::Hole { expected: self.delivery, found }),
                     _ => Ok(()),
                 }
             }
@@ -192,9 +216,17 @@ impl Pull {
             StatusCode::REQUEST_TERMINATED if text.contains("MaxBytes") || text.contains("Batch Completed") => {
                 self.asked_up()
             }
-            StatusCode::NO_RESPONDERS => Err(Broken::Ended("it is gone".into())),
             other => Err(Broken::Ended(format!("{} {text}", other.as_u16()))),
         }
+    }
+
+    /// The server of this connection may hear of a consumer on another one later than of the answer that it was made.
+    fn nobody_took_it(&mut self) -> Result<(), Broken> {
+        if self.unknown_until.is_none_or(|end| self.heard > end) {
+            return Err(Broken::Ended("it is gone".into()));
+        }
+        self.ask_at = self.heard + ASK_AGAIN_AFTER;
+        self.asked_up()
     }
 
     fn asked_up(&mut self) -> Result<(), Broken> {

@@ -103,12 +103,7 @@ async fn message(link: &Link, stream: &str, which: serde_json::Value) -> Result<
 }
 
 /// The id of the retained entry of `subject` at `seq`.
-pub(crate) async fn entry_at(
-    link: &Link,
-    stream: &str,
-    subject: &str,
-    seq: Seq,
-) -> Result<Option<EntryId>, ApiError> {
+pub(crate) async fn entry_at(link: &Link, stream: &str, subject: &str, seq: Seq) -> Result<Option<EntryId>, ApiError> {
     if seq == Seq::ZERO {
         return Ok(None);
     }

@@ -28,7 +28,8 @@ fn says(text: &str, parts: &[&str]) {
 #[tokio::test]
 async fn a_server_that_does_not_sync_is_refused_unless_the_danger_is_named() {
     let settings = NatsSettings { synced: false, ..NatsSettings::default() };
-    let Some(servers) = servers("a_server_that_does_not_sync_is_refused_unless_the_danger_is_named", settings).await else {
+    let Some(servers) = servers("a_server_that_does_not_sync_is_refused_unless_the_danger_is_named", settings).await
+    else {
         return;
     };
     let careful = engine(options(&servers)).await;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use pli_domain::{EdgeId, OwnerId, Seq, ShardId};
 use pli_engine_nats::permissions::{User, authorization};
-use pli_engine_nats::{ConnectError, Credentials, Layout, NatsEngine, NatsOptions, Role, TlsFiles, log_stream, log_subject};
+use pli_engine_nats::{
+    ConnectError, Credentials, Layout, NatsEngine, NatsOptions, Role, TlsFiles, log_stream, log_subject,
+};
 use pli_ports::{Retry, SignalEvent, StoreError, Subject};
 use pli_testkit::engines::nats::{NatsServers, NatsSettings};
 use tokio::time::timeout;
@@ -92,10 +94,9 @@ fn certificates(dir: &tempfile::TempDir) {
     let certificate = authority.self_signed(&key).unwrap();
     fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
     let issuer = rcgen::Issuer::new(authority, key);
-    for (name, usage) in [
-        ("server", rcgen::ExtendedKeyUsagePurpose::ServerAuth),
-        ("client", rcgen::ExtendedKeyUsagePurpose::ClientAuth),
-    ] {
+    for (name, usage) in
+        [("server", rcgen::ExtendedKeyUsagePurpose::ServerAuth), ("client", rcgen::ExtendedKeyUsagePurpose::ClientAuth)]
+    {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut of = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
         of.distinguished_name.push(rcgen::DnType::CommonName, name);

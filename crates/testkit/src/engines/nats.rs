@@ -180,7 +180,8 @@ impl NatsServers {
         let mut left = 0;
         for node in &self.nodes {
             let folder = self.data(node).join("jetstream/$G/streams").join(stream).join("msgs");
-            let mut blocks: Vec<PathBuf> = fs::read_dir(&folder)?.map(|file| Ok(file?.path())).collect::<io::Result<_>>()?;
+            let mut blocks: Vec<PathBuf> =
+                fs::read_dir(&folder)?.map(|file| Ok(file?.path())).collect::<io::Result<_>>()?;
             let index = folder.join("index.db");
             fs::remove_file(index).or_else(not_found)?;
             blocks.retain(|path| path.extension().is_some_and(|extension| extension == "blk"));
@@ -281,7 +282,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for file in fs::read_dir(from)? {
         let file = file?;
         let target = to.join(file.file_name());
-        if file.file_type()?.is_dir() { copy(&file.path(), &target)? } else { fs::copy(file.path(), target).map(|_| ())? }
+        if file.file_type()?.is_dir() {
+            copy(&file.path(), &target)?
+        } else {
+            fs::copy(file.path(), target).map(|_| ())?
+        }
     }
     Ok(())
 }
