@@ -14,7 +14,7 @@ CHECKS ?=
 SEEDS ?= 1000
 
 .PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo \
-        reference reference-write shipped mutants bench clean
+        reference reference-write shipped mutants bench engine-nats clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,13 @@ run: ## build and start a server for one laptop: every role in one process, data
 build: ## build the binary with optimisation: target/release/pli
 	$(CARGO) build --release --package pli
 
-test: ## run every test suite and count
+engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
+	@python3 ci/engine_nats.py
+
+test: engine-nats ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
+soak: engine-nats ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
 
 sim: ## simulate SEEDS seeds (or one: SEED=n) under faults

