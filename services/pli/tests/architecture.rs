@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pli-api", &["pli-domain"]),
     ("pli-runtime", &[]),
     ("pli-engine-embedded", &["pli-domain", "pli-ports"]),
+    ("pli-engine-cql", &["pli-domain", "pli-ports"]),
     ("pli-testkit", &["pli-domain", "pli-ports"]),
     ("pli-edge", SERVICE),
     ("pli-delivery", SERVICE),
@@ -48,7 +49,7 @@ const TESTS_ONLY: &str = "pli-testkit";
 
 /// Crates that name a storage or bus driver. Only engines and clients (their own profile file) may.
 const DRIVERS: &[(&str, &[&str])] =
-    &[("rusqlite", &["pli-engine-embedded", "pli-client"]), ("async-nats", &[]), ("scylla", &[])];
+    &[("rusqlite", &["pli-engine-embedded", "pli-client"]), ("async-nats", &[]), ("scylla", &["pli-engine-cql"])];
 
 type Edges = BTreeMap<String, BTreeSet<(String, String)>>;
 
