@@ -27,7 +27,7 @@ pub enum OpenError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// No contact point answers.
-    #[error("no database node answers at {contact_points}; start it, or correct contact_points")]
+    #[error("no database node answers at {contact_points}; start it, or correct contact_points or ca_file")]
     Unreachable {
         /// Who was asked.
         contact_points: String,
@@ -38,7 +38,7 @@ pub enum OpenError {
     /// The database does not know this user or its password.
     #[error("the database refuses the credentials of user {user}; correct user and password")]
     Credentials {
-        /// Who logged in; empty when nobody was named.
+        /// Who logged in.
         user: String,
         /// What the driver said.
         #[source]
@@ -96,6 +96,15 @@ pub enum OpenError {
         datacentre: String,
         /// How many.
         found: u32,
+    },
+    /// The database acknowledges writes before they are on disk.
+    #[error(
+        "the database's commit log is synced {found}, after it acknowledges; set commitlog_sync to group or batch on \
+         every node, or leave production mode"
+    )]
+    CommitLog {
+        /// How it is synced.
+        found: String,
     },
     /// Another migration has held the lock for too long.
     #[error("another migration holds the lock of keyspace {keyspace}; wait for it, it ends by itself in two minutes")]

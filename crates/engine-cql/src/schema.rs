@@ -21,6 +21,11 @@ pub(crate) const FILES: &[(&str, &str)] = &[("0001_tables.cql", include_str!("..
 /// The version of the tables that this program uses.
 pub const SCHEMA_VERSION: i32 = FILES.len() as i32;
 
+/// Where Cassandra and ScyllaDB show the setting.
+const COMMIT_LOG_SYNC: &[&str] = &[
+    "SELECT value FROM system_views.settings WHERE name = 'commitlog_sync'",
+    "SELECT value FROM system.config WHERE name = 'commitlog_sync'",
+];
 /// Fewest replicas in production: a quorum of them survives one machine.
 const REPLICAS_MIN: u32 = 3;
 
@@ -51,7 +56,7 @@ pub(crate) async fn connect(options: &CqlOptions) -> Result<Session, OpenError> 
     let session = builder.build().await.map_err(|error| {
         let source = Box::new(error);
         match is_refused_login(&source) {
-            true => OpenError::Credentials { user: options.user.clone().unwrap_or_default(), source },
+            true => OpenError::Credentials { user: options.user.clone().unwrap_or_else(|| "(none)".into()), source },
             false => OpenError::Unreachable { contact_points: options.contact_points.join(", "), source },
         }
     })?;
@@ -72,6 +77,9 @@ pub(crate) async fn check_keyspace(session: &Session, options: &CqlOptions) -> R
     if options.production && found < REPLICAS_MIN {
         return Err(OpenError::Replication { keyspace, datacentre: options.datacentre.clone(), found });
     }
+    if options.production {
+        check_commit_log(session).await?;
+    }
     let wanted = SCHEMA_VERSION;
     match version(session, options).await? {
         None => Err(OpenError::SchemaMissing { keyspace }),
@@ -79,6 +87,20 @@ pub(crate) async fn check_keyspace(session: &Session, options: &CqlOptions) -> R
         Some(found) if found > wanted => Err(OpenError::SchemaNew { keyspace, found, wanted }),
         Some(_) => Ok(()),
     }
+}
+
+/// Refuses a node that may lose with its power what it has acknowledged. Asks the node that the driver picks.
+async fn check_commit_log(session: &Session) -> Result<(), OpenError> {
+    for cql in COMMIT_LOG_SYNC {
+        // A database has one of the two tables.
+        let Ok(answer) = session.query_unpaged(*cql, ()).await else { continue };
+        let rows = answer.into_rows_result().map_err(OpenError::statement("reading the commit log's setting"))?;
+        if let Ok(Some((found,))) = rows.maybe_first_row::<(String,)>() {
+            return if found.contains("periodic") { Err(OpenError::CommitLog { found }) } else { Ok(()) };
+        }
+    }
+    tracing::warn!("the database does not say how its commit log is synced; it must be group or batch");
+    Ok(())
 }
 
 /// What the start of a program checks without opening the engine: connects, and looks at keyspace, replicas and

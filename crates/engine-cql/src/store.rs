@@ -230,7 +230,8 @@ impl Store {
                 let failed = Failed { statement: entry.name, attempts, source };
                 return Err(if helps { StoreError::later(op.0, failed) } else { StoreError::never(op.0, failed) });
             }
-            tracing::debug!(statement = entry.name, table = entry.table, key = ?entry.key, attempts, error = %source, "repeating");
+            let (statement, table, key) = (entry.name, entry.table, entry.key);
+            tracing::debug!(statement, table, ?key, attempts, error = %source, "repeating");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -19,6 +19,9 @@ const COMMIT: Op = Op("decide a commit");
 /// since envelopes live for 30.
 pub(super) const INTENT_TTL: Duration = Duration::from_secs(60 * 24 * 3600);
 
+/// created, first_attempt
+type CreatedRow = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Names what a conversation was created with, so that a late retry is known for one.
 fn digest(new: &NewConversation, roster: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
@@ -67,8 +70,7 @@ impl CqlConversations {
 
     async fn created(&self, op: Op, id: ConversationId) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
         let key = (&id.as_bytes()[..],);
-        let row: Option<(Option<Vec<u8>>, Option<Vec<u8>>)> =
-            self.store.first(op, Statement::ReadCreatedDecided, key).await?;
+        let row: Option<CreatedRow> = self.store.first(op, Statement::ReadCreatedDecided, key).await?;
         Ok(row.and_then(|(created, attempt)| Some((created?, attempt?))))
     }
 

@@ -25,7 +25,7 @@ type StoredSize = (Option<bool>, Option<i64>, Option<i64>, Option<i32>);
 
 /// How many rows to ask for next.
 fn part_rows(seen: usize, bytes: usize, wanted: usize) -> usize {
-    let fits = if seen == 0 { FIRST_ROWS } else { PART_BYTES / (bytes / seen).max(1) };
+    let fits = bytes.checked_div(seen).map_or(FIRST_ROWS, |mean| PART_BYTES / mean.max(1));
     fits.clamp(FIRST_ROWS, PART_ROWS_MAX).min(wanted.max(1))
 }
 

@@ -83,6 +83,19 @@ async fn what_would_lose_or_misread_data_is_refused_with_the_fix() {
     }
 }
 
+/// Pins where the check of the commit log looks. The node of these tests syncs in groups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_how_its_commit_log_is_synced() {
+    let Some(server) = server("a_node_says_how_its_commit_log_is_synced").await else { return };
+    if server.ring.is_none() {
+        println!("skipped: a_node_says_how_its_commit_log_is_synced: the server was there already");
+        return;
+    }
+    let cql = "SELECT value FROM system_views.settings WHERE name = 'commitlog_sync'";
+    let answer = server.raw().await.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
+    assert_eq!(answer.first_row::<(String,)>().unwrap().0, "group");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_known_by_their_authority() {
     let Some(server) = server("nodes_are_known_by_their_authority").await else { return };
