@@ -18,7 +18,7 @@ use crate::store::Op;
 const OP: Op = Op("settle");
 /// Most rows of one batch, all of one device.
 const BATCH_ROWS_MAX: usize = 128;
-/// A batch ends with the row that passes so many bytes of envelopes.
+/// Most bytes of envelopes of one batch; a single larger row stands alone.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The values of [`Statement::PutRow`].
@@ -144,7 +144,7 @@ mod tests {
     fn a_batch_is_of_one_device_and_within_its_bounds() {
         assert_eq!(cut((0..300).map(|_| row(1, 10))), [128, 128, 44]);
         assert_eq!(cut([1, 1, 2, 2, 2, 1].map(|device| row(device, 10))), [2, 3, 1]);
-        assert_eq!(cut([60_000, 60_000, 5_000, 100].map(|size| row(1, size))), [1, 2, 1]);
+        assert_eq!(cut([60_000, 60_000, 5_000, 600].map(|size| row(1, size))), [1, 2, 1]);
         assert_eq!(cut([row(1, 100_000), row(1, 1)]), [1, 1]);
         assert_eq!(cut([]), [0; 0]);
     }
