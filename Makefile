@@ -14,10 +14,10 @@ CHECKS ?=
 SEEDS ?= 1000
 
 .PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo \
-        reference reference-write shipped mutants bench engine-nats clean
+        engine-nats engine-cassandra reference reference-write shipped mutants bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
 	$(CARGO) run --quiet --package pli -- dev
@@ -28,11 +28,14 @@ build: ## build the binary with optimisation: target/release/pli
 engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 	@python3 ci/engine_nats.py
 
-test: engine-nats ## run every test suite and count
+test: engine-nats engine-cassandra ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: engine-nats ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
+soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
+
+engine-cassandra: ## fetch the CQL server that tests start
+	@python3 ci/engine_cassandra.py
 
 sim: ## simulate SEEDS seeds (or one: SEED=n) under faults
 	@PLI_SIM_SEEDS=$(SEEDS) $(if $(SEED),PLI_SIM_SEED=$(SEED)) $(CARGO) test --package pli --test simulation -- --nocapture

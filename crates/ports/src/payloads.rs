@@ -26,6 +26,7 @@ pub trait Payloads: Send + Sync + 'static {
     /// One page from `offset`; none when the payload never was or has expired at `now`.
     async fn page(&self, id: PayloadId, offset: u64, now: UnixMillis) -> Result<Option<PayloadPage>, StoreError>;
 
-    /// Forgets payloads that expired at or before `now`, at most `limit` of them; answers how many.
+    /// Forgets payloads that expired at or before `now`, at most `limit` of them; answers how many. A store that
+    /// forgets by itself, some time after they expire, answers 0.
     async fn expire(&self, now: UnixMillis, limit: u32) -> Result<u32, StoreError>;
 }

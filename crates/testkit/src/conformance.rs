@@ -85,6 +85,11 @@ pub trait Harness<P: ?Sized + Send + Sync>: Send {
 
     /// Whether calls cross a network: races are then run with fewer rivals.
     fn is_networked(&self) -> bool;
+
+    /// Whether the store forgets what has expired by itself, so that nobody has to ask it to.
+    fn forgets_by_itself(&self) -> bool {
+        false
+    }
 }
 
 /// How many rivals take part in a race.

@@ -55,7 +55,7 @@ impl From<FinishError> for WireError {
         use FinishError as E;
         let message = error.to_string();
         match error {
-            E::Append { retry_after_ms } => refusal(ErrorCode::Temporary, message).retry_after(retry_after_ms),
+            E::Append { retry_after_ms, .. } => refusal(ErrorCode::Temporary, message).retry_after(retry_after_ms),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),
         }

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pli-runtime", &[]),
     ("pli-engine-embedded", &["pli-domain", "pli-ports"]),
     ("pli-engine-nats", &["pli-domain", "pli-ports"]),
+    ("pli-engine-cql", &["pli-domain", "pli-ports"]),
     ("pli-testkit", &["pli-domain", "pli-ports"]),
     ("pli-edge", SERVICE),
     ("pli-delivery", SERVICE),
@@ -48,8 +49,11 @@ const SERVICE: &[&str] = &["pli-api", "pli-domain", "pli-ports", "pli-runtime"];
 const TESTS_ONLY: &str = "pli-testkit";
 
 /// Crates that name a storage or bus driver. Only engines and clients (their own profile file) may.
-const DRIVERS: &[(&str, &[&str])] =
-    &[("rusqlite", &["pli-engine-embedded", "pli-client"]), ("async-nats", &["pli-engine-nats"]), ("scylla", &[])];
+const DRIVERS: &[(&str, &[&str])] = &[
+    ("rusqlite", &["pli-engine-embedded", "pli-client"]),
+    ("async-nats", &["pli-engine-nats"]),
+    ("scylla", &["pli-engine-cql"]),
+];
 
 type Edges = BTreeMap<String, BTreeSet<(String, String)>>;
 

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Handles and device ids: claimed once, by compare-and-set on the partition of the name.
+
+use pli_domain::{AccountId, DeviceId, Handle};
+use pli_ports::StoreError;
+use scylla::serialize::value::SerializeValue;
+
+use super::CqlAccounts;
+use super::create::RESERVED_MAX;
+use crate::locks::Turn;
+use crate::statements::Statement;
+use crate::store::Op;
+
+/// A claim that changes hands so often under its claimer is answered with "try later".
+const ROUNDS_MAX: u32 = 8;
+
+/// The statements of one kind of name.
+#[derive(Clone, Copy)]
+struct Names {
+    table: &'static str,
+    claim: Statement,
+    read: Statement,
+    take: Statement,
+}
+
+const HANDLES: Names = Names {
+    table: "handle",
+    claim: Statement::ClaimHandle,
+    read: Statement::ReadHandleDecided,
+    take: Statement::TakeHandle,
+};
+const DEVICES: Names = Names {
+    table: "device_account",
+    claim: Statement::ClaimDevice,
+    read: Statement::ReadDeviceDecided,
+    take: Statement::TakeDevice,
+};
+
+impl CqlAccounts {
+    pub(super) async fn claim_handle(
+        &self,
+        op: Op,
+        handle: &Handle,
+        account: AccountId,
+        attempt: &[u8],
+    ) -> Result<bool, StoreError> {
+        let _turn = self.store.locks.turn(Turn::Handle, handle.as_str().as_bytes()).await;
+        self.claim(op, HANDLES, (handle.as_str(), account, attempt)).await
+    }
+
+    pub(super) async fn claim_device(
+        &self,
+        op: Op,
+        device: DeviceId,
+        account: AccountId,
+        attempt: &[u8],
+    ) -> Result<bool, StoreError> {
+        self.claim(op, DEVICES, (&device.as_bytes()[..], account, attempt)).await
+    }
+
+    /// Claims `name` for (account, attempt); false while another account's claim counts.
+    async fn claim<N>(
+        &self,
+        op: Op,
+        names: Names,
+        (name, account, attempt): (N, AccountId, &[u8]),
+    ) -> Result<bool, StoreError>
+    where
+        N: SerializeValue + Copy + Send + Sync,
+    {
+        let mine = &account.as_bytes()[..];
+        for _ in 0..ROUNDS_MAX {
+            let found = self.store.first::<(Vec<u8>, Vec<u8>)>(op, names.read, (name,)).await?;
+            let Some((holder, theirs)) = found else {
+                if self.store.decide(op, names.claim, (name, mine, attempt)).await? {
+                    return Ok(true);
+                }
+                continue;
+            };
+            if holder == mine && theirs == attempt {
+                return Ok(true);
+            }
+            let holder: AccountId = crate::codec::id(names.table, &holder).map_err(op.damaged())?;
+            if holder != account && self.counts(op, holder, &theirs).await? {
+                return Ok(false);
+            }
+            if self.store.decide(op, names.take, (mine, attempt, name, theirs)).await? {
+                return Ok(true);
+            }
+        }
+        Err(StoreError::later(op.0, "a name changes hands faster than it can be claimed"))
+    }
+
+    /// Whether a claim of (holder, attempt) counts: its creation is complete, or may still become so. A dead one is
+    /// dropped first, so that it never does. An account has one attempt at a time, so a claim of another one is dead.
+    async fn counts(&self, op: Op, holder: AccountId, attempt: &[u8]) -> Result<bool, StoreError> {
+        let found = self.stored(op, Statement::ReadAccountDecided, holder).await?;
+        let Some(found) = found.filter(|found| found.attempt == attempt) else { return Ok(false) };
+        if found.live || self.store.now().since(found.reserved_at) < RESERVED_MAX {
+            return Ok(true);
+        }
+        self.drop_reservation(holder, attempt).await?;
+        // It may have become live in the last moment.
+        let found = self.stored(op, Statement::ReadAccountDecided, holder).await?;
+        Ok(found.is_some_and(|found| found.attempt == attempt))
+    }
+}

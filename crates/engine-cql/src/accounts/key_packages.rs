@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Key packages. Each is written at timestamp 1 and spent by a conditional deletion, whose winner hands it out; a late
+//! upload of the same package stays deleted.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use pli_domain::DeviceId;
+use pli_domain::limits::KEY_PACKAGES_MAX;
+use pli_ports::{ClaimedKeyPackage, KeyPackageStock, StoreError};
+use rand::Rng;
+use sha2::{Digest, Sha256};
+
+use super::CqlAccounts;
+use crate::locks::Turn;
+use crate::statements::Statement;
+use crate::store::Op;
+
+/// Packages of one batch: about 32 KiB.
+const BATCH_PACKAGES_MAX: usize = 32;
+
+impl CqlAccounts {
+    /// Digests of what is left; two uploads at once may leave up to their size more than the bound.
+    async fn digests(&self, op: Op, device: DeviceId) -> Result<Vec<Vec<u8>>, StoreError> {
+        let key = (&device.as_bytes()[..],);
+        let rows: Vec<(Option<Vec<u8>>,)> = self.store.rows(op, Statement::ReadDigests, key).await?;
+        Ok(rows.into_iter().filter_map(|(digest,)| digest).collect())
+    }
+
+    async fn last_resort(&self, op: Op, device: DeviceId) -> Result<Option<Bytes>, StoreError> {
+        let key = (&device.as_bytes()[..],);
+        let found: Option<(Option<Bytes>,)> = self.store.first(op, Statement::ReadLastResort, key).await?;
+        Ok(found.and_then(|(package,)| package))
+    }
+
+    pub(super) async fn stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
+        const OP: Op = Op("count key packages");
+        let (left, last_resort) = futures::try_join!(self.digests(OP, device), self.last_resort(OP, device))?;
+        let left = u32::try_from(left.len()).unwrap_or(u32::MAX);
+        Ok(KeyPackageStock { left, last_resort: last_resort.is_some() })
+    }
+
+    pub(super) async fn put_packages(
+        &self,
+        device: DeviceId,
+        single_use: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Result<KeyPackageStock, StoreError> {
+        const OP: Op = Op("store key packages");
+        let _turn = self.store.locks.turn(Turn::KeyPackages, device.as_bytes()).await;
+        let key = device.as_bytes().to_vec();
+        let mut known: BTreeSet<Vec<u8>> = self.digests(OP, device).await?.into_iter().collect();
+        let mut writes = Vec::new();
+        for package in single_use {
+            let digest = Sha256::digest(&package).to_vec();
+            if known.len() < KEY_PACKAGES_MAX && known.insert(digest.clone()) {
+                writes.push((Statement::PutPackage, (key.clone(), digest, package)));
+            }
+        }
+        while !writes.is_empty() {
+            let rest = writes.split_off(writes.len().min(BATCH_PACKAGES_MAX));
+            self.store.batch(OP, std::mem::replace(&mut writes, rest)).await?;
+        }
+        if let Some(package) = last_resort {
+            let row = (self.store.stamps.next(), package, key);
+            self.store.write(OP, Statement::PutLastResort, row).await?;
+        }
+        self.stock(device).await
+    }
+
+    /// A package whose spending has no known outcome counts as spent: the next one is tried.
+    pub(super) async fn claim_package(&self, device: DeviceId) -> Result<Option<ClaimedKeyPackage>, StoreError> {
+        const OP: Op = Op("claim a key package");
+        let _turn = self.store.locks.turn(Turn::KeyPackages, device.as_bytes()).await;
+        let key = &device.as_bytes()[..];
+        let mut digests = self.digests(OP, device).await?;
+        while !digests.is_empty() {
+            // Any of them, so that claimers of other processes seldom want the same one.
+            let digest = digests.swap_remove(rand::rng().random_range(0..digests.len()));
+            let found: Option<(Option<Bytes>,)> =
+                self.store.first(OP, Statement::ReadPackage, (key, &digest[..])).await?;
+            let Some(key_package) = found.and_then(|(package,)| package) else { continue };
+            if self.store.decide(OP, Statement::SpendPackage, (key, &digest[..])).await? {
+                let left = u32::try_from(digests.len()).unwrap_or(u32::MAX);
+                return Ok(Some(ClaimedKeyPackage { key_package, last_resort: false, left }));
+            }
+        }
+        let package = self.last_resort(OP, device).await?;
+        Ok(package.map(|key_package| ClaimedKeyPackage { key_package, last_resort: true, left: 0 }))
+    }
+
+    /// Deletes what devices that left their account's list have published.
+    pub(super) async fn remove_packages(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        const OP: Op = Op("remove key packages");
+        for device in devices {
+            let row = (self.store.stamps.next(), &device.as_bytes()[..]);
+            self.store.write(OP, Statement::RemovePackages, row).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Migrating, and what the start refuses.
+
+use std::error::Error;
+
+use pli_engine_cql::{CqlEngine, CqlOptions, Migrated, OpenError, SCHEMA_VERSION, check, migrate};
+
+use crate::support::server;
+
+fn text(error: &OpenError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Opens and checks; both must refuse alike.
+async fn refused(options: &CqlOptions) -> OpenError {
+    let checked = check(options).await.expect_err("the check accepts it");
+    let opened = CqlEngine::open(options).await.expect_err("it opens");
+    assert_eq!(checked.to_string(), opened.to_string());
+    println!("{}", text(&opened));
+    opened
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_migrations_at_once_make_one_schema() {
+    let Some(server) = server("two_migrations_at_once_make_one_schema").await else { return };
+    let keyspace = format!("{}_twice", server.options.keyspace);
+    let options = CqlOptions { keyspace: keyspace.clone(), ..server.options.clone() };
+    assert!(matches!(refused(&options).await, OpenError::SchemaMissing { .. }));
+    let (first, second) = tokio::join!(migrate(&options), migrate(&options));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.from + second.from, SCHEMA_VERSION, "one made it, one found it: {first:?}, {second:?}");
+    check(&options).await.unwrap();
+    let again = Migrated { from: SCHEMA_VERSION, to: SCHEMA_VERSION };
+    assert_eq!(migrate(&options).await.unwrap(), again, "a third one finds it");
+    schemas_of_other_programs_are_refused(&server.raw().await, &options).await;
+    let drop = format!("DROP KEYSPACE {keyspace}");
+    server.raw().await.query_unpaged(drop, ()).await.unwrap();
+}
+
+async fn schemas_of_other_programs_are_refused(raw: &scylla::client::session::Session, options: &CqlOptions) {
+    let table = format!("{}.schema_version", options.keyspace);
+    let newer = format!("INSERT INTO {table} (component, version, sha256) VALUES ('pli', 99, 0x00)");
+    raw.query_unpaged(newer, ()).await.unwrap();
+    assert!(matches!(refused(options).await, OpenError::SchemaNew { found: 99, .. }));
+    assert!(matches!(migrate(options).await, Err(OpenError::SchemaNew { found: 99, .. })));
+    let older = format!("DELETE FROM {table} WHERE component = 'pli'");
+    raw.query_unpaged(older, ()).await.unwrap();
+    assert!(matches!(refused(options).await, OpenError::SchemaOld { found: 0, .. }));
+    let changed = format!("INSERT INTO {table} (component, version, sha256) VALUES ('pli', 1, 0x00)");
+    raw.query_unpaged(changed, ()).await.unwrap();
+    assert!(matches!(migrate(options).await, Err(OpenError::SchemaChanged { version: 1 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_lose_or_misread_data_is_refused_with_the_fix() {
+    let Some(server) = server("what_would_lose_or_misread_data_is_refused_with_the_fix").await else { return };
+    let good = &server.options;
+    check(good).await.unwrap();
+    let missing = CqlOptions { keyspace: "nobody_made_this".into(), ..good.clone() };
+    let error = refused(&missing).await;
+    assert!(matches!(error, OpenError::SchemaMissing { .. }) && error.to_string().ends_with("run the migration"));
+    let production = CqlOptions { production: true, replication: 3, ..good.clone() };
+    assert!(matches!(refused(&production).await, OpenError::Replication { found: 1, .. }));
+    let elsewhere = CqlOptions { datacentre: "mars".into(), ..good.clone() };
+    let error = refused(&elsewhere).await;
+    assert!(matches!(&error, OpenError::Datacentre { known, .. } if *known == good.datacentre), "{error:?}");
+    let nobody = CqlOptions { contact_points: vec!["127.0.0.1:1".into()], ..good.clone() };
+    assert!(matches!(refused(&nobody).await, OpenError::Unreachable { .. }));
+    if good.password.is_some() {
+        let wrong = CqlOptions { password: Some("not the password".into()), ..good.clone() };
+        let error = refused(&wrong).await;
+        assert!(matches!(error, OpenError::Credentials { .. }), "{}", text(&error));
+        assert!(!text(&error).contains("not the password"));
+        let unnamed = CqlOptions { user: None, password: None, ..good.clone() };
+        let error = refused(&unnamed).await;
+        assert!(matches!(error, OpenError::Credentials { .. }), "{}", text(&error));
+    }
+}
+
+/// Pins where the check of the commit log looks. The node of these tests syncs in groups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_how_its_commit_log_is_synced() {
+    let Some(server) = server("a_node_says_how_its_commit_log_is_synced").await else { return };
+    if server.ring.is_none() {
+        println!("skipped: a_node_says_how_its_commit_log_is_synced: the server was there already");
+        return;
+    }
+    let cql = "SELECT value FROM system_views.settings WHERE name = 'commitlog_sync'";
+    let answer = server.raw().await.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
+    assert_eq!(answer.first_row::<(String,)>().unwrap().0, "group");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_known_by_their_authority() {
+    let Some(server) = server("nodes_are_known_by_their_authority").await else { return };
+    let Some(ca_file) = server.ca_file.clone() else {
+        println!("skipped: nodes_are_known_by_their_authority: the authority of this server is not known");
+        return;
+    };
+    let with = |ca_file| CqlOptions { ca_file: Some(ca_file), ..server.options.clone() };
+    check(&with(ca_file.clone())).await.unwrap();
+    let missing = with(ca_file.with_file_name("missing.pem"));
+    assert!(matches!(refused(&missing).await, OpenError::Authorities { .. }));
+    let empty = ca_file.with_file_name("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    assert!(matches!(refused(&with(empty)).await, OpenError::Authorities { .. }));
+    let other = ca_file.with_file_name("other.pem");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let stranger = rcgen::CertificateParams::new(vec!["stranger".into()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(&other, stranger.pem()).unwrap();
+    let error = refused(&with(other)).await;
+    assert!(matches!(error, OpenError::Unreachable { .. }), "a node of another authority: {}", text(&error));
+}
