@@ -193,8 +193,8 @@ impl Core {
         self.out.events.push(Event::Moved { conversation: old, into: heir, message });
     }
 
-    /// Gives what waits in conversations that are over to those that go on. What is in flight is waited for: its answer
-    /// names the send id alone and could not be told from the answer to the next try.
+    /// Gives what waits in conversations that are over to those that go on. What is in flight is waited for: it was said
+    /// before, and its answer, which names the send id alone, could not be told from the answer to the next try.
     pub(super) fn move_orphans(&mut self) {
         for id in self.outbox.waiting_conversations() {
             let over = self.is_over(id) && !self.outbox.in_flight_of(id);
