@@ -71,7 +71,7 @@ counters! {
     bodies_read_again,
     /// Checkpoints moved on.
     settles,
-    /// Plans of a settle that were given up because the store had no room for them.
+    /// Plans of a settle, or of the deleting after it, that were given up because the store had no room for them.
     settles_without_room,
     /// Prefix deletes of rows.
     row_trims,

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use pli_api::delivery::{FloorRaised, edge_signal};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, EntryRef, Position, Seq};
-use pli_ports::{DeviceRegister, LogFate, Settle, StoreError, Usage, UsageBound};
+use pli_ports::{DeviceRegister, LogFate, Retry, Settle, StoreError, Usage, UsageBound};
 use tokio::time::Instant;
 
 use super::Context;
 use super::devices::Session;
 use super::live::{Done, Live};
-use super::retry::retried;
+use super::retry::{retried, retried_with_room};
 use super::tail::{Body, Slot};
 
 /// Devices whose rows one tidying deletes.
@@ -32,10 +32,13 @@ pub(super) struct TidyPlan {
     /// Floors, durable before a row goes.
     floors: Vec<(DeviceId, Position)>,
     trims: Vec<(DeviceId, Position)>,
-    log_through: Option<Seq>,
+    /// With the time when it was settled.
+    log_through: Option<(Instant, Seq)>,
     measure: Vec<(DeviceId, Position)>,
     /// What measuring found.
     usages: Vec<(DeviceId, Usage)>,
+    /// The store had no room even for deleting.
+    no_room: bool,
 }
 
 impl TidyPlan {
@@ -93,26 +96,26 @@ impl Live {
 
     /// How far the log may go: right up to the checkpoint where log and tables are one, else as far as receipts are
     /// old, and never the checkpoint's own entry.
-    fn plan_log_trim(&mut self) -> Option<Seq> {
+    fn plan_log_trim(&mut self) -> Option<(Instant, Seq)> {
         let checkpoint = self.checkpoint.position.seq();
         let mut through = None;
         let kept = match self.context.ports.log.fate() {
             LogFate::OneTransaction => std::time::Duration::ZERO,
             LogFate::OwnSystem => self.context.config.receipts_kept(),
         };
-        while let Some((_, seq)) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
-            through = Some(seq);
+        while let Some(settled) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+            through = Some(settled);
         }
         let most = match self.context.ports.log.fate() {
             LogFate::OneTransaction => checkpoint,
             LogFate::OwnSystem => checkpoint.prev(),
         };
-        let through = through.map(|seq| seq.min(most)).filter(|seq| *seq > Seq::ZERO)?;
+        let (at, through) = through.map(|(at, seq)| (at, seq.min(most))).filter(|(_, seq)| *seq > Seq::ZERO)?;
         if broken(Mutant::TrimAboveCheckpoint) {
-            return Some(self.head.seq());
+            return Some((at, self.head.seq()));
         }
         debug_assert!(through <= checkpoint, "the log is never trimmed above the checkpoint (Q7)");
-        Some(through)
+        Some((at, through))
     }
 
     /// Remembers when a sequence was settled.
@@ -141,6 +144,9 @@ impl Live {
     /// Applies a finished tidying; queues found too long get their floors raised by another.
     pub async fn tidied(&mut self, plan: TidyPlan) {
         self.settling = false;
+        if plan.no_room {
+            return self.tidy_later(plan);
+        }
         for (id, position) in &plan.trims {
             self.trimmed(*id, *position);
         }
@@ -151,6 +157,14 @@ impl Live {
         let next = TidyPlan { trims: floors.clone(), floors, ..TidyPlan::default() };
         if !self.tidy(next) && (self.context.config.spill_after_ms == 0 || self.over_half()) {
             self.settle_on();
+        }
+    }
+
+    /// There was no room for deleting; what is not deleted stays due. Meanwhile the owner settles, which may need less.
+    fn tidy_later(&mut self, plan: TidyPlan) {
+        self.give_up();
+        if let Some(settled) = plan.log_through {
+            self.settled.push_front(settled);
         }
     }
 
@@ -264,19 +278,35 @@ async fn tidy(context: &Context, plan: &mut TidyPlan) -> Result<(), StoreError> 
         retried(context, || queues.settle(shard, call.clone())).await?;
         context.counters.registers_written(plan.floors.len());
     }
-    if !plan.trims.is_empty() {
-        retried(context, || queues.trim(plan.trims.clone())).await?;
-        context.counters.row_trims(plan.trims.len());
-    }
-    if let Some(through) = plan.log_through {
-        retried(context, || context.ports.log.trim(shard, through)).await?;
-        context.counters.log_trims(1);
+    match delete(context, plan).await {
+        // Only what is planned anew by itself is given up; a floor that rose is not.
+        Err(error) if error.retry == Retry::Room && plan.floors.is_empty() => {
+            plan.no_room = true;
+            return Ok(());
+        }
+        other => other?,
     }
     let bound = UsageBound { rows_max: context.config.queue_rows_max, bytes_max: context.config.queue_bytes_max };
     for (device, above) in &plan.measure {
         let now = context.ports.clock.now();
         let usage = retried(context, || queues.usage(*device, *above, bound, now)).await?;
         plan.usages.push((*device, usage));
+    }
+    Ok(())
+}
+
+/// Deletes rows, then entries of the log.
+async fn delete(context: &Context, plan: &TidyPlan) -> Result<(), StoreError> {
+    let (queues, shard) = (&context.ports.queues, context.shard);
+    if !plan.trims.is_empty() && plan.floors.is_empty() {
+        retried_with_room(context, || queues.trim(plan.trims.clone())).await?;
+    } else if !plan.trims.is_empty() {
+        retried(context, || queues.trim(plan.trims.clone())).await?;
+    }
+    context.counters.row_trims(plan.trims.len());
+    if let Some((_, through)) = plan.log_through {
+        retried_with_room(context, || context.ports.log.trim(shard, through)).await?;
+        context.counters.log_trims(1);
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ impl Live {
             self.merge(*device, *state).await;
         }
         if end.no_room {
-            return self.give_up(&end);
+            return self.settle_later(&end);
         }
         self.room.found();
         self.note_rows(&end);
@@ -236,10 +236,8 @@ impl Live {
     }
 
     /// There was no room for the plan; another is made at a later tick. Rows of its first calls may stand.
-    fn give_up(&mut self, end: &SettleEnd) {
-        self.context.counters.settles_without_room(1);
-        tracing::debug!(shard = %self.context.shard, "no room for what is to be settled; it is planned again later");
-        self.room.missing(self.context.config.settle_every());
+    fn settle_later(&mut self, end: &SettleEnd) {
+        self.give_up();
         for (id, position, _) in &end.written {
             let device = self.devices.entry(*id);
             device.suppose_rows(*position);
@@ -249,6 +247,13 @@ impl Live {
             }
         }
         self.tidy_on();
+    }
+
+    /// A plan found no room.
+    pub fn give_up(&mut self) {
+        self.context.counters.settles_without_room(1);
+        tracing::debug!(shard = %self.context.shard, "the store has no room; what is due is planned again later");
+        self.room.missing(self.context.config.settle_every());
     }
 
     fn note_rows(&mut self, end: &SettleEnd) {

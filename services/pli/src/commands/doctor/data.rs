@@ -140,6 +140,7 @@ mod tests {
     fn a_file_that_others_may_read_is_named_with_its_fix() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("set");
         assert_eq!(modes(folder.path()).level, Level::Fine);
         let file = folder.path().join("pli.db-wal");
         std::fs::write(&file, "x").expect("written");
