@@ -152,6 +152,10 @@ impl Link {
 
     /// Waits until the connection is up, at most as long as for an answer.
     pub async fn is_up(&self) -> Result<(), ApiError> {
+        // The usual case, at every append: no timer.
+        if self.happened.borrow().up {
+            return Ok(());
+        }
         let mut happened = self.happened();
         let up = tokio::time::timeout(self.answer_timeout, happened.wait_for(|h| h.up)).await;
         match up {

@@ -40,11 +40,16 @@ impl NatsShardLog {
 
     /// Sends everything, then waits for the acknowledgements together. All permits are taken before the first send:
     /// callers that each held some and waited for more would wait for each other.
-    async fn append_turn(&self, entries: Vec<NewEntry>) -> Vec<Result<EntryRef, AppendError>> {
+    async fn append_turn(&self, mut entries: Vec<NewEntry>) -> Vec<Result<EntryRef, AppendError>> {
         let permits = u32::try_from(entries.len()).unwrap_or(TURN_MAX);
         let Ok(mut turn) = self.window.acquire_many(permits).await else {
             return entries.iter().map(|_| Err(StoreError::later("append", "the log is closed").into())).collect();
         };
+        if entries.len() == 1
+            && let Some(entry) = entries.pop()
+        {
+            return vec![self.append_one(entry).await];
+        }
         let mut sent = Vec::with_capacity(entries.len());
         let mut stuck = false;
         for entry in entries {
@@ -66,6 +71,12 @@ impl NatsShardLog {
             }
         }))
         .await
+    }
+
+    async fn append_one(&self, entry: NewEntry) -> Result<EntryRef, AppendError> {
+        let id = entry.id;
+        let sent = self.send(entry).await?;
+        self.acknowledged(sent, id).await
     }
 
     async fn send(&self, entry: NewEntry) -> Result<PublishAckFuture, AppendError> {
