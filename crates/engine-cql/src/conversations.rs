@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, NewConversation, RosterRecord,
-    StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
+    RosterRecord, StoreError,
 };
 
 use crate::codec::{address, epoch, mls_epoch, roster, time};
@@ -146,6 +146,14 @@ impl Conversations for CqlConversations {
         let Some(found) = self.epoch(OP, Statement::ReadEpochs, (id, at)).await? else { return Ok(None) };
         let devices = self.roster_of(OP, id, &found).await?;
         Ok(Some(RosterRecord { devices, open: found.open }))
+    }
+
+    async fn roster_at(&self, id: ConversationId, at: MlsEpoch) -> Result<Option<EpochRoster>, StoreError> {
+        const OP: Op = Op("read a roster");
+        // The newest epoch first: one at or below it has its roster.
+        let Some(newest) = self.newest(OP, id).await? else { return Ok(None) };
+        let roster = if at <= newest.epoch { self.roster(id, at).await? } else { None };
+        Ok(Some(EpochRoster { current: newest.epoch, roster }))
     }
 
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {
