@@ -12,7 +12,7 @@ use pli_api::directory::{DeviceList, DeviceListEntry, SignedDeviceList};
 use pli_domain::{AccountId, DeviceAddress, DeviceId, Handle, transcript};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
 /// A stored identity that cannot be read.
@@ -150,9 +150,6 @@ impl Identity {
     pub(crate) fn signing_key(&self) -> &SigningKey {
         &self.device_key
     }
-    pub(crate) fn device_signing_key(&self) -> &SigningKey {
-        &self.device_key
-    }
     /// Signs with the device key.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.device_key.sign(message).to_bytes()
@@ -231,11 +228,6 @@ fn half((account, key): (AccountId, [u8; 32])) -> String {
     }
     let group = |bytes: &[u8]| bytes.iter().fold(0u64, |n, &b| n << 8 | u64::from(b)) % 100_000;
     hash[..30].chunks(5).map(|bytes| format!("{:05}", group(bytes))).collect()
-}
-
-/// A short form of a key for people: the first 8 bytes of its SHA-256 in hexadecimal.
-pub fn fingerprint(key: &[u8; 32]) -> String {
-    hex::encode(&Sha256::digest(key)[..8])
 }
 
 #[cfg(test)]

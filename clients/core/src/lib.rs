@@ -5,8 +5,11 @@
 //! arguments, frames and change sets are results. It compiles natively and to wasm32.
 //!
 //! - [`content`]: what is said, in the IETF MIMI content format.
-//! - [`outbox`]: what this device sent and is not `stored` yet (section "ticks" of docs/architecture.md).
+//! - [`outbox`]: what this device sent and is not `stored` yet (steps 5 and 6 of "The path of a message" in docs/architecture.md).
 //! - [`inbox`]: what arrives is shown once (Q9) and in lane order (Q10).
+//! - [`identity`]: the account's and the device's keys, device lists, safety numbers.
+//! - [`mls`]: groups (RFC 9420) with their change sets.
+//! - [`Core`]: all of it as one state machine.
 
 pub mod content;
 mod core;

@@ -52,6 +52,9 @@ pub enum MlsError {
     /// There is no such group here.
     #[error("there is no group for the conversation")]
     NoGroup,
+    /// A welcome for a group that this device is in.
+    #[error("this device is in the group already")]
+    AlreadyIn,
     /// Bytes that are not what they should be.
     #[error("{0} does not decode")]
     Decode(&'static str),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pli_domain::Handle;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::seal::{SealError, Sealer};
 use crate::store::{StorageError, Store};
@@ -84,8 +85,12 @@ impl Profile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut lock = options.open(folder.join(LOCK_FILE)).map_err(failed)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(ProfileError::Locked { path: folder.to_path_buf(), pid: holder(&mut lock) });
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(ProfileError::Locked { path: folder.to_path_buf(), pid: holder(&mut lock) });
+            }
+            Err(error) => return Err(failed(error.into())),
         }
         lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(failed)?;
         Ok(Self { folder: folder.to_path_buf(), _lock: lock })

@@ -139,7 +139,8 @@ impl Store {
     }
 }
 
-/// The least byte string above every one that begins with `prefix`. Keys begin with a letter, so there is one.
+/// The least byte string above every one that begins with `prefix`. Keys begin with the number of a table, which is below
+/// 0xff, so there is one.
 fn above(prefix: &[u8]) -> Vec<u8> {
     let mut above = prefix.to_vec();
     while let Some(last) = above.last_mut() {

@@ -85,7 +85,7 @@ impl Calls {
     pub(super) fn next_deadline(&self) -> Option<UnixMillis> {
         self.retry.values().map(|(at, _)| *at).min()
     }
-    /// Forgets the waiting of what is due, so that its time is not a deadline any more.
+    /// Whether it may be asked now.
     fn due(&self, ask: &Ask, now: UnixMillis) -> bool {
         self.retry.get(ask).is_none_or(|(at, _)| *at <= now)
     }

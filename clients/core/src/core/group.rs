@@ -185,7 +185,7 @@ impl Core {
                 for account in &accounts {
                     self.asked_lists.remove(account);
                 }
-                self.ask_lists(accounts, now);
+                self.ask_lists(accounts);
                 self.ask_later(super::calls::Ask::Commit(id), why, now);
             }
             _ => self.fail_work(id, why),

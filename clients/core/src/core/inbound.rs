@@ -110,7 +110,7 @@ impl Core {
         let known = self.mls.members(id).into_iter().find(|(device, _)| *device == sealed.sender);
         if let Some((_, key)) = known
             && !self.vouched(sealed.sender, &key)
-            && self.ask_lists([sealed.sender.account], now)
+            && self.ask_lists([sealed.sender.account])
         {
             return Step::Wait;
         }

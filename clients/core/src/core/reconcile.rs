@@ -44,11 +44,11 @@ impl Core {
         }
         let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
         for id in ids {
-            self.vouch(id, now);
+            self.vouch(id);
             // Each round finishes one piece of work or asks; the bound of work bounds the rounds.
             while self.advance(id, now) {}
             // The work may have made the group active or changed it; nothing else may happen for a long time.
-            self.vouch(id, now);
+            self.vouch(id);
         }
         if !self.lists_wanted.is_empty() {
             let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(LISTS_MAX).collect();
@@ -66,8 +66,7 @@ impl Core {
 
     /// Wants the device lists of these accounts. Answers whether waiting for them makes sense: not when they were
     /// answered already since the group last changed.
-    pub(super) fn ask_lists(&mut self, accounts: impl IntoIterator<Item = AccountId>, now: UnixMillis) -> bool {
-        let _ = now;
+    pub(super) fn ask_lists(&mut self, accounts: impl IntoIterator<Item = AccountId>) -> bool {
         let open: BTreeSet<AccountId> = accounts.into_iter().filter(|a| !self.asked_lists.contains(a)).collect();
         let wait = !open.is_empty();
         self.lists_wanted.extend(open);
@@ -75,7 +74,7 @@ impl Core {
     }
 
     /// Checks the leaves of a group that changed against the device lists; says that it is ready when all are right.
-    fn vouch(&mut self, id: ConversationId, now: UnixMillis) {
+    fn vouch(&mut self, id: ConversationId) {
         let Some(conversation) = self.conversations.get(&id) else { return };
         if conversation.phase != Phase::Active || conversation.vouched && conversation.announced {
             return;
@@ -83,7 +82,7 @@ impl Core {
         if !conversation.vouched {
             let unvouched = self.unvouched(id);
             if !unvouched.is_empty() {
-                if !self.ask_lists(unvouched, now) {
+                if !self.ask_lists(unvouched) {
                     self.warn(id);
                 }
                 return;

@@ -55,7 +55,7 @@ impl Core {
     fn with(identity: Identity, mut rng: ChaCha20Rng) -> Self {
         let mut mls_seed = [0; 32];
         rng.fill_bytes(&mut mls_seed);
-        let mls = Mls::new(identity.address(), identity.device_signing_key(), mls_seed);
+        let mls = Mls::new(identity.address(), identity.signing_key(), mls_seed);
         Self {
             identity,
             rng,

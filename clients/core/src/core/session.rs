@@ -79,7 +79,8 @@ impl Core {
         }
         self.session.heard_at = Some(now);
         self.session.hello_anonymous = !self.identity.registered;
-        let user_agent = concat!("pli-client/", env!("CARGO_PKG_VERSION")).to_owned();
+        // The form by which an edge tells clients that are too old: docs/protocol.md, client_version_min.
+        let user_agent = concat!("pli/", env!("CARGO_PKG_VERSION")).to_owned();
         let mut answer = edge::ClientHello { version: PROTOCOL_VERSION, user_agent, ..Default::default() };
         if self.identity.registered {
             let address = self.identity.address();

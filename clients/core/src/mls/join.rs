@@ -33,7 +33,7 @@ impl Mls {
         let id = ConversationId::try_from(processed.unverified_group_info().group_id().as_slice())
             .map_err(|_| MlsError::Decode("the group id of a welcome"))?;
         if self.is_active(id) {
-            return Err(MlsError::Decode("a welcome for a group that this device is in;"));
+            return Err(MlsError::AlreadyIn);
         }
         let store = Store::new(scope(GROUP, id));
         let on = self.provider.on(&store);

@@ -176,6 +176,9 @@ impl World {
         device.connect_at = None;
         let binding = (edge::Binding::TlsExporter, [1u8; 32].as_slice());
         let hello = device.core.handshake(&Server::hello(), "localhost", binding, UnixMillis(self.now)).unwrap();
+        let Some(edge::client_frame::Frame::Hello(said)) = &hello.frame else { panic!("not a hello: {hello:?}") };
+        // An edge tells clients that are too old by it.
+        assert!(said.user_agent.starts_with("pli/"), "{}", said.user_agent);
         let mut connection = Connection::default();
         let answers = self.server.handle(&mut connection, hello, self.now);
         device.connection = Some(connection);
