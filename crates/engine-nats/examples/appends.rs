@@ -95,6 +95,9 @@ async fn main() {
         let engine = NatsEngine::connect(options).await.unwrap();
         engine.migrate().await.unwrap();
         let log = engine.shard_log();
+        // The server of this connection may hear of a new stream on another one a little later.
+        let first = NewEntry { shard: ShardId::new(0), id: EntryId::from_bytes([1; 16]), bytes: Bytes::new() };
+        while log.append(vec![first.clone()]).await.remove(0).is_err() {}
         for in_flight in [1, 64, 1_024] {
             let ours = of_engine(&log, in_flight).await;
             let bare = of_library(&running, in_flight, false).await;
