@@ -84,6 +84,11 @@ impl Receipts {
     pub(crate) fn has_room(&self) -> bool {
         self.count.load(Ordering::Relaxed) < self.max
     }
+    /// Whether one more that a client presents may be opened. They get half of the room, so that clients who present what
+    /// they were never given cannot stop anybody's sending.
+    pub(crate) fn has_room_to_present(&self) -> bool {
+        self.count.load(Ordering::Relaxed) < self.max.div_ceil(2)
+    }
     /// How many are open, for those who open and end one.
     pub(crate) fn count(&self) -> &Arc<AtomicUsize> {
         &self.count

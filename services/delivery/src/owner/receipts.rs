@@ -20,20 +20,18 @@ impl Live {
             self.context.counters.malformed(1);
             return;
         }
-        let log_epoch = self.epoch.epoch.get();
-        if self.context.ports.log.fate() == LogFate::OneTransaction {
-            let verdict = |part| i32::from(by_epoch(part, self.epoch, self.checkpoint));
-            let verdicts = query.parts.iter().map(verdict).collect();
-            let reply = owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts, log_epoch });
-            return self.context.answer(respond, reply).await;
-        }
         if self.asked >= self.context.config.jobs_max {
             return self.context.answer(respond, Self::not_ready()).await;
         }
         self.asked += 1;
-        let (context, checkpoint) = (self.context.clone(), self.checkpoint);
+        let (context, current, checkpoint) = (self.context.clone(), self.epoch, self.checkpoint);
         self.spawn(async move {
-            let reply = match by_entries(&context, &query.parts, checkpoint).await {
+            let judged = match context.ports.log.fate() {
+                LogFate::OneTransaction => by_epoch(&context, &query.parts, current, checkpoint).await,
+                LogFate::OwnSystem => by_entries(&context, &query.parts, checkpoint).await,
+            };
+            let log_epoch = current.epoch.get();
+            let reply = match judged {
                 Ok(verdicts) => owner_reply::Reply::Verdicts(ReceiptVerdicts { verdicts, log_epoch }),
                 Err(error) => {
                     tracing::info!(
@@ -50,16 +48,27 @@ impl Live {
     }
 }
 
-/// This log is never cut, but a backup may have been restored: then the log epoch is higher than the backup's.
-fn by_epoch(part: &ReceiptPart, current: LogEpochStart, checkpoint: Checkpoint) -> Verdict {
-    let (Ok(epoch), Ok(seq)) = (LogEpoch::new(part.log_epoch), Seq::new(part.seq)) else { return Verdict::Resend };
-    if epoch == LogEpoch::NONE || seq == Seq::ZERO {
-        return Verdict::Resend;
-    }
-    if epoch == current.epoch {
-        return if seq <= checkpoint.position.seq() { Verdict::Stored } else { Verdict::Wait };
-    }
-    if epoch < current.epoch && seq < current.first { Verdict::Stored } else { Verdict::Resend }
+/// This log is never cut, but a backup may have been restored: then the log epoch is higher than the backup's. The head is
+/// read after the question came: every receipt that was given before lies at or below it.
+async fn by_epoch(
+    context: &Context,
+    parts: &[ReceiptPart],
+    current: LogEpochStart,
+    checkpoint: Checkpoint,
+) -> Result<Vec<i32>, StoreError> {
+    let head = context.ports.log.bounds(context.shard).await?.head;
+    let settled = checkpoint.position.seq();
+    let judge = |part: &ReceiptPart| {
+        let (Ok(epoch), Ok(seq)) = (LogEpoch::new(part.log_epoch), Seq::new(part.seq)) else { return Verdict::Resend };
+        if epoch == LogEpoch::NONE || seq == Seq::ZERO || seq > head {
+            return Verdict::Resend;
+        }
+        if epoch == current.epoch {
+            return if seq <= settled { Verdict::Stored } else { Verdict::Wait };
+        }
+        if epoch < current.epoch && seq < current.first { Verdict::Stored } else { Verdict::Resend }
+    };
+    Ok(parts.iter().map(|part| i32::from(judge(part))).collect())
 }
 
 /// `checkpoint` was taken before the log is read: if its own entry still stands after a receipt's was seen, the log

@@ -91,8 +91,9 @@ async fn the_embedded_log_judges_receipts_by_log_epoch() {
     let open = shard.append(&[(&[1], 2)]).await;
     shard.until("read", |c| c.entries == 2).await;
     let edge = shard.edge(1).await;
-    let parts = [(settled, 1), (open, 1), (settled, 0), (settled, 2)];
-    assert_eq!(edge.verdicts(&parts).await, [STORED, WAIT, RESEND, RESEND]);
+    // The last one lies above the head: nobody was ever given it, and nothing would end its waiting.
+    let parts = [(settled, 1), (open, 1), (settled, 0), (settled, 2), (at(open, 1 << 39), 1)];
+    assert_eq!(edge.verdicts(&parts).await, [STORED, WAIT, RESEND, RESEND, RESEND]);
 }
 
 #[tokio::test(start_paused = true)]

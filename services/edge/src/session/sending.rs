@@ -98,6 +98,14 @@ impl Sender {
         Ok(())
     }
 
+    fn check_room_to_present(&self) -> Result<(), Error> {
+        self.check_room()?;
+        if !self.shared.receipts.has_room_to_present() {
+            return Err(refusal(ErrorCode::NoSpace, "too many receipts are presented").retry_after(1_000));
+        }
+        Ok(())
+    }
+
     /// Receipts that the client presents again; answers those that end at once.
     pub(crate) fn present(&self, pending: Pending) -> Vec<Settled> {
         let mut shards = BTreeSet::new();
@@ -105,8 +113,9 @@ impl Sender {
         for receipt in pending.receipts {
             let outcome = match receipts::parse(&receipt, &self.shared.shards) {
                 None => Some(self.bad_receipt()),
+                // Of a message to nobody else, in a group of one.
                 Some(parts) if parts.is_empty() => Some(settled::Outcome::Stored(Stored {})),
-                Some(parts) => match self.check_room() {
+                Some(parts) => match self.check_room_to_present() {
                     Err(error) => Some(settled::Outcome::Refused(error)),
                     Ok(()) => {
                         let count = self.shared.receipts.count();

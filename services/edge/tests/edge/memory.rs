@@ -232,6 +232,23 @@ async fn what_follows_a_refused_message_in_its_lane_is_refused_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn presented_receipts_leave_room_for_sends() {
+    let rig = Rig::new(Config { open_receipts_max: 4, ..Config::default() }).await;
+    let mut alice = rig.join(1).await;
+    let mut receipt = Bytes::new();
+    for n in 1..=2 {
+        let send = alice.message(n, b"open");
+        receipt = alice.send_one(send).await.unwrap();
+    }
+    alice.present(vec![receipt.clone()]).await;
+    let ended = alice.settled().await;
+    let Some(Outcome::Refused(refused)) = &ended[0].outcome else { panic!("half of the room is taken: {ended:?}") };
+    assert_eq!(refused.code(), ErrorCode::NoSpace);
+    let send = alice.message(3, b"still room");
+    alice.send_one(send).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn receipts_presented_after_a_reconnect_end_as_stored_or_resend() {
     let rig = rig().await;
     let mut alice = rig.join(1).await;
