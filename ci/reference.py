@@ -74,14 +74,15 @@ def default_text(value: object) -> str:
 
 
 def rows(section: str, values: dict, fields: list, known: dict, about: str = "") -> list[str]:
-    """Table rows of one struct; a field whose default is a table is a section of its own, whose rows say what it is."""
+    """Table rows of one struct; a field whose default is a table is a section of its own."""
     lines = []
     for field, kind, text in fields:
         value = values.get(field)
         if isinstance(value, dict):
             crate, _, name = kind.rpartition("::")
             inner = of_crate(crate) if crate in CRATES else known
-            lines += rows(f"{section}{field}.", value, inner.get(name, []), inner, f"{text} ")
+            # A rate's rows say nothing without what it limits.
+            lines += rows(f"{section}{field}.", value, inner.get(name, []), inner, f"{text} " if name == "Rate" else "")
         else:
             lines.append(f"| `{section}{field}` | {'unset' if value is None else default_text(value)} | {about}{text} |")
     return lines
