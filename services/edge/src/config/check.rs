@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn defaults_work_and_nonsense_is_named() {
         assert_eq!(Config::default().check(), Ok(()));
-        let broken: [(&str, fn(&mut Config)); 5] = [
+        type Break = fn(&mut Config);
+        let broken: [(&str, Break); 5] = [
             ("session.send_window", |config| config.session.send_window = 0),
             ("session.idle_ms", |config| config.session.idle_ms = 0),
             ("session.recheck_min_ms", |config| config.session.recheck_min_ms = 400_000),
