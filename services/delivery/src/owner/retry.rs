@@ -47,7 +47,8 @@ where
 }
 
 /// Calls until the outcome is known. For idempotent methods only, so an unknown outcome is asked for again with the same
-/// arguments; [`pli_ports::DeviceQueues::put_mark`] is none. Ends only with an answer, an error that needs an operator, or by being dropped.
+/// arguments; [`pli_ports::DeviceQueues::put_mark`] is none. Ends only with an answer, an error that needs an operator, or
+/// by being dropped.
 pub(super) async fn retried<T, F, Fut>(context: &Context, call: F) -> Result<T, StoreError>
 where
     F: FnMut() -> Fut,

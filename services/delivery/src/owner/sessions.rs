@@ -420,7 +420,8 @@ async fn look_up(context: &Context, device: DeviceId, needs: Needs) -> Option<Lo
     }
     if needs.registers {
         context.counters.register_reads(1);
-        found.registers = context.known(context.ports.queues.device_states(&[device]).await)?.first().copied();
+        let states = context.known(context.ports.queues.device_states(&[device]).await)?;
+        found.registers = Some(states.first().copied()?);
     }
     Some(found)
 }
