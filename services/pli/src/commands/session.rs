@@ -61,6 +61,7 @@ fn opening(error: OpenError) -> Failure {
     let exit = match &error {
         OpenError::Profile(ProfileError::Locked { .. }) => Exit::InUse,
         OpenError::OtherServer { .. } => Exit::Unreachable,
+        OpenError::Handle(_) => Exit::Usage,
         OpenError::Profile(_) | OpenError::Damaged { .. } => Exit::Folder,
     };
     Failure::new(exit, error)

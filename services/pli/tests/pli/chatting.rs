@@ -283,6 +283,18 @@ fn nobody_under_a_handle_is_refused_with_its_code() {
 }
 
 #[test]
+fn a_handle_that_nobody_may_claim_leaves_no_profile() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob.", ".bob", "....", "b__b"] {
+        let (code, said) = failure(&run(home.path(), &["recv", handle, "--data", "data", "--home", "fresh"]));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("use a letter or digit"), "{said}");
+    }
+    assert!(!home.path().join("fresh").exists());
+}
+
+#[test]
 fn a_taken_handle_is_refused_in_another_home() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());
