@@ -119,7 +119,7 @@ pub const CODES: &[CodeDoc] = &[
         Action::Tell,
         "ask the user for another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row",
     ),
-    row(ErrorCode::IdTaken, false, Action::Fix, "draw new random ids and register again"),
+    row(ErrorCode::IdTaken, false, Action::Fix, "draw new random ids, then register or sign the list again"),
     row(
         ErrorCode::DeviceListVersion,
         true,
