@@ -70,7 +70,7 @@ pub fn folder(home: &Path, server: &ServerAddress, handle: &Handle) -> PathBuf {
 }
 
 /// Whether the folder holds a profile.
-pub(crate) fn exists(folder: &Path) -> bool {
+pub fn exists(folder: &Path) -> bool {
     folder.join(DATABASE_FILE).exists()
 }
 
