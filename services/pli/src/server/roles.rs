@@ -23,6 +23,9 @@ use super::engine;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
+/// What health says of a full disk.
+const NO_ROOM: &str = "the disk of the data folder is full: appends are refused until there is room; free some space";
+
 /// What all roles are made from.
 pub struct Ground<'a> {
     config: &'a Config,
@@ -190,15 +193,26 @@ impl Group {
     }
 }
 
-/// Tells health when the engine has stopped; the process ends soon after.
+/// Tells health whether the disk has room, and when the engine has stopped; the process ends soon after that.
 async fn watch(engine: EmbeddedEngine, health: Dependency, stop: CancellationToken) -> Result<(), Failure> {
+    let (mut room, stopped) = (engine.room(), engine.failed());
+    tokio::pin!(stopped);
+    // It runs, even on a disk that is full already.
     health.ready();
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Ok(()),
-        failure = engine.failed() => {
-            health.not_ready(failure.to_string());
-            Err(failed(failure))
+    loop {
+        if *room.borrow_and_update() {
+            health.ready();
+        } else {
+            health.not_ready(NO_ROOM);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            failure = &mut stopped => {
+                health.not_ready(failure.to_string());
+                return Err(failed(failure));
+            }
+            Ok(()) = room.changed() => {}
         }
     }
 }
