@@ -11,12 +11,15 @@ use pli_client::{Client, ClientOptions, Events};
 use pli_domain::{ConversationId, Handle, SendId};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::ledger::Ledger;
 
 /// Nothing in the demo takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How often a device without an event for it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a device has heard so far.
 #[derive(Debug, Clone, Default)]
@@ -102,9 +105,32 @@ impl Device {
         Ok(())
     }
 
-    /// Waits until the server knows it and everything that waited is there.
+    /// Waits until the server knows it, everything that waited is there, and so are its key packages: whoever adds it to
+    /// a group needs one.
     pub async fn online(&self) -> anyhow::Result<()> {
-        self.wait("being connected", |heard| heard.online).await
+        self.wait("being connected", |heard| heard.online).await?;
+        let idle = async {
+            while !self.client.query(|core| core.is_idle()).await? {
+                sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, idle).await.with_context(|| format!("{}: the server left calls unanswered", self.name))?
+    }
+
+    /// Waits until everything that it said is in the logs.
+    pub async fn accepted(&self) -> anyhow::Result<()> {
+        let mut heard = self.heard.clone();
+        let all = async {
+            loop {
+                heard.borrow_and_update();
+                if self.own.lock().await.open.values().all(|(_, accepted)| *accepted) {
+                    return anyhow::Ok(());
+                }
+                heard.changed().await.with_context(|| format!("{} ended", self.name))?;
+            }
+        };
+        timeout(PATIENCE, all).await.with_context(|| format!("{}: not everything was accepted in time", self.name))?
     }
 
     /// Waits until a conversation satisfies `wanted`.
@@ -124,7 +150,8 @@ impl Device {
                 heard.changed().await.with_context(|| format!("{} ended", self.name))?;
             }
         };
-        timeout(PATIENCE, found).await.with_context(|| format!("{}: {what} did not happen in time", self.name))?
+        let found = timeout(PATIENCE, found).await;
+        found.with_context(|| format!("{}: {what} did not happen in time: {:?}", self.name, self.heard()))?
     }
 
     /// Writes the intention, then sends.

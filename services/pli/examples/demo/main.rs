@@ -6,7 +6,8 @@
 //! each device shows is written as it is shown. At the end the history checker of `pli-testkit`, which shares no code
 //! with the services, judges the ledger: the last line is the verdict, and the exit code agrees with it.
 //!
-//! `make demo` runs it; `--seed N` repeats the moments of the kills, `--keep` leaves the folder for inspection.
+//! `make demo` runs it; `--seed N` repeats the moments of the kills, `--keep` leaves the folder for inspection,
+//! `--scenes commits` plays only what is named.
 #![allow(clippy::print_stdout, reason = "a transcript is what it is for")]
 
 mod device;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use pli_testkit::history::Report;
 
-use scenes::Outcome;
+use scenes::{Outcome, Scene};
 use stage::Stage;
 
 /// The whole demo, ending included.
@@ -36,6 +37,9 @@ struct Arguments {
     /// Keep the folder with the data, the profiles and the ledger.
     #[arg(long)]
     keep: bool,
+    /// Play only these scenes; all of them when left out.
+    #[arg(long, value_delimiter = ',')]
+    scenes: Vec<Scene>,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +64,7 @@ async fn play(arguments: &Arguments) -> anyhow::Result<(Report, Outcome)> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
     println!("seed {seed} (repeat the moments of the kills with --seed {seed})");
     let mut stage = Stage::set(seed).await?;
-    let outcome = scenes::play(&mut stage).await;
+    let outcome = scenes::play(&mut stage, &arguments.scenes).await;
     let folder = stage.folder().to_path_buf();
     let report = stage.clear(arguments.keep || outcome.is_err()).await;
     if arguments.keep || outcome.is_err() {
@@ -77,6 +81,9 @@ fn verdict(report: &Report, outcome: &Outcome, took: Duration) -> ExitCode {
     let whole = outcome.is_whole() && report.is_clean() && report.stored == report.intended;
     if !whole {
         println!("NOT as it should be: {report:?}");
+        if let Some(found) = outcome.found() {
+            println!("found: {found}");
+        }
     }
     println!("{report}");
     if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -61,14 +61,23 @@ impl Server {
 
     /// How many commits the conversations service has decided with this outcome since its last start.
     pub async fn commits(&self, outcome: &str) -> anyhow::Result<u64> {
+        let label = format!("outcome=\"{outcome}\"");
+        self.counted("pli_conversations_commits_total{", |line| line.contains(&label)).await
+    }
+
+    /// How many decided commits somebody else than the call that decided them has finished since its last start.
+    pub async fn left_behind(&self) -> anyhow::Result<u64> {
+        self.counted("pli_conversations_commits_finished_total{", |line| !line.contains("by=\"committer\"")).await
+    }
+
+    /// The sum of a counter's series that are `ours`.
+    async fn counted(&self, counter: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
         let mut stream = TcpStream::connect(self.admin).await?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
         let mut said = String::new();
         timeout(READY_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
-        let label = format!("outcome=\"{outcome}\"");
-        let ours = |line: &&str| line.starts_with("pli_conversations_commits_total{") && line.contains(&label);
-        let values = said.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        Ok(values.sum())
+        let lines = said.lines().filter(|line| line.starts_with(counter) && ours(line));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// Whether it has ended by itself.

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two members commit to the same epoch at once, again and again: one wins, the other follows.
 
-use pli_client::core::{Command, ConversationView};
-use pli_domain::AccountId;
-
-use super::{Outcome, Place, RACES};
+use super::{Outcome, RACES, change, group_of, members};
 use crate::device::Device;
 use crate::stage::Stage;
 
@@ -17,7 +14,7 @@ pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> 
     let (frank, grace) = (stage.enter_uncounted("frank").await?, stage.enter_uncounted("grace").await?);
     frank.online().await?;
     grace.online().await?;
-    let place = circle(five).await?;
+    let place = group_of(&five[..3], "circle", &["alice", "bob", "carol"]).await?;
     let (alice, bob) = (&five[0], &five[1]);
     let mut tries = 0;
     while outcome.races < RACES {
@@ -25,7 +22,7 @@ pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> 
         anyhow::ensure!(tries <= TRIES, "only {} of {TRIES} races collided", outcome.races);
         let adding = tries % 2 == 1;
         let before = counted(stage).await?;
-        let begins = epoch_members(alice, &place).await?;
+        let begins = members(alice, &place).await?;
         tokio::try_join!(change(alice, &place, &frank, adding), change(bob, &place, &grace, adding))?;
         let wanted = if adding { begins + 2 } else { begins - 2 };
         for device in &five[..3] {
@@ -51,35 +48,4 @@ fn collided(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<bool> {
     let (won, lost) = (after.0 - before.0, after.1 - before.1);
     anyhow::ensure!(won == 2, "{won} commits won a race of two changes, {lost} lost");
     Ok(lost > 0)
-}
-
-async fn circle(five: &[Device]) -> anyhow::Result<Place> {
-    let others = five[1..3].iter().map(Device::handle).collect::<Result<_, _>>()?;
-    let made = five[0].command(Command::CreateGroup { name: "circle".into(), handles: others }).await?;
-    let id = made.ok_or_else(|| anyhow::anyhow!("no group was made"))?;
-    for device in &five[..3] {
-        device.conversation("the circle", |view| view.id == id && view.members.len() == 3).await?;
-    }
-    Ok(Place { id, name: "circle", people: &["alice", "bob", "carol"] })
-}
-
-async fn epoch_members(device: &Device, place: &Place) -> anyhow::Result<usize> {
-    Ok(view(device, place).await?.members.len())
-}
-
-async fn view(device: &Device, place: &Place) -> anyhow::Result<ConversationView> {
-    let id = place.id;
-    let view = device.client.query(move |core| core.conversation(id)).await?;
-    view.ok_or_else(|| anyhow::anyhow!("{} does not know the circle", device.name))
-}
-
-async fn change(by: &Device, place: &Place, whom: &Device, adding: bool) -> anyhow::Result<()> {
-    let conversation = place.id;
-    if adding {
-        by.command(Command::AddMembers { conversation, handles: vec![whom.handle()?] }).await?;
-        return Ok(());
-    }
-    let account: AccountId = whom.client.query(|core| core.address().account).await?;
-    by.command(Command::RemoveMembers { conversation, accounts: vec![account] }).await?;
-    Ok(())
 }
