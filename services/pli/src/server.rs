@@ -63,13 +63,8 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(admin.run(admin_stop.clone()));
-<<<<<<< HEAD
         health.wait_started().await;
-        about.write(&about.data).exit(Exit::Folder)?;
-=======
-        health.wait_ready().await;
         about.write_file()?;
->>>>>>> 48097cce247cf64b0ca70cf858b5175db3be832f
         Ok(Self { about, engine, roles, admin: serving, admin_stop, health, shutdown })
     }
 
