@@ -20,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
-	$(CARGO) run --quiet --package pli -- dev
+	$(CARGO) run --package pli -- dev
 
 build: ## build the binary with optimisation: target/release/pli
 	$(CARGO) build --release --package pli

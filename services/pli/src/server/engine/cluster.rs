@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
 use pli_engine_cql::{CqlEngine, Migrated};
-use pli_engine_nats::NatsEngine;
+use pli_engine_nats::{ConnectError, NatsEngine, NatsOptions};
 use pli_runtime::{Dependency, Health};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -99,11 +99,20 @@ fn tell(told: &Dependency, state: Result<(), impl Into<String>>) {
 }
 
 async fn connect(config: &Config, roles: Vec<pli_engine_nats::Role>) -> Result<NatsEngine, Failure> {
-    let nats = NatsEngine::connect(config.nats.options(config.engine.shards, roles)?).await.exit(Exit::Unreachable)?;
+    let nats = reach(config.nats.options(config.engine.shards, roles)?).await?;
     for warning in nats.check().await.into_result().exit(Exit::Failed)? {
         tracing::warn!(%warning, "the NATS cluster");
     }
     Ok(nats)
+}
+
+async fn reach(options: NatsOptions) -> Result<NatsEngine, Failure> {
+    NatsEngine::connect(options).await.map_err(|error| match error {
+        ConnectError::Options(_) | ConnectError::SeedFile { .. } | ConnectError::Seed { .. } => {
+            Failure::new(Exit::Config, error)
+        }
+        _ => Failure::new(Exit::Unreachable, error),
+    })
 }
 
 async fn open_tables(config: &Config) -> Result<CqlEngine, Failure> {
@@ -124,7 +133,7 @@ pub async fn migrate(config: &Config) -> Result<Migrated, Failure> {
     let operator = vec![pli_engine_nats::Role::Operator];
     let options = config.nats.options(config.engine.shards, operator)?;
     let tables = config.cql.options()?;
-    let nats = NatsEngine::connect(options).await.exit(Exit::Unreachable)?;
+    let nats = reach(options).await?;
     nats.migrate().await.exit(Exit::Failed)?;
     nats.close().await;
     pli_engine_cql::migrate(&tables).await.map_err(|error| Failure::new(exit_of(&error), error))
