@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::LoadError;
 use super::tables::Table;
 use crate::content::{Kind, group_name};
-use crate::mls::Commit;
+use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
 pub(super) const WORK_MAX: usize = 16;
@@ -90,6 +90,8 @@ pub(super) struct Conversation {
     pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
     pub(super) reported: bool,
+    /// Why the thread was lost, as it is reported.
+    pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
     pub(super) backlog_epoch: u64,
     /// Commits refused because the device lists had changed.
@@ -97,6 +99,48 @@ pub(super) struct Conversation {
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
+}
+
+/// Why a device cannot follow a group any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LostThread {
+    #[error("the commits since then are gone")]
+    Gone,
+    #[error("the server has this device in a conversation that is not here")]
+    NotHere,
+    #[error("the bytes of a commit cannot be had, or are not the ones that were announced")]
+    Bytes,
+    #[error("the commits that the server has do not lead to its epoch")]
+    NoWay,
+    #[error("a commit of this device cannot be carried out or dropped")]
+    Own(#[source] MlsError),
+    #[error("a commit cannot be processed")]
+    Commit(#[source] MlsError),
+    #[error("the invitation cannot be used")]
+    Welcome(#[source] MlsError),
+}
+
+impl LostThread {
+    /// The word that operators see.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Gone => "commits-gone",
+            Self::NotHere => "not-here",
+            Self::Bytes => "commit-bytes",
+            Self::NoWay => "no-way",
+            Self::Own(_) => "own-commit",
+            Self::Commit(_) => "commit",
+            Self::Welcome(_) => "welcome",
+        }
+    }
+
+    /// For the user's log: with its cause.
+    pub(super) fn sentence(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

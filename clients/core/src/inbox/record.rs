@@ -50,11 +50,11 @@ impl Inbox {
             match record {
                 InboxChange::Committed(position) => inbox.committed = position.max(Position::ZERO),
                 InboxChange::Seen(sender, send_id, Some(at)) => inbox.dedupe.restore(sender, send_id, at),
-                InboxChange::Expected(lane, expected) => {
+                InboxChange::Expected(lane, Some(expected)) => {
                     inbox.lanes.entry(lane).or_insert_with(Lane::empty).expected = expected;
                 }
                 InboxChange::Held(lane, lane_no, Some(bytes)) => all_held.push((lane, lane_no, decode_held(&bytes)?)),
-                InboxChange::Seen(_, _, None) | InboxChange::Held(_, _, None) => {}
+                InboxChange::Seen(_, _, None) | InboxChange::Held(_, _, None) | InboxChange::Expected(_, None) => {}
             }
         }
         for (lane, lane_no, held) in all_held {

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_closed_standard_output_is_told_from_one_that_is_thrown_away() {
-        let null = |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
+        let null =
+            |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
         assert!(is_writable(null(false, true)), "> /dev/null");
         assert!(!is_writable(null(true, true)), "what stands in for a closed one");
         assert!(!is_writable(null(true, false)), "open for reading only");
