@@ -378,3 +378,49 @@ impl CommitRecord {
         Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = concat!(
+        "080212047465616d18012001280130073801420d08011203626f621204622e2e63421408021a10010101010101010101",
+        "01010101010101422608031a200101010101010101010101010101010102020202020202020202020202020202200942",
+        "0208054a2b0a20010101010101010101010101010101010202020202020202020202020202020212077061636b616765",
+        "521908051206636f6d6d69741a0777656c636f6d652204696e666f5a200805120870726f706f73616c1a100303030303",
+        "0303030303030303030303200162160a1004040404040404040404040404040404100318026a160a1004040404040404",
+        "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
+        "0606060606800108",
+    );
+
+    #[test]
+    fn a_conversation_keeps_its_bytes() {
+        let stored = hex::decode(STORED).expect("hexadecimal");
+        let read = Conversation::decode(&stored).expect("read");
+        assert_eq!((read.kind(), read.name.as_deref(), read.phase), (Kind::Group, Some("team"), Phase::Active));
+        assert_eq!(
+            (read.lane_base, read.known, read.created, read.announced, read.rejoining),
+            (7, 8, true, true, true)
+        );
+        let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
+        // One handle is of before the rule for new ones.
+        let handles = ["bob", "b..c"].map(|handle| handle.parse().expect("a handle")).to_vec();
+        let work = [
+            Work::Add(handles),
+            Work::Remove([device.account].into()),
+            Work::Dismiss([device].into(), UnixMillis(9)),
+            Work::Leave,
+        ];
+        assert_eq!(read.work, work);
+        assert_eq!(read.packages, [(device, Bytes::from_static(b"package"))]);
+        assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
+        assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
+        let of = |device: u8, delivered, read| {
+            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read })])
+        };
+        assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
+        assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));
+        assert_eq!(hex::encode(read.encode()), STORED);
+        assert!(Conversation::decode(&[0xff]).is_err());
+    }
+}

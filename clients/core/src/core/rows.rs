@@ -279,3 +279,48 @@ fn inbox_change(table: Table, key: &[u8], value: Vec<u8>) -> Option<InboxChange>
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Table, key and value of every record of the inbox.
+    fn rows() -> [(InboxChange, Table, String, Option<String>); 4] {
+        let (sender, conversation) = (DeviceId::from_bytes([1; 16]), ConversationId::from_bytes([2; 16]));
+        let lane = InLane { sender, conversation, class: Class::Message };
+        let lane_key = format!("{}{}03", "02".repeat(16), "01".repeat(16));
+        let position = Position::from_u64(0x0102).expect("small");
+        let send_id = SendId::from_bytes([3; 16]);
+        let number = |n: u64| Some(format!("{n:016x}"));
+        let seen = format!("{}{}", "01".repeat(16), "03".repeat(16));
+        [
+            (InboxChange::Committed(position), Table::Position, hex::encode(b"position"), number(0x0102)),
+            (InboxChange::Seen(sender, send_id, Some(UnixMillis(5))), Table::Seen, seen, number(5)),
+            (InboxChange::Expected(lane, Some(6)), Table::InLanes, lane_key.clone(), number(6)),
+            (
+                InboxChange::Held(lane, 7, Some(vec![8])),
+                Table::Held,
+                format!("{lane_key}{:016x}", 7),
+                Some("08".to_owned()),
+            ),
+        ]
+    }
+
+    #[test]
+    fn rows_of_the_inbox_keep_their_keys_and_values() {
+        for (change, table, key, value) in rows() {
+            let row = inbox_row(change.clone());
+            assert_eq!((row.0, hex::encode(&row.1), row.2.as_ref().map(hex::encode)), (table, key, value));
+            let read = inbox_change(row.0, &row.1, row.2.expect("a value"));
+            assert_eq!(read, Some(change));
+            assert_eq!(inbox_change(row.0, &[1], vec![1]), None, "what is too short is no row");
+        }
+    }
+
+    #[test]
+    fn classes_keep_their_numbers() {
+        let numbers = [Class::Live, Class::Urgent, Class::Message, Class::Tick].map(class_number);
+        assert_eq!(numbers, [1, 2, 3, 4]);
+        assert_eq!((class_of(3), class_of(0), class_of(5)), (Some(Class::Message), None, None));
+    }
+}

@@ -73,3 +73,20 @@ impl Lane {
         Self { expected: 1, held: std::collections::BTreeMap::new(), release_at: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: &str = "0a10010101010101010101010101010101011204626f64791809";
+
+    #[test]
+    fn a_held_message_keeps_its_bytes() {
+        let body = Bytes::from_static(b"body");
+        let held = Held { send_id: SendId::from_bytes([1; 16]), body, since: UnixMillis(9) };
+        assert_eq!(hex::encode(encode_held(&held)), HELD);
+        let read = decode_held(&hex::decode(HELD).expect("hexadecimal")).expect("read");
+        assert_eq!((read.send_id, read.body, read.since), (held.send_id, held.body, held.since));
+        assert!(decode_held(&[0xff]).is_err());
+    }
+}
