@@ -49,6 +49,9 @@ pub struct InboxConfig {
     pub dedupe_max: usize,
     /// Most messages held behind holes in one lane; above it the first hole is marked at once.
     pub lane_held_max: usize,
+    /// Most lanes; above it one that holds nothing is forgotten for each new one (about 150 bytes of memory each). A
+    /// forgotten lane begins again, so its next message waits like one behind a hole; nothing is lost.
+    pub lanes_max: usize,
     /// Most messages held in all lanes; above it the lane that received one is released at once.
     pub held_max: usize,
 }
@@ -59,6 +62,7 @@ impl Default for InboxConfig {
             hole_held: LANE_HOLE_HELD,
             dedupe_kept: DEDUPE_KEPT,
             dedupe_max: 1_000_000,
+            lanes_max: 100_000,
             lane_held_max: 1_024,
             held_max: 8_192,
         }
@@ -117,8 +121,8 @@ pub enum InboxChange {
     Committed(Position),
     /// A content was seen at this local time; `None` deletes it.
     Seen(DeviceId, SendId, Option<UnixMillis>),
-    /// The number that a lane waits for.
-    Expected(InLane, u64),
+    /// The number that a lane waits for; `None` deletes it.
+    Expected(InLane, Option<u64>),
     /// A message held behind a hole, by lane and number; `None` deletes it.
     Held(InLane, u64, Option<Vec<u8>>),
 }

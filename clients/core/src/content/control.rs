@@ -92,7 +92,7 @@ impl GroupInfo {
         }
         let name = d.str()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(ContentError::Format("a group name has at most 128 bytes"));
+            return Err(ContentError::Format("a group name is longer than GROUP_NAME_BYTES_MAX"));
         }
         Ok(Self { name: name.into() })
     }

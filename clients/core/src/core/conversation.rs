@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::LoadError;
 use super::tables::Table;
 use crate::content::{Kind, group_name};
-use crate::mls::Commit;
+use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
 pub(super) const WORK_MAX: usize = 16;
@@ -90,6 +90,8 @@ pub(super) struct Conversation {
     pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
     pub(super) reported: bool,
+    /// Why the thread was lost, as it is reported.
+    pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
     pub(super) backlog_epoch: u64,
     /// Commits refused because the device lists had changed.
@@ -97,6 +99,48 @@ pub(super) struct Conversation {
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
+}
+
+/// Why a device cannot follow a group any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LostThread {
+    #[error("the commits since then are gone")]
+    Gone,
+    #[error("the server has this device in a conversation that is not here")]
+    NotHere,
+    #[error("the bytes of a commit cannot be had, or are not the ones that were announced")]
+    Bytes,
+    #[error("the commits that the server has do not lead to its epoch")]
+    NoWay,
+    #[error("a commit of this device cannot be carried out or dropped")]
+    Own(#[source] MlsError),
+    #[error("a commit cannot be processed")]
+    Commit(#[source] MlsError),
+    #[error("the invitation cannot be used")]
+    Welcome(#[source] MlsError),
+}
+
+impl LostThread {
+    /// The word that operators see.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Gone => "commits-gone",
+            Self::NotHere => "not-here",
+            Self::Bytes => "commit-bytes",
+            Self::NoWay => "no-way",
+            Self::Own(_) => "own-commit",
+            Self::Commit(_) => "commit",
+            Self::Welcome(_) => "welcome",
+        }
+    }
+
+    /// For the user's log: with its cause.
+    pub(super) fn sentence(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -332,5 +376,51 @@ impl CommitRecord {
     }
     fn read(self) -> Commit {
         Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = concat!(
+        "080212047465616d18012001280130073801420d08011203626f621204622e2e63421408021a10010101010101010101",
+        "01010101010101422608031a200101010101010101010101010101010102020202020202020202020202020202200942",
+        "0208054a2b0a20010101010101010101010101010101010202020202020202020202020202020212077061636b616765",
+        "521908051206636f6d6d69741a0777656c636f6d652204696e666f5a200805120870726f706f73616c1a100303030303",
+        "0303030303030303030303200162160a1004040404040404040404040404040404100318026a160a1004040404040404",
+        "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
+        "0606060606800108",
+    );
+
+    #[test]
+    fn a_conversation_keeps_its_bytes() {
+        let stored = hex::decode(STORED).expect("hexadecimal");
+        let read = Conversation::decode(&stored).expect("read");
+        assert_eq!((read.kind(), read.name.as_deref(), read.phase), (Kind::Group, Some("team"), Phase::Active));
+        assert_eq!(
+            (read.lane_base, read.known, read.created, read.announced, read.rejoining),
+            (7, 8, true, true, true)
+        );
+        let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
+        // One handle is of before the rule for new ones.
+        let handles = ["bob", "b..c"].map(|handle| handle.parse().expect("a handle")).to_vec();
+        let work = [
+            Work::Add(handles),
+            Work::Remove([device.account].into()),
+            Work::Dismiss([device].into(), UnixMillis(9)),
+            Work::Leave,
+        ];
+        assert_eq!(read.work, work);
+        assert_eq!(read.packages, [(device, Bytes::from_static(b"package"))]);
+        assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
+        assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
+        let of = |device: u8, delivered, read| {
+            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read })])
+        };
+        assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
+        assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));
+        assert_eq!(hex::encode(read.encode()), STORED);
+        assert!(Conversation::decode(&[0xff]).is_err());
     }
 }

@@ -159,3 +159,20 @@ fn row_of(message: &IncomingMessage) -> MessageRow {
         ..MessageRow::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDERED: &str = "0a10010101010101010101010101010101011207636f6e74656e7418062007";
+    const DRAFT: &str = "080410061a07636f6e74656e74";
+
+    #[test]
+    fn what_inbox_and_outbox_carry_keeps_its_bytes() {
+        let (account, content) = (Bytes::from(vec![1; 16]), Bytes::from_static(b"content"));
+        let ordered = Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7 };
+        assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
+        let draft = Draft { order: 4, sent_at_ms: 6, content };
+        assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);
+    }
+}

@@ -8,12 +8,12 @@ use pli_api::{common, edge, log};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::conversation::{Conversation, Mark, Phase};
+use super::conversation::{Conversation, LostThread, Mark, Phase};
 use super::history::Ordered;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, Kind, Ticks};
 use crate::inbox::{Delivery, InLane};
-use crate::mls::{Handshake, OpenError};
+use crate::mls::{Handshake, OpenError, Opened};
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -107,11 +107,7 @@ impl Core {
 
     fn application(&mut self, sealed: Sealed, now: UnixMillis) -> Step {
         let id = sealed.conversation;
-        let known = self.mls.members(id).into_iter().find(|(device, _)| *device == sealed.sender);
-        if let Some((_, key)) = known
-            && !self.vouched(sealed.sender, &key)
-            && self.ask_lists([sealed.sender.account])
-        {
+        if self.waits_for_list(&sealed) {
             return Step::Wait;
         }
         let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
@@ -122,13 +118,7 @@ impl Core {
             }
             Err(OpenError::Invalid(_)) => return self.skip(sealed.position),
         };
-        let key = self.mls.members(id).into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
-        // A sender that has left meanwhile was vouched for while it was in.
-        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
-        let (true, true, Ok(frame)) = (opened.sender == sealed.sender, vouched, Frame::from_bytes(&opened.plaintext))
-        else {
-            return self.skip(sealed.position);
-        };
+        let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.skip(sealed.position) };
         self.learn_kind(id, &frame);
         if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
             self.note_members(id);
@@ -138,23 +128,28 @@ impl Core {
             self.inbox.remember(sealed.sender.device, sealed.send_id, now);
             return self.skip(sealed.position);
         }
-        let body = Ordered {
-            account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
-            content: frame.content.clone(),
-            sent_at_ms: frame.sent_at_ms,
-            accepted_at_ms: sealed.accepted_at.0,
-        };
-        let delivery = Delivery {
-            position: sealed.position,
-            lane: InLane { sender: sealed.sender.device, conversation: id, class: sealed.class },
-            send_id: sealed.send_id,
-            lane_no: frame.lane_no,
-            lane_base: frame.lane_base,
-            body: body.encode_to_vec().into(),
-        };
-        let shown = self.inbox.deliver(delivery, now);
+        let shown = self.inbox.deliver(delivery(&sealed, &frame), now);
         self.show(shown);
         Step::Done
+    }
+
+    /// Whether the sender's device list is asked for first: a member that no list vouches for yet.
+    fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
+        let members = self.mls.members(sealed.conversation);
+        let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
+        !self.vouched(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
+    }
+
+    /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.
+    fn vouched_frame(&self, sealed: &Sealed, opened: &Opened) -> Option<Frame> {
+        let members = self.mls.members(sealed.conversation);
+        let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
+        // A sender that has left meanwhile was vouched for while it was in.
+        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
+        if opened.sender != sealed.sender || !vouched {
+            return None;
+        }
+        Frame::from_bytes(&opened.plaintext).ok()
     }
 
     fn learn_kind(&mut self, id: ConversationId, frame: &Frame) {
@@ -221,7 +216,7 @@ impl Core {
                 return self.future(id, epoch, sealed.position);
             }
             Ok(handshake) => self.took_handshake(id, handshake, now),
-            Err(_) => self.lost_thread(id),
+            Err(error) => self.lost_thread(id, &LostThread::Commit(error)),
         }
         self.skip(sealed.position)
     }
@@ -250,13 +245,13 @@ impl Core {
             }
             // For a key package that is gone, or damaged: the server has this device in the group all the same, so it
             // comes in by itself.
-            Err(_) if !self.mls.has(sealed.conversation) => {
+            Err(error) if !self.mls.has(sealed.conversation) => {
                 let conversation = self.conversations.entry(sealed.conversation).or_default();
                 conversation.phase = Phase::Active;
                 conversation.created = true;
                 self.dirty.insert(Row::Conversation(sealed.conversation));
                 self.number(sealed.conversation);
-                self.lost_thread(sealed.conversation);
+                self.lost_thread(sealed.conversation, &LostThread::Welcome(error));
             }
             Err(_) => {}
         }
@@ -274,6 +269,24 @@ impl Core {
             mark.delivered = lane_no;
             self.dirty.insert(Row::Conversation(lane.conversation));
         }
+    }
+}
+
+/// What the inbox puts in order.
+fn delivery(sealed: &Sealed, frame: &Frame) -> Delivery {
+    let body = Ordered {
+        account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
+        content: frame.content.clone(),
+        sent_at_ms: frame.sent_at_ms,
+        accepted_at_ms: sealed.accepted_at.0,
+    };
+    Delivery {
+        position: sealed.position,
+        lane: InLane { sender: sealed.sender.device, conversation: sealed.conversation, class: sealed.class },
+        send_id: sealed.send_id,
+        lane_no: frame.lane_no,
+        lane_base: frame.lane_base,
+        body: body.encode_to_vec().into(),
     }
 }
 

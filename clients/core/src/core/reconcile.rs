@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, conversations as api, directory, refusal};
+use pli_domain::limits::{CLAIM_DEVICES_MAX, DEVICE_LISTS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, SendId, UnixMillis};
 use prost::Message as _;
 
@@ -13,10 +14,8 @@ use super::conversation::{Phase, Proposal, Work};
 use super::{Core, Event, Row};
 use crate::content::Kind;
 
-/// Accounts of one question for device lists.
-const LISTS_MAX: usize = 250;
-/// Devices of one claim of key packages.
-const CLAIM_MAX: usize = 64;
+/// The reason that is reported for a thread that was lost before a restart: it is not stored.
+const LOST_BEFORE: &str = "commit";
 
 /// A device to add: address, key of its leaf, key package.
 type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
@@ -51,7 +50,7 @@ impl Core {
             self.vouch(id);
         }
         if !self.lists_wanted.is_empty() {
-            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(LISTS_MAX).collect();
+            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(DEVICE_LISTS_MAX).collect();
             let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
             let request = directory::GetDeviceListsRequest { accounts: named };
             self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
@@ -165,7 +164,7 @@ impl Core {
             self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
         } else if !conversation.reported {
             let epoch = self.mls.epoch(id).unwrap_or(0);
-            let reason = "commit".to_owned();
+            let reason = conversation.lost_for.unwrap_or(LOST_BEFORE).to_owned();
             let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
             self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
         } else {
@@ -254,7 +253,7 @@ impl Core {
         if found.len() == wanted.len() {
             return Some(found);
         }
-        let lacking = wanted.iter().filter(|(device, _)| package(device).is_none()).take(CLAIM_MAX);
+        let lacking = wanted.iter().filter(|(device, _)| package(device).is_none()).take(CLAIM_DEVICES_MAX);
         let devices = lacking.map(|(device, _)| (*device).into()).collect();
         let request = directory::ClaimKeyPackagesRequest { devices };
         self.ask(Ask::Claim(id), |_| Some(request.encode_to_vec()), now);

@@ -8,7 +8,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, UnixMillis};
 use prost::Message as _;
 
 use super::calls::Ask;
-use super::conversation::{Conversation, Phase, Work};
+use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::session::registration_may_succeed;
 use super::{Core, Event, Row};
 
@@ -58,7 +58,7 @@ impl Core {
             Ask::Commits(id) => {
                 let answer: api::GetCommitsResponse = decoded(body);
                 if answer.gone {
-                    self.lost_thread(id);
+                    self.lost_thread(id, &LostThread::Gone);
                 } else {
                     self.queue_commits(id, answer.commits, answer.current_epoch, now);
                 }
@@ -211,7 +211,7 @@ impl Core {
                 let conversation = self.conversations.entry(id).or_default();
                 conversation.phase = Phase::Active;
                 self.number(id);
-                self.lost_thread(id);
+                self.lost_thread(id, &LostThread::NotHere);
             }
         }
         if !page.more || page.conversations.is_empty() {

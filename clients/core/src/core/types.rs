@@ -350,6 +350,8 @@ pub enum Event {
     Rejoining {
         /// Which.
         conversation: ConversationId,
+        /// Why, for a log.
+        why: String,
     },
 }
 

@@ -80,7 +80,9 @@ fn of_group(event: &Event) -> Value {
         Event::SameChat { conversation, into } => json!({
             "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),
         }),
-        Event::Rejoining { conversation } => json!({ "event": "rejoining", "conversation": conversation.to_string() }),
+        Event::Rejoining { conversation, why } => json!({
+            "event": "rejoining", "conversation": conversation.to_string(), "why": why,
+        }),
         Event::NewKey { member, what } => {
             json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })
         }
