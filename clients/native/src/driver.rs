@@ -80,12 +80,12 @@ impl Driver {
         core: Core,
         rows: Rows,
         (profile, pin): (Profile, Option<Fingerprint>),
-        server: ServerAddress,
+        servers: Vec<ServerAddress>,
         channels: Channels,
     ) -> (Self, watch::Receiver<Status>, watch::Receiver<Option<End>>) {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
-        let link = Link::new(server, pin);
+        let link = Link::new(servers, pin);
         let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
         (driver, status_seen, end_seen)
     }
@@ -221,6 +221,7 @@ impl Driver {
         }
         self.status.send_modify(|status| status.why = Some(why.to_string()));
         self.link.retry_after(RETRY_AFTER_DEFAULT, Duration::ZERO);
+        self.link.next_server();
         let effects = self.core.disconnected(now());
         Box::pin(self.carry_out(Step::of(effects))).await
     }
@@ -258,6 +259,7 @@ impl Driver {
         if !was_open {
             return Ok(());
         }
+        self.link.next_server();
         let mut step = Step::of(self.core.disconnected(now()));
         // The core has said already when to come back.
         step.session = SessionAdvice::Keep;

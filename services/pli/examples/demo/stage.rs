@@ -60,6 +60,7 @@ impl Stage {
     async fn open(&self, name: &str, counted: bool) -> anyhow::Result<Device> {
         let options = ClientOptions {
             server: self.server.address.clone(),
+            others: Vec::new(),
             fingerprint: Some(self.server.fingerprint),
             home: self.home(),
             handle: name.parse()?,

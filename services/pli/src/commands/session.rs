@@ -31,7 +31,7 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
     init_logs(&logs).exit(Exit::Usage)?;
     let (server, fingerprint) = server(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
-    let options = ClientOptions { server, fingerprint, home, handle: handle.clone() };
+    let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events })
 }
