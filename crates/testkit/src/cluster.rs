@@ -98,8 +98,7 @@ impl Cluster {
         let servers = NatsSettings { servers: settings.nats, ..NatsSettings::default() };
         let nats = NatsServers::start(&binary, &folder.join("nats"), servers).await.map_err(ClusterError::nats)?;
         let addresses = cassandra::free_addresses(settings.cql)?;
-        let launch =
-            Launch { jars, folder: folder.join("cql"), nodes: settings.cql, login: false, certificate: None };
+        let launch = Launch { jars, folder: folder.join("cql"), nodes: settings.cql, login: false, certificate: None };
         let cql = Cassandra::start_telling(launch, &addresses, told).await?;
         let members = members(&settings, (&nats, &cql))?;
         let mut cluster = Self { settings, nats, cql, members };
@@ -287,4 +286,13 @@ fn members(settings: &ClusterSettings, engines: (&NatsServers, &Cassandra)) -> R
         Ok(Member::new(plan, config, log))
     };
     plans.iter().cloned().map(member).collect()
+}
+
+/// The binary `pli` beside the example or test that runs now.
+pub fn program() -> Result<PathBuf, ClusterError> {
+    let here = std::env::current_exe().map_err(ClusterError::io("asking for the path of this program"))?;
+    let profile = here.parent().and_then(std::path::Path::parent).unwrap_or(&here);
+    let program = profile.join("pli");
+    let found = program.exists();
+    found.then_some(program).ok_or_else(|| ClusterError::NoProgram(profile.join("pli")))
 }

@@ -39,7 +39,8 @@ impl Authority {
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         write(&folder.join("ca.pem"), &authority.self_signed(&key)?.pem())?;
         let public_key = KeyPair::generate()?;
-        let public = named(vec!["localhost".into(), Ipv4Addr::LOCALHOST.to_string()], "Pli")?.self_signed(&public_key)?;
+        let public =
+            named(vec!["localhost".into(), Ipv4Addr::LOCALHOST.to_string()], "Pli")?.self_signed(&public_key)?;
         let public = files(folder, "public", &public.pem(), &public_key)?;
         Ok(Self { issuer: Issuer::new(authority, key), folder: folder.to_path_buf(), public })
     }
@@ -65,8 +66,7 @@ impl Authority {
 }
 
 fn files(folder: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<Files, ClusterError> {
-    let files =
-        Files { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key.pem")) };
+    let files = Files { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key.pem")) };
     write(&files.certificate, certificate)?;
     write(&files.key, &key.serialize_pem())?;
     Ok(files)

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use super::ClusterSettings;
 use super::authority::{Authority, Files};
 use super::member::{Plan, Role};
-use super::ClusterSettings;
 use crate::engines::cassandra::Cassandra;
 use crate::engines::nats::NatsServers;
 

@@ -42,6 +42,9 @@ pub enum ClusterError {
         /// The last lines of it.
         end: String,
     },
+    /// The binary is not built.
+    #[error("{0} is not there: run `cargo build --workspace --bins --examples`, which builds both")]
+    NoProgram(PathBuf),
     /// No process has this name.
     #[error("no process of the cluster is called `{0}`")]
     NoMember(String),

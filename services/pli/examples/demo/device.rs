@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::ledger::Ledger;
 
-/// Nothing in the demo takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+/// What the ledger calls the conversation of Alice and Bob.
+pub const TWO: &str = "two";
 
 /// What a device has heard so far.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,8 @@ pub struct Heard {
     pub unsettled: usize,
     /// Not stored.
     pub open: usize,
+    /// Messages that were accepted and had to be sent again, since it was opened.
+    pub resent: usize,
     /// Why something will never happen.
     pub refused: Option<String>,
 }
@@ -49,6 +51,8 @@ pub struct Device {
     own: Arc<Mutex<Own>>,
     ledger: Ledger,
     reader: JoinHandle<()>,
+    /// Nothing that is waited for takes longer.
+    patience: Duration,
 }
 
 struct Reader {
@@ -62,8 +66,14 @@ struct Reader {
 }
 
 impl Device {
-    /// Opens the profile; what it shows goes into the ledger if it is `counted`.
-    pub async fn open(options: ClientOptions, ledger: &Ledger, counted: bool) -> anyhow::Result<Self> {
+    /// Opens the profile; what it shows goes into the ledger if it is `counted`. Whatever it waits for fails after
+    /// `patience`.
+    pub async fn open(
+        options: ClientOptions,
+        ledger: &Ledger,
+        counted: bool,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
         let name = options.handle.to_string();
         let (client, events) = Client::open(options).await?;
         let (heard, listening) = watch::channel(Heard::default());
@@ -77,7 +87,7 @@ impl Device {
             heard,
         };
         let reader = tokio::spawn(reader.run(events));
-        Ok(Self { name, client, heard: listening, own, ledger: ledger.clone(), reader })
+        Ok(Self { name, client, heard: listening, own, ledger: ledger.clone(), reader, patience })
     }
 
     /// Goes offline; everything that is on its way stays in the profile.
@@ -94,7 +104,7 @@ impl Device {
     /// Waits until `wanted` holds of what it has heard.
     pub async fn wait(&self, what: &str, wanted: impl Fn(&Heard) -> bool) -> anyhow::Result<()> {
         let mut heard = self.heard.clone();
-        let waited = timeout(PATIENCE, heard.wait_for(|heard| wanted(heard))).await;
+        let waited = timeout(self.patience, heard.wait_for(|heard| wanted(heard))).await;
         let last = self.heard();
         waited
             .with_context(|| format!("{}: {what} did not happen in time: {last:?}", self.name))?
@@ -124,7 +134,7 @@ impl Device {
                 heard.changed().await.with_context(|| format!("{} ended", self.name))?;
             }
         };
-        timeout(PATIENCE, found).await.with_context(|| format!("{}: {what} did not happen in time", self.name))?
+        timeout(self.patience, found).await.with_context(|| format!("{}: {what} did not happen in time", self.name))?
     }
 
     /// Writes the intention, then sends.
@@ -164,6 +174,7 @@ impl Reader {
             self.heard.send_modify(|heard| {
                 heard.events += 1;
                 (heard.open, heard.unsettled) = (open, unsettled);
+                heard.resent += usize::from(matches!(event, Event::Resending { .. }));
                 match &event {
                     Event::Connection(state) => heard.online = *state == ConnectionState::Online,
                     Event::RegistrationRefused { why }
@@ -211,11 +222,12 @@ impl Reader {
                     println!("  {:>5} sees  @{from}: {}", self.name, message.text);
                 }
             }
-            Event::Hole { conversation, from, lane_nos, .. } => {
+            Event::Hole { conversation, from, .. } => {
                 let (here, from) = (*conversation, from.handle.as_ref().map_or("?".into(), ToString::to_string));
                 let view = self.client.query(move |core| core.conversation(here)).await.ok().flatten();
-                let place = view.and_then(|view| view.name).unwrap_or_else(|| self.name.clone());
-                self.ledger.hole(&self.name, &from, &place, *lane_nos);
+                // Only one conversation has no name.
+                let place = view.and_then(|view| view.name).unwrap_or_else(|| TWO.into());
+                self.ledger.hole(&self.name, &from, &place);
             }
             Event::Gap => self.ledger.gap(&self.name),
             _ => {}

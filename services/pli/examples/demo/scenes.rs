@@ -1,47 +1,69 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The script.
 
+mod faults;
 mod kills;
 mod race;
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pli_client::core::Command;
 use pli_domain::ConversationId;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use crate::device::Device;
+use crate::device::{Device, TWO};
 use crate::stage::Stage;
+pub use faults::Fault;
 
-/// Messages that queue while Bob is away.
-const QUEUED: usize = 1_000;
-/// Kills that must count.
-const KILLS: usize = 3;
-/// Races for one epoch.
-const RACES: usize = 50;
+/// How much of each scene is played.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Messages that queue while Bob is away.
+    pub queued: usize,
+    /// Kills of the one process that must count.
+    pub kills: usize,
+    /// Faults of a cluster, in turn.
+    pub faults: Vec<Fault>,
+    /// Races for one epoch.
+    pub races: usize,
+}
 
 /// What the script did besides sending.
 #[derive(Debug, Default)]
 pub struct Outcome {
     kills: usize,
     kills_counted: usize,
+    faults: Vec<Fault>,
+    /// Messages that were accepted, lost with the end of the log, and sent again.
+    resent: usize,
+    /// Changes of members while faults were played.
+    changes: usize,
     races: usize,
 }
 
 impl Outcome {
     /// Whether everything was played.
-    pub const fn is_whole(&self) -> bool {
-        self.kills_counted >= KILLS && self.races >= RACES
+    pub fn is_whole(&self, script: &Script) -> bool {
+        let resent = self.resent > 0 || !script.faults.contains(&Fault::LoseEnd);
+        let changed = self.changes > 0 || script.faults.is_empty();
+        let broken = self.faults == script.faults && resent && changed;
+        self.kills_counted >= script.kills && self.races >= script.races && broken
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kills, kills_counted, races } = self;
-        write!(
-            f,
-            "{kills} kills, {kills_counted} of them with accepted, unsettled messages; {races} races in which two commits met at one epoch"
-        )
+        let Self { kills, kills_counted, faults, resent, changes, races } = self;
+        if *kills > 0 {
+            write!(f, "{kills} kills, {kills_counted} of them with accepted, unsettled messages; ")?;
+        }
+        if !faults.is_empty() {
+            let faults = faults.len();
+            write!(f, "{faults} faults, {resent} lost and sent again, {changes} changes of members meanwhile; ")?;
+        }
+        write!(f, "{races} races in which two commits met at one epoch")
     }
 }
 
@@ -65,7 +87,7 @@ impl Place {
 }
 
 /// Plays every scene.
-pub async fn play(stage: &mut Stage) -> anyhow::Result<Outcome> {
+pub async fn play(stage: &mut Stage, script: &Script) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut five = Vec::new();
     for name in ["alice", "bob", "carol", "dave", "erin"] {
@@ -77,12 +99,20 @@ pub async fn play(stage: &mut Stage) -> anyhow::Result<Outcome> {
     let two = talk(&five[0], &five[1]).await?;
     println!("\n== a group of five");
     let team = group(&five).await?;
-    println!("\n== bob is away while {QUEUED} messages queue");
-    five = away(stage, five, &two).await?;
-    println!("\n== the server is killed while everybody sends");
-    kills::play(stage, &five, &team, &mut outcome).await?;
-    println!("\n== two members race for every epoch");
-    race::play(stage, &five, &mut outcome).await?;
+    println!("\n== bob is away while {} messages queue", script.queued);
+    five = away(stage, five, &two, script.queued).await?;
+    if script.kills > 0 {
+        println!("\n== the server is killed while everybody sends");
+        kills::play(stage, &five, &team, (script.kills, &mut outcome)).await?;
+    }
+    if !script.faults.is_empty() {
+        println!("\n== the cluster is broken while everybody sends");
+        five = faults::play(stage, five, &team, (&script.faults, &mut outcome)).await?;
+    }
+    if script.races > 0 {
+        println!("\n== two members race for every epoch");
+        race::play(stage, &five, (script.races, &mut outcome)).await?;
+    }
     println!("\n== everything arrives");
     for device in &five {
         device.wait("the last `stored`", |heard| heard.open == 0).await?;
@@ -96,7 +126,7 @@ pub async fn play(stage: &mut Stage) -> anyhow::Result<Outcome> {
 
 async fn talk(alice: &Device, bob: &Device) -> anyhow::Result<Place> {
     let id = alice.client.conversation_with(bob.handle()?).await?;
-    let place = Place { id, name: "two", people: &["alice", "bob"] };
+    let place = Place { id, name: TWO, people: &["alice", "bob"] };
     place.say(alice, "hello bob").await?;
     bob.conversation("the conversation with alice", |view| view.id == id).await?;
     place.say(bob, "hello alice").await?;
@@ -119,18 +149,18 @@ async fn group(five: &[Device]) -> anyhow::Result<Place> {
     Ok(place)
 }
 
-async fn away(stage: &mut Stage, mut five: Vec<Device>, two: &Place) -> anyhow::Result<Vec<Device>> {
+async fn away(stage: &Stage, mut five: Vec<Device>, two: &Place, queued: usize) -> anyhow::Result<Vec<Device>> {
     let bob = five.remove(1);
     bob.wait("bob's last `stored`", |heard| heard.open == 0).await?;
     bob.close().await?;
     println!("  bob is gone");
     let begun = Instant::now();
     let alice = &five[0];
-    for number in 1..=QUEUED {
+    for number in 1..=queued {
         two.say(alice, &format!("#{number}")).await?;
     }
     alice.wait("all of them accepted", |heard| heard.unsettled == heard.open).await?;
-    println!("  alice: {QUEUED} accepted in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("  alice: {queued} accepted in {:.1} s", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     let bob = stage.enter("bob").await?;
     bob.online().await?;
@@ -138,4 +168,15 @@ async fn away(stage: &mut Stage, mut five: Vec<Device>, two: &Place) -> anyhow::
     println!("  bob is back and has them all after {:.1} s", begun.elapsed().as_secs_f64());
     five.insert(1, bob);
     Ok(five)
+}
+
+/// Speaks without end, a message every `pace`; answers how many.
+async fn speak(device: &Device, place: &Place, pace: Duration, enough: &CancellationToken) -> anyhow::Result<usize> {
+    let mut said = 0;
+    while !enough.is_cancelled() {
+        said += 1;
+        place.say(device, &format!("#{said}")).await?;
+        sleep(pace).await;
+    }
+    Ok(said)
 }

@@ -4,25 +4,26 @@
 use pli_client::core::{Command, ConversationView};
 use pli_domain::AccountId;
 
-use super::{Outcome, Place, RACES};
+use super::{Outcome, Place};
 use crate::device::Device;
 use crate::stage::Stage;
 
-/// More races than this without enough that collide are a failure.
-const TRIES: usize = 3 * RACES;
+/// So many races for each one that must collide; more are a failure.
+const TRIES_EACH: usize = 3;
 
 /// Alice and Bob each add or remove somebody at the same time; Carol watches. Frank and Grace come and go, so what they
 /// see is not counted.
-pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> anyhow::Result<()> {
+pub async fn play(stage: &Stage, five: &[Device], (races, outcome): (usize, &mut Outcome)) -> anyhow::Result<()> {
     let (frank, grace) = (stage.enter_uncounted("frank").await?, stage.enter_uncounted("grace").await?);
     frank.online().await?;
     grace.online().await?;
-    let place = circle(five).await?;
+    let place = group(five, "circle").await?;
     let (alice, bob) = (&five[0], &five[1]);
     let mut tries = 0;
-    while outcome.races < RACES {
+    let most = races * TRIES_EACH;
+    while outcome.races < races {
         tries += 1;
-        anyhow::ensure!(tries <= TRIES, "only {} of {TRIES} races collided", outcome.races);
+        anyhow::ensure!(tries <= most, "only {} of {most} races collided", outcome.races);
         let adding = tries % 2 == 1;
         let before = counted(stage).await?;
         let begins = epoch_members(alice, &place).await?;
@@ -53,14 +54,15 @@ fn collided(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<bool> {
     Ok(lost > 0)
 }
 
-async fn circle(five: &[Device]) -> anyhow::Result<Place> {
+/// A group of the first three.
+pub(super) async fn group(five: &[Device], name: &'static str) -> anyhow::Result<Place> {
     let others = five[1..3].iter().map(Device::handle).collect::<Result<_, _>>()?;
-    let made = five[0].command(Command::CreateGroup { name: "circle".into(), handles: others }).await?;
+    let made = five[0].command(Command::CreateGroup { name: name.into(), handles: others }).await?;
     let id = made.ok_or_else(|| anyhow::anyhow!("no group was made"))?;
     for device in &five[..3] {
-        device.conversation("the circle", |view| view.id == id && view.members.len() == 3).await?;
+        device.conversation(name, |view| view.id == id && view.members.len() == 3).await?;
     }
-    Ok(Place { id, name: "circle", people: &["alice", "bob", "carol"] })
+    Ok(Place { id, name, people: &["alice", "bob", "carol"] })
 }
 
 async fn epoch_members(device: &Device, place: &Place) -> anyhow::Result<usize> {
@@ -73,7 +75,7 @@ async fn view(device: &Device, place: &Place) -> anyhow::Result<ConversationView
     view.ok_or_else(|| anyhow::anyhow!("{} does not know the circle", device.name))
 }
 
-async fn change(by: &Device, place: &Place, whom: &Device, adding: bool) -> anyhow::Result<()> {
+pub(super) async fn change(by: &Device, place: &Place, whom: &Device, adding: bool) -> anyhow::Result<()> {
     let conversation = place.id;
     if adding {
         by.command(Command::AddMembers { conversation, handles: vec![whom.handle()?] }).await?;
