@@ -8,6 +8,7 @@ pub mod dev;
 pub mod doctor;
 pub mod group;
 mod json;
+pub mod migrate;
 mod names;
 mod number;
 mod output;
@@ -16,6 +17,7 @@ pub mod printed;
 mod progress;
 pub mod recv;
 pub mod send;
+pub mod serve;
 mod session;
 mod target;
 
@@ -29,6 +31,8 @@ use crate::exit::Failure;
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Migrate(args) => migrate::run(&args).await,
         Command::Chat(args) => chat::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Recv(args) => recv::run(args).await,
