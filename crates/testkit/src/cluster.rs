@@ -18,6 +18,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::engines::cassandra::{self, Cassandra, Launch};
+use crate::engines::child::without_settings;
 use crate::engines::nats::{self, Down, NatsServers, NatsSettings};
 use crate::engines::ports::free_ports;
 
@@ -112,7 +113,9 @@ impl Cluster {
         let end = Instant::now() + MIGRATED_WITHIN;
         let config = self.members[0].config();
         loop {
-            let mut command = Command::new(&self.settings.program);
+            let mut command = std::process::Command::new(&self.settings.program);
+            without_settings(&mut command);
+            let mut command = Command::from(command);
             command.arg("migrate").arg("--config").arg(config).kill_on_drop(true);
             let output = match timeout(MIGRATION, command.output()).await {
                 Ok(output) => output.map_err(ClusterError::io("starting `pli migrate`"))?,

@@ -25,6 +25,12 @@ code=$?
 kill $guard 2>/dev/null
 exit $code"#;
 
+/// Takes the settings of Pli out of the environment (`PLI_SERVER__PORT`): a server is started with its file alone.
+pub(crate) fn without_settings(command: &mut Command) -> &mut Command {
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("PLI_"));
+    ours.fold(command, |command, name| command.env_remove(name))
+}
+
 /// A server and its guard. Dropping it kills the server and waits until it is gone.
 #[derive(Debug)]
 pub(crate) struct Guarded {
@@ -38,7 +44,7 @@ impl Guarded {
     pub(crate) fn start(command: &[String], log: &std::path::Path) -> Result<Self, EngineError> {
         const WHAT: &str = "starting a server";
         File::options().create(true).append(true).open(log).map_err(EngineError::io("making a server's log"))?;
-        let mut shell = Command::new("sh")
+        let mut shell = without_settings(&mut Command::new("sh"))
             .args(["-c", GUARD, "guard"])
             .args(command)
             .env("SERVER_LOG", log)

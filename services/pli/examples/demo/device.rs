@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::ledger::Ledger;
+use super::ledger::Ledger;
 
 /// What the ledger calls the conversation of Alice and Bob.
 pub const TWO: &str = "two";

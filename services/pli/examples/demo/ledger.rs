@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use pli_testkit::history::{Event, History, Report};
 
-use crate::pulse::Pulse;
+use super::pulse::Pulse;
 
 /// A message that is intended: its mark stands in the text, so that whoever shows it can be held to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

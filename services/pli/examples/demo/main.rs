@@ -15,9 +15,9 @@
 mod device;
 mod ledger;
 mod pulse;
-mod scenes;
-mod server;
-mod stage;
+pub mod scenes;
+pub mod server;
+pub mod stage;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

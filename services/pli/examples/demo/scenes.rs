@@ -13,8 +13,8 @@ use pli_domain::ConversationId;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::device::{Device, TWO};
-use crate::stage::Stage;
+use super::device::{Device, TWO};
+use super::stage::Stage;
 pub use faults::Fault;
 
 /// How much of each scene is played.

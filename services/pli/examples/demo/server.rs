@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub use apart::{Apart, LEASE_OVER, Size};
+pub use apart::{Apart, Size};
 pub use single::Single;
 
 /// Metrics are there by then.

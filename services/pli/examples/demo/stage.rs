@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pli_client::ClientOptions;
+use pli_testkit::cluster::ClusterError;
 use pli_testkit::history::Report;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 
-use crate::device::Device;
-use crate::ledger::Ledger;
-use crate::server::{Kind, Server};
+use super::device::Device;
+use super::ledger::Ledger;
+use super::server::{Kind, Server};
 
 /// What one process and its clients do within this time is all that they will do.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -44,7 +45,10 @@ impl Stage {
         let server = match Server::start(kind, folder.path()).await {
             Ok(server) => server,
             Err(error) => {
-                println!("kept: {}", folder.keep().display());
+                let unavailable = error.downcast_ref().is_some_and(ClusterError::is_unavailable);
+                if !unavailable {
+                    println!("kept: {}", folder.keep().display());
+                }
                 return Err(error);
             }
         };

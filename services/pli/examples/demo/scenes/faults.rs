@@ -11,9 +11,7 @@ use anyhow::Context;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Place, race, speak};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Place, Stage, race, speak};
 
 /// One message of one person after so long.
 const PACE: Duration = Duration::from_millis(150);

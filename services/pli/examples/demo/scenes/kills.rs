@@ -7,9 +7,7 @@ use rand::Rng;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Place, speak};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Place, Stage, speak};
 
 /// More kills than this without enough that count is a failure.
 const TRIES: usize = 12;

@@ -4,9 +4,7 @@
 use pli_client::core::{Command, ConversationView};
 use pli_domain::AccountId;
 
-use super::{Outcome, Place};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Place, Stage};
 
 /// So many races for each one that must collide; more are a failure.
 const TRIES_EACH: usize = 3;

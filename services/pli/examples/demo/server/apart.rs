@@ -24,7 +24,7 @@ start_backoff_max_ms = 4000
 filter = \"info\"
 ";
 /// Longer than such a lease, and than the time that it takes another worker to take it.
-pub const LEASE_OVER: Duration = Duration::from_secs(8);
+const LEASE_OVER: Duration = Duration::from_secs(8);
 /// How long workers are watched to see which one has most to do.
 const WATCHED: Duration = Duration::from_secs(1);
 
@@ -100,6 +100,11 @@ impl Apart {
             rung.push(counter(&admin, "pli_delivery_doorbells", "").await?);
         }
         Ok(rung)
+    }
+
+    /// After this time others have taken the leases of a worker that is stopped.
+    pub const fn lease_over(&self) -> Duration {
+        LEASE_OVER
     }
 
     /// Ends all in order.

@@ -8,10 +8,7 @@ use pli_testkit::engines::nats::Down;
 use rand::Rng;
 use tokio::time::{sleep, timeout};
 
-use super::Fault;
-use crate::device::Device;
-use crate::server::LEASE_OVER;
-use crate::stage::Stage;
+use super::{Device, Fault, Stage};
 
 /// How often it is looked whether everybody hears and sees again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -112,7 +109,7 @@ async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Resu
 async fn zombie(stage: &mut Stage, present: &[Device]) -> anyhow::Result<()> {
     let name = stage.server.apart()?.busiest_worker().await?;
     struck(stage)?.pause(&name)?;
-    let over = sleep(LEASE_OVER);
+    let over = sleep(stage.server.apart()?.lease_over());
     again(stage, present, &format!("SIGSTOP of {name}")).await?;
     over.await;
     struck(stage)?.go_on(&name)?;
