@@ -3,6 +3,8 @@
 
 mod identity;
 mod peers;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
