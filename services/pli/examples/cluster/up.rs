@@ -49,13 +49,18 @@ fn hold(folder: &Folder) -> anyhow::Result<Child> {
 /// Shows what the holder waits for, until everything is ready.
 fn wait(folder: &Folder, mut holder: Option<Child>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let (mut shown, mut line_at) = (0, Instant::now());
-    while folder.ready()?.is_none() {
+    let (mut shown, mut last, mut line_at) = (0, String::new(), Instant::now());
+    loop {
+        let ready = folder.ready()?.is_some();
         let text = fs::read_to_string(folder.progress()).unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         for line in whole.lines().skip(shown) {
             println!("{line}");
+            last = line.split_once("s  ").map_or("", |(_, what)| what).to_owned();
             (shown, line_at) = (shown + 1, Instant::now());
+        }
+        if ready {
+            return Ok(());
         }
         let ended = match &mut holder {
             Some(child) => child.try_wait()?.is_some(),
@@ -64,12 +69,11 @@ fn wait(folder: &Folder, mut holder: Option<Child>) -> anyhow::Result<()> {
         anyhow::ensure!(!ended, "it did not start; see {} and holder.log beside it", folder.shown_progress());
         anyhow::ensure!(begun.elapsed() < READY_WITHIN, "it is not ready within {READY_WITHIN:?}; `down` ends it");
         if line_at.elapsed() > LINE_EVERY {
-            println!("{:6.1} s  … still", begun.elapsed().as_secs_f64());
+            println!("{:6.1} s  … still {last}", begun.elapsed().as_secs_f64());
             line_at = Instant::now();
         }
         sleep(LOOK_EVERY);
     }
-    Ok(())
 }
 
 fn tell(folder: &Folder) -> anyhow::Result<()> {
