@@ -97,7 +97,6 @@ fn tell(folder: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
-
 /// The path from here, where that is shorter.
 fn near(program: &Path) -> std::path::PathBuf {
     let here = std::env::current_dir().unwrap_or_default();

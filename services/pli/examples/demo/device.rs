@@ -117,6 +117,32 @@ impl Device {
         self.wait("being connected", |heard| heard.online).await
     }
 
+    /// Waits until everything that it said is accepted.
+    pub async fn all_accepted(&self) -> anyhow::Result<()> {
+        self.own_until("all of them accepted", |own| own.open.values().all(|(_, accepted)| *accepted)).await
+    }
+
+    /// Waits until everything that it said is stored.
+    pub async fn all_stored(&self) -> anyhow::Result<()> {
+        self.own_until("the last `stored`", |own| own.open.is_empty()).await
+    }
+
+    /// What it has just said counts, of which it has heard nothing yet.
+    async fn own_until(&self, what: &str, wanted: impl Fn(&Own) -> bool) -> anyhow::Result<()> {
+        let mut heard = self.heard.clone();
+        let waited = async {
+            loop {
+                heard.borrow_and_update();
+                if wanted(&*self.own.lock().await) {
+                    return anyhow::Ok(());
+                }
+                heard.changed().await.with_context(|| format!("{} ended: {:?}", self.name, self.client.ended()))?;
+            }
+        };
+        let waited = timeout(self.patience, waited).await;
+        waited.with_context(|| format!("{}: {what} did not happen in time: {:?}", self.name, self.heard()))?
+    }
+
     /// Waits until a conversation satisfies `wanted`.
     pub async fn conversation(
         &self,

@@ -115,7 +115,7 @@ pub async fn play(stage: &mut Stage, script: &Script) -> anyhow::Result<Outcome>
     }
     println!("\n== everything arrives");
     for device in &five {
-        device.wait("the last `stored`", |heard| heard.open == 0).await?;
+        device.all_stored().await?;
     }
     stage.wait_for_all().await;
     for device in five {
@@ -151,7 +151,7 @@ async fn group(five: &[Device]) -> anyhow::Result<Place> {
 
 async fn away(stage: &Stage, mut five: Vec<Device>, two: &Place, queued: usize) -> anyhow::Result<Vec<Device>> {
     let bob = five.remove(1);
-    bob.wait("bob's last `stored`", |heard| heard.open == 0).await?;
+    bob.all_stored().await?;
     bob.close().await?;
     println!("  bob is gone");
     let begun = Instant::now();
@@ -159,7 +159,7 @@ async fn away(stage: &Stage, mut five: Vec<Device>, two: &Place, queued: usize) 
     for number in 1..=queued {
         two.say(alice, &format!("#{number}")).await?;
     }
-    alice.wait("all of them accepted", |heard| heard.unsettled == heard.open).await?;
+    alice.all_accepted().await?;
     println!("  alice: {queued} accepted in {:.1} s", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     let bob = stage.enter("bob").await?;

@@ -100,9 +100,10 @@ impl Stage {
     /// Ends the server and judges the ledger; an error is what went wrong with the server.
     pub async fn clear(self, keep: bool) -> (Report, anyhow::Result<()>) {
         let ended = self.server.end().await;
-        if keep || ended.is_err() {
+        let report = self.ledger.report();
+        if keep || ended.is_err() || !report.is_clean() || report.stored != report.intended {
             println!("kept: {}", self.folder.keep().display());
         }
-        (self.ledger.report(), ended)
+        (report, ended)
     }
 }

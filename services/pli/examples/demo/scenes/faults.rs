@@ -143,7 +143,7 @@ async fn break_all(
 }
 
 async fn leave(erin: Device) -> anyhow::Result<()> {
-    erin.wait("her last `stored`", |heard| heard.open == 0).await?;
+    erin.all_stored().await?;
     erin.close().await
 }
 
