@@ -99,7 +99,7 @@ shipped: ## the released binary has no planted faults
 	@$(CARGO) build --quiet --release --package pli && python3 ci/shipped.py target/release/pli
 
 mutants: ## break each rule once and show which check notices
-	$(CARGO) test --package pli --features mutants --test simulation mutants -- --nocapture
+	$(CARGO) test --workspace --features pli/mutants --test simulation mutants -- --nocapture
 	@if python3 ci/shipped.py target/debug/pli >/dev/null; then echo "ci/shipped.py does not see planted faults"; exit 1; fi
 
 bench: ## measurements with their limits, into target/bench/summary.json

@@ -33,6 +33,10 @@ impl ServerAddress {
         let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
         format!("{}_{}", self.host.chars().map(safe).collect::<String>(), self.port)
     }
+    /// Looks the host up; an address needs no look-up. Errors with what the resolver says.
+    pub async fn resolve(&self) -> std::io::Result<()> {
+        tokio::net::lookup_host((self.host(), self.port())).await.map(drop)
+    }
     fn bracketed(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }

@@ -83,6 +83,11 @@ impl Events {
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await
     }
+
+    /// Whether none waits at the moment.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Client {
@@ -93,6 +98,9 @@ impl Client {
         let opened = tokio::task::spawn_blocking({
             let folder = folder.clone();
             move || -> Result<_, OpenError> {
+                if !profile::exists(&folder) {
+                    options.handle.check_new()?;
+                }
                 let profile = Profile::lock(&folder)?;
                 let pin = pin(&profile, options.fingerprint)?;
                 let core = driver::load(&profile, &options)?;
@@ -100,7 +108,7 @@ impl Client {
             }
         });
         // The closure does not panic and is not cancelled, so joining cannot fail.
-        let (profile, pin, (core, store), options) = opened.await.map_err(|e| damaged(&folder, &e))??;
+        let (profile, pin, (core, store), options) = opened.await.map_err(|e| damaged(&folder, e))??;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let (events, reader) = mpsc::channel(EVENTS_MAX);
         let stop = CancellationToken::new();
@@ -209,6 +217,6 @@ fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerpri
 }
 
 /// The stored state cannot be read back.
-pub(crate) fn damaged(folder: &Path, why: &dyn std::fmt::Display) -> OpenError {
-    OpenError::Damaged { folder: folder.display().to_string(), why: why.to_string() }
+pub(crate) fn damaged(folder: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
+    OpenError::Damaged { folder: folder.display().to_string(), source: source.into() }
 }

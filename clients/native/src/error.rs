@@ -3,6 +3,7 @@
 
 use pli_api::common;
 use pli_client_core::CommandError;
+use pli_domain::InvalidHandle;
 
 use crate::{Fingerprint, ProfileError, StorageError};
 
@@ -12,6 +13,9 @@ pub enum OpenError {
     /// The profile's folder.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// The handle is not one that somebody may claim anew, and there is no profile of it.
+    #[error(transparent)]
+    Handle(#[from] InvalidHandle),
     /// The profile trusts another certificate than the one that was named.
     #[error(
         "the profile {folder} trusts the certificate {pinned}, not {given}: the server was set up anew, or somebody \
@@ -26,12 +30,13 @@ pub enum OpenError {
         given: Fingerprint,
     },
     /// The stored state cannot be read back.
-    #[error("the profile {folder} cannot be read back: {why}; restore it from a backup, or move it away")]
+    #[error("the profile {folder} cannot be read back: {source}; restore it from a backup, or move it away")]
     Damaged {
         /// The profile.
         folder: String,
         /// What the core says.
-        why: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -69,6 +69,11 @@ pub fn folder(home: &Path, server: &ServerAddress, handle: &Handle) -> PathBuf {
     home.join(server.folder_name()).join(handle.as_str())
 }
 
+/// Whether the folder holds a profile.
+pub fn exists(folder: &Path) -> bool {
+    folder.join(DATABASE_FILE).exists()
+}
+
 /// A profile that this process holds until it is dropped.
 #[derive(Debug)]
 pub struct Profile {

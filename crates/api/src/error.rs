@@ -113,8 +113,13 @@ pub const CODES: &[CodeDoc] = &[
     row(ErrorCode::BadReceipt, false, Action::Resend, "send the message again with the same send id"),
     row(ErrorCode::KeyPackagesExhausted, false, Action::Tell, "tell the user that the device must come online first"),
     row(ErrorCode::HandleTaken, false, Action::Tell, "ask the user for another handle"),
-    row(ErrorCode::HandleMalformed, false, Action::Tell, "ask the user for another handle: 3 to 32 of a-z 0-9 . _"),
-    row(ErrorCode::IdTaken, false, Action::Fix, "draw new random ids and register again"),
+    row(
+        ErrorCode::HandleMalformed,
+        false,
+        Action::Tell,
+        "ask the user for another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row",
+    ),
+    row(ErrorCode::IdTaken, false, Action::Fix, "draw new random ids, then register or sign the list again"),
     row(
         ErrorCode::DeviceListVersion,
         true,

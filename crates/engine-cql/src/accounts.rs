@@ -111,7 +111,7 @@ impl CqlAccounts {
             before.devices.devices.iter().filter(|device| !list.devices.contains(device)).copied().collect();
         for device in list.devices.iter().filter(|device| !before.devices.devices.contains(device)) {
             if !self.claim_device(OP, *device, account, &before.attempt).await? {
-                return Err(StoreError::never(OP.0, "a device of the list belongs to another account").into());
+                return Err(PutDeviceListError::IdTaken);
             }
         }
         let row = (

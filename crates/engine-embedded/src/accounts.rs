@@ -235,15 +235,12 @@ impl Accounts for EmbeddedAccounts {
     }
 
     async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
-        const OPERATION: &str = "replace a device list";
-        let ask = Ask::growth(OPERATION, list.signed.len());
+        let ask = Ask::growth("replace a device list", list.signed.len());
         match self.store.write(ask, move |conn| put_device_list(conn, account, &list)).await? {
             Replaced::Yes => Ok(()),
             Replaced::Version(current) => Err(PutDeviceListError::Version { current }),
             Replaced::UnknownAccount => Err(PutDeviceListError::UnknownAccount),
-            Replaced::ForeignDevice => {
-                Err(StoreError::never(OPERATION, "a device of the list belongs to another account").into())
-            }
+            Replaced::ForeignDevice => Err(PutDeviceListError::IdTaken),
         }
     }
 

@@ -10,6 +10,7 @@ use pli_domain::ShardMap;
 use pli_domain::mutant::{Mutant, broken};
 use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Payloads, ShardLog, Signals};
 use rusqlite::Connection;
+use tokio::sync::watch;
 
 use crate::accounts::EmbeddedAccounts;
 use crate::conversations::EmbeddedConversations;
@@ -47,6 +48,7 @@ struct Inner {
     leases: Arc<EmbeddedLeases>,
     shard_map: ShardMap,
     counters: Arc<Counters>,
+    room: watch::Receiver<bool>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -80,11 +82,12 @@ impl EmbeddedEngine {
         let bounds = shard_map.shards().map(|shard| stored_bounds(&conn, shard)).collect::<Result<Vec<_>, _>>();
         let logs = Arc::new(Logs::new(&bounds.map_err(database)?, options.tail_bytes));
         let store = Store { queue: Arc::new(JobQueue::new()), readers: Arc::new(readers), logs, stop };
-        Self::start(folder, conn, Parts { store, leases, shard_map, reserve, synchronous, options })
+        let room = reserve.watched();
+        Self::start(folder, conn, Parts { store, leases, shard_map, reserve, room, synchronous, options })
     }
 
     fn start(folder: Folder, conn: Connection, parts: Parts) -> Result<Self, OpenError> {
-        let Parts { store, leases, shard_map, reserve, synchronous, options } = parts;
+        let Parts { store, leases, shard_map, reserve, room, synchronous, options } = parts;
         let counters = Arc::new(Counters::default());
         let syncing = synchronous == Synchronous::Full;
         let writer = Writer {
@@ -107,7 +110,7 @@ impl EmbeddedEngine {
         let thread = thread.map_err(|source| OpenError::Io { path, source })?;
         let signals = EmbeddedSignals::default();
         let writer = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { store, signals, leases, shard_map, counters, writer }) })
+        Ok(Self { inner: Arc::new(Inner { store, signals, leases, shard_map, counters, room, writer }) })
     }
 
     /// The shards of this folder, fixed when it was made.
@@ -156,6 +159,12 @@ impl EmbeddedEngine {
         self.inner.counters.read()
     }
 
+    /// Whether the disk has room, now and from now on: while it has not, appends and other growth are refused. The channel
+    /// closes with the engine.
+    pub fn room(&self) -> watch::Receiver<bool> {
+        self.inner.room.clone()
+    }
+
     /// Resolves when an I/O error has stopped the engine: every call fails from then on and the process must end.
     pub fn failed(&self) -> impl Future<Output = EngineFailure> + Send + 'static {
         let stop = Arc::clone(&self.inner.store.stop);
@@ -197,6 +206,7 @@ struct Parts {
     leases: Arc<EmbeddedLeases>,
     shard_map: ShardMap,
     reserve: Reserve,
+    room: watch::Receiver<bool>,
     synchronous: Synchronous,
     options: EmbeddedOptions,
 }

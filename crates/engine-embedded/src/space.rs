@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use tokio::sync::watch;
 
 /// The file that holds the reserve.
 pub const RESERVE_FILE: &str = "reserve";
@@ -17,13 +18,15 @@ pub(crate) struct Reserve {
     path: PathBuf,
     folder: PathBuf,
     bytes: u64,
-    held: bool,
+    /// Told to whoever watches, because growth is refused while it is not.
+    held: watch::Sender<bool>,
 }
 
 impl Reserve {
     /// Takes the reserve if there is room for it.
     pub(crate) fn new(folder: &Path, bytes: u64) -> io::Result<Self> {
-        let mut reserve = Self { path: folder.join(RESERVE_FILE), folder: folder.to_owned(), bytes, held: false };
+        let (path, held) = (folder.join(RESERVE_FILE), watch::Sender::new(false));
+        let mut reserve = Self { path, folder: folder.to_owned(), bytes, held };
         if !reserve.take()? {
             tracing::warn!(folder = %folder.display(), "no space left for the reserve; appends are refused");
         }
@@ -31,15 +34,19 @@ impl Reserve {
     }
 
     pub(crate) fn held(&self) -> bool {
-        self.held
+        *self.held.borrow()
+    }
+
+    /// The same, now and from now on.
+    pub(crate) fn watched(&self) -> watch::Receiver<bool> {
+        self.held.subscribe()
     }
 
     /// Gives the space back to the file system.
     pub(crate) fn release(&mut self) -> io::Result<()> {
-        if self.held {
+        if self.held.send_replace(false) {
             tracing::warn!(folder = %self.folder.display(), "no space left; appends are refused until there is");
         }
-        self.held = false;
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -49,17 +56,19 @@ impl Reserve {
     /// Takes the reserve again if half as much stays free beside it; otherwise growth that is let in would only end
     /// here at once.
     pub(crate) fn take(&mut self) -> io::Result<bool> {
-        if self.held {
+        if self.held() {
             return Ok(true);
         }
-        self.held = self.allocate()?;
-        if !self.held {
+        let taken = self.allocate()?;
+        if taken {
+            self.held.send_replace(true);
+        } else {
             match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(self.held)
+        Ok(taken)
     }
 
     fn allocate(&self) -> io::Result<bool> {
@@ -101,11 +110,12 @@ mod tests {
     fn the_reserve_occupies_blocks_until_it_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let mut reserve = Reserve::new(dir.path(), 1 << 20).unwrap();
-        assert!(reserve.held());
+        let watched = reserve.watched();
+        assert!(reserve.held() && *watched.borrow());
         assert!(fs::metadata(dir.path().join(RESERVE_FILE)).unwrap().blocks() * 512 >= 1 << 20);
         reserve.release().unwrap();
         reserve.release().unwrap();
-        assert!(!reserve.held() && !dir.path().join(RESERVE_FILE).exists());
+        assert!(!reserve.held() && !*watched.borrow() && !dir.path().join(RESERVE_FILE).exists());
         assert!(reserve.take().unwrap());
     }
 

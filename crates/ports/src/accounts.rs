@@ -69,6 +69,9 @@ pub enum PutDeviceListError {
         /// The stored version.
         current: u64,
     },
+    /// It names a device id that belongs to another account, or did once: ids are never reused.
+    #[error("a device of the list belongs to another account; draw a new random device id and sign again")]
+    IdTaken,
     /// No such account.
     #[error("no such account")]
     UnknownAccount,
@@ -110,7 +113,8 @@ pub trait Accounts: Send + Sync + 'static {
     /// The account that holds exactly this handle, or none.
     async fn by_handle(&self, handle: &Handle) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// Replaces the device list if its version is the stored one + 1. The same version and bytes again is `Ok`.
+    /// Replaces the device list if its version is the stored one + 1 and none of its devices is another account's; else
+    /// nothing changes for readers. The same version and bytes again is `Ok`.
     /// Key packages of devices that the new list leaves out are deleted.
     async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError>;
 

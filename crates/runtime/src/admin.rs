@@ -1,17 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The admin port: health, metrics and build of the process. For operators, never for the public side.
+//!
+//! Bounds: [`CONNECTIONS_MAX`] at a time, each with [`HEADER_WITHIN`] for the head of a request, from its beginning or
+//! from the end of the answer before it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{BuildInfo, Health, Telemetry};
+
+/// Connections at a time; the next ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// The head of a request must have come by then, or the connection is closed: a half-open one holds its place no longer.
+const HEADER_WITHIN: Duration = Duration::from_secs(10);
+/// Wait after a failed accept: out of descriptors, most likely, and trying at once would spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// What is being answered when the process ends has so long.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the admin port cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +46,6 @@ pub enum AdminError {
         #[source]
         source: std::io::Error,
     },
-    /// Serving ended with an error.
-    #[error("the admin port failed")]
-    Serve(#[source] std::io::Error),
 }
 
 #[derive(Clone)]
@@ -72,12 +88,73 @@ impl AdminServer {
         self.address
     }
 
-    /// Serves until `stop` is cancelled.
+    /// Serves until `stop` is cancelled, then finishes what it is answering, within 2 s.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AdminError> {
-        axum::serve(self.listener, self.router)
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await
-            .map_err(AdminError::Serve)
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut serving = JoinSet::new();
+        while let Some(stream) = accept(&self.listener, &room, &mut serving, &stop).await {
+            let (router, stop) = (self.router.clone(), stop.clone());
+            let place = Arc::clone(&room).acquire_owned().await;
+            serving.spawn(async move {
+                serve(stream, router, stop).await;
+                drop(place);
+            });
+        }
+        let last = async { while serving.join_next().await.is_some() {} };
+        // Who is still there then is cut off.
+        let _ = tokio::time::timeout(LAST_ANSWERS_WITHIN, last).await;
+        Ok(())
+    }
+}
+
+/// The next connection, once there is room for it; none when the process ends.
+async fn accept(
+    listener: &TcpListener,
+    room: &Semaphore,
+    serving: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Option<TcpStream> {
+    let next = async {
+        // Nobody closes the semaphore. The place is taken for good by the caller, the only one who takes any.
+        let _ = room.acquire().await;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the admin port was not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    };
+    tokio::pin!(next);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            // Reaped while waiting, so that what has ended does not pile up.
+            Some(_) = serving.join_next() => {}
+            stream = &mut next => return Some(stream),
+        }
+    }
+}
+
+/// Answers one connection to its end; what goes wrong on it is the peer's business.
+async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the admin port ended");
     }
 }
 
@@ -129,6 +206,54 @@ mod tests {
         assert!(get_path(address, "/build").await.contains("\"1.2.3\""));
         stop.cancel();
         running.await.expect("joins").expect("ends well");
+    }
+
+    async fn serving() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<Result<(), AdminError>>) {
+        let telemetry = Telemetry::new("pli").expect("metrics");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let build = BuildInfo::new("pli", "1");
+        let server = AdminServer::bind(any, Health::default(), telemetry, build).await.expect("a free port");
+        let (address, stop) = (server.local_addr(), CancellationToken::new());
+        (address, stop.clone(), tokio::spawn(server.run(stop)))
+    }
+
+    /// Everything that the server still says on a connection, to its end.
+    async fn rest(stream: &mut TcpStream) -> usize {
+        let mut said = Vec::new();
+        // A cut connection may end with a reset.
+        let _ = stream.read_to_end(&mut said).await;
+        said.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_open_connections_make_room_after_a_while_and_never_take_more_than_their_share() {
+        let (address, stop, running) = serving().await;
+        let mut half = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 8 {
+            let mut stream = TcpStream::connect(address).await.expect("listening");
+            stream.write_all(b"GET /livez HTTP/1.1\r\nho").await.expect("written");
+            half.push(stream);
+        }
+        // All places are taken by requests that never come; this one is answered when their time is over.
+        assert!(get_path(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        for mut stream in half {
+            rest(&mut stream).await;
+        }
+        stop.cancel();
+        running.await.expect("joins").expect("ends well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_does_not_keep_the_process_from_ending() {
+        let (address, stop, running) = serving().await;
+        let mut idle = TcpStream::connect(address).await.expect("listening");
+        idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        let mut first = [0; 12];
+        idle.read_exact(&mut first).await.expect("an answer");
+        assert_eq!(&first, b"HTTP/1.1 200");
+        stop.cancel();
+        running.await.expect("joins").expect("ends well");
+        rest(&mut idle).await;
     }
 
     #[tokio::test]

@@ -25,11 +25,19 @@ pub struct HealthReport {
     pub dependencies: BTreeMap<&'static str, DependencyState>,
 }
 
+/// What is known of one dependency.
+#[derive(Debug)]
+struct Known {
+    state: DependencyState,
+    /// It was ready at least once.
+    started: bool,
+}
+
 /// Collects the states of the process's dependencies. Cheap to clone. Holds one entry per name, and names are
 /// constants of the code.
 #[derive(Debug, Clone)]
 pub struct Health {
-    states: Arc<watch::Sender<BTreeMap<&'static str, DependencyState>>>,
+    states: Arc<watch::Sender<BTreeMap<&'static str, Known>>>,
 }
 
 impl Default for Health {
@@ -48,19 +56,17 @@ impl Health {
 
     /// What is known now.
     pub fn report(&self) -> HealthReport {
-        let dependencies = self.states.borrow().clone();
-        HealthReport { ready: all_ready(&dependencies), dependencies }
+        let known = self.states.borrow();
+        let dependencies: BTreeMap<_, _> = known.iter().map(|(name, known)| (*name, known.state.clone())).collect();
+        HealthReport { ready: dependencies.values().all(|state| state.ready), dependencies }
     }
 
-    /// Waits until every dependency is ready.
-    pub async fn wait_ready(&self) {
+    /// Waits until every dependency was ready at least once. One that cannot be used at the moment, because its disk is
+    /// full, keeps no process from starting: acknowledgements are to be served all the same.
+    pub async fn wait_started(&self) {
         // The sender lives in `self`, so the channel cannot close meanwhile.
-        let _ = self.states.subscribe().wait_for(all_ready).await;
+        let _ = self.states.subscribe().wait_for(|states| states.values().all(|known| known.started)).await;
     }
-}
-
-fn all_ready(states: &BTreeMap<&'static str, DependencyState>) -> bool {
-    states.values().all(|state| state.ready)
 }
 
 /// The handle by which one dependency tells its state.
@@ -81,7 +87,8 @@ impl Dependency {
     }
     fn set(&self, ready: bool, detail: String) {
         self.health.states.send_modify(|states| {
-            states.insert(self.name, DependencyState { ready, detail });
+            let started = ready || states.get(self.name).is_some_and(|known| known.started);
+            states.insert(self.name, Known { state: DependencyState { ready, detail }, started });
         });
     }
 }
@@ -98,8 +105,9 @@ mod tests {
         assert!(!health.report().ready);
         let waiting = tokio::spawn({
             let health = health.clone();
-            async move { health.wait_ready().await }
+            async move { health.wait_started().await }
         });
+        log.not_ready("for a moment");
         edge.ready();
         waiting.await.expect("ends");
         log.not_ready("disk full");

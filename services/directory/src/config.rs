@@ -39,6 +39,13 @@ pub struct Config {
     pub lookups_per_account: Rate,
     /// Key packages claimed per account. Default 1,000 at once (four full groups), 250 a minute.
     pub claims_per_account: Rate,
+    /// Key packages that one account claims of one other account, whatever devices it has: nobody empties the stock of
+    /// somebody else alone. Default 50 at once, 10 a minute.
+    pub claims_of_one_account: Rate,
+    /// Device lists fetched per account. Default 2,000 at once (eight full groups), 1,000 a minute.
+    pub lists_fetched_per_account: Rate,
+    /// Device lists put per account; each costs two signature checks. Default 20 at once, 5 a minute.
+    pub lists_put_per_account: Rate,
     /// Key packages published per account; each costs two signature checks. Default 500 at once, 60 a minute.
     pub publications_per_account: Rate,
 }
@@ -50,6 +57,9 @@ impl Default for Config {
             registrations_per_address: Rate::new(100, 20),
             lookups_per_account: Rate::new(100, 30),
             claims_per_account: Rate::new(1_000, 250),
+            claims_of_one_account: Rate::new(50, 10),
+            lists_fetched_per_account: Rate::new(2_000, 1_000),
+            lists_put_per_account: Rate::new(20, 5),
             publications_per_account: Rate::new(500, 60),
         }
     }

@@ -22,7 +22,8 @@ const READS_IN_FLIGHT_MAX: usize = 16;
 pub(crate) const ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 4 * 1024;
 
 impl Inner {
-    /// The newest list of each account. Other services ask for whole groups; what goes to a client must fit a frame.
+    /// The newest list of each account. Other services ask for whole groups, without limit; what goes to a client must fit
+    /// a frame.
     pub(crate) async fn device_lists(
         &self,
         caller: Caller,
@@ -30,6 +31,9 @@ impl Inner {
     ) -> Result<GetDeviceListsResponse, GetDeviceListsError> {
         if request.accounts.len() > MEMBERS_MAX {
             return Err(GetDeviceListsError::TooMany(request.accounts.len()));
+        }
+        if let Some(caller) = caller.device {
+            self.limits.lists_fetched.take(&caller.account, request.accounts.len())?;
         }
         let accounts = self.records(&request.accounts).await?;
         let accounts = accounts.iter().map(account_devices).collect::<Result<_, _>>()?;
@@ -56,6 +60,7 @@ impl Inner {
         request: PutDeviceListRequest,
     ) -> Result<PutDeviceListResponse, ReplaceListError> {
         let caller = caller.authenticated().map_err(|refused| ReplaceListError::Caller(Box::new(refused)))?;
+        self.limits.lists_put.take(&caller.account, 1)?;
         let new = VerifiedDeviceList::verify(&request.devices.ok_or(ReplaceListError::NoList)?)?;
         if new.account != caller.account {
             return Err(InvalidDeviceList::Account.into());

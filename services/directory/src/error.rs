@@ -54,6 +54,8 @@ pub(crate) enum GetDeviceListsError {
     #[error("the answer has {0} bytes, more than a frame holds; ask for fewer accounts at once")]
     TooLarge(usize),
     #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error(transparent)]
     Field(#[from] FieldError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,6 +74,8 @@ pub(crate) enum ReplaceListError {
     List(#[from] InvalidDeviceList),
     #[error("no such account")]
     UnknownAccount,
+    #[error(transparent)]
+    Limited(#[from] Limited),
     #[error(transparent)]
     Put(#[from] PutDeviceListError),
     #[error(transparent)]

@@ -79,6 +79,7 @@ impl Inner {
         }
         self.limits.claims.take(&caller.account, wanted.len())?;
         self.check_listed(&wanted).await?;
+        self.limit_each(caller.account, &wanted)?;
         self.check_stocked(&wanted).await?;
 
         let mut response = ClaimKeyPackagesResponse::default();
@@ -99,6 +100,18 @@ impl Inner {
             response.key_packages.push(taken);
         }
         Ok(response)
+    }
+
+    /// Every account whose packages are claimed has its own limit of this claimer. Only accounts that exist are counted.
+    fn limit_each(&self, claimer: AccountId, wanted: &[DeviceAddress]) -> Result<(), ClaimError> {
+        let mut counts: BTreeMap<AccountId, usize> = BTreeMap::new();
+        for address in wanted {
+            *counts.entry(address.account).or_default() += 1;
+        }
+        for (owner, count) in counts {
+            self.limits.claims_of_one.take(&(claimer, owner), count)?;
+        }
+        Ok(())
     }
 
     /// Every device stands in the list of the account that it is said to belong to.

@@ -3,8 +3,8 @@
 
 use pli_api::Caller;
 use pli_api::directory::{RegisterRequest, RegisterResponse};
-use pli_domain::Handle;
-use pli_ports::NewAccount;
+use pli_domain::{AccountId, Handle};
+use pli_ports::{CreateAccountError, NewAccount};
 
 use crate::config::Registration;
 use crate::error::RegisterError;
@@ -29,6 +29,11 @@ impl Inner {
         if list.version != 1 {
             return Err(InvalidDeviceList::FirstVersion.into());
         }
+        if let Err(error) = handle.check_new()
+            && !self.holds(list.account, &handle).await?
+        {
+            return Err(error.into());
+        }
         let account = NewAccount {
             account: list.account,
             handle: handle.clone(),
@@ -39,5 +44,10 @@ impl Inner {
         self.accounts.create(account).await?;
         self.metrics.registrations.add(1, &[]);
         Ok(RegisterResponse { handle: handle.as_str().to_owned() })
+    }
+    /// Whether the account has this handle, from before the rule for new ones; asking again is answered as it was.
+    async fn holds(&self, account: AccountId, handle: &Handle) -> Result<bool, RegisterError> {
+        let found = self.accounts.by_handle(handle).await.map_err(CreateAccountError::from)?;
+        Ok(found.is_some_and(|found| found.account == account))
     }
 }

@@ -77,6 +77,7 @@ impl From<GetDeviceListsError> for WireError {
         let message = error.to_string();
         match error {
             E::TooMany(_) | E::TooLarge(_) | E::Field(_) => refusal(ErrorCode::BadRequest, message),
+            E::Limited(limit) => limited(&limit),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),
         }
@@ -90,6 +91,8 @@ impl From<ReplaceListError> for WireError {
         match error {
             E::Caller(refused) => *refused,
             E::NoList | E::List(_) => refusal(ErrorCode::DeviceListInvalid, message),
+            E::Limited(limit) => limited(&limit),
+            E::Put(PutDeviceListError::IdTaken) => refusal(ErrorCode::IdTaken, message),
             E::Put(PutDeviceListError::Version { .. }) => refusal(ErrorCode::DeviceListVersion, message),
             E::UnknownAccount | E::Put(PutDeviceListError::UnknownAccount) => {
                 refusal(ErrorCode::UnknownDevice, message)

@@ -63,7 +63,7 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(admin.run(admin_stop.clone()));
-        health.wait_ready().await;
+        health.wait_started().await;
         about.write_file()?;
         Ok(Self { about, engine, roles, admin: serving, admin_stop, health, shutdown })
     }

@@ -14,7 +14,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use demo::scenes::{self, Fault, Script};
+use demo::scenes::{self, Fault, Scene, Script};
 use demo::server::{Kind, Size};
 use demo::stage::Stage;
 
@@ -41,7 +41,7 @@ async fn nothing_is_lost_twice_or_reordered_while_edges_and_owners_die_and_come_
     let Some(mut stage) = stage(name, seed).await else { return };
     let mut faults = vec![Fault::KillEdge, Fault::KillWorker, Fault::Zombie];
     faults.shuffle(&mut StdRng::seed_from_u64(seed));
-    let script = Script { queued: 50, kills: 0, faults, races: 0 };
+    let script = Script { scenes: vec![Scene::Away, Scene::Faults], queued: 50, kills: 0, faults, races: 0 };
     let played = tokio::time::timeout(TIME_MAX, scenes::play(&mut stage, &script)).await;
     let outcome = played.map_err(|_| anyhow::anyhow!("no end within {TIME_MAX:?}")).and_then(|outcome| outcome);
     let (report, ended) = stage.clear(outcome.is_err()).await;

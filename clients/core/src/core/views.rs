@@ -63,6 +63,10 @@ impl Core {
     pub fn waiting(&self) -> (usize, usize) {
         (self.outbox.len(), self.outbox.unsent())
     }
+    /// Messages that arrived and are held, at most 10 s, for one before them in their lane.
+    pub fn held(&self) -> usize {
+        self.inbox.held()
+    }
     /// Nothing that was asked of the server waits for its answer; a driver that is told to end waits for this a while,
     /// so that a first start leaves key packages behind.
     pub fn is_idle(&self) -> bool {

@@ -21,7 +21,7 @@ pub(crate) fn load(profile: &Profile, options: &ClientOptions) -> Result<(Core, 
         store.apply(keys.iter().map(Vec::as_slice).zip(values)).map_err(ProfileError::from)?;
         return Ok((core, store));
     }
-    let core = Core::load(rand::random(), rows, now()).map_err(|error| damaged(profile.folder(), &error))?;
+    let core = Core::load(rand::random(), rows, now()).map_err(|error| damaged(profile.folder(), error))?;
     Ok((core, store))
 }
 

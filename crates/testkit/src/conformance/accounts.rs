@@ -24,6 +24,7 @@ cases! { Store:
     racing_accounts_claim_a_handle_once,
     a_device_list_follows_the_one_before,
     a_device_list_that_does_not_follow_is_refused,
+    a_device_list_with_another_accounts_device_is_refused,
     racing_device_lists_are_taken_once,
     key_packages_are_claimed_once_each,
     racing_claimers_get_different_key_packages,
@@ -196,6 +197,27 @@ async fn a_device_list_that_does_not_follow_is_refused(h: &mut dyn Harness<Store
     }
     let found = accounts.account(account(1)).await?.map(|account| account.devices);
     check_eq!(found, Some(list(2, &[1, 11])), "the device list");
+    Ok(())
+}
+
+async fn a_device_list_with_another_accounts_device_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    accounts.create(new(2, "bob")?).await?;
+    accounts.put_device_list(account(2), list(2, &[2, 22])).await?;
+    accounts.put_device_list(account(2), list(3, &[2])).await?;
+    // Bob's device, and one that he had once: ids are never reused.
+    for devices in [&[1, 2][..], &[2], &[1, 22]] {
+        let answer = accounts.put_device_list(account(1), list(2, devices)).await;
+        check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list of {devices:?}: {answer:?}");
+    }
+    check_eq!(accounts.account(account(1)).await?, Some(record(&new(1, "alice")?)), "the account after refusals");
+    let theirs = accounts.account(account(2)).await?.map(|account| account.devices);
+    check_eq!(theirs, Some(list(3, &[2])), "the other account's list");
+    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
+    accounts.put_device_list(account(1), list(3, &[11])).await?;
+    // One's own may come back.
+    accounts.put_device_list(account(1), list(4, &[1, 11])).await?;
     Ok(())
 }
 

@@ -89,6 +89,9 @@ impl State {
         if current.checked_add(1) != Some(list.version) {
             return Err(PutDeviceListError::Version { current });
         }
+        if list.devices.iter().any(|device| self.devices.get(device).is_some_and(|owner| *owner != account)) {
+            return Err(PutDeviceListError::IdTaken);
+        }
         for gone in found.devices.devices.iter().filter(|device| !list.devices.contains(device)) {
             self.key_packages.remove(gone);
         }

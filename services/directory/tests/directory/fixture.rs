@@ -18,7 +18,8 @@ use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::directory::{DeviceList, DeviceListEntry, RegisterRequest, SignedDeviceList};
 use pli_api::{Caller, Channel, ErrorCode, error_of_status, in_process};
 use pli_directory::{Config, Directory};
-use pli_domain::{AccountId, DeviceAddress, DeviceId, transcript};
+use pli_domain::{AccountId, DeviceAddress, DeviceId, UnixMillis, transcript};
+use pli_ports::{DeviceListRecord, NewAccount};
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::ManualClock;
 use prost::Message;
@@ -106,6 +107,18 @@ impl Person {
     pub fn registration(&self, handle: &str) -> RegisterRequest {
         let devices = Some(self.sign(&self.list(1, vec![self.entry()])));
         RegisterRequest { handle: handle.into(), devices, invite: String::new() }
+    }
+
+    /// As a store has it, whatever the directory would say to the handle.
+    pub fn account(&self, handle: &str) -> NewAccount {
+        let signed = self.sign(&self.list(1, vec![self.entry()])).encode_to_vec().into();
+        NewAccount {
+            account: self.address.account,
+            handle: handle.parse().expect("readable"),
+            identity_key: self.identity.verifying_key().to_bytes(),
+            devices: DeviceListRecord { version: 1, signed, devices: vec![self.address.device] },
+            created_at: UnixMillis(1),
+        }
     }
 
     pub async fn register(self, client: &mut DirectoryClient<Channel>, handle: &str) -> Self {

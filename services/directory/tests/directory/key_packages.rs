@@ -108,6 +108,29 @@ async fn claims_are_bounded_and_limited_by_account() {
     assert_eq!(error.limit, "claims_per_account");
 }
 
+#[tokio::test]
+async fn one_stranger_cannot_empty_the_stock_of_somebody() {
+    let (_, mut client) = directory(Config { claims_of_one_account: Rate::new(3, 1), ..Config::default() });
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    for person in [&alice, &bob] {
+        let singles = (0..6).map(|_| person.key_package()).collect();
+        client.publish_key_packages(by(person.address, publication(singles, Bytes::new()))).await.expect("valid");
+    }
+    let stranger = Person::new(3).address;
+    for _ in 0..3 {
+        client.claim_key_packages(by(stranger, claim(&[alice.address]))).await.expect("within the limit");
+    }
+    let error =
+        assert_refused(client.claim_key_packages(by(stranger, claim(&[alice.address]))).await, ErrorCode::RateLimited);
+    assert_eq!(error.limit, "claims_of_one_account");
+    let both = claim(&[bob.address, alice.address]);
+    assert_refused(client.claim_key_packages(by(stranger, both)).await, ErrorCode::RateLimited);
+    assert_eq!((stock(&mut client, alice.address).await, stock(&mut client, bob.address).await), (3, 6));
+    client.claim_key_packages(by(stranger, claim(&[bob.address]))).await.expect("somebody else's");
+    client.claim_key_packages(by(bob.address, claim(&[alice.address]))).await.expect("somebody else's claim");
+}
+
 /// Every way in which a key package can be wrong, by name.
 fn bad_packages(alice: &Person, bob: &Person) -> Vec<(&'static str, Bytes)> {
     let good = alice.key_package();

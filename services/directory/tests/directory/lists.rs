@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use pli_api::ErrorCode;
 use pli_api::directory::{DeviceList, GetDeviceListsRequest, PutDeviceListRequest, RegisterRequest, SignedDeviceList};
 use pli_directory::Config;
+use pli_runtime::limits::Rate;
 use prost::Message;
 
 use crate::fixture::{Person, assert_refused, by, directory};
@@ -138,6 +139,37 @@ async fn lists_are_given_for_accounts_that_exist_in_the_order_asked() {
 
     assert_refused(client.get_device_lists(ask(vec![id(1); 251])).await, ErrorCode::BadRequest);
     assert_refused(client.get_device_lists(ask(vec![Bytes::from_static(b"short")])).await, ErrorCode::BadRequest);
+}
+
+#[tokio::test]
+async fn lists_are_put_and_fetched_within_limits_of_the_account() {
+    let (put_rate, fetch_rate) = (Rate::new(1, 1), Rate::new(3, 1));
+    let config = Config { lists_put_per_account: put_rate, lists_fetched_per_account: fetch_rate, ..Config::default() };
+    let (_, mut client) = directory(config);
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let list = |version| put(alice.sign(&alice.list(version, vec![alice.entry()])));
+    client.put_device_list(by(alice.address, list(2))).await.expect("within the limit");
+    let error = assert_refused(client.put_device_list(by(alice.address, list(3))).await, ErrorCode::RateLimited);
+    assert_eq!(error.limit, "lists_put_per_account");
+
+    let ask = |count| GetDeviceListsRequest {
+        accounts: vec![Bytes::copy_from_slice(alice.address.account.as_bytes()); count],
+    };
+    client.get_device_lists(by(alice.address, ask(2))).await.expect("within the limit");
+    let error = assert_refused(client.get_device_lists(by(alice.address, ask(2))).await, ErrorCode::RateLimited);
+    assert_eq!(error.limit, "lists_fetched_per_account");
+    client.get_device_lists(by(Person::new(2).address, ask(2))).await.expect("another account");
+    client.get_device_lists(ask(250)).await.expect("a service is not limited");
+}
+
+#[tokio::test]
+async fn a_list_that_names_the_device_of_another_account_says_what_to_do() {
+    let (_, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    let list = alice.sign(&alice.list(2, vec![alice.entry(), bob.entry()]));
+    let error = assert_refused(client.put_device_list(by(alice.address, put(list))).await, ErrorCode::IdTaken);
+    assert!(error.message.contains("draw a new random device id"), "{}", error.message);
 }
 
 #[tokio::test]

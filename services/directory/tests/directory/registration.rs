@@ -5,6 +5,7 @@ use pli_api::directory::{GetDeviceKeyRequest, LookupRequest, RegisterRequest};
 use pli_api::{Caller, ErrorCode};
 use pli_directory::{Config, Registration};
 use pli_domain::{DeviceAddress, DeviceId};
+use pli_ports::Accounts;
 use pli_runtime::limits::Rate;
 use pli_testkit::memory::{FaultPlan, TableFaults};
 use tonic::Request;
@@ -42,6 +43,24 @@ async fn handles_that_are_none_are_refused_with_the_reason() {
         assert!(error.message.contains("use "), "names the fix: {}", error.message);
         assert_refused(client.lookup(by(alice.address, lookup(handle))).await, ErrorCode::HandleMalformed);
     }
+}
+
+#[tokio::test]
+async fn nobody_claims_a_handle_with_a_separator_at_its_edge_or_two_in_a_row_but_those_who_have_one_keep_it() {
+    let (world, mut client) = directory(Config::default());
+    let (alice, bob) = (Person::new(1), Person::new(2).register(&mut client, "bob").await);
+    for handle in ["bob.", ".bob", "....", "b..b", "b._b"] {
+        let error = assert_refused(client.register(alice.registration(handle)).await, ErrorCode::HandleMalformed);
+        assert!(error.message.contains("use a letter or digit"), "names the fix: {}", error.message);
+        assert_refused(client.lookup(by(bob.address, lookup(handle))).await, ErrorCode::NotFound);
+    }
+    // From before the rule.
+    let old = alice.account("bob.");
+    world.accounts().create(old).await.expect("stored");
+    client.register(alice.registration("bob.")).await.expect("asking again is answered as it was");
+    let found = client.lookup(by(bob.address, lookup("bob."))).await.expect("found").into_inner();
+    assert_eq!(found.account.as_ref(), alice.address.account.as_bytes());
+    assert_refused(client.register(Person::new(3).registration("bob.")).await, ErrorCode::HandleMalformed);
 }
 
 #[tokio::test]

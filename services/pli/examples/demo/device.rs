@@ -11,9 +11,12 @@ use pli_client::{Client, ClientOptions, Events};
 use pli_domain::{ConversationId, Handle, SendId};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::ledger::Ledger;
+
+/// How often a device without an event for it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the ledger calls the conversation of Alice and Bob.
 pub const TWO: &str = "two";
@@ -112,9 +115,18 @@ impl Device {
         Ok(())
     }
 
-    /// Waits until the server knows it and everything that waited is there.
+    /// Waits until the server knows it, everything that waited is there, and so are its key packages: whoever adds it to
+    /// a group needs one.
     pub async fn online(&self) -> anyhow::Result<()> {
-        self.wait("being connected", |heard| heard.online).await
+        self.wait("being connected", |heard| heard.online).await?;
+        let idle = async {
+            while !self.client.query(|core| core.is_idle()).await? {
+                sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        let idle = timeout(self.patience, idle).await;
+        idle.with_context(|| format!("{}: the server left calls unanswered", self.name))?
     }
 
     /// Waits until everything that it said is accepted.
@@ -160,7 +172,8 @@ impl Device {
                 heard.changed().await.with_context(|| format!("{} ended", self.name))?;
             }
         };
-        timeout(self.patience, found).await.with_context(|| format!("{}: {what} did not happen in time", self.name))?
+        let found = timeout(self.patience, found).await;
+        found.with_context(|| format!("{}: {what} did not happen in time: {:?}", self.name, self.heard()))?
     }
 
     /// Writes the intention, then sends.

@@ -9,7 +9,7 @@
 //! the last line is the verdict, and the exit code agrees with it.
 //!
 //! `make demo` and `make demo-cluster` run it; `--seed N` repeats the moments of the kills, `--keep` leaves the folder
-//! for inspection.
+//! for inspection, `--scenes commits` plays only what is named.
 #![allow(clippy::print_stdout, reason = "a transcript is what it is for")]
 
 mod device;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use pli_testkit::history::Report;
 
-use scenes::{Fault, Outcome, Script};
+use scenes::{Fault, Outcome, Scene, Script};
 use server::{Kind, Size};
 use stage::Stage;
 
@@ -52,6 +52,10 @@ struct Arguments {
     /// AllNats, AllCql, LoseEnd, Rolling.
     #[arg(long, value_delimiter = ',', requires = "cluster")]
     faults: Vec<Fault>,
+    /// Play only these scenes; left out, all that fit the server: away, race; for one process kills and commits; for a
+    /// cluster faults.
+    #[arg(long, value_delimiter = ',')]
+    scenes: Vec<Scene>,
 }
 
 impl Arguments {
@@ -64,11 +68,13 @@ impl Arguments {
     }
 
     fn script(&self) -> Script {
-        if !self.cluster {
-            return Script { queued: 1_000, kills: 3, faults: Vec::new(), races: 50 };
-        }
         let faults = if self.faults.is_empty() { Fault::ALL.to_vec() } else { self.faults.clone() };
-        Script { queued: 1_000, kills: 0, faults, races: 10 }
+        let (fitting, races) = match self.cluster {
+            false => (vec![Scene::Away, Scene::Kills, Scene::Race, Scene::Commits], 50),
+            true => (vec![Scene::Away, Scene::Faults, Scene::Race], 10),
+        };
+        let scenes = if self.scenes.is_empty() { fitting } else { self.scenes.clone() };
+        Script { scenes, queued: 1_000, kills: 3, faults, races }
     }
 }
 
@@ -111,6 +117,9 @@ fn verdict(report: &Report, (outcome, script): (&Outcome, &Script), took: Durati
     let whole = outcome.is_whole(script) && report.is_clean() && report.stored == report.intended;
     if !whole {
         println!("NOT as it should be: {report:?}");
+        if let Some(found) = outcome.found() {
+            println!("found: {found}");
+        }
     }
     println!("{report}");
     if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }

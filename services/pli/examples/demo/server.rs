@@ -84,13 +84,23 @@ impl Server {
     /// How many commits the conversations service has decided with this outcome since its last start.
     pub async fn commits(&self, outcome: &str) -> anyhow::Result<u64> {
         let label = format!("outcome=\"{outcome}\"");
+        self.counted("pli_conversations_commits_total{", |line| line.contains(&label)).await
+    }
+
+    /// How many decided commits somebody else than the call that decided them has finished since its last start.
+    pub async fn left_behind(&self) -> anyhow::Result<u64> {
+        self.counted("pli_conversations_commits_finished_total{", |line| !line.contains("by=\"committer\"")).await
+    }
+
+    /// The sum of a counter's series that are `ours`, over all processes with conversations.
+    async fn counted(&self, name: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
         let admins = match self {
             Self::Single(single) => vec![single.admin.to_string()],
             Self::Cluster(apart) => apart.conversations(),
         };
         let mut sum = 0;
         for admin in admins {
-            sum += counter(&admin, "pli_conversations_commits_total{", &label).await?;
+            sum += counter(&admin, name, &ours).await?;
         }
         Ok(sum)
     }
@@ -107,13 +117,12 @@ impl Server {
     }
 }
 
-/// The sum of the counters that begin so and hold `label`, as an admin port tells them.
-async fn counter(admin: &str, begins: &str, label: &str) -> anyhow::Result<u64> {
+/// The sum of the series that begin so and are `ours`, as an admin port tells them.
+async fn counter(admin: &str, begins: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
     let mut stream = TcpStream::connect(admin).await?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
     let mut said = String::new();
     timeout(METRICS_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
-    let ours = |line: &&str| line.starts_with(begins) && line.contains(label);
-    let values = said.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    Ok(values.sum())
+    let lines = said.lines().filter(|line| line.starts_with(begins) && ours(line));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }

@@ -24,7 +24,7 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::EnvelopeExpired, "send it again if it still matters"),
     (ErrorCode::KeyPackagesExhausted, "ask the other person to come online once, then try again"),
     (ErrorCode::HandleTaken, "choose another handle"),
-    (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _"),
+    (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row"),
     (ErrorCode::IdTaken, "move the profile folder away and try again"),
     (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),
     (ErrorCode::GroupTooLarge, "name fewer people"),

@@ -7,7 +7,7 @@ use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
 
 use super::json;
-use super::names::{called, group_named};
+use super::names::{called, group_arriving};
 use super::number::seconds;
 use super::session::{self, Deadline, Session, refused};
 use super::target::handle;
@@ -99,13 +99,13 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
     match action {
         Action::Create(change) => create(change, session, deadline).await,
         Action::Add(change) => {
-            let conversation = group_named(&session.conversations().await?, &change.group.name)?;
+            let conversation = group_arriving(session, &change.group.name, deadline, |_| {}).await?;
             command(session, Command::AddMembers { conversation, handles: change.members.clone() }).await?;
             wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
         }
         Action::Remove(change) => remove(change, session, deadline).await,
         Action::Leave(named) => {
-            let conversation = group_named(&session.conversations().await?, &named.name)?;
+            let conversation = group_arriving(session, &named.name, deadline, |_| {}).await?;
             command(session, Command::Leave { conversation }).await?;
             anstream::println!("left {}", named.name);
             Ok(())
@@ -123,9 +123,9 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
 }
 
 async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let conversations = session.conversations().await?;
-    let conversation = group_named(&conversations, &change.group.name)?;
-    let members = conversations.into_iter().find(|view| view.id == conversation).map(|view| view.members);
+    let conversation = group_arriving(session, &change.group.name, deadline, |_| {}).await?;
+    let members =
+        session.conversations().await?.into_iter().find(|view| view.id == conversation).map(|view| view.members);
     let mut accounts = Vec::new();
     for handle in &change.members {
         let member = members.iter().flatten().find(|member| member.handle.as_ref() == Some(handle));

@@ -4,9 +4,10 @@
 //! The group that was known first keeps the plain name, so that a later invitation cannot take it; every other one of
 //! that name is `NAME~SHORTID`, and any conversation is `~SHORTID` or its whole id.
 
-use pli_client::core::ConversationView;
+use pli_client::core::{ConnectionState, ConversationView, Event};
 use pli_domain::ConversationId;
 
+use super::session::{Deadline, Session};
 use crate::exit::{Exit, Failure};
 
 /// Names that an error lists.
@@ -37,6 +38,40 @@ pub fn group_named(conversations: &[ConversationView], text: &str) -> Result<Con
             Err(Failure::say(Exit::Refused, format_args!("`{text}` fits several conversations; type one of {which}")))
         }
     }
+}
+
+/// The same; a group that nothing here is called by is waited for, because its invitation may still be on its way. What
+/// happens meanwhile goes to `seen`.
+pub async fn group_arriving(
+    session: &mut Session,
+    text: &str,
+    deadline: Deadline,
+    mut seen: impl FnMut(&Event),
+) -> Result<ConversationId, Failure> {
+    let mut told = false;
+    loop {
+        let conversations = session.conversations().await?;
+        let unknown = match group_named(&conversations, text) {
+            Err(unknown) if may_arrive(&conversations, text) => unknown,
+            found => return found,
+        };
+        if !told && session.client.status().borrow().state == ConnectionState::Online {
+            told = true;
+            anstream::eprintln!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
+        }
+        match session.next(deadline).await {
+            Ok(event) => seen(&event),
+            // Everything is here that the server has, and the group is not.
+            Err(late) if late.exit == Exit::TimedOut => return Err(unknown),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Whether nothing here could be what is meant. A name that fits with another short id is a slip of the user.
+fn may_arrive(conversations: &[ConversationView], text: &str) -> bool {
+    let name = text.split_once('~').map_or(text, |(name, _)| name);
+    !name.is_empty() && conversations.iter().all(|view| view.name.as_deref() != Some(name))
 }
 
 fn unknown<'a>(text: &str, same_name: impl Iterator<Item = &'a ConversationView>) -> Failure {
@@ -98,5 +133,14 @@ mod tests {
         let nobody = found("nobody").expect_err("none");
         assert!(nobody.contains("/list"), "{nobody}");
         assert!(found("~").is_err() && found("").is_err());
+    }
+
+    #[test]
+    fn only_a_group_that_nothing_is_called_by_may_be_on_its_way() {
+        let all = [view(0x11, "team", "team")];
+        for (text, may) in [("guild", true), ("guild~12", true), ("team~99", false), ("~99", false), ("", false)] {
+            assert_eq!(may_arrive(&all, text), may, "{text}");
+        }
+        assert!(may_arrive(&[], &ConversationId::from_bytes([7; 16]).to_string()));
     }
 }

@@ -2,8 +2,11 @@
 //! Events on standard output.
 
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use pli_client::core::{Event, NewKey};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
 use super::json;
 use crate::terminal::{clock, one_line};
@@ -19,23 +22,44 @@ pub enum Shape {
 
 /// Prints events.
 #[derive(Debug, Clone, Copy)]
-pub struct Output(Shape);
+pub struct Output {
+    shape: Shape,
+    kept: bool,
+}
 
 impl Output {
     /// In this shape.
-    pub const fn new(shape: Shape) -> Self {
-        Self(shape)
+    pub fn new(shape: Shape) -> Self {
+        Self { shape, kept: is_writable(std::io::stdout()) }
+    }
+
+    /// Whether what is printed goes anywhere. A standard output that was closed when the process began does not.
+    pub const fn is_kept(self) -> bool {
+        self.kept
     }
 
     /// Prints one event, flushed; false when nobody reads any more.
     pub fn event(self, event: &Event) -> bool {
-        let line = match self.0 {
+        let line = match self.shape {
             Shape::Json => Some(json::of(event).to_string()),
             Shape::Text => text(event),
         };
         let Some(line) = line else { return true };
         let mut out = anstream::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    }
+}
+
+/// Whether writes to standard output arrive. The runtime of the language puts `/dev/null`, open for reading and writing,
+/// in the place of a descriptor that is closed at the start, and takes a write to one that is open for reading only as
+/// done; `> /dev/null` is open for writing only, and wanted.
+fn is_writable(out: impl AsFd) -> bool {
+    let (Ok(flags), Ok(status)) = (fcntl_getfl(&out), fstat(&out)) else { return false };
+    let null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == status.st_rdev);
+    match flags & OFlags::RWMODE {
+        OFlags::WRONLY => true,
+        OFlags::RDWR => !(null && FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice),
+        _ => false,
     }
 }
 
@@ -65,5 +89,23 @@ pub fn new_key(name: &str, what: NewKey) -> String {
             "* @{name} has a NEW identity key: the account was made anew, or somebody stands in between; compare \
              safety numbers (/safety {name}) before you go on"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_standard_output_is_told_from_one_that_is_thrown_away() {
+        let null =
+            |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
+        assert!(is_writable(null(false, true)), "> /dev/null");
+        assert!(!is_writable(null(true, true)), "what stands in for a closed one");
+        assert!(!is_writable(null(true, false)), "open for reading only");
+        let file = tempfile::tempfile().expect("a file");
+        assert!(is_writable(file), "a file or terminal that can be read too");
     }
 }

@@ -42,7 +42,7 @@ pub struct PipeArgs {
     /// How far the messages must have come before it ends.
     #[arg(long, value_enum, default_value = "accepted")]
     wait: Wait,
-    /// After the end of the input wait at most so many seconds.
+    /// Wait at most so many seconds for a group that is not here yet, and again after the end of the input.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
     #[command(flatten)]
@@ -61,10 +61,16 @@ pub async fn run(args: PipeArgs) -> Result<(), Failure> {
 async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) -> Result<(), Failure> {
     let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
     let (mut printer, missed) = Printer::open(session, output).await?;
-    if !missed.iter().all(|event| printer.event(event)) {
+    let mut read = missed.iter().all(|event| printer.event(event));
+    let patience = Deadline::after(Some(args.timeout));
+    let conversation = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        found = args.to.conversation(session, patience, |event| read = read && printer.event(event)) => found?,
+    };
+    if !read {
         return Ok(());
     }
-    let conversation = args.to.conversation(session).await?;
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut input = Input { lines: BufReader::new(tokio::io::stdin()).lines(), ended: false, kept: None };
     let mut progress = Progress::new(conversation, args.wait);

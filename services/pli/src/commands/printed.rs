@@ -95,6 +95,9 @@ pub struct Printer {
 impl Printer {
     /// Of an open profile, with the messages that are to be printed first.
     pub async fn open(session: &Session, output: Output) -> Result<(Self, Vec<Event>), Failure> {
+        if !output.is_kept() {
+            anstream::eprintln!("standard output is closed: what arrives is not printed, and waits for the next time");
+        }
         let printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
         Ok((Self { output, printed }, missed.into_iter().map(Event::Message).collect()))
@@ -106,7 +109,8 @@ impl Printer {
             Event::Message(message) if self.printed.knows(message) => true,
             Event::Message(message) => {
                 let read = self.output.event(event);
-                if read {
+                // Noted only after it went out: a message that goes nowhere is printed by the next one.
+                if read && self.output.is_kept() {
                     self.printed.note(message);
                 }
                 read

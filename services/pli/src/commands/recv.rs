@@ -16,7 +16,8 @@ use crate::exit::Failure;
 
 /// Print what arrives for a handle.
 ///
-/// Without --follow it ends when everything that waited has been printed. A message is printed once, also one that
+/// Without --follow it ends when everything that waited has been printed; what follows a message that has not arrived is
+/// printed after 10 s at the latest. A message is printed once, also one that
 /// another command (`send`, `group`) took from the server meanwhile; `chat` counts as printing. Ctrl-C ends --follow.
 #[derive(Debug, Args)]
 #[command(
@@ -60,10 +61,13 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
     let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
     let (mut printer, missed) = Printer::open(session, output).await?;
     let mut missed = missed.into_iter();
-    let mut messages = 0u64;
+    let (mut messages, mut caught_up) = (0u64, false);
     loop {
         let event = match missed.next() {
             Some(event) => event,
+            None if caught_up && args.count.is_none() && !args.follow && session.has_shown_all().await? => {
+                return Ok(());
+            }
             None => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -81,10 +85,11 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 session.client.command(read).await.map_err(|error| session.request(error))?;
             }
         }
-        let caught_up = event == Event::Connection(ConnectionState::Online);
-        let enough = args.count.map_or(caught_up && !args.follow, |count| messages >= count);
-        if enough {
+        if args.count.is_some_and(|count| messages >= count) {
             return Ok(());
+        }
+        if let Event::Connection(state) = event {
+            caught_up = state == ConnectionState::Online;
         }
     }
 }

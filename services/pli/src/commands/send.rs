@@ -75,7 +75,7 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
 
 async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), Failure> {
     let deadline = Deadline::after(Some(args.timeout));
-    let conversation = args.to.conversation(session).await?;
+    let conversation = args.to.conversation(session, deadline, |_| {}).await?;
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);

@@ -31,6 +31,11 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
     init_logs(&logs).exit(Exit::Usage)?;
     let (server, fingerprint) = server(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
+    let folder = pli_client::profile::folder(&home, &server, handle);
+    // A name that was right once and cannot be resolved now is retried like any other trouble on the way.
+    if let (Some(named), false) = (&args.server, pli_client::profile::exists(&folder)) {
+        named.resolve().await.map_err(|error| unresolved(named, error))?;
+    }
     let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events })
@@ -57,10 +62,17 @@ fn server(args: &ClientArgs) -> Result<(ServerAddress, Option<Fingerprint>), Fai
     }
 }
 
+fn unresolved(named: &ServerAddress, error: std::io::Error) -> Failure {
+    let fix = "check the spelling of --server HOST:PORT, or give an address";
+    let error = anyhow::Error::new(error).context(format!("--server {named}: the name cannot be resolved; {fix}"));
+    Failure::new(Exit::Unreachable, error)
+}
+
 fn opening(error: OpenError) -> Failure {
     let exit = match &error {
         OpenError::Profile(ProfileError::Locked { .. }) => Exit::InUse,
         OpenError::OtherServer { .. } => Exit::Unreachable,
+        OpenError::Handle(_) => Exit::Usage,
         OpenError::Profile(_) | OpenError::Damaged { .. } => Exit::Folder,
     };
     Failure::new(exit, error)
@@ -144,6 +156,13 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether nothing is left to show of what has arrived: nothing is held behind a hole, and no event waits.
+    pub async fn has_shown_all(&self) -> Result<bool, Failure> {
+        // In this order: what is released in between is an event that waits.
+        let held = self.client.query(|core| core.held()).await.map_err(|error| self.request(error))?;
+        Ok(held == 0 && self.events.is_empty())
     }
 
     /// Every conversation that the user is in.

@@ -3,10 +3,11 @@
 
 use std::str::FromStr;
 
+use pli_client::core::Event;
 use pli_domain::{ConversationId, Handle, InvalidHandle};
 
-use super::names::group_named;
-use super::session::Session;
+use super::names::group_arriving;
+use super::session::{Deadline, Session};
 use crate::exit::Failure;
 
 /// A person, or a group by name or id.
@@ -37,13 +38,19 @@ pub fn handle(text: &str) -> Result<Handle, InvalidHandle> {
 }
 
 impl Target {
-    /// The conversation; one with a person is begun if there is none.
-    pub async fn conversation(&self, session: &Session) -> Result<ConversationId, Failure> {
+    /// The conversation; one with a person is begun if there is none, a group is waited for. What happens meanwhile goes
+    /// to `seen`.
+    pub async fn conversation(
+        &self,
+        session: &mut Session,
+        deadline: Deadline,
+        seen: impl FnMut(&Event),
+    ) -> Result<ConversationId, Failure> {
         match self {
             Self::Person(handle) => {
                 session.client.conversation_with(handle.clone()).await.map_err(|error| session.request(error))
             }
-            Self::Group(name) => group_named(&session.conversations().await?, name),
+            Self::Group(name) => group_arriving(session, name, deadline, seen).await,
         }
     }
 }

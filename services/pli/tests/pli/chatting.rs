@@ -78,6 +78,87 @@ fn a_message_that_another_command_took_is_printed_by_the_next_recv() {
     assert_eq!(printed(&[]), Vec::<String>::new());
 }
 
+/// Runs a line of shell in which `pli` is the binary.
+fn shell(home: &Path, command: &str) -> std::process::Output {
+    let pli = env!("CARGO_BIN_EXE_pli");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &command.replace("pli ", &format!("{pli} "))]).current_dir(home).env_clear();
+    shell.env("HOME", home).env("XDG_DATA_HOME", home.join("share")).env("PATH", "/usr/bin:/bin");
+    shell.output().expect("runs")
+}
+
+#[test]
+fn what_a_closed_standard_output_did_not_take_is_printed_next_time() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run(home.path(), &["send", "alice", "bob", "a", "--count", "3", "--data", "data"]));
+    let ended = shell(home.path(), "pli recv bob --data data >&-");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("standard output is closed"), "{ended:?}");
+    let ended = shell(home.path(), "echo hello | pli pipe bob alice --data data --json >&-");
+    assert!(ended.status.success(), "{ended:?}");
+    // A reader that is gone before anything is written.
+    let gone = "mkfifo f && { (: <f) & exec 3>f; wait; pli recv bob --data data >&3; }";
+    shell(home.path(), gone);
+    let said = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
+    for word in ["a 1", "a 2", "a 3"] {
+        assert!(said.contains(&format!("\"{word}\"")), "{word} in {said}");
+    }
+    let again = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
+    assert!(!again.contains("\"message\""), "{again}");
+}
+
+#[test]
+fn what_is_held_behind_a_hole_is_printed_before_recv_ends() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "carol"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| text(&run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat()));
+    let say = |said: &str| text(&run(home.path(), &["send", "alice", "#team", said, "--data", "data"]));
+    let read = || text(&run(home.path(), &["recv", "bob", "--data", "data"]));
+    group(&["create", "alice", "team", "bob", "carol"]);
+    say("with bob");
+    assert!(read().contains("with bob"));
+    group(&["remove", "alice", "team", "bob"]);
+    say("without bob");
+    group(&["add", "alice", "team", "bob"]);
+    say("with bob again");
+    // What was said while he was out is a hole in the lane, which is held for a while.
+    let said = read();
+    assert!(said.contains("with bob again") && !said.contains("without bob"), "{said}");
+}
+
+#[test]
+fn a_member_waits_for_an_invitation_that_is_on_its_way() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "carol", "dave"] {
+        register(home.path(), handle);
+    }
+    let mut dave = following(home.path(), &["pipe", "dave", "#team", "--json", "--data", "data"]);
+    dave.say("hello from dave");
+    dave.end_input();
+    text(&run(home.path(), &["group", "create", "alice", "team", "bob", "dave", "--data", "data"]));
+    dave.json(event("accepted"));
+    assert_eq!(dave.wait(), Some(0));
+    assert!(text(&run(home.path(), &["recv", "bob", "--data", "data"])).contains("hello from dave"));
+    let (code, said) = failure(&run(home.path(), &["send", "carol", "#team", "x", "--data", "data", "--timeout", "2"]));
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("there is no group `team`"), "{said}");
+}
+
+#[test]
+fn a_server_whose_name_does_not_resolve_is_told_at_once() {
+    let home = tempfile::tempdir().expect("a folder");
+    let arguments = ["recv", "bob", "--server", "nowhere.invalid", "--timeout", "600"];
+    let (code, said) = failure(&run(home.path(), &arguments));
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("--server nowhere.invalid"), "{said}");
+    assert!(!home.path().join("share").exists(), "no profile on a server that was never there");
+}
+
 #[test]
 fn a_pipe_carries_both_directions_and_tells_ticks() {
     let home = tempfile::tempdir().expect("a folder");
@@ -280,6 +361,18 @@ fn nobody_under_a_handle_is_refused_with_its_code() {
     let (code, said) = failure(&run(home.path(), &["send", "alice", "nobody", "hello", "--data", "data"]));
     assert_eq!(code, Some(8), "{said}");
     assert!(said.contains("NOT_FOUND"), "{said}");
+}
+
+#[test]
+fn a_handle_that_nobody_may_claim_leaves_no_profile() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob.", ".bob", "....", "b__b"] {
+        let (code, said) = failure(&run(home.path(), &["recv", handle, "--data", "data", "--home", "fresh"]));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("use a letter or digit"), "{said}");
+    }
+    assert!(!home.path().join("fresh").exists());
 }
 
 #[test]

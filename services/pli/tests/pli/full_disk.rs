@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::process::{Server, run, text};
+
 const SHARD: ShardId = ShardId::new(2);
 const DEVICE: [u8; 16] = [1; 16];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,6 +180,48 @@ impl World {
         assert!(self.engine.failure().is_none());
         self.engine.close().await;
     }
+}
+
+/// Waits until `/readyz` answers with this status, and returns the whole answer.
+fn until_readyz(server: &Server, status: &str, mut meanwhile: impl FnMut()) -> String {
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        let said = server.admin("/readyz");
+        if said.starts_with(&format!("HTTP/1.1 {status}")) {
+            return said;
+        }
+        assert!(std::time::Instant::now() < end, "not {status}: {said}");
+        meanwhile();
+    }
+}
+
+#[test]
+fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_longer() {
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let home = tempfile::tempdir().expect("a folder");
+    let started = Server::start(&disk.dir());
+    until_readyz(&started, "200", || {});
+    let connect =
+        ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
+    let send = |words: &str| {
+        let arguments = ["send", "alice", "bob", words, "--count", "20", "--timeout", "1"];
+        run(home.path(), &[&arguments[..], &connect].concat())
+    };
+    text(&run(home.path(), &[&["recv", "bob"][..], &connect].concat()));
+    let ballast = disk.fill();
+    // The engine notices when it has to write something that does not fit.
+    let words = "x".repeat(16 * 1024);
+    let said = until_readyz(&started, "503", || drop(send(&words)));
+    assert!(said.contains("\"engine\"") && said.contains("disk of the data folder is full"), "{said}");
+    // A process that starts on a full disk serves what makes room.
+    let port = started.port();
+    started.process.kill();
+    let again = Server::start_on(&disk.dir(), port);
+    let said = until_readyz(&again, "503", || {});
+    assert!(said.contains("disk of the data folder is full"), "{said}");
+    std::fs::remove_file(ballast).expect("removed");
+    until_readyz(&again, "200", || std::thread::yield_now());
+    text(&run(home.path(), &[&["send", "alice", "bob", "after", "--wait", "accepted"][..], &connect].concat()));
 }
 
 /// Bytes that only this number has.

@@ -210,12 +210,19 @@ impl Server {
         self.about["address"].as_str().expect("an address").to_string()
     }
 
-    /// The sum of a counter over its labels, as the admin port tells it; 0 when it was never counted.
-    pub fn metric(&self, name: &str) -> f64 {
+    /// What the admin port answers to a GET, head and body.
+    pub fn admin(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.about["admin"].as_str().expect("an address")).expect("connects");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("asked");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("asked");
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("answered");
+        said
+    }
+
+    /// The sum of a counter over its labels, as the admin port tells it; 0 when it was never counted.
+    pub fn metric(&self, name: &str) -> f64 {
+        let said = self.admin("/metrics");
         assert!(said.contains("pli_edge_"), "no metrics in {said}");
         let total = format!("{name}_total");
         let lines = said.lines().filter(|line| line.split(['{', ' ']).next() == Some(&total));

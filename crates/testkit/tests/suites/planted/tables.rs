@@ -21,6 +21,7 @@ enum Fault {
     PackageHandedOutTwice,
     HandleTakenTwice,
     OldDeviceListAccepted,
+    ForeignDeviceListed,
     EverybodyWins,
     OpenTooEarly,
     LateFinishOpens,
@@ -52,6 +53,7 @@ impl Accounts for BrokenAccounts {
     async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
         match self.accounts.put_device_list(account, list).await {
             Err(PutDeviceListError::Version { .. }) if self.fault == Fault::OldDeviceListAccepted => Ok(()),
+            Err(PutDeviceListError::IdTaken) if self.fault == Fault::ForeignDeviceListed => Ok(()),
             answer => answer,
         }
     }
@@ -84,6 +86,7 @@ async fn broken_accounts_are_caught() {
         (Fault::PackageHandedOutTwice, "key_packages_are_claimed_once_each"),
         (Fault::HandleTakenTwice, "racing_accounts_claim_a_handle_once"),
         (Fault::OldDeviceListAccepted, "a_device_list_that_does_not_follow_is_refused"),
+        (Fault::ForeignDeviceListed, "a_device_list_with_another_accounts_device_is_refused"),
     ] {
         let open = move |world: &MemoryWorld| {
             let claimed = Mutex::default();

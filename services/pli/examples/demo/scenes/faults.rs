@@ -11,7 +11,7 @@ use anyhow::Context;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Device, Outcome, Place, Stage, race, speak};
+use super::{Device, Outcome, Place, Stage, change, group_of, speak};
 
 /// One message of one person after so long.
 const PACE: Duration = Duration::from_millis(150);
@@ -78,7 +78,7 @@ pub async fn play(
     let erin = five.pop().context("nobody is there")?;
     let frank = stage.enter_uncounted("frank").await?;
     frank.online().await?;
-    let club = race::group(&five, "club").await?;
+    let club = group_of(&five[..3], "club", &["alice", "bob", "carol"]).await?;
     let over = CancellationToken::new();
     let speakers = futures::future::try_join_all(five.iter().map(|device| speak(device, team, PACE, &over)));
     let changes = come_and_go(&five, &frank, &club, &over);
@@ -102,7 +102,7 @@ async fn come_and_go(five: &[Device], frank: &Device, club: &Place, over: &Cance
     // Frank is out again at the end.
     while !over.is_cancelled() || changes % 2 == 1 {
         let adding = changes % 2 == 0;
-        race::change(alice, club, frank, adding).await?;
+        change(alice, club, frank, adding).await?;
         let members = if adding { 4 } else { 3 };
         for device in &five[..3] {
             let what = format!("the club's change {}", changes + 1);

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two members commit to the same epoch at once, again and again: one wins, the other follows.
 
-use pli_client::core::{Command, ConversationView};
-use pli_domain::AccountId;
-
-use super::{Device, Outcome, Place, Stage};
+use super::{Device, Outcome, Stage, change, group_of, members};
 
 /// So many races for each one that must collide; more are a failure.
 const TRIES_EACH: usize = 3;
@@ -15,7 +12,7 @@ pub async fn play(stage: &Stage, five: &[Device], (races, outcome): (usize, &mut
     let (frank, grace) = (stage.enter_uncounted("frank").await?, stage.enter_uncounted("grace").await?);
     frank.online().await?;
     grace.online().await?;
-    let place = group(five, "circle").await?;
+    let place = group_of(&five[..3], "circle", &["alice", "bob", "carol"]).await?;
     let (alice, bob) = (&five[0], &five[1]);
     let mut tries = 0;
     let most = races * TRIES_EACH;
@@ -24,7 +21,7 @@ pub async fn play(stage: &Stage, five: &[Device], (races, outcome): (usize, &mut
         anyhow::ensure!(tries <= most, "only {} of {most} races collided", outcome.races);
         let adding = tries % 2 == 1;
         let before = counted(stage).await?;
-        let begins = epoch_members(alice, &place).await?;
+        let begins = members(alice, &place).await?;
         tokio::try_join!(change(alice, &place, &frank, adding), change(bob, &place, &grace, adding))?;
         let wanted = if adding { begins + 2 } else { begins - 2 };
         for device in &five[..3] {
@@ -50,36 +47,4 @@ fn collided(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<bool> {
     let (won, lost) = (after.0 - before.0, after.1 - before.1);
     anyhow::ensure!(won == 2, "{won} commits won a race of two changes, {lost} lost");
     Ok(lost > 0)
-}
-
-/// A group of the first three.
-pub(super) async fn group(five: &[Device], name: &'static str) -> anyhow::Result<Place> {
-    let others = five[1..3].iter().map(Device::handle).collect::<Result<_, _>>()?;
-    let made = five[0].command(Command::CreateGroup { name: name.into(), handles: others }).await?;
-    let id = made.ok_or_else(|| anyhow::anyhow!("no group was made"))?;
-    for device in &five[..3] {
-        device.conversation(name, |view| view.id == id && view.members.len() == 3).await?;
-    }
-    Ok(Place { id, name, people: &["alice", "bob", "carol"] })
-}
-
-async fn epoch_members(device: &Device, place: &Place) -> anyhow::Result<usize> {
-    Ok(view(device, place).await?.members.len())
-}
-
-async fn view(device: &Device, place: &Place) -> anyhow::Result<ConversationView> {
-    let id = place.id;
-    let view = device.client.query(move |core| core.conversation(id)).await?;
-    view.ok_or_else(|| anyhow::anyhow!("{} does not know the circle", device.name))
-}
-
-pub(super) async fn change(by: &Device, place: &Place, whom: &Device, adding: bool) -> anyhow::Result<()> {
-    let conversation = place.id;
-    if adding {
-        by.command(Command::AddMembers { conversation, handles: vec![whom.handle()?] }).await?;
-        return Ok(());
-    }
-    let account: AccountId = whom.client.query(|core| core.address().account).await?;
-    by.command(Command::RemoveMembers { conversation, accounts: vec![account] }).await?;
-    Ok(())
 }

@@ -12,6 +12,9 @@ use super::{Bus, Tables};
 use crate::config::EngineConfig;
 use crate::exit::{Exit, ExitContext, Failure};
 
+/// What health says of a full disk.
+const NO_ROOM: &str = "the disk of the data folder is full: appends are refused until there is room; free some space";
+
 /// Opens the folder; a killed process's write-ahead log is read first.
 pub async fn open(folder: &Path, config: &EngineConfig) -> Result<EmbeddedEngine, Failure> {
     let (folder, options) = (folder.to_path_buf(), config.options());
@@ -73,15 +76,26 @@ pub fn tables(engine: &EmbeddedEngine) -> Tables {
     }
 }
 
-/// Tells health when the engine has stopped; the process ends soon after.
+/// Tells health whether the disk has room, and when the engine has stopped; the process ends soon after that.
 pub async fn watch(engine: EmbeddedEngine, health: Dependency, stop: CancellationToken) -> Result<(), Failure> {
+    let (mut room, stopped) = (engine.room(), engine.failed());
+    tokio::pin!(stopped);
+    // It runs, even on a disk that is full already.
     health.ready();
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Ok(()),
-        failure = engine.failed() => {
-            health.not_ready(failure.to_string());
-            Err(Failure::new(Exit::Failed, failure))
+    loop {
+        if *room.borrow_and_update() {
+            health.ready();
+        } else {
+            health.not_ready(NO_ROOM);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            failure = &mut stopped => {
+                health.not_ready(failure.to_string());
+                return Err(Failure::new(Exit::Failed, failure));
+            }
+            Ok(()) = room.changed() => {}
         }
     }
 }
