@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
 use pli_engine_cql::{CqlEngine, Migrated};
-use pli_engine_nats::{ConnectError, NatsEngine, NatsOptions};
+use pli_engine_nats::{ConnectError, NatsEngine, NatsOptions, Problem, StartError};
 use pli_runtime::{Dependency, Health};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, Tables};
@@ -17,6 +17,11 @@ use crate::server::role::Roles;
 
 /// How often NATS and CQL are asked whether they are there, for `/readyz`.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Streams without a leader are waited for at a start: elections after all servers were down take up to nine seconds.
+const LEADERS_WITHIN: Duration = Duration::from_secs(60);
+/// Between two questions.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Open connections; clones share them.
 #[derive(Clone)]
@@ -100,7 +105,7 @@ fn tell(told: &Dependency, state: Result<(), impl Into<String>>) {
 
 async fn connect(config: &Config, roles: Vec<pli_engine_nats::Role>) -> Result<NatsEngine, Failure> {
     let nats = reach(config.nats.options(config.engine.shards, roles)?).await?;
-    for warning in nats.check().await.into_result().exit(Exit::Failed)? {
+    for warning in checked(&nats).await.exit(Exit::Failed)? {
         tracing::warn!(%warning, "the NATS cluster");
     }
     Ok(nats)
@@ -113,6 +118,20 @@ async fn reach(options: NatsOptions) -> Result<NatsEngine, Failure> {
         }
         _ => Failure::new(Exit::Unreachable, error),
     })
+}
+
+/// What forbids to serve. Streams whose servers have all just started have no leader yet and are asked again.
+async fn checked(nats: &NatsEngine) -> Result<Vec<Problem>, StartError> {
+    let end = Instant::now() + LEADERS_WITHIN;
+    loop {
+        match nats.check().await.into_result() {
+            Err(error) if error.may_pass() && Instant::now() < end => {
+                tracing::warn!(%error, "asking again");
+                sleep(ASK_AGAIN_AFTER).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn open_tables(config: &Config) -> Result<CqlEngine, Failure> {
