@@ -110,6 +110,7 @@ impl Core {
         }
         conversation.kind = Some(Kind::Group);
         conversation.peer = None;
+        conversation.root = conversation.root.or(info.root);
         // Without a name that can be shown it is called by its short id.
         let name = group_name(&info.name).ok().map(str::to_owned);
         if conversation.name != name {

@@ -8,7 +8,7 @@ use pli_api::{common, edge, log};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::conversation::{Conversation, Mark, Phase};
+use super::conversation::{Conversation, Mark, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, Kind, Ticks};
@@ -202,7 +202,8 @@ impl Core {
         if conversation.behind {
             return Step::Wait;
         }
-        if self.caught_up_for == Some((id, epoch)) {
+        // The server no longer has the commits of another history.
+        if self.compare || self.caught_up_for == Some((id, epoch)) {
             return self.skip(position);
         }
         conversation.behind = true;
@@ -227,10 +228,19 @@ impl Core {
     }
 
     fn welcome(&mut self, sealed: &Sealed) -> Step {
+        let id = sealed.conversation;
+        if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding && !c.created) {
+            // Another member was first to make it.
+            self.mls.forget(id);
+        }
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
                 let old = self.conversations.remove(&id).unwrap_or_default();
+                // Whom the maker did not know of is brought in by those who do.
+                let gather = old.work.into_iter().filter(|work| matches!(work, Work::Gather(..)));
                 let conversation = Conversation {
+                    root: old.root,
+                    work: gather.collect(),
                     kind: old.kind,
                     name: old.name,
                     peer: old.peer,
@@ -244,6 +254,7 @@ impl Core {
                     ..Conversation::default()
                 };
                 self.conversations.insert(id, conversation);
+                self.gather_soon(id, self.stepped_at);
                 self.number(id);
                 self.note_members(id);
                 self.dirty.insert(Row::Conversation(id));
@@ -254,6 +265,7 @@ impl Core {
                 let conversation = self.conversations.entry(sealed.conversation).or_default();
                 conversation.phase = Phase::Active;
                 conversation.created = true;
+                conversation.awaits_welcome = false;
                 self.dirty.insert(Row::Conversation(sealed.conversation));
                 self.number(sealed.conversation);
                 self.lost_thread(sealed.conversation);

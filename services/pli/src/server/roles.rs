@@ -86,6 +86,7 @@ impl<'a> Ground<'a> {
             directory,
             conversations,
             registration: self.config.directory.registration.name(),
+            history: self.engine.history(),
         };
         let meter = self.telemetry.meter("edge");
         Edge::new(ports, self.shards, self.config.edge.clone(), &meter, rand::random())
