@@ -269,7 +269,7 @@ mod tests {
                 fs::write(&database, "").unwrap()
             }
             let text = Folder::open(dir.path()).unwrap_err().to_string();
-            assert!(text.contains("pli.db") && text.contains("backup") && text.contains("VERSION"), "{text}");
+            assert!(text.contains("pli.db") && text.contains("pli restore") && text.contains("VERSION"), "{text}");
             assert_eq!(database.exists(), !gone);
         }
         // What the error names as the way to begin anew.

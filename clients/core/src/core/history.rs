@@ -56,6 +56,10 @@ impl Core {
                 Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
                 Shown::Message { lane, lane_no, send_id, body, late } => {
                     self.mark_delivered(lane, lane_no);
+                    if body.is_empty() {
+                        // Shown before, in the conversation that it was moved from.
+                        continue;
+                    }
                     let Ok(ordered) = Ordered::decode(body) else { continue };
                     let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
                     let Ok(content) = Content::decode(&ordered.content) else { continue };

@@ -78,7 +78,7 @@ impl Core {
         let Ok(envelope) = log::Envelope::decode(deliver.envelope.clone()) else { return self.skip(position) };
         let Some(mut sealed) = check(position, &envelope) else { return self.skip(position) };
         let content = envelope.content();
-        if content == log::Content::Application && self.inbox.is_seen(sealed.sender.device, sealed.send_id) {
+        if content == log::Content::Application && self.is_done(&sealed) {
             return self.skip(position);
         }
         sealed.body = match envelope.body_or_ref {
@@ -98,6 +98,15 @@ impl Core {
             log::Content::Welcome => self.welcome(&sealed),
             log::Content::Unspecified => self.skip(position),
         }
+    }
+
+    /// Whether the content was seen and nothing is left of it to be done. One that was moved from another conversation of
+    /// its chat has a place in its new lane, which only opening it tells.
+    fn is_done(&self, sealed: &Sealed) -> bool {
+        let may_be_moved = |c: &Conversation| c.peer.is_some() || c.root.is_some();
+        let moved =
+            sealed.class != Class::Tick && self.conversations.get(&sealed.conversation).is_some_and(may_be_moved);
+        !moved && self.inbox.is_seen(sealed.sender.device, sealed.send_id)
     }
 
     fn skip(&mut self, position: Position) -> Step {

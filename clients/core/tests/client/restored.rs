@@ -122,7 +122,7 @@ fn a_group_goes_on_with_its_newest_members_and_accounts_register_again() {
         }
         let read = |n: usize| texts(&world, n, id).iter().any(|line| line.ends_with("from the first"));
         // Dave was not known to the server then, so he could not be had.
-        assert!((0..3).filter(|n| *n != first).all(read), "{first}");
+        assert!((0..3).filter(|n| *n != first).all(read), "{first}: {:?}", [0, 1, 2, 3].map(|n| texts(&world, n, id)));
     }
 }
 
