@@ -283,9 +283,9 @@ impl Core {
         }
     }
 
-    /// The conversation that went on for one that is over.
+    /// The conversation that goes on for one that is over, or ends in this step.
     pub(super) fn next_of(&self, id: ConversationId) -> Option<ConversationId> {
-        self.conversations.get(&id)?.heir.filter(|heir| self.is_over(id) && self.conversations.contains_key(heir))
+        self.conversations.get(&id)?.heir.filter(|heir| self.conversations.contains_key(heir))
     }
 
     /// The conversation that goes on for this one; itself where none does.
