@@ -88,9 +88,11 @@ fn a_server_that_went_back_to_a_backup_goes_on_with_its_clients() {
     bob.json(says("alice", "after the restore"));
     alice.json(says("bob", "from bob after it"));
     // Carol was added after the backup, dave did not exist then.
-    let mut carol = pipe(home, "carol", "#team");
+    let mut carol = Running::start(pli(home, &["recv", "carol", "--json", "--follow", "--data", "data"]));
     carol.json(says("alice", "after the restore"));
-    carol.say("carol is here");
+    carol.signal(Signal::INT);
+    assert_eq!(carol.wait(), Some(0));
+    with_data(home, &["send", "carol", "#team", "carol is here"]);
     alice.json(says("carol", "carol is here"));
     bob.json(says("carol", "carol is here"));
     with_data(home, &["send", "dave", "alice", "still here", "--wait", "delivered"]);
