@@ -130,7 +130,7 @@ fn a_folder_that_lost_its_database_is_refused_with_its_fix_and_the_doctor_tells_
     std::fs::write(home.path().join("data/pli.db"), "").expect("emptied");
     let (code, said) = failure(&run(home.path(), &["dev", "--data", "data", "--port", "0"]));
     assert_eq!(code, Some(6), "{said}");
-    assert!(said.contains("pli.db") && said.contains("backup"), "{said}");
+    assert!(said.contains("pli.db") && said.contains("pli restore --replace"), "{said}");
     let output = run(home.path(), &["doctor", "--data", "data"]);
     assert_eq!(output.status.code(), Some(9));
     assert!(String::from_utf8_lossy(&output.stdout).contains("has lost its database"));
