@@ -167,12 +167,13 @@ impl Inbox {
         !broken(Mutant::DedupeMissing) && self.dedupe.contains(sender, send_id)
     }
 
-    /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position.
+    /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position, and takes
+    /// its place in a lane that it was moved into since: then what is shown of it has no body.
     pub fn deliver(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
         self.pass(delivery.position);
         let (lane, send_id) = (delivery.lane, delivery.send_id);
         if self.is_seen(lane.sender, send_id) {
-            return Vec::new();
+            return self.fill(delivery, now);
         }
         self.dedupe.insert(lane.sender, send_id, now, &mut self.changes);
         if broken(Mutant::LaneOrderBroken) {

@@ -47,6 +47,11 @@ impl Caller {
         Self { device: device(), address }
     }
 
+    /// Whether a request names a caller at all.
+    pub fn is_named(headers: &http::HeaderMap) -> bool {
+        [ACCOUNT, DEVICE, ADDRESS].iter().any(|key| headers.contains_key(*key))
+    }
+
     /// The caller of a request, and its message.
     pub fn split<T>(request: Request<T>) -> (Self, T) {
         (Self::of(request.metadata()), request.into_inner())
@@ -74,6 +79,8 @@ mod tests {
         let mut metadata = MetadataMap::new();
         caller.put(&mut metadata);
         assert_eq!(Caller::of(&metadata), caller);
+        assert!(Caller::is_named(&metadata.clone().into_headers()));
+        assert!(!Caller::is_named(&http::HeaderMap::new()));
         let mut request = Request::new(7);
         *request.metadata_mut() = metadata;
         assert_eq!(Caller::split(request), (caller, 7));

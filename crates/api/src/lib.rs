@@ -24,6 +24,10 @@ pub use fanout::{device_bytes, items_by_shard};
 #[cfg(feature = "grpc")]
 pub use status::{error_of_status, reply, status_of_error};
 
+/// The contracts as an encoded `google.protobuf.FileDescriptorSet`, for server reflection.
+#[cfg(feature = "grpc")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 macro_rules! contract {
     ($($(#[$doc:meta])* $name:ident = $package:literal;)*) => {
         $(

@@ -42,7 +42,8 @@ pub fn error_of_status(status: &Status) -> Error {
         return error;
     }
     let code = match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ErrorCode::Temporary,
+        // A server that sheds load says that its resources are exhausted.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => ErrorCode::Temporary,
         Code::Unimplemented => ErrorCode::UnknownMethod,
         _ => ErrorCode::Internal,
     };
@@ -73,6 +74,7 @@ mod tests {
     #[test]
     fn a_foreign_status_is_told_apart() {
         assert_eq!(error_of_status(&Status::unavailable("x")).code(), ErrorCode::Temporary);
+        assert_eq!(error_of_status(&Status::resource_exhausted("x")).code(), ErrorCode::Temporary);
         assert_eq!(error_of_status(&Status::data_loss("x")).code(), ErrorCode::Internal);
     }
 }

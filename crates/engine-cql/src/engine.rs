@@ -56,6 +56,11 @@ impl CqlEngine {
         Arc::new(CqlPayloads { store: Arc::clone(&self.store) })
     }
 
+    /// Whether a quorum of the keyspace's replicas answers, asked once and not repeated.
+    pub async fn answers(&self) -> Result<(), OpenError> {
+        self.store.probe().await
+    }
+
     /// Statements and batches sent since the opening, repetitions included.
     pub fn statements_sent(&self) -> u64 {
         self.store.sent()

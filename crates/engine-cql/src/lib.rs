@@ -36,4 +36,4 @@ pub use engine::CqlEngine;
 pub use error::OpenError;
 pub use migrate::{Migrated, migrate};
 pub use options::{Compaction, CqlOptions};
-pub use schema::{SCHEMA_VERSION, check};
+pub use schema::{SCHEMA_VERSION, check, server_time};

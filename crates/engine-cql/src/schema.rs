@@ -4,12 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use pli_domain::UnixMillis;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::FallthroughRetryPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
+use scylla::value::CqlTimestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::is_refused_login;
@@ -108,6 +110,17 @@ async fn check_commit_log(session: &Session) -> Result<(), OpenError> {
 pub async fn check(options: &CqlOptions) -> Result<(), OpenError> {
     let session = connect(options).await?;
     check_keyspace(&session, options).await
+}
+
+/// What the clock of one node shows.
+pub async fn server_time(options: &CqlOptions) -> Result<UnixMillis, OpenError> {
+    const WHAT: &str = "reading the database's clock";
+    const CQL: &str = "SELECT toTimestamp(now()) FROM system.local";
+    let session = connect(options).await?;
+    let answer = session.query_unpaged(CQL, ()).await.map_err(OpenError::statement(WHAT))?;
+    let rows = answer.into_rows_result().map_err(OpenError::statement(WHAT))?;
+    let (now,) = rows.first_row::<(CqlTimestamp,)>().map_err(OpenError::statement(WHAT))?;
+    Ok(UnixMillis(u64::try_from(now.0).unwrap_or(0)))
 }
 
 /// Replicas that the keyspace keeps in the datacentre; none when there is no such keyspace.

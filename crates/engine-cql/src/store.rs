@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::codec::Damaged;
 use crate::error::{Failed, can_help};
 use crate::locks::Locks;
+use crate::schema::applied;
 use crate::stamps::Stamps;
 use crate::statements::{Kind, STATEMENTS, Statement};
 use crate::{CqlOptions, OpenError};
@@ -84,6 +85,12 @@ impl Store {
     }
 
     /// Statements and batches sent so far, repetitions included.
+    /// One read at the quorum of every other read.
+    pub(crate) async fn probe(&self) -> Result<(), OpenError> {
+        let keyspace = self.session.get_keyspace();
+        applied(&self.session, keyspace.as_ref().map_or("", |keyspace| keyspace.as_str())).await.map(|_| ())
+    }
+
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

@@ -23,6 +23,8 @@ const GENERATIONS_PER_OPENING: u64 = 1 << 32;
 #[derive(Debug)]
 pub(crate) struct EmbeddedLeases {
     held: Mutex<BTreeMap<ShardId, Held>>,
+    /// Workers, with the end of what they said last; those that are over go with the next one's word.
+    workers: Mutex<BTreeMap<OwnerId, Instant>>,
     first_generation: u64,
 }
 
@@ -30,7 +32,7 @@ impl EmbeddedLeases {
     /// Leases of the folder's `opening`-th opening.
     pub(crate) fn new(opening: u64) -> Self {
         let first_generation = opening.saturating_mul(GENERATIONS_PER_OPENING);
-        Self { held: Mutex::default(), first_generation }
+        Self { held: Mutex::default(), workers: Mutex::default(), first_generation }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Held>> {
@@ -84,6 +86,19 @@ impl Leases for EmbeddedLeases {
     async fn held(&self) -> Result<Vec<Lease>, StoreError> {
         let now = Instant::now();
         Ok(self.lock().values().filter(|held| held.is_held(now)).map(|held| held.lease).collect())
+    }
+
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
+        let now = Instant::now();
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.insert(owner, now + ttl);
+        workers.retain(|_, until| *until > now);
+        Ok(workers.keys().copied().collect())
+    }
+
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner);
+        Ok(())
     }
 }
 

@@ -61,6 +61,11 @@ impl NatsEngine {
         Arc::clone(&self.leases) as Arc<dyn Leases>
     }
 
+    /// Whether the connection is up now; it comes back by itself.
+    pub fn is_connected(&self) -> bool {
+        self.link.happened().borrow().up
+    }
+
     /// Sends what waits, then ends every subscription and the connection. Idempotent.
     pub async fn close(&self) {
         if let Err(error) = self.link.client.drain().await {

@@ -12,6 +12,8 @@ use crate::names::{LEASE_BUCKET, LEASE_STREAM, log_stream, log_subject};
 /// Most shards of one stream: each has a consumer while it is owned, and twice that many while owners change. Servers
 /// allow 1,000 consumers of a stream by default.
 pub(crate) const SHARDS_PER_STREAM_MAX: u32 = 250;
+/// The metadata in which the first stream keeps the key that maps accounts to shards, in hexadecimal.
+pub(crate) const SHARD_KEY: &str = "pli.shard_key";
 /// Most bytes of the leases' stream; a lease takes about 200.
 const LEASE_BYTES_MAX: u64 = 64 << 20;
 
@@ -161,11 +163,13 @@ impl Wanted {
         Self { name, settings, metadata }
     }
 
-    /// The settings to create it with.
-    pub fn to_create(&self) -> Value {
+    /// The settings to create it with. `facts` are drawn by whoever creates it and hold from then on.
+    pub fn to_create(&self, facts: &Map<String, Value>) -> Value {
         let mut settings = self.settings.clone();
-        if !self.metadata.is_empty() {
-            settings.insert("metadata".into(), self.metadata.clone().into());
+        let mut metadata = self.metadata.clone();
+        metadata.extend(facts.clone());
+        if !metadata.is_empty() {
+            settings.insert("metadata".into(), metadata.into());
         }
         settings.into()
     }
@@ -256,7 +260,7 @@ mod tests {
     #[test]
     fn differences_name_the_setting_and_what_cannot_be_changed() {
         let wanted = &Layout::default().wanted()[0];
-        let Value::Object(mut found) = wanted.to_create() else { panic!() };
+        let Value::Object(mut found) = wanted.to_create(&Map::new()) else { panic!() };
         assert_eq!(wanted.differences(&found), []);
         found.insert("max_age".into(), 5.into());
         found["metadata"]["pli.streams"] = "4".into();

@@ -5,6 +5,7 @@
 //! when the key has vanished in between. The server deletes a key when its time has passed (per-message TTL, ADR-43).
 //! No clock is compared with another one: should the server not delete it (its clock jumped, or a leader's is behind),
 //! whoever wants the lease takes it over when it has not changed for a whole term on that process's own clock.
+//! Workers that are there have a key each, `worker.<id>`, that lives and is judged in the same way.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::error::ApiError;
 use crate::link::Link;
-use crate::names::{LEASE_STREAM, lease_subject};
+use crate::names::{LEASE_STREAM, WORKERS, lease_subject, worker_subject};
 use crate::wire::{FoundWhole, MESSAGE_NOT_FOUND, WRONG_LAST_SEQUENCE};
 
 /// What marks a deleted key.
@@ -63,36 +64,42 @@ impl Key {
     }
 }
 
-/// When a revision of somebody else was seen first, by shard.
-#[derive(Debug, Default)]
-struct Sightings(BTreeMap<ShardId, (u64, Instant)>);
+/// When a revision of somebody else was seen first, by key.
+#[derive(Debug)]
+struct Sightings<K>(BTreeMap<K, (u64, Instant)>);
 
-impl Sightings {
-    /// Whether the key has not changed for longer than its term.
-    fn is_overdue(&mut self, shard: ShardId, key: &Key) -> bool {
-        let Some(record) = &key.record else { return true };
+impl<K> Default for Sightings<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Sightings<K> {
+    /// Whether a key of this term has not changed for longer than that.
+    fn is_overdue(&mut self, key: K, revision: u64, ttl_ms: u64) -> bool {
         let now = Instant::now();
-        let seen = self.0.entry(shard).or_insert((key.revision, now));
-        if seen.0 != key.revision {
-            *seen = (key.revision, now);
+        let seen = self.0.entry(key).or_insert((revision, now));
+        if seen.0 != revision {
+            *seen = (revision, now);
         }
-        now - seen.1 >= Duration::from_millis(record.ttl_ms).saturating_add(TAKE_OVER_AFTER)
+        now - seen.1 >= Duration::from_millis(ttl_ms).saturating_add(TAKE_OVER_AFTER)
     }
 
-    fn forget(&mut self, shard: ShardId) {
-        self.0.remove(&shard);
+    fn forget(&mut self, key: &K) {
+        self.0.remove(key);
     }
 }
 
 pub(crate) struct NatsLeases {
     link: Arc<Link>,
     shards: u32,
-    sightings: Mutex<Sightings>,
+    sightings: Mutex<Sightings<ShardId>>,
+    workers: Mutex<Sightings<OwnerId>>,
 }
 
 impl NatsLeases {
     pub(crate) fn new(link: Arc<Link>, shards: u32) -> Self {
-        Self { link, shards, sightings: Mutex::default() }
+        Self { link, shards, sightings: Mutex::default(), workers: Mutex::default() }
     }
 
     async fn key(&self, shard: ShardId) -> Result<Option<Key>, ApiError> {
@@ -115,9 +122,7 @@ impl NatsLeases {
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, revision.to_string().as_str());
         let payload = match record {
             Some(record) => {
-                // Whole seconds, at least one (ADR-43).
-                let ttl_s = record.ttl_ms.div_ceil(1_000).max(1);
-                headers.insert(NATS_MESSAGE_TTL, format!("{ttl_s}s").as_str());
+                put_term(&mut headers, record);
                 Bytes::from(serde_json::to_vec(record).map_err(ApiError::Malformed)?)
             }
             None => {
@@ -137,20 +142,30 @@ impl NatsLeases {
         let key = self.key(shard).await?;
         let own = key.as_ref().and_then(|key| key.lease(shard)).filter(|lease| lease.owner == owner);
         if let (Some(key), None) = (&key, own)
-            && !self.lock().is_overdue(shard, key)
+            && let Some(record) = &key.record
+            && !self.lock().is_overdue(shard, key.revision, record.ttl_ms)
         {
             return Ok(Some(None));
         }
         let record = record(owner, own.map(|lease| lease.generation), ttl);
         let before = key.map_or(0, |key| key.revision);
         let written = self.write(shard, before, Some(&record)).await?;
-        self.lock().forget(shard);
+        self.lock().forget(&shard);
         let lease = |revision| Lease { shard, owner, generation: record.generation.unwrap_or(revision) };
         Ok(written.map(|revision| Some(lease(revision))))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sightings> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sightings<ShardId>> {
         self.sightings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The workers in answers to a direct get whose keys change as often as they said.
+    fn present(&self, newest: &[async_nats::Message]) -> Vec<OwnerId> {
+        let keys: Vec<(OwnerId, u64, u64)> = newest.iter().filter_map(worker).collect();
+        let mut sightings = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        sightings.0.retain(|owner, _| keys.iter().any(|key| key.0 == *owner));
+        let present = keys.into_iter().filter(|(owner, revision, ttl)| !sightings.is_overdue(*owner, *revision, *ttl));
+        present.map(|key| key.0).collect()
     }
 
     /// The key's revision while this very lease stands in it.
@@ -159,25 +174,24 @@ impl NatsLeases {
         Ok(key.filter(|key| key.lease(lease.shard).as_ref() == Some(lease)).map(|key| key.revision))
     }
 
-    /// The newest values of some keys, from any replica (ADR-31, `multi_last`).
-    async fn some_held(&self, shards: &[ShardId]) -> Result<Vec<Lease>, ApiError> {
+    /// The newest values of some keys, wildcards allowed, from any replica (ADR-31, `multi_last`).
+    async fn newest(&self, subjects: &[String]) -> Result<Vec<async_nats::Message>, ApiError> {
         let disconnected = |error: Box<dyn std::error::Error + Send + Sync>| ApiError::Disconnected(error);
         let inbox = self.link.client.new_inbox();
         let mut arriving =
             self.link.client.subscribe(inbox.clone()).await.map_err(|error| disconnected(error.into()))?;
-        let subjects: Vec<String> = shards.iter().map(|shard| lease_subject(*shard)).collect();
         let subject = format!("$JS.API.DIRECT.GET.{LEASE_STREAM}");
         let body = Bytes::from(json!({ "multi_last": subjects }).to_string());
         let sent = self.link.client.publish_with_reply(subject.clone(), inbox, body).await;
         sent.map_err(|error| disconnected(error.into()))?;
-        let mut held = Vec::new();
+        let mut newest = Vec::new();
         loop {
             let next = tokio::time::timeout(self.link.answer_timeout, arriving.next()).await;
             let Ok(Some(message)) = next else { return Err(ApiError::Timeout(subject)) };
             match message.status.map(|status| status.as_u16()) {
-                None => held.extend(direct(&message)),
+                None => newest.push(message),
                 // The end of the batch; nothing there.
-                Some(204 | 404) => return Ok(held),
+                Some(204 | 404) => return Ok(newest),
                 Some(503) => return Err(ApiError::NoResponder(subject)),
                 Some(code) => {
                     let description = message.description.unwrap_or_default();
@@ -193,6 +207,18 @@ type Answer = Option<Lease>;
 
 fn record(owner: OwnerId, generation: Option<u64>, ttl: Duration) -> Record {
     Record { owner: owner.to_string(), generation, ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// Has the server delete the key after its term: whole seconds, at least one (ADR-43).
+fn put_term(headers: &mut HeaderMap, record: &Record) {
+    headers.insert(NATS_MESSAGE_TTL, format!("{}s", record.ttl_ms.div_ceil(1_000).max(1)).as_str());
+}
+
+/// A worker in an answer to a direct get: who, its key's revision, its term in milliseconds.
+fn worker(message: &async_nats::Message) -> Option<(OwnerId, u64, u64)> {
+    let revision = message.headers.as_ref()?.get("Nats-Sequence")?.as_str().parse().ok()?;
+    let record: Record = serde_json::from_slice(&message.payload).ok()?;
+    Some((record.owner.parse().ok()?, revision, record.ttl_ms))
 }
 
 /// A lease in an answer to a direct get, which carries subject and sequence as headers.
@@ -248,10 +274,35 @@ impl Leases for NatsLeases {
             (0..self.shards).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId::new).collect();
         let mut held = Vec::new();
         for some in shards.chunks(KEYS_MAX) {
-            held.extend(self.some_held(some).await.map_err(|error| error.of("held"))?);
+            let subjects: Vec<String> = some.iter().map(|shard| lease_subject(*shard)).collect();
+            let newest = self.newest(&subjects).await.map_err(|error| error.of("held"))?;
+            held.extend(newest.iter().filter_map(direct));
         }
         held.sort_by_key(|lease| lease.shard);
         Ok(held)
+    }
+
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
+        let failed = |error: ApiError| error.of("join");
+        let said = record(owner, None, ttl);
+        let payload = serde_json::to_vec(&said).map_err(ApiError::Malformed).map_err(failed)?;
+        let mut headers = HeaderMap::new();
+        put_term(&mut headers, &said);
+        self.link.store(&worker_subject(owner), headers, payload.into()).await.map_err(failed)?;
+        let newest = self.newest(&[WORKERS.into()]).await.map_err(failed)?;
+        let mut workers = self.present(&newest);
+        // A replica may not have heard of this one yet.
+        workers.push(owner);
+        workers.sort_unstable();
+        workers.dedup();
+        Ok(workers)
+    }
+
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "DEL");
+        let left = self.link.store(&worker_subject(owner), headers, Bytes::new()).await;
+        left.map(|_| ()).map_err(|error| error.of("leave"))
     }
 }
 
@@ -269,15 +320,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_key_that_the_server_never_deletes_is_taken_over_after_its_term() {
         let mut sightings = Sightings::default();
-        assert!(!sightings.is_overdue(SHARD, &key(1)));
+        let mut is_overdue = |revision| sightings.is_overdue(SHARD, revision, 10_000);
+        assert!(!is_overdue(1));
         tokio::time::advance(TTL).await;
-        assert!(!sightings.is_overdue(SHARD, &key(1)), "the server may be a little late");
+        assert!(!is_overdue(1), "the server may be a little late");
         tokio::time::advance(TAKE_OVER_AFTER).await;
-        assert!(sightings.is_overdue(SHARD, &key(1)));
-        assert!(!sightings.is_overdue(SHARD, &key(2)), "it was renewed");
+        assert!(is_overdue(1));
+        assert!(!is_overdue(2), "it was renewed");
         tokio::time::advance(TTL + TAKE_OVER_AFTER).await;
-        sightings.forget(SHARD);
-        assert!(!sightings.is_overdue(SHARD, &key(2)), "seen for the first time again");
+        sightings.forget(&SHARD);
+        assert!(!sightings.is_overdue(SHARD, 2, 10_000), "seen for the first time again");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use check::{CheckReport, Problem, StartError};
 pub use engine::NatsEngine;
 pub use error::{ApiError, ConnectError};
 pub use layout::Layout;
-pub use migrate::MigrateError;
+pub use migrate::{MigrateError, ShardMapError};
 pub use names::{LEASE_BUCKET, LEASE_STREAM, log_stream, log_subject};
 pub use options::{Credentials, NatsOptions, TlsFiles};
 pub use permissions::Role;

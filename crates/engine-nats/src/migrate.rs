@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Creates the streams and the bucket, or brings their settings up to date.
 
-use serde_json::json;
+use pli_domain::{InvalidShardMap, ShardMap};
+use serde_json::{Map, Value, json};
 
 use crate::NatsEngine;
 use crate::error::ApiError;
-use crate::layout::Wanted;
+use crate::layout::{SHARD_KEY, Wanted};
 use crate::link::Link;
+use crate::names::log_stream;
 use crate::wire::{Done, NO_PEERS, NO_RESOURCES, NOT_ENABLED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, StreamInfo};
 
 /// Rounds in which a stream that somebody else changes at the same time is looked at again.
@@ -59,6 +61,39 @@ pub enum MigrateError {
     },
 }
 
+/// Why it is not known which shard an account belongs to.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardMapError {
+    /// The stream that says it is missing, or was made by something else.
+    #[error("stream {stream} does not say how accounts map to shards; `pli migrate` makes it")]
+    Missing {
+        /// The first stream.
+        stream: String,
+    },
+    /// The number of shards cannot be one.
+    #[error(transparent)]
+    Shards(#[from] InvalidShardMap),
+    /// It could not be asked.
+    #[error("stream {stream} cannot be asked")]
+    Api {
+        /// The first stream.
+        stream: String,
+        /// What the server said.
+        #[source]
+        source: ApiError,
+    },
+}
+
+/// What is drawn once, when a cluster is made: whoever creates the first stream decides for all.
+fn facts(wanted: &Wanted) -> Map<String, Value> {
+    let mut facts = Map::new();
+    if wanted.name == log_stream(0) {
+        let key: [u8; 16] = rand::random();
+        facts.insert(SHARD_KEY.into(), hex::encode(key).into());
+    }
+    facts
+}
+
 /// The stream as it is, or none.
 pub(crate) async fn stream_info(link: &Link, stream: &str) -> Result<Option<StreamInfo>, ApiError> {
     match link.api::<StreamInfo>(&format!("STREAM.INFO.{stream}"), &json!({})).await {
@@ -76,6 +111,16 @@ impl NatsEngine {
             self.migrate_stream(&wanted).await?;
         }
         Ok(())
+    }
+
+    /// Which shard an account belongs to: fixed when the cluster was made, the same for every process.
+    pub async fn shard_map(&self) -> Result<ShardMap, ShardMapError> {
+        let stream = log_stream(0);
+        let info = stream_info(&self.link, &stream).await;
+        let info = info.map_err(|source| ShardMapError::Api { stream: stream.clone(), source })?;
+        let key = info.as_ref().and_then(|info| info.config.get("metadata")?.get(SHARD_KEY)?.as_str());
+        let key = key.and_then(|key| <[u8; 16]>::try_from(hex::decode(key).ok()?).ok());
+        Ok(ShardMap::new(self.options.layout.shards, key.ok_or(ShardMapError::Missing { stream })?)?)
     }
 
     async fn migrate_stream(&self, wanted: &Wanted) -> Result<(), MigrateError> {
@@ -96,7 +141,7 @@ impl NatsEngine {
         let failed = |source| self.migrate_error(wanted, source);
         let Some(info) = stream_info(&self.link, &wanted.name).await.map_err(failed)? else {
             let create = format!("STREAM.CREATE.{}", wanted.name);
-            return self.link.api::<Done>(&create, &wanted.to_create()).await.map(|_| ()).map_err(failed);
+            return self.link.api::<Done>(&create, &wanted.to_create(&facts(wanted))).await.map(|_| ()).map_err(failed);
         };
         let differences = wanted.differences(&info.config);
         if let Some(fixed) = differences.iter().find(|difference| difference.fixed) {

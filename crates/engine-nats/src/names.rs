@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What things are called on the server, and how an entry's id is written into a message.
 
-use pli_domain::{EntryId, Seq, ShardId};
+use pli_domain::{EntryId, OwnerId, Seq, ShardId};
 
-/// Key-value bucket of the leases; its keys are shard numbers.
+/// Key-value bucket of the leases; its keys are shard numbers, and `worker.<id>`.
 pub const LEASE_BUCKET: &str = "PLI_LEASES";
 /// The stream under that bucket (NATS ADR-8: `KV_` and the bucket's name).
 pub const LEASE_STREAM: &str = "KV_PLI_LEASES";
@@ -19,6 +19,14 @@ pub fn log_stream(number: u16) -> String {
 /// Subject of a shard's entries.
 pub fn log_subject(shard: ShardId) -> String {
     format!("pli.log.{shard}")
+}
+
+/// Subjects of the workers that are there.
+pub(crate) const WORKERS: &str = "$KV.PLI_LEASES.worker.*";
+
+/// Subject of a worker that is there.
+pub(crate) fn worker_subject(owner: OwnerId) -> String {
+    format!("$KV.{LEASE_BUCKET}.worker.{owner}")
 }
 
 /// Subject of a shard's lease.

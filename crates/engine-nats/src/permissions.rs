@@ -96,6 +96,7 @@ impl Permissions {
                     format!("$JS.API.STREAM.MSG.GET.{LEASE_STREAM}"),
                     format!("$JS.API.DIRECT.GET.{LEASE_STREAM}"),
                     format!("$KV.{LEASE_BUCKET}.*"),
+                    format!("$KV.{LEASE_BUCKET}.worker.*"),
                 ]);
             }
             Role::Operator => {

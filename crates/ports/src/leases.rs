@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who works on a shard. A lease spares double work; correctness never rests on it.
+//! Who works, and on which shards. A lease spares double work; correctness never rests on it.
 
 use std::time::Duration;
 
@@ -34,4 +34,11 @@ pub trait Leases: Send + Sync + 'static {
 
     /// Every unexpired lease, by shard. May lag behind by a second.
     async fn held(&self) -> Result<Vec<Lease>, StoreError>;
+
+    /// Says that the worker `owner` is at work, for `ttl` from now; repeat it meanwhile. Answers all that are, this one
+    /// included, in the order of their ids. One that has stopped may be named for a few seconds longer than it said.
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError>;
+
+    /// Takes back what [`Leases::join`] said. Idempotent.
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError>;
 }

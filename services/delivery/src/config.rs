@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a shard's lease lives without renewal, in milliseconds.
+    /// How long a shard's lease lives without renewal, in milliseconds: a crashed worker's shards stand still about so
+    /// long.
     pub lease_ttl_ms: u64,
-    /// How often a held lease is renewed and a lease held by another is asked for, in milliseconds.
+    /// How often a held lease is renewed, in milliseconds; workers below their share look for free ones four times as
+    /// often.
     pub lease_renew_ms: u64,
     /// How often the checkpoint is moved on, in milliseconds.
     pub settle_every_ms: u64,
@@ -71,8 +73,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            lease_ttl_ms: 10_000,
-            lease_renew_ms: 3_000,
+            lease_ttl_ms: 6_000,
+            lease_renew_ms: 2_000,
             settle_every_ms: 2_000,
             spill_after_ms: 10_000,
             announce_round_ms: 2_000,

@@ -63,6 +63,7 @@ mod error;
 mod metrics;
 mod owner;
 mod service;
+mod share;
 
 pub use config::{Config, InvalidConfig};
 pub use error::{DeliveryError, OwnerError};

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::DeliveryError;
 use crate::metrics::Counters;
 use crate::owner::Owner;
+use crate::share::Share;
 
 /// What delivery stands on.
 #[derive(Clone)]
@@ -59,11 +60,15 @@ impl Delivery {
         self.counters.clone()
     }
 
-    /// Takes every lease it can get and runs the owners until `stop`; then each owner settles what it can, leaves a
-    /// release mark and gives its lease back. Dropping the future instead is a crash.
+    /// Takes its share of the leases and runs the owners until `stop`; then each owner settles what it can, leaves a
+    /// release mark and gives its lease back. Workers that come and go change the share; a shard too many is handed over
+    /// in order. Dropping the future instead is a crash.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DeliveryError> {
         self.config.check()?;
         let mut tasks = JoinSet::new();
+        let share = Arc::new(Share::new(self.shards.count()));
+        let attending = share.clone().attend(self.ports.leases.clone(), self.id, self.config.clone(), self.seed);
+        let attending = AbortOnDropHandle::new(tokio::spawn(attending));
         for shard in self.shards.shards() {
             let work = ShardWork {
                 shard,
@@ -71,6 +76,7 @@ impl Delivery {
                 config: self.config.clone(),
                 counters: self.counters.clone(),
                 id: self.id,
+                share: share.clone(),
                 rng: ChaCha8Rng::seed_from_u64(self.seed ^ (u64::from(shard.get()) << 32)),
             };
             tasks.spawn(work.run(stop.clone()));
@@ -81,6 +87,10 @@ impl Delivery {
                 while tasks.join_next().await.is_some() {}
                 return Err(DeliveryError::Panicked(error));
             }
+        }
+        drop(attending);
+        if let Err(error) = self.ports.leases.leave(self.id).await {
+            tracing::info!(error = &error as &dyn Error, "the other workers will notice by themselves");
         }
         Ok(())
     }
@@ -93,6 +103,7 @@ struct ShardWork {
     config: Arc<Config>,
     counters: Arc<Counters>,
     id: OwnerId,
+    share: Arc<Share>,
     rng: ChaCha8Rng,
 }
 
@@ -100,17 +111,34 @@ impl ShardWork {
     async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0u32;
         while !stop.is_cancelled() {
-            match self.ports.leases.acquire(self.shard, self.id, self.config.lease_ttl()).await {
-                Ok(Some(lease)) => {
-                    failures = if self.own(lease, &stop).await { failures.saturating_add(1) } else { 0 };
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(shard = %self.shard, error = &error as &dyn Error, "asking for a lease failed")
-                }
+            if let Some(lease) = self.ask().await {
+                let ended = self.own(lease, &stop).await;
+                self.share.give_back(ended == Ended::HandedOver);
+                failures = if ended == Ended::Failed { failures.saturating_add(1) } else { 0 };
             }
             let pause = self.pause(failures);
-            tokio::select! { biased; () = stop.cancelled() => {}, () = sleep(pause) => {} }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.share.freed(self.shard), if failures == 0 => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// The lease, if this worker may own another shard and nobody else holds this one.
+    async fn ask(&mut self) -> Option<Lease> {
+        let place = self.share.take(self.shard, &mut self.rng)?;
+        match self.ports.leases.acquire(self.shard, self.id, self.config.lease_ttl()).await {
+            Ok(Some(lease)) => {
+                place.keep();
+                Some(lease)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(shard = %self.shard, error = &error as &dyn Error, "asking for a lease failed");
+                None
+            }
         }
     }
 
@@ -121,17 +149,22 @@ impl ShardWork {
         most.mul_f64(self.rng.random_range(0.5..1.0))
     }
 
-    /// Runs the owner while the lease holds. True when the owner failed.
-    async fn own(&mut self, lease: Lease, stop: &CancellationToken) -> bool {
+    /// Runs the owner while the lease holds and the shard is no surplus.
+    async fn own(&mut self, lease: Lease, stop: &CancellationToken) -> Ended {
         let stop_owner = stop.child_token();
         let seed = self.rng.random();
         let owner = Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
         let mut running = AbortOnDropHandle::new(tokio::spawn(owner.run(stop_owner.clone())));
+        let mut surplus = false;
         let failed = tokio::select! {
             biased;
             ended = &mut running => report(self.shard, ended),
-            () = self.keep(&lease) => {
-                tracing::warn!(shard = %self.shard, "the lease is lost");
+            lost = self.keep(&lease) => {
+                surplus = lost == Left::Surplus;
+                match lost {
+                    Left::Lost => tracing::warn!(shard = %self.shard, "the lease is lost"),
+                    Left::Surplus => tracing::info!(shard = %self.shard, "handed over to a worker with fewer shards"),
+                }
                 stop_owner.cancel();
                 report(self.shard, running.await)
             }
@@ -143,21 +176,29 @@ impl ShardWork {
                 "the lease was not given back; it expires by itself"
             );
         }
-        failed
+        match (surplus, failed) {
+            (true, _) => Ended::HandedOver,
+            (false, true) => Ended::Failed,
+            (false, false) => Ended::InOrder,
+        }
     }
 
-    /// Renews until the lease is lost, or may be because no renewal got through for its whole life.
-    async fn keep(&self, lease: &Lease) {
+    /// Renews until the lease is lost, or may be because no renewal got through for its whole life, or until this worker
+    /// owns more than its share.
+    async fn keep(&self, lease: &Lease) -> Left {
         let mut renewed = Instant::now();
         loop {
             sleep(self.config.lease_renew()).await;
+            if self.share.is_surplus() {
+                return Left::Surplus;
+            }
             match self.ports.leases.renew(lease, self.config.lease_ttl()).await {
                 Ok(true) => renewed = Instant::now(),
-                Ok(false) => return,
+                Ok(false) => return Left::Lost,
                 Err(error) => {
                     tracing::warn!(shard = %self.shard, error = &error as &dyn Error, "renewing a lease failed");
                     if renewed.elapsed() >= self.config.lease_ttl() {
-                        return;
+                        return Left::Lost;
                     }
                 }
             }
@@ -165,9 +206,24 @@ impl ShardWork {
     }
 }
 
-type Ended = Result<Result<(), crate::error::OwnerError>, tokio::task::JoinError>;
+/// How owning a shard ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    InOrder,
+    Failed,
+    HandedOver,
+}
 
-fn report(shard: ShardId, ended: Ended) -> bool {
+/// Why an owner ends although nobody stops the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Lost,
+    Surplus,
+}
+
+type Outcome = Result<Result<(), crate::error::OwnerError>, tokio::task::JoinError>;
+
+fn report(shard: ShardId, ended: Outcome) -> bool {
     match ended {
         Ok(Ok(())) => false,
         Ok(Err(error)) => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pli_client::{Fingerprint, ServerAddress};
 
-use crate::commands::{chat, config, dev, doctor, group, pipe, recv, send};
+use crate::commands::{backup, chat, config, dev, doctor, group, migrate, pipe, recv, restore, send, serve};
 use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
@@ -26,6 +26,10 @@ pub struct Cli {
 pub enum Command {
     /// Run every role of the server in one process, for a laptop.
     Dev(dev::DevArgs),
+    /// Run some roles of the server, or all, for an installation.
+    Serve(serve::ServeArgs),
+    /// Make or update the streams and tables of a cluster.
+    Migrate(migrate::MigrateArgs),
     /// Chat in the terminal.
     Chat(chat::ChatArgs),
     /// Send a message.
@@ -38,6 +42,10 @@ pub enum Command {
     Group(group::GroupArgs),
     /// Show or check the configuration.
     Config(config::ConfigArgs),
+    /// Copy a server's data, also while it runs.
+    Backup(backup::BackupArgs),
+    /// Make a data folder from a backup.
+    Restore(restore::RestoreArgs),
     /// Look for what would keep a server from running well.
     Doctor(doctor::DoctorArgs),
 }

@@ -2,12 +2,14 @@
 //! One file per command, and what they share.
 
 mod advice;
+pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod dev;
 pub mod doctor;
 pub mod group;
 mod json;
+pub mod migrate;
 mod names;
 mod number;
 mod output;
@@ -15,7 +17,9 @@ pub mod pipe;
 pub mod printed;
 mod progress;
 pub mod recv;
+pub mod restore;
 pub mod send;
+pub mod serve;
 mod session;
 mod target;
 
@@ -29,12 +33,16 @@ use crate::exit::Failure;
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Migrate(args) => migrate::run(&args).await,
         Command::Chat(args) => chat::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Recv(args) => recv::run(args).await,
         Command::Pipe(args) => pipe::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Config(args) => config::run(&args),
+        Command::Backup(args) => backup::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
         Command::Doctor(args) => doctor::run(&args).await,
     }
 }

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole configuration: what belongs to the process itself, and one section per service.
 
+mod cluster;
+mod internal;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use pli_engine_embedded::EmbeddedOptions;
 use pli_runtime::{ConfigError, LogsConfig, Sources, load};
 use serde::{Deserialize, Serialize};
+
+pub use cluster::{CqlConfig, NatsConfig};
+pub use internal::{InternalConfig, TlsMaterial};
 
 /// Every section; unknown keys are refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -26,18 +32,29 @@ pub struct Config {
     pub directory: pli_directory::Config,
     /// The storage engine.
     pub engine: EngineConfig,
+    /// How roles in different processes reach each other.
+    pub internal: InternalConfig,
+    /// The NATS cluster, with engine.kind = "cluster".
+    pub nats: NatsConfig,
+    /// The CQL database, with engine.kind = "cluster".
+    pub cql: CqlConfig,
 }
 
 /// What belongs to the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// The data folder; made when it does not exist.
+    /// The data folder; made when it does not exist. With engine.kind = "cluster" it holds no messages, only a
+    /// self-made certificate and server.json.
     pub data: PathBuf,
     /// The address that sessions and server info are served on.
     pub host: IpAddr,
     /// Port of sessions and server info; 0 takes any free one.
     pub port: u16,
+    /// PEM file with the certificate chain of sessions and server info; empty takes a self-made one in the data folder.
+    pub certificate_file: PathBuf,
+    /// PEM file with the key of certificate_file.
+    pub key_file: PathBuf,
     /// The address of the admin port; nobody is asked who they are there, so keep it to loopback or a network of your own.
     pub admin_host: IpAddr,
     /// Port of health, metrics and build; 0 takes any free one.
@@ -52,6 +69,8 @@ impl Default for ServerConfig {
             data: PathBuf::from("pli-data"),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 7480,
+            certificate_file: PathBuf::new(),
+            key_file: PathBuf::new(),
             admin_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             admin_port: 7481,
             shutdown_grace_s: 10,
@@ -59,29 +78,67 @@ impl Default for ServerConfig {
     }
 }
 
-/// The embedded engine.
+/// What keeps the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// SQLite in the data folder; every role in this process.
+    #[default]
+    Embedded,
+    /// Shard logs, bus and leases on NATS JetStream, tables on CQL; any roles in this process.
+    Cluster,
+}
+
+/// The storage engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
-    /// Shards of a data folder that is made now; a power of two. An existing folder keeps its own.
+    /// What keeps the messages: `embedded` (SQLite in the data folder) or `cluster` (NATS and CQL).
+    pub kind: EngineKind,
+    /// Shards of a data folder or cluster that is made now, a power of two. An existing folder keeps its own; a cluster
+    /// refuses another number than it was made with (1,024 suits many workers).
     pub shards: u32,
-    /// Disk space set aside so that acknowledgements and trims go on when the disk is full, in bytes.
+    /// Embedded: disk space set aside so that acknowledgements and trims go on when the disk is full, in bytes.
     pub reserve_bytes: u64,
-    /// Newest log entries kept in memory per shard, in bytes.
+    /// Embedded: newest log entries kept in memory per shard, in bytes.
     pub tail_bytes: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
         let options = EmbeddedOptions::default();
-        Self { shards: options.shards, reserve_bytes: options.reserve_bytes, tail_bytes: options.tail_bytes }
+        Self {
+            kind: EngineKind::Embedded,
+            shards: options.shards,
+            reserve_bytes: options.reserve_bytes,
+            tail_bytes: options.tail_bytes,
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct InvalidSetting {
+    /// Section and field.
+    pub field: &'static str,
+    /// What is wrong and what would do.
+    pub problem: &'static str,
+}
+
+impl ServerConfig {
+    fn check(&self) -> Result<(), InvalidSetting> {
+        if self.certificate_file.as_os_str().is_empty() == self.key_file.as_os_str().is_empty() {
+            return Ok(());
+        }
+        Err(InvalidSetting { field: "server.certificate_file", problem: "and server.key_file must be set together" })
     }
 }
 
 impl EngineConfig {
     /// As the engine takes it.
     pub fn options(&self) -> EmbeddedOptions {
-        let Self { shards, reserve_bytes, tail_bytes } = *self;
+        let Self { shards, reserve_bytes, tail_bytes, .. } = *self;
         EmbeddedOptions { shards, reserve_bytes, tail_bytes, ..EmbeddedOptions::default() }
     }
 }
@@ -95,6 +152,8 @@ impl Config {
         config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
         pli_domain::ShardMap::new(config.engine.shards, [0; 16]).map_err(|error| value(&error))?;
+        config.server.check().map_err(|error| value(&error))?;
+        config.internal.check().map_err(|error| value(&error))?;
         Ok(config)
     }
 }

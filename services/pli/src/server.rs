@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The server in this process: every role over the embedded engine.
+//! The server in this process: its roles over an engine.
 
 pub mod certificate;
 pub mod data_folder;
-mod engine;
+pub mod engine;
+mod internal;
+pub mod role;
 mod roles;
 pub mod server_file;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pli_engine_embedded::EmbeddedEngine;
+use pli_edge::ws::Identity;
 use pli_runtime::{AdminServer, BuildInfo, Health, Shutdown, Telemetry};
+use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ServerConfig};
 use crate::exit::{Exit, ExitContext, Failure};
-use roles::{Ground, Roles};
+use engine::Engine;
+use role::{Role, Roles};
+use roles::{Ground, Running};
 use server_file::ServerFile;
 
 /// Where server info stands.
@@ -25,9 +30,9 @@ const INFO_PATH: &str = "/.well-known/pli";
 
 /// A running server.
 pub struct Server {
-    about: ServerFile,
-    engine: EmbeddedEngine,
-    roles: Roles,
+    about: About,
+    engine: Engine,
+    roles: Running,
     admin: JoinSet<Result<(), pli_runtime::AdminError>>,
     admin_stop: CancellationToken,
     health: Health,
@@ -35,30 +40,51 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the data folder, binds both ports and starts every role; returns when it is ready.
-    pub async fn start(config: &Config, shutdown: Shutdown) -> Result<Self, Failure> {
+    /// Opens the engine, binds the ports and starts these roles; returns when they are ready. Errors also when an engine
+    /// or role fails meanwhile, or a signal ends the process before it was ready.
+    pub async fn start(config: &Config, roles: &Roles, shutdown: Shutdown) -> Result<Self, Failure> {
+        let draining = shutdown.draining.clone();
+        tokio::select! {
+            biased;
+            started = Self::begin(config, roles, shutdown) => started,
+            () = draining.cancelled() => Err(Failure::say(Exit::Failed, "ended by a signal before it was ready")),
+        }
+    }
+
+    async fn begin(config: &Config, roles: &Roles, shutdown: Shutdown) -> Result<Self, Failure> {
         let telemetry = Telemetry::new("pli").exit(Exit::Failed)?;
         let health = Health::default();
-        let engine = engine::open(&config.server.data, &config.engine).await?;
+        let engine = Engine::open(config, roles).await?;
         let data = std::path::absolute(&config.server.data)?;
-        let host = config.server.host.to_string();
-        let identity = certificate::open_or_create(&data, &host).exit(Exit::Folder)?;
-        let fingerprint = hex::encode(identity.sha256());
-        let ground = Ground::new(config, &engine, &telemetry);
-        let wired = ground.wire(&identity).await?;
+        let identity = roles.has(Role::Edge).then(|| identity(config, &data)).transpose()?;
+        let ground = Ground::new(config, &engine, &telemetry, roles)?;
+        let wired = ground.wire(identity.as_ref()).await?;
         let admin = admin(&config.server, &health, &telemetry).await?;
-        let about = about(data, wired.address(), admin.local_addr(), fingerprint);
-        let roles = wired.start(&engine, &health);
+        let sessions = wired.address().zip(identity).map(|(address, shown)| Sessions::new(address, &shown));
+        let about = About {
+            roles: roles.clone(),
+            sessions,
+            internal: wired.internal(),
+            admin: admin.local_addr(),
+            data,
+            pid: std::process::id(),
+        };
+        let mut roles = wired.start(&engine, &health);
         let admin_stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(admin.run(admin_stop.clone()));
-        health.wait_started().await;
-        about.write(&about.data).exit(Exit::Folder)?;
+        tokio::select! {
+            biased;
+            failure = engine.failed() => return Err(failure),
+            failure = roles.failed() => return Err(failure),
+            () = health.wait_started() => {}
+        }
+        about.write_file()?;
         Ok(Self { about, engine, roles, admin: serving, admin_stop, health, shutdown })
     }
 
     /// Where it is.
-    pub const fn about(&self) -> &ServerFile {
+    pub const fn about(&self) -> &About {
         &self.about
     }
 
@@ -67,7 +93,7 @@ impl Server {
         let failed = tokio::select! {
             biased;
             () = self.shutdown.draining.cancelled() => None,
-            failure = self.engine.failed() => Some(Failure::new(Exit::Failed, failure)),
+            failure = self.engine.failed() => Some(failure),
             failure = self.roles.failed() => Some(failure),
         };
         self.health.dependency("process").not_ready("draining");
@@ -100,7 +126,74 @@ async fn admin(config: &ServerConfig, health: &Health, telemetry: &Telemetry) ->
     AdminServer::bind(address, health.clone(), telemetry.clone(), build).await.exit(Exit::Address)
 }
 
-fn about(data: PathBuf, address: SocketAddr, admin: SocketAddr, fingerprint: String) -> ServerFile {
-    let url = format!("https://{address}{INFO_PATH}");
-    ServerFile { url, address: address.to_string(), fingerprint, admin, data, pid: std::process::id() }
+/// What the edge shows to clients: the certificate that is configured, else a self-made one in the data folder.
+fn identity(config: &Config, data: &Path) -> Result<Identity, Failure> {
+    let server = &config.server;
+    if server.certificate_file.as_os_str().is_empty() {
+        make_folder(data)?;
+        return certificate::open_or_create(data, &server.host.to_string()).exit(Exit::Folder);
+    }
+    let read = |key: &str, path: &Path| {
+        let failed = |error| {
+            let text = format!("server.{key}: cannot read {}: {error}; name a PEM file", path.display());
+            Failure::say(Exit::Config, text)
+        };
+        std::fs::read(path).map_err(failed)
+    };
+    let chain = read("certificate_file", &server.certificate_file)?;
+    Identity::from_pem(&chain, &read("key_file", &server.key_file)?).exit(Exit::Config)
+}
+
+/// An embedded engine has made it already.
+fn make_folder(data: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| Failure::say(Exit::Folder, format_args!("cannot make {}: {error}", data.display())))
+}
+
+/// Where a running server is, also as one line of JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct About {
+    /// What it does.
+    pub roles: Roles,
+    /// Where clients reach it; only an edge has it.
+    #[serde(flatten)]
+    pub sessions: Option<Sessions>,
+    /// Where other processes reach its directory and conversations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub internal: Option<SocketAddr>,
+    /// Health, metrics, build.
+    pub admin: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The process.
+    pub pid: u32,
+}
+
+/// Where clients reach an edge.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sessions {
+    /// Server info.
+    pub url: String,
+    /// Host and port of sessions.
+    pub address: String,
+    /// SHA-256 of the certificate in hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Sessions {
+    fn new(address: SocketAddr, identity: &Identity) -> Self {
+        let url = format!("https://{address}{INFO_PATH}");
+        Self { url, address: address.to_string(), fingerprint: hex::encode(identity.sha256()) }
+    }
+}
+
+impl About {
+    /// Writes `server.json`, by which clients on this machine find an edge.
+    fn write_file(&self) -> Result<(), Failure> {
+        let Some(Sessions { url, address, fingerprint }) = self.sessions.clone() else { return Ok(()) };
+        let (admin, data, pid) = (self.admin, self.data.clone(), self.pid);
+        make_folder(&data)?;
+        ServerFile { url, address, fingerprint, admin, data, pid }.write(&self.data).exit(Exit::Folder)
+    }
 }

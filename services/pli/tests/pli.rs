@@ -9,5 +9,7 @@ mod configuration;
 mod full_disk;
 #[path = "pli/process.rs"]
 mod process;
+#[path = "pli/restoring.rs"]
+mod restoring;
 #[path = "pli/starting.rs"]
 mod starting;

@@ -4,11 +4,11 @@
 //! What a user began is kept as [`Work`], in order, in the conversation's own row: a step is looked up from what is
 //! still missing, never remembered, so that a restart at any point goes on where it stood.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use pli_api::conversations::EpochCommit;
-use pli_domain::{AccountId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
 use prost::Message as _;
 
 use super::LoadError;
@@ -44,6 +44,9 @@ pub(super) enum Work {
     Dismiss(Vec<DeviceAddress>, UnixMillis),
     /// Leave.
     Leave,
+    /// Bring everybody into the conversation that goes on for one of another history, not before this time. Whoever
+    /// cannot be had now is asked for again later.
+    Gather(Vec<AccountId>, UnixMillis),
 }
 
 /// Watermarks over one device's messages.
@@ -69,6 +72,12 @@ pub(super) struct Conversation {
     pub(super) known: u64,
     /// From this lane number on the newest member is addressed.
     pub(super) lane_base: u64,
+    /// The conversation that goes on for this one, where another history of the server began.
+    pub(super) heir: Option<ConversationId>,
+    /// The first of those that this one goes on for; none where it goes on for none.
+    pub(super) root: Option<ConversationId>,
+    /// Another member has made it; this device waits to be let in.
+    pub(super) awaits_welcome: bool,
     /// This device lost the thread and joins again.
     pub(super) rejoining: bool,
     pub(super) work: VecDeque<Work>,
@@ -99,6 +108,10 @@ pub(super) struct Conversation {
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
+    /// Whom the first work could not have yet.
+    pub(super) absent: BTreeSet<AccountId>,
+    /// How often it was tried.
+    pub(super) gathered: u32,
 }
 
 /// Why a device cannot follow a group any more.
@@ -185,6 +198,9 @@ impl Conversation {
             theirs: marks(&self.theirs),
             peer: self.peer.map(|a| Bytes::copy_from_slice(a.as_bytes())),
             known: self.known,
+            heir: self.heir.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+            root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+            awaits_welcome: self.awaits_welcome,
         }
         .encode_to_vec()
     }
@@ -208,6 +224,9 @@ impl Conversation {
             theirs: unmarks(&r.theirs).ok_or_else(bad)?,
             peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             known: r.known,
+            heir: r.heir.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
+            root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
+            awaits_welcome: r.awaits_welcome,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -255,11 +274,17 @@ struct Record {
     peer: Option<Bytes>,
     #[prost(uint64, tag = "16")]
     known: u64,
+    #[prost(bytes = "bytes", optional, tag = "17")]
+    heir: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "18")]
+    root: Option<Bytes>,
+    #[prost(bool, tag = "19")]
+    awaits_welcome: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave.
+    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather.
     #[prost(uint32, tag = "1")]
     what: u32,
     #[prost(string, repeated, tag = "2")]
@@ -352,6 +377,10 @@ impl WorkRecord {
                 Self { what: 3, ids: devices.iter().map(pair).collect(), not_before_ms: at.0, ..Self::default() }
             }
             Work::Leave => Self { what: 5, ..Self::default() },
+            Work::Gather(accounts, at) => {
+                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
+                Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
+            }
         }
     }
 
@@ -364,6 +393,10 @@ impl WorkRecord {
                 Some(Work::Dismiss(devices, UnixMillis(self.not_before_ms)))
             }
             5 => Some(Work::Leave),
+            6 => {
+                let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
+                Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
+            }
             _ => None,
         }
     }

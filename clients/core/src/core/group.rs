@@ -371,11 +371,12 @@ impl Core {
     }
 
     /// The conversation is over, which `event` says, unless the chat goes on in another one.
-    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
+    pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
-        let over = Conversation { kind, name, peer, known, phase, ..Conversation::default() };
+        let (root, goes_on) = (old.root, old.heir);
+        let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
         *old = Conversation { created: true, announced: true, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);

@@ -56,6 +56,10 @@ impl Core {
                 Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
                 Shown::Message { lane, lane_no, send_id, body, late } => {
                     self.mark_delivered(lane, lane_no);
+                    if body.is_empty() {
+                        // Shown before, in the conversation that it was moved from.
+                        continue;
+                    }
                     let Ok(ordered) = Ordered::decode(body) else { continue };
                     let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
                     let Ok(content) = Content::decode(&ordered.content) else { continue };
@@ -110,6 +114,7 @@ impl Core {
         }
         conversation.kind = Some(Kind::Group);
         conversation.peer = None;
+        conversation.root = conversation.root.or(info.root);
         // Without a name that can be shown it is called by its short id.
         let name = group_name(&info.name).ok().map(str::to_owned);
         if conversation.name != name {

@@ -8,7 +8,7 @@ use pli_api::{common, edge, log};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::conversation::{Conversation, LostThread, Mark, Phase};
+use super::conversation::{Conversation, LostThread, Mark, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, Kind, Ticks};
@@ -78,7 +78,7 @@ impl Core {
         let Ok(envelope) = log::Envelope::decode(deliver.envelope.clone()) else { return self.skip(position) };
         let Some(mut sealed) = check(position, &envelope) else { return self.skip(position) };
         let content = envelope.content();
-        if content == log::Content::Application && self.inbox.is_seen(sealed.sender.device, sealed.send_id) {
+        if content == log::Content::Application && self.is_done(&sealed) {
             return self.skip(position);
         }
         sealed.body = match envelope.body_or_ref {
@@ -98,6 +98,15 @@ impl Core {
             log::Content::Welcome => self.welcome(&sealed),
             log::Content::Unspecified => self.skip(position),
         }
+    }
+
+    /// Whether the content was seen and nothing is left of it to be done. One that was moved from another conversation of
+    /// its chat has a place in its new lane, which only opening it tells.
+    fn is_done(&self, sealed: &Sealed) -> bool {
+        let may_be_moved = |c: &Conversation| c.peer.is_some() || c.root.is_some();
+        let moved =
+            sealed.class != Class::Tick && self.conversations.get(&sealed.conversation).is_some_and(may_be_moved);
+        !moved && self.inbox.is_seen(sealed.sender.device, sealed.send_id)
     }
 
     fn skip(&mut self, position: Position) -> Step {
@@ -197,7 +206,8 @@ impl Core {
         if conversation.behind {
             return Step::Wait;
         }
-        if self.caught_up_for == Some((id, epoch)) {
+        // The server no longer has the commits of another history.
+        if self.compare || self.caught_up_for == Some((id, epoch)) {
             return self.skip(position);
         }
         conversation.behind = true;
@@ -222,10 +232,19 @@ impl Core {
     }
 
     fn welcome(&mut self, sealed: &Sealed) -> Step {
+        let id = sealed.conversation;
+        if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding && !c.created) {
+            // Another member was first to make it.
+            self.mls.forget(id);
+        }
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
                 let old = self.conversations.remove(&id).unwrap_or_default();
+                // Whom the maker did not know of is brought in by those who do.
+                let gather = old.work.into_iter().filter(|work| matches!(work, Work::Gather(..)));
                 let conversation = Conversation {
+                    root: old.root,
+                    work: gather.collect(),
                     kind: old.kind,
                     name: old.name,
                     peer: old.peer,
@@ -239,6 +258,7 @@ impl Core {
                     ..Conversation::default()
                 };
                 self.conversations.insert(id, conversation);
+                self.gather_soon(id, self.stepped_at);
                 self.number(id);
                 self.note_members(id);
                 self.dirty.insert(Row::Conversation(id));
@@ -249,6 +269,7 @@ impl Core {
                 let conversation = self.conversations.entry(sealed.conversation).or_default();
                 conversation.phase = Phase::Active;
                 conversation.created = true;
+                conversation.awaits_welcome = false;
                 self.dirty.insert(Row::Conversation(sealed.conversation));
                 self.number(sealed.conversation);
                 self.lost_thread(sealed.conversation, &LostThread::Welcome(error));

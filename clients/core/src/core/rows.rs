@@ -29,6 +29,8 @@ pub(super) enum Row {
     Order,
     Packages,
     Resync,
+    History,
+    Compare,
     Conversation(ConversationId),
     Contact(AccountId),
 }
@@ -37,6 +39,8 @@ const POSITION: &[u8] = b"position";
 const ORDER: &[u8] = b"order";
 const PACKAGES: &[u8] = b"packages";
 const RESYNC: &[u8] = b"resync";
+const HISTORY: &[u8] = b"history";
+const COMPARE: &[u8] = b"compare";
 
 impl Core {
     /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
@@ -73,6 +77,9 @@ impl Core {
             asked_lists: BTreeSet::new(),
             packages: None,
             resync: false,
+            history: Bytes::new(),
+            compare: false,
+            comparing: None,
             resync_after: Bytes::new(),
             caught_up_for: None,
             order: 0,
@@ -106,6 +113,8 @@ impl Core {
             match key.as_slice() {
                 PACKAGES => core.packages = Some(value),
                 RESYNC => core.resync = true,
+                HISTORY => core.history = value.into(),
+                COMPARE => core.compare = true,
                 _ => return Err(LoadError::Row(Table::Flows)),
             }
         }
@@ -191,6 +200,8 @@ impl Core {
             Row::Order => out.put(Table::Position, ORDER.to_vec(), self.order.to_be_bytes().to_vec()),
             Row::Packages => out.set(Table::Flows, PACKAGES.to_vec(), self.packages.clone()),
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
+            Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
+            Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),
             Row::Conversation(id) => {
                 let value = self.conversations.get(&id).map(Conversation::encode);
                 out.set(Table::Conversations, id.as_bytes().to_vec(), value);

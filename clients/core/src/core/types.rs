@@ -344,6 +344,9 @@ pub enum Event {
         /// What is new.
         what: NewKey,
     },
+    /// The server's data was restored from a backup: what it stored after that is gone. What it did not is sent again, and
+    /// conversations go on.
+    ServerRestored,
     /// Messages that waited for this device are gone; conversations that lost a commit re-join.
     Gap,
     /// This device lost the thread of a conversation and joins again; what was sent meanwhile may be missing.

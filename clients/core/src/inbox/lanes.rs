@@ -43,6 +43,15 @@ impl Inbox {
         self.hold(lane, lane_no, Held { send_id, body, since: now })
     }
 
+    /// Takes the place of a content that was seen under another number.
+    pub(super) fn fill(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
+        let taken = |lane: &Lane| delivery.lane_no < lane.expected || lane.held.contains_key(&delivery.lane_no);
+        if self.lanes.get(&delivery.lane).is_some_and(taken) {
+            return Vec::new();
+        }
+        self.arrange(Delivery { body: Bytes::new(), ..delivery }, now)
+    }
+
     /// Marks the first hole of a lane and shows what it held up.
     pub(super) fn release(&mut self, lane: InLane, now: UnixMillis) -> Vec<Shown> {
         let Some(state) = self.lanes.get(&lane) else { return Vec::new() };

@@ -94,6 +94,10 @@ async fn a_node_says_how_its_commit_log_is_synced() {
     let cql = "SELECT value FROM system_views.settings WHERE name = 'commitlog_sync'";
     let answer = server.raw().await.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
     assert_eq!(answer.first_row::<(String,)>().unwrap().0, "group");
+    let here = pli_ports::Clock::now(&pli_ports::SystemClock).0;
+    let there = pli_engine_cql::server_time(&server.options).await.unwrap().0;
+    assert!(here.abs_diff(there) < 3_600_000, "the node runs on this machine: {here} {there}");
+    server.engine().await.answers().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,6 +64,7 @@ async fn one_replica_is_refused_in_production() {
 async fn missing_streams_and_other_settings_are_refused_and_migrated() {
     let Some(servers) = one_server("missing_streams_and_other_settings_are_refused_and_migrated").await else { return };
     let engine = NatsEngine::connect(options(&servers)).await.unwrap();
+    says(&text(&engine.shard_map().await.err().unwrap()), &["PLI_LOG_0", "pli migrate"]);
     says(&refusal(&engine).await, &["stream PLI_LOG_0 is missing", "stream KV_PLI_LEASES is missing", "migrate"]);
     engine.migrate().await.unwrap();
     // What somebody changed by hand.
@@ -79,6 +80,12 @@ async fn missing_streams_and_other_settings_are_refused_and_migrated() {
     assert!(engine.check().await.problems.is_empty(), "{:?}", engine.check().await);
 }
 
+/// Where some accounts are.
+async fn mapped(engine: &NatsEngine) -> Vec<pli_domain::ShardId> {
+    let map = engine.shard_map().await.unwrap();
+    (0..64).map(|n| map.shard_of(pli_domain::AccountId::from_bytes([n; 16]))).collect()
+}
+
 #[tokio::test]
 async fn migrating_twice_at_once_and_again_is_harmless() {
     let Some(servers) = one_server("migrating_twice_at_once_and_again_is_harmless").await else { return };
@@ -87,6 +94,8 @@ async fn migrating_twice_at_once_and_again_is_harmless() {
     let (first, second) = tokio::join!(one.migrate(), two.migrate());
     first.unwrap();
     second.unwrap();
+    let shards = mapped(&one).await;
+    assert_eq!(mapped(&two).await, shards, "whoever came first decided for both");
     let mut larger = options(&servers);
     larger.layout.stream_bytes_max *= 2;
     let one = NatsEngine::connect(larger.clone()).await.unwrap();
@@ -95,6 +104,7 @@ async fn migrating_twice_at_once_and_again_is_harmless() {
     first.unwrap();
     second.unwrap();
     assert!(two.check().await.problems.is_empty());
+    assert_eq!(mapped(&two).await, shards, "it stays as long as the cluster");
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ cases! { Store:
     racing_owners_get_one_lease,
     generations_grow_across_a_restart,
     generations_grow_across_a_kill,
+    workers_see_each_other_until_they_leave,
+    a_worker_that_falls_silent_is_named_no_more,
 }
 
 const SHARD: ShardId = ShardId::new(1);
@@ -207,4 +209,38 @@ async fn generations_grow_across_a_restart(h: &mut dyn Harness<Store>) -> Outcom
 }
 async fn generations_grow_across_a_kill(h: &mut dyn Harness<Store>) -> Outcome {
     generations_grow_across(h, Restart::Kill).await
+}
+
+/// Joins again and again until exactly these are named: what is said may lag behind.
+async fn until_named(leases: &Store, number: u64, expected: &[u64], ttl: Duration) -> Outcome {
+    let expected: Vec<OwnerId> = expected.iter().map(|number| owner(*number)).collect();
+    let end = Instant::now() + SOON;
+    loop {
+        let named = leases.join(owner(number), ttl).await?;
+        if named == expected {
+            return Ok(());
+        }
+        check!(Instant::now() < end, "{named:?} are named after {SOON:?} instead of {expected:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn workers_see_each_other_until_they_leave(h: &mut dyn Harness<Store>) -> Outcome {
+    let leases = h.fresh().await;
+    until_named(&*leases, 1, &[1], LONG).await?;
+    until_named(&*leases, 2, &[1, 2], LONG).await?;
+    until_named(&*leases, 1, &[1, 2], LONG).await?;
+    leases.leave(owner(2)).await?;
+    leases.leave(owner(2)).await?;
+    until_named(&*leases, 1, &[1], LONG).await?;
+    check!(leases.held().await?.is_empty(), "a worker is no lease");
+    Ok(())
+}
+
+async fn a_worker_that_falls_silent_is_named_no_more(h: &mut dyn Harness<Store>) -> Outcome {
+    let leases = h.fresh().await;
+    until_named(&*leases, 2, &[2], short(h)).await?;
+    until_named(&*leases, 1, &[1, 2], LONG).await?;
+    sleep(short(h)).await;
+    until_named(&*leases, 1, &[1], LONG).await
 }

@@ -23,11 +23,13 @@ pub(super) struct State {
     dice: Dice,
     /// The last lease of each shard and when it ends; kept after that, for its generation.
     leases: BTreeMap<ShardId, (Lease, Instant)>,
+    /// Workers, with the end of what they said last.
+    workers: BTreeMap<OwnerId, Instant>,
 }
 
 impl State {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed, 3), leases: BTreeMap::new() }
+        Self { dice: Dice::new(seed, 3), leases: BTreeMap::new(), workers: BTreeMap::new() }
     }
 
     pub fn expire(&mut self, shard: ShardId) {
@@ -124,5 +126,22 @@ impl Leases for MemoryLeases {
             state.leases.values().filter(|(_, ends)| *ends > now).map(|(lease, _)| *lease).collect()
         };
         self.call("held leases", held).await
+    }
+
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
+        let join = |state: &mut State, _: &LeaseFaults| {
+            let now = Instant::now();
+            state.workers.insert(owner, now + ttl);
+            state.workers.retain(|_, ends| *ends > now);
+            state.workers.keys().copied().collect()
+        };
+        self.call("join workers", join).await
+    }
+
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
+        let leave = |state: &mut State, _: &LeaseFaults| {
+            state.workers.remove(&owner);
+        };
+        self.call("leave workers", leave).await
     }
 }

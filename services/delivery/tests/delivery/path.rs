@@ -175,3 +175,45 @@ async fn a_worker_takes_leases_serves_all_shards_and_gives_them_back() {
     assert_eq!(counters.snapshot().marks_written, 4);
     let _: Arc<_> = counters;
 }
+
+/// Waits, a renewal at a time, until the leases are held as `wanted` says; `wanted` gets how many each worker holds.
+async fn until_held(shard: &Shard, wanted: impl Fn(&[usize]) -> bool) {
+    for _ in 0..200 {
+        let held = shard.world.leases().held().await.expect("readable");
+        let mut each = std::collections::BTreeMap::<_, usize>::new();
+        held.iter().for_each(|lease| *each.entry(lease.owner).or_default() += 1);
+        let mut counts: Vec<usize> = each.into_values().collect();
+        counts.sort_unstable();
+        if wanted(&counts) {
+            return;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    panic!("the leases are not spread as they should be");
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_share_the_shards_as_they_come_crash_and_stop() {
+    let shard = Shard::embedded(10_000);
+    let map = ShardMap::new(16, [1; 16]).expect("a power of two");
+    let start = |seed| {
+        let worker = pli_delivery::Delivery::new(shard.ports(), map, shard.config.clone(), &meter(), seed);
+        let (stop, counters) = (CancellationToken::new(), worker.counters());
+        (tokio::spawn(worker.run(stop.clone())), stop, counters)
+    };
+    let (first, first_stop, first_counters) = start(1);
+    until_held(&shard, |held| held == [16]).await;
+    let (second, ..) = start(2);
+    until_held(&shard, |held| held == [8, 8]).await;
+    assert_eq!(first_counters.snapshot().marks_written, 8, "what was too much is handed over in order");
+    let (third, third_stop, _) = start(3);
+    until_held(&shard, |held| held.len() == 3 && held.iter().sum::<usize>() == 16 && held[2] <= 6).await;
+    second.abort();
+    until_held(&shard, |held| held == [8, 8]).await;
+    third_stop.cancel();
+    third.await.expect("no panic").expect("a clean end");
+    until_held(&shard, |held| held == [16]).await;
+    first_stop.cancel();
+    first.await.expect("no panic").expect("a clean end");
+    until_held(&shard, <[usize]>::is_empty).await;
+}

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pli dev`: every role of the server in one process.
 
-mod banner;
+pub mod banner;
 
 use std::path::PathBuf;
 
 use clap::Args;
 use pli_runtime::{Shutdown, Sources, init_logs};
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::Server;
+use crate::server::role::Roles;
 
 /// Run every role of the server in one process, for a laptop.
 ///
@@ -55,8 +56,12 @@ pub async fn run(args: DevArgs) -> Result<(), Failure> {
     if let Some(folder) = &temporary {
         config.server.data = folder.path().to_path_buf();
     }
+    if config.engine.kind != EngineKind::Embedded {
+        let text = "`pli dev` runs on the embedded engine; use `pli serve` with engine.kind = \"cluster\"";
+        return Err(Failure::say(Exit::Config, text));
+    }
     let shutdown = Shutdown::on_signals(std::time::Duration::from_secs(config.server.shutdown_grace_s))?;
-    let server = Server::start(&config, shutdown).await?;
+    let server = Server::start(&config, &Roles::all(), shutdown).await?;
     if args.ready_json {
         banner::print_json(server.about())?;
     } else {

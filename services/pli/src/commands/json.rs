@@ -20,6 +20,7 @@ pub fn of(event: &Event) -> Value {
             "event": "hole", "conversation": conversation.to_string(), "from": name(from), "first": first, "last": last,
         }),
         Event::Gap => json!({ "event": "gap" }),
+        Event::ServerRestored => json!({ "event": "server_restored" }),
         Event::Connection(state) => json!({ "event": "connection", "state": state_word(*state) }),
         Event::Registered { handle } => json!({ "event": "registered", "handle": handle.to_string() }),
         Event::RegistrationRefused { why } => failed("registration_refused", None, why),

@@ -11,6 +11,10 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use super::json;
 use crate::terminal::{clock, one_line};
 
+/// The server was set back.
+pub const RESTORED: &str =
+    "* the server went back to a backup: what others sent after it may be missing; what waits here is sent again";
+
 /// How events look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -75,6 +79,7 @@ fn text(event: &Event) -> Option<String> {
             Some(format!("* messages {first} to {last} of @{} have not arrived", json::name(from)))
         }
         Event::Gap => Some("* messages that waited too long are gone".into()),
+        Event::ServerRestored => Some(RESTORED.into()),
         Event::NewKey { member, what } => Some(new_key(&json::name(member), *what)),
         _ => None,
     }

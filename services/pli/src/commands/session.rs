@@ -36,7 +36,7 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
     if let (Some(named), false) = (&args.server, pli_client::profile::exists(&folder)) {
         named.resolve().await.map_err(|error| unresolved(named, error))?;
     }
-    let options = ClientOptions { server, fingerprint, home, handle: handle.clone() };
+    let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events })
 }

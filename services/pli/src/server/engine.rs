@@ -1,55 +1,134 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Opening the data folder, with errors that name their fix.
+//! What keeps the messages, as the roles see it: ports.
 
-use std::path::Path;
+mod cluster;
+mod embedded;
 
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use opentelemetry::metrics::Meter;
-use pli_engine_embedded::{EmbeddedEngine, EngineStats, OpenError};
+use pli_domain::ShardMap;
+use pli_engine_embedded::EmbeddedEngine;
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Payloads, ShardLog, Signals};
+use pli_runtime::Health;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::EngineConfig;
-use crate::exit::{Exit, ExitContext, Failure};
+use super::role::Roles;
+use crate::config::{Config, EngineKind};
+use crate::exit::{Exit, Failure};
+pub use cluster::{ClusterEngine, migrate};
 
-/// Opens the folder; a killed process's write-ahead log is read first.
-pub async fn open(folder: &Path, config: &EngineConfig) -> Result<EmbeddedEngine, Failure> {
-    let (folder, options) = (folder.to_path_buf(), config.options());
-    let opened = tokio::task::spawn_blocking(move || EmbeddedEngine::open(&folder, options)).await;
-    opened.exit(Exit::Failed)?.map_err(|error| Failure::new(exit_of(&error), error))
+/// Logs, bus and leases.
+#[derive(Clone)]
+pub struct Bus {
+    /// The shard logs.
+    pub log: Arc<dyn ShardLog>,
+    /// The bus.
+    pub signals: Arc<dyn Signals>,
+    /// Who works on a shard.
+    pub leases: Arc<dyn Leases>,
+    /// Which shard an account belongs to.
+    pub shards: ShardMap,
 }
 
-const fn exit_of(error: &OpenError) -> Exit {
-    match error {
-        OpenError::InUse { .. } => Exit::InUse,
-        OpenError::Shards(_) => Exit::Config,
-        OpenError::NotAFolder { .. }
-        | OpenError::ReadOnly { .. }
-        | OpenError::NewerVersion { .. }
-        | OpenError::NoVersion { .. }
-        | OpenError::DatabaseGone { .. }
-        | OpenError::OtherDatabase { .. }
-        | OpenError::NoSpace { .. }
-        | OpenError::Io { .. }
-        | OpenError::Database { .. } => Exit::Folder,
+/// Tables.
+#[derive(Clone)]
+pub struct Tables {
+    /// Device queues.
+    pub queues: Arc<dyn DeviceQueues>,
+    /// Accounts.
+    pub accounts: Arc<dyn Accounts>,
+    /// Conversations.
+    pub conversations: Arc<dyn Conversations>,
+    /// Bodies too large for an envelope.
+    pub payloads: Arc<dyn Payloads>,
+}
+
+/// An open engine; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    bus: Option<Bus>,
+    tables: Option<Tables>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Embedded(EmbeddedEngine),
+    Cluster(ClusterEngine),
+}
+
+impl Engine {
+    /// Opens what the configuration names, as far as these roles need it.
+    pub async fn open(config: &Config, roles: &Roles) -> Result<Self, Failure> {
+        match config.engine.kind {
+            EngineKind::Embedded if !roles.is_all() => Err(Failure::say(
+                Exit::Config,
+                "the embedded engine serves every role in one process; leave out --role, or set engine.kind = \"cluster\"",
+            )),
+            EngineKind::Embedded => {
+                let engine = embedded::open(&config.server.data, &config.engine).await?;
+                let (bus, tables) = (embedded::bus(&engine), embedded::tables(&engine));
+                Ok(Self { bus: Some(bus), tables: Some(tables), kind: Kind::Embedded(engine) })
+            }
+            EngineKind::Cluster => {
+                let cluster = ClusterEngine::open(config, roles).await?;
+                let (bus, tables) = (cluster.bus().await?, cluster.tables());
+                Ok(Self { bus, tables, kind: Kind::Cluster(cluster) })
+            }
+        }
     }
-}
 
-/// Exports what the engine counts.
-pub fn export(engine: &EmbeddedEngine, meter: &Meter) {
-    type Read = fn(EngineStats) -> u64;
-    let counters: [(&'static str, &'static str, Read); 5] = [
-        ("pli_engine_commits", "transactions", |stats| stats.commits),
-        ("pli_engine_fsyncs", "fsyncs of the write-ahead log and the database", |stats| stats.fsyncs),
-        ("pli_engine_appended_entries", "durable log entries", |stats| stats.appended),
-        ("pli_engine_checkpoints", "copies of the write-ahead log into the database", |stats| stats.checkpoints),
-        ("pli_engine_refused_full_entries", "log entries refused because the disk was full", |stats| {
-            stats.refused_full
-        }),
-    ];
-    for (name, description, read) in counters {
-        let engine = engine.clone();
-        meter
-            .u64_observable_counter(name)
-            .with_description(description)
-            .with_callback(move |observer| observer.observe(read(engine.stats()), &[]))
-            .build();
+    /// Logs, bus and leases. Errors where the process has no role that needs them.
+    pub fn bus(&self) -> Result<&Bus, Failure> {
+        self.bus.as_ref().ok_or_else(|| Failure::say(Exit::Failed, "this process is not on the bus; this is a defect"))
+    }
+
+    /// Tables. Errors where the process has no role that needs them.
+    pub fn tables(&self) -> Result<&Tables, Failure> {
+        self.tables.as_ref().ok_or_else(|| Failure::say(Exit::Failed, "this process has no tables; this is a defect"))
+    }
+
+    /// Names what this installation holds, since it was made or restored; none where nothing can be restored.
+    pub fn history(&self) -> Option<[u8; 16]> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.history(),
+            Kind::Cluster(_) => None,
+        }
+    }
+
+    /// Exports what the engine counts.
+    pub fn export(&self, meter: &Meter) {
+        match &self.kind {
+            Kind::Embedded(engine) => embedded::export(engine, meter),
+            Kind::Cluster(engine) => engine.export(meter),
+        }
+    }
+
+    /// Tells health what state the engine is in, until `stop`. An embedded engine that has stopped is an error. What is
+    /// watched counts as not ready from this call on.
+    pub fn watch(self, health: &Health, stop: CancellationToken) -> BoxFuture<'static, Result<(), Failure>> {
+        match self.kind {
+            Kind::Embedded(engine) => embedded::watch(engine, health.dependency("engine"), stop).boxed(),
+            Kind::Cluster(engine) => engine.watch(health, stop).map(Ok).boxed(),
+        }
+    }
+
+    /// Resolves when the engine cannot go on.
+    pub async fn failed(&self) -> Failure {
+        match &self.kind {
+            Kind::Embedded(engine) => Failure::new(Exit::Failed, engine.failed().await),
+            Kind::Cluster(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends it in order.
+    pub async fn close(&self) {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.close().await,
+            Kind::Cluster(engine) => engine.close().await,
+        }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every role, wired: services call each other through clients built straight over the server values.
+//! The roles of this process, wired. A service in this process is reached through a client built straight over the
+//! server value, one elsewhere through the internal port: the same calls either way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,88 +11,139 @@ use pli_api::{Channel, in_process};
 use pli_conversations::ConversationsService;
 use pli_delivery::{Delivery, DeliveryPorts};
 use pli_directory::Directory;
-use pli_domain::ShardMap;
 use pli_edge::ws::{Identity, ListenError, Listener};
 use pli_edge::{Edge, EdgePorts};
-use pli_engine_embedded::EmbeddedEngine;
 use pli_ports::{Clock, SystemClock};
-use pli_runtime::{Dependency, Health, Telemetry};
+use pli_runtime::{Health, Telemetry};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::engine;
-use crate::config::Config;
+use super::engine::Engine;
+use super::internal::{Internal, Peers, Served};
+use super::role::{Role, Roles};
+use crate::config::{Config, TlsMaterial};
 use crate::exit::{Exit, Failure};
-
-/// What health says of a full disk.
-const NO_ROOM: &str = "the disk of the data folder is full: appends are refused until there is room; free some space";
 
 /// What all roles are made from.
 pub struct Ground<'a> {
     config: &'a Config,
-    engine: &'a EmbeddedEngine,
+    engine: &'a Engine,
     telemetry: &'a Telemetry,
+    roles: &'a Roles,
+    /// How other processes are met, where that is set.
+    material: Option<TlsMaterial>,
     clock: Arc<dyn Clock>,
-    shards: ShardMap,
 }
 
 impl<'a> Ground<'a> {
     /// Over an open engine.
-    pub fn new(config: &'a Config, engine: &'a EmbeddedEngine, telemetry: &'a Telemetry) -> Self {
-        engine::export(engine, &telemetry.meter("engine"));
-        Self { config, engine, telemetry, clock: Arc::new(SystemClock), shards: engine.shard_map() }
+    pub fn new(
+        config: &'a Config,
+        engine: &'a Engine,
+        telemetry: &'a Telemetry,
+        roles: &'a Roles,
+    ) -> Result<Self, Failure> {
+        engine.export(&telemetry.meter("engine"));
+        let material = config.internal.is_set().then(|| config.internal.material()).transpose()?;
+        Ok(Self { config, engine, telemetry, roles, material, clock: Arc::new(SystemClock) })
     }
 
-    /// Builds every role and listens; nothing is served yet.
-    pub async fn wire(&self, identity: &Identity) -> Result<Wired, Failure> {
-        let directory = in_process(DirectoryServer::new(self.directory()));
-        let conversations = self.conversations(directory.clone());
-        let edge = self.edge(directory, in_process(ConversationsServer::new(conversations.clone())));
-        let address = SocketAddr::new(self.config.server.host, self.config.server.port);
-        let listener = Listener::bind(edge.clone(), address, identity).await.map_err(listening)?;
-        Ok(Wired { delivery: self.delivery(), conversations, edge, listener })
+    /// Builds every role and listens; nothing is served yet. `identity` is what an edge shows to clients.
+    pub async fn wire(&self, identity: Option<&Identity>) -> Result<Wired, Failure> {
+        let directory = self.roles.has(Role::Directory).then(|| self.directory()).transpose()?;
+        let conversations = match self.roles.has(Role::Conversations) {
+            true => Some(self.conversations(self.directory_channel(directory.as_ref())?)?),
+            false => None,
+        };
+        let delivery = self.roles.has(Role::Delivery).then(|| self.delivery()).transpose()?;
+        let (mut edge, mut listener) = (None, None);
+        if let Some(identity) = identity {
+            let to_directory = self.directory_channel(directory.as_ref())?;
+            let made = self.edge(to_directory, self.conversations_channel(conversations.as_ref())?)?;
+            let address = SocketAddr::new(self.config.server.host, self.config.server.port);
+            listener = Some(Listener::bind(made.clone(), address, identity).await.map_err(listening)?);
+            edge = Some(made);
+        }
+        let internal = match &self.material {
+            Some(material) if directory.is_some() || conversations.is_some() => {
+                Some(Internal::bind(&self.config.internal, material).await?)
+            }
+            _ => None,
+        };
+        Ok(Wired { delivery, directory, conversations, edge, listener, internal })
     }
 
-    fn delivery(&self) -> Delivery {
+    fn directory_channel(&self, here: Option<&Directory>) -> Result<Channel, Failure> {
+        match here {
+            Some(directory) => Ok(in_process(DirectoryServer::new(directory.clone()))),
+            None => self.peers(Role::Directory),
+        }
+    }
+
+    fn conversations_channel(&self, here: Option<&ConversationsService>) -> Result<Channel, Failure> {
+        match here {
+            Some(conversations) => Ok(in_process(ConversationsServer::new(conversations.clone()))),
+            None => self.peers(Role::Conversations),
+        }
+    }
+
+    fn peers(&self, role: Role) -> Result<Channel, Failure> {
+        let missing = || {
+            let text = format!(
+                "the role {role} is not in this process and internal.ca_file is not set; set it with \
+                 internal.certificate_file and internal.key_file, or add --role {role}"
+            );
+            Failure::say(Exit::Config, text)
+        };
+        let material = self.material.as_ref().ok_or_else(missing)?;
+        Ok(Peers::new(role, &self.config.internal, material)?.channel())
+    }
+
+    fn delivery(&self) -> Result<Delivery, Failure> {
+        let bus = self.engine.bus()?;
         let ports = DeliveryPorts {
-            log: self.engine.shard_log(),
-            signals: self.engine.signals(),
-            leases: self.engine.leases(),
-            queues: self.engine.device_queues(),
+            log: bus.log.clone(),
+            signals: bus.signals.clone(),
+            leases: bus.leases.clone(),
+            queues: self.engine.tables()?.queues.clone(),
             clock: self.clock.clone(),
         };
         let meter = self.telemetry.meter("delivery");
-        Delivery::new(ports, self.shards, self.config.delivery.clone(), &meter, rand::random())
+        Ok(Delivery::new(ports, bus.shards, self.config.delivery.clone(), &meter, rand::random()))
     }
 
-    fn directory(&self) -> Directory {
+    fn directory(&self) -> Result<Directory, Failure> {
         let meter = self.telemetry.meter("directory");
-        Directory::new(self.engine.accounts(), self.clock.clone(), self.config.directory.clone(), &meter)
+        let accounts = self.engine.tables()?.accounts.clone();
+        Ok(Directory::new(accounts, self.clock.clone(), self.config.directory.clone(), &meter))
     }
 
-    fn conversations(&self, directory: Channel) -> ConversationsService {
+    fn conversations(&self, directory: Channel) -> Result<ConversationsService, Failure> {
+        let (bus, tables) = (self.engine.bus()?, self.engine.tables()?);
         let ports = pli_conversations::Ports {
-            conversations: self.engine.conversations(),
-            payloads: self.engine.payloads(),
-            log: self.engine.shard_log(),
+            conversations: tables.conversations.clone(),
+            payloads: tables.payloads.clone(),
+            log: bus.log.clone(),
             clock: self.clock.clone(),
             directory,
         };
         let meter = self.telemetry.meter("conversations");
-        ConversationsService::new(ports, self.shards, self.config.conversations.clone(), &meter)
+        Ok(ConversationsService::new(ports, bus.shards, self.config.conversations.clone(), &meter))
     }
 
-    fn edge(&self, directory: Channel, conversations: Channel) -> Edge {
+    fn edge(&self, directory: Channel, conversations: Channel) -> Result<Edge, Failure> {
+        let bus = self.engine.bus()?;
         let ports = EdgePorts {
-            log: self.engine.shard_log(),
-            signals: self.engine.signals(),
+            log: bus.log.clone(),
+            signals: bus.signals.clone(),
             clock: self.clock.clone(),
             directory,
             conversations,
             registration: self.config.directory.registration.name(),
+            history: self.engine.history(),
         };
         let meter = self.telemetry.meter("edge");
-        Edge::new(ports, self.shards, self.config.edge.clone(), &meter, rand::random())
+        Ok(Edge::new(ports, bus.shards, self.config.edge.clone(), &meter, rand::random()))
     }
 }
 
@@ -103,34 +155,52 @@ fn listening(error: ListenError) -> Failure {
 
 /// Roles that have not begun.
 pub struct Wired {
-    delivery: Delivery,
-    conversations: ConversationsService,
-    edge: Edge,
-    listener: Listener,
+    delivery: Option<Delivery>,
+    directory: Option<Directory>,
+    conversations: Option<ConversationsService>,
+    edge: Option<Edge>,
+    listener: Option<Listener>,
+    internal: Option<Internal>,
 }
 
 impl Wired {
     /// Where sessions are accepted.
-    pub fn address(&self) -> SocketAddr {
-        self.listener.address()
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().map(Listener::address)
+    }
+
+    /// Where other processes are served.
+    pub fn internal(&self) -> Option<SocketAddr> {
+        self.internal.as_ref().map(Internal::address)
     }
 
     /// Starts every role.
-    pub fn start(self, engine: &EmbeddedEngine, health: &Health) -> Roles {
-        let Self { delivery, conversations, edge, listener } = self;
+    pub fn start(self, engine: &Engine, health: &Health) -> Running {
         let (mut outer, mut inner) = (Group::default(), Group::default());
-        inner.run(|stop| watch(engine.clone(), health.dependency("engine"), stop));
-        inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
-        inner.run(|stop| async move {
-            conversations.run(stop).await;
-            Ok(())
-        });
-        outer.run(|stop| async move { edge.run(stop).await.map_err(failed) });
-        outer.run(|stop| async move {
-            listener.run(stop).await;
-            Ok(())
-        });
-        Roles { outer, inner }
+        inner.run(|stop| engine.clone().watch(health, stop));
+        if let Some(delivery) = self.delivery {
+            inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
+        }
+        if let Some(internal) = self.internal {
+            let served = Served { directory: self.directory, conversations: self.conversations.clone() };
+            inner.run(|stop| internal.run(served, stop));
+        }
+        if let Some(conversations) = self.conversations {
+            inner.run(|stop| async move {
+                conversations.run(stop).await;
+                Ok(())
+            });
+        }
+        if let Some(edge) = self.edge {
+            outer.run(|stop| async move { edge.run(stop).await.map_err(failed) });
+        }
+        if let Some(listener) = self.listener {
+            outer.run(|stop| async move {
+                listener.run(stop).await;
+                Ok(())
+            });
+        }
+        Running { outer, inner }
     }
 }
 
@@ -139,14 +209,14 @@ fn failed(error: impl Into<anyhow::Error>) -> Failure {
 }
 
 /// The running roles.
-pub struct Roles {
+pub struct Running {
     /// Who takes work from outside; ends first.
     outer: Group,
     /// Who does the work; ends when nobody asks for any.
     inner: Group,
 }
 
-impl Roles {
+impl Running {
     /// Resolves when a role has ended although nobody asked it to.
     pub async fn failed(&mut self) -> Failure {
         let ended = tokio::select! {
@@ -189,30 +259,6 @@ impl Group {
             if let Ok(Err(failure)) = ended {
                 tracing::warn!(error = %failure.error, "a role ended with an error");
             }
-        }
-    }
-}
-
-/// Tells health whether the disk has room, and when the engine has stopped; the process ends soon after that.
-async fn watch(engine: EmbeddedEngine, health: Dependency, stop: CancellationToken) -> Result<(), Failure> {
-    let (mut room, stopped) = (engine.room(), engine.failed());
-    tokio::pin!(stopped);
-    // It runs, even on a disk that is full already.
-    health.ready();
-    loop {
-        if *room.borrow_and_update() {
-            health.ready();
-        } else {
-            health.not_ready(NO_ROOM);
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            failure = &mut stopped => {
-                health.not_ready(failure.to_string());
-                return Err(failed(failure));
-            }
-            Ok(()) = room.changed() => {}
         }
     }
 }

@@ -70,4 +70,10 @@ impl Leases for PortLeases {
     async fn held(&self) -> Result<Vec<Lease>, StoreError> {
         self.seat.call(self.inner.held()).await
     }
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
+        self.seat.call(self.inner.join(owner, ttl)).await
+    }
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
+        self.seat.call(self.inner.leave(owner)).await
+    }
 }

@@ -87,6 +87,8 @@ enum Fault {
     GenerationStays,
     RenewedForEver,
     ReleasedByAnyone,
+    StaysForEver,
+    NamesOnlyItself,
 }
 
 struct Broken {
@@ -125,6 +127,14 @@ impl Leases for Broken {
     async fn held(&self) -> Result<Vec<Lease>, StoreError> {
         self.leases.held().await
     }
+    async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
+        let ttl = if self.is(Fault::StaysForEver) { Duration::from_secs(1 << 30) } else { ttl };
+        let all = self.leases.join(owner, ttl).await?;
+        Ok(if self.is(Fault::NamesOnlyItself) { vec![owner] } else { all })
+    }
+    async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
+        self.leases.leave(owner).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,6 +146,8 @@ async fn broken_leases_are_caught() {
         (Fault::GenerationStays, "a_released_lease_is_free_at_once"),
         (Fault::RenewedForEver, "a_lost_lease_cannot_be_renewed"),
         (Fault::ReleasedByAnyone, "a_release_of_a_lost_lease_spares_its_new_holder"),
+        (Fault::StaysForEver, "a_worker_that_falls_silent_is_named_no_more"),
+        (Fault::NamesOnlyItself, "workers_see_each_other_until_they_leave"),
     ] {
         let open = move |world: &MemoryWorld| Arc::new(Broken { leases: world.leases(), fault }) as Arc<dyn Leases>;
         caught(conformance::leases::CASES, expected, open).await;

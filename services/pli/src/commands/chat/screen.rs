@@ -8,7 +8,7 @@ use pli_domain::UnixMillis;
 
 use super::editor::{Printer, print};
 use crate::commands::json::name;
-use crate::commands::output::new_key;
+use crate::commands::output::{RESTORED, new_key};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -128,6 +128,7 @@ impl Screen {
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
+            Event::ServerRestored => self.warning(RESTORED),
             Event::Rejoining { .. } => self.note("joining the conversation again"),
             _ => {}
         }

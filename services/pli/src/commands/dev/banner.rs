@@ -5,28 +5,46 @@ use std::path::Path;
 
 use anstyle::Style;
 
-use crate::server::server_file::ServerFile;
+use crate::server::About;
 
 /// One line of JSON, for scripts.
-pub fn print_json(about: &ServerFile) -> anyhow::Result<()> {
+pub fn print_json(about: &About) -> anyhow::Result<()> {
     anstream::println!("{}", serde_json::to_string(about)?);
     Ok(())
 }
 
 /// The text for people, with two lines to copy.
-pub fn print(about: &ServerFile) {
+pub fn print(about: &About) {
     let bold = Style::new().bold();
     anstream::println!("{bold}Pli is ready.{bold:#}");
-    anstream::println!("  server info  {}", about.url);
-    anstream::println!("  address      {}", about.address);
-    anstream::println!("  certificate  {}", about.fingerprint);
-    anstream::println!("  health       http://{}/readyz", about.admin);
-    anstream::println!("  data         {}", about.data.display());
+    print_places(about);
     anstream::println!("\nChat from two other terminals:");
     for handle in ["alice", "bob"] {
         anstream::println!("  {bold}{}{bold:#}", chat_line(handle, &about.data));
     }
     anstream::println!("In the first one type `@bob hello`. Ctrl-C here ends the server.");
+}
+
+/// The text of a server of some roles.
+pub fn print_roles(about: &About) {
+    let bold = Style::new().bold();
+    anstream::println!("{bold}Pli is ready.{bold:#}");
+    anstream::println!("  roles        {}", about.roles);
+    print_places(about);
+    anstream::println!("Ctrl-C or SIGTERM ends it in order.");
+}
+
+fn print_places(about: &About) {
+    if let Some(sessions) = &about.sessions {
+        anstream::println!("  server info  {}", sessions.url);
+        anstream::println!("  address      {}", sessions.address);
+        anstream::println!("  certificate  {}", sessions.fingerprint);
+    }
+    if let Some(internal) = about.internal {
+        anstream::println!("  internal     {internal}");
+    }
+    anstream::println!("  health       http://{}/readyz", about.admin);
+    anstream::println!("  data         {}", about.data.display());
 }
 
 /// A command that runs from any folder.

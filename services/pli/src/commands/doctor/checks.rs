@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
-use super::{data, finding::Finding};
-use crate::config::Config;
+use super::{cluster, data, finding::Finding};
+use crate::config::{Config, EngineKind};
 use crate::server::server_file::ServerFile;
 
 /// Below this a server soon refuses messages.
@@ -27,16 +27,22 @@ const CLOCK_MIN: Duration = Duration::from_secs(1_767_225_600);
 pub async fn all(config: &Config) -> Vec<Finding> {
     let server = &config.server;
     let running = ServerFile::read(&server.data).ok().flatten().filter(|file| is_running(file.pid));
-    vec![
+    let mut findings = vec![
         port("port", SocketAddr::new(server.host, server.port), running.as_ref()).await,
         port("admin port", SocketAddr::new(server.admin_host, server.admin_port), running.as_ref()).await,
         clock(&server.data),
         disk(&server.data),
         file_limit(),
-        data::version(&server.data),
         data::modes(&server.data),
-        data::engine(&server.data, running.as_ref()).await,
-    ]
+    ];
+    match config.engine.kind {
+        EngineKind::Embedded => {
+            findings.push(data::version(&server.data));
+            findings.push(data::engine(&server.data, running.as_ref()).await);
+        }
+        EngineKind::Cluster => findings.extend(cluster::all(config).await),
+    }
+    findings
 }
 
 /// Whether a process of this id exists.
