@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How a command ends: the exit codes, their table for `--help`, and errors that carry one.
 
+use std::error::Error;
 use std::fmt;
 
 /// The exit codes of every command. Numbers are stable; scripts rely on them.
@@ -45,6 +46,11 @@ Exit codes:
    8  the server refused for good
    9  `pli doctor` has findings
   10  what was waited for did not come in time";
+
+/// The error and everything under it, in one line.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 /// An error with the code that the process ends with.
 #[derive(Debug)]
