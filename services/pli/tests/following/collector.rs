@@ -45,11 +45,6 @@ impl Collector {
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().expect("whole").clone()
     }
-
-    /// Spans of this name.
-    pub fn named(&self, name: &str) -> Vec<Span> {
-        self.spans().into_iter().filter(|span| span.name == name).collect()
-    }
 }
 
 fn text(value: &KeyValue) -> (String, String) {

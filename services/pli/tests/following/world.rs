@@ -177,7 +177,8 @@ impl Client {
 
     /// The next delivery, acknowledged; its envelope.
     pub async fn receive(&mut self) -> pli_api::log::Envelope {
-        let delivered = self.until(|frame| if let Frame::Deliver(deliver) = frame { Some(deliver) } else { None }).await;
+        let delivered =
+            self.until(|frame| if let Frame::Deliver(deliver) = frame { Some(deliver) } else { None }).await;
         self.say(client_frame::Frame::Ack(Ack { position: delivered.position })).await;
         pli_api::log::Envelope::decode(delivered.envelope).expect("an envelope")
     }
