@@ -29,6 +29,10 @@ pub enum Exit {
     Findings = 9,
     /// What was waited for did not come in time.
     TimedOut = 10,
+    /// A message did not reach somebody and never will.
+    Lost = 11,
+    /// Standard output cannot be written.
+    Output = 12,
 }
 
 /// The table that stands under every `--help`.
@@ -44,7 +48,9 @@ Exit codes:
    7  the server cannot be reached, or is not the one that was pinned
    8  the server refused for good
    9  `pli doctor` has findings
-  10  what was waited for did not come in time";
+  10  what was waited for did not come in time
+  11  a message was lost on its way: somebody will never be shown it
+  12  standard output cannot be written (a closed pipe ends a command with 0)";
 
 /// An error with the code that the process ends with.
 #[derive(Debug)]
@@ -107,6 +113,8 @@ mod tests {
             Exit::Refused,
             Exit::Findings,
             Exit::TimedOut,
+            Exit::Lost,
+            Exit::Output,
         ];
         let numbers: Vec<u8> =
             TABLE.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();

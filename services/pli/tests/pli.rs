@@ -11,3 +11,5 @@ mod full_disk;
 mod process;
 #[path = "pli/starting.rs"]
 mod starting;
+#[path = "pli/terminal.rs"]
+mod terminal;

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::LoadError;
 use super::tables::Table;
-use crate::content::{Kind, group_name};
+use crate::content::{Kind, LOST_RANGES_MAX, group_name};
 use crate::mls::Commit;
 
 /// Most things to be done in one conversation.
@@ -47,10 +47,41 @@ pub(super) enum Work {
 }
 
 /// Watermarks over one device's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     pub(super) delivered: u64,
     pub(super) read: u64,
+    /// Lane numbers at or below `delivered` that were never shown: ranges, rising, at most [`LOST_RANGES_MAX`].
+    pub(super) lost: Vec<(u64, u64)>,
+    /// This device was out of the conversation meanwhile: what is missing next was not for it.
+    pub(super) absent: bool,
+}
+
+impl Mark {
+    /// Whether this number was never shown.
+    pub(super) fn is_lost(&self, lane_no: u64) -> bool {
+        self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
+
+    /// A hole was given up.
+    pub(super) fn lose(&mut self, from: u64, to: u64) {
+        self.lost.push((from, to));
+        self.lost.sort_unstable();
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+        self.delivered = self.delivered.max(to);
+    }
+
+    /// A number was shown after all.
+    pub(super) fn find(&mut self, lane_no: u64) {
+        let split = |(first, last): (u64, u64)| {
+            let inside = (first..=last).contains(&lane_no);
+            let below = (first, if inside { lane_no - 1 } else { last });
+            let above = if inside { (lane_no + 1, last) } else { (1, 0) };
+            [below, above].into_iter().filter(|(first, last)| first <= last)
+        };
+        self.lost = std::mem::take(&mut self.lost).into_iter().flat_map(split).collect();
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+    }
 }
 
 /// See the module.
@@ -267,6 +298,11 @@ struct MarkRecord {
     delivered: u64,
     #[prost(uint64, tag = "3")]
     read: u64,
+    /// First and last of each range.
+    #[prost(uint64, repeated, tag = "4")]
+    lost: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    absent: bool,
 }
 
 fn pair(address: &DeviceAddress) -> Bytes {
@@ -283,15 +319,20 @@ fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         device: Bytes::copy_from_slice(device.as_bytes()),
         delivered: mark.delivered,
         read: mark.read,
+        lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
+        absent: mark.absent,
     });
     each.collect()
 }
 
 fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>> {
-    let each = records
-        .iter()
-        .map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, Mark { delivered: r.delivered, read: r.read })));
-    each.collect()
+    let mark = |r: &MarkRecord| Mark {
+        delivered: r.delivered,
+        read: r.read,
+        lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
+        absent: r.absent,
+    };
+    records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }
 
 impl WorkRecord {

@@ -11,9 +11,12 @@ use prost::Message as _;
 use super::conversation::{Conversation, Mark, Phase};
 use super::history::Ordered;
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, Kind, Ticks};
+use crate::content::{Content, Frame, Kind, LOST_RANGES_MAX, Tick, Ticks};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, OpenError};
+
+/// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
+const LOST_RANGES_KEPT: usize = 256;
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -181,6 +184,10 @@ impl Core {
             let mark = conversation.theirs.entry(sealed.sender.device).or_default();
             let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
             let (by, device, conversation) = (by.clone(), sealed.sender.device, sealed.conversation);
+            // Told before the watermark that passes them.
+            for lane_nos in news_of_loss(mark, tick, sent) {
+                self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
+            }
             if delivered > mark.delivered {
                 mark.delivered = delivered;
                 self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
@@ -229,7 +236,9 @@ impl Core {
     fn welcome(&mut self, sealed: &Sealed) -> Step {
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
-                let old = self.conversations.remove(&id).unwrap_or_default();
+                let mut old = self.conversations.remove(&id).unwrap_or_default();
+                // What was said while this device was out of the conversation was not for it.
+                old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
                 let conversation = Conversation {
                     kind: old.kind,
                     name: old.name,
@@ -270,11 +279,42 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
         let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
+        mark.absent = false;
         if lane_no > mark.delivered {
             mark.delivered = lane_no;
-            self.dirty.insert(Row::Conversation(lane.conversation));
+        } else if mark.is_lost(lane_no) {
+            mark.find(lane_no);
         }
+        self.dirty.insert(Row::Conversation(lane.conversation));
     }
+
+    /// Notes that messages of a lane are given up: they are told as lost, never as delivered.
+    pub(super) fn mark_lost(&mut self, lane: InLane, from: u64, to: u64) {
+        if lane.class == Class::Tick {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let mark = conversation.ours.entry(lane.sender).or_default();
+        if !std::mem::take(&mut mark.absent) {
+            mark.lose(from, to);
+        }
+        self.dirty.insert(Row::Conversation(lane.conversation));
+    }
+}
+
+/// Takes what a tick says of loss; answers the ranges that were not known.
+fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
+    let mut lost: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= sent).copied().collect();
+    let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
+    if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
+        // The lowest may have been left out.
+        let mut known: Vec<_> = mark.lost.iter().filter(|(_, last)| *last < lowest).copied().collect();
+        known.append(&mut lost);
+        known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
+        lost = known;
+    }
+    mark.lost = lost;
+    news
 }
 
 fn check(position: Position, envelope: &log::Envelope) -> Option<Sealed> {

@@ -259,7 +259,7 @@ pub enum Event {
         /// Which.
         message: SendId,
     },
-    /// A device has committed this device's messages up to this lane number.
+    /// A device has shown this device's messages up to this lane number, but for those that [`Event::Lost`] named.
     Delivered {
         /// Where.
         conversation: ConversationId,
@@ -269,6 +269,18 @@ pub enum Event {
         device: DeviceId,
         /// Lane number.
         up_to: u64,
+    },
+    /// Messages of this device will not be shown to somebody: they did not arrive, and what follows them was shown. The
+    /// watermarks pass them.
+    Lost {
+        /// Where.
+        conversation: ConversationId,
+        /// To whom.
+        by: Member,
+        /// On which device.
+        device: DeviceId,
+        /// First and last.
+        lane_nos: (u64, u64),
     },
     /// Somebody read this device's messages up to this lane number.
     Read {

@@ -148,6 +148,11 @@ impl Server {
         last
     }
 
+    /// Loses the message that waits for a device first.
+    pub fn lose_first(&mut self, device: DeviceAddress) {
+        self.queues.entry(device).or_default().pop_first().expect("a message waits");
+    }
+
     /// Flips a bit in the body of everything that waits for a device.
     pub fn damage_queue(&mut self, device: DeviceAddress) {
         for bytes in self.queues.entry(device).or_default().values_mut() {

@@ -45,6 +45,9 @@ fn of_tick(event: &Event) -> Option<Value> {
         Event::Delivered { conversation, by, up_to, .. } => {
             json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
+        Event::Lost { conversation, by, lane_nos: (first, last), .. } => json!({
+            "event": "lost", "conversation": conversation.to_string(), "by": name(by), "first": first, "last": last,
+        }),
         Event::Read { conversation, by, up_to, .. } => {
             json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
-use pli_client::core::{Event, Outcome, OutgoingMessage};
+use pli_client::core::{Event, Member, Outcome, OutgoingMessage};
 use pli_domain::{AccountId, ConversationId, SendId};
 
+use super::json::name;
 use super::session::refused;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -78,6 +79,9 @@ impl Progress {
                     self.others.clone_from(others);
                 }
             }
+            Event::Lost { conversation, by, lane_nos, .. } if self.wait == Wait::Delivered => {
+                self.lost(*conversation, by, *lane_nos)?;
+            }
             Event::Delivered { conversation, by, up_to, .. } if self.conversations.contains(conversation) => {
                 let known = self.delivered.entry((*conversation, by.account)).or_default();
                 *known = (*known).max(*up_to);
@@ -92,6 +96,21 @@ impl Progress {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What is waited for will not come.
+    fn lost(&self, here: ConversationId, by: &Member, (first, last): (u64, u64)) -> Result<(), Failure> {
+        let is = |at: &(ConversationId, u64)| at.0 == here && (first..=last).contains(&at.1);
+        let lost = self.open.values().filter(|at| is(at)).count();
+        if lost == 0 || !self.others.contains(&by.account) {
+            return Ok(());
+        }
+        let what = if lost == 1 { "a message was".to_string() } else { format!("{lost} messages were") };
+        let who = name(by);
+        Err(Failure::say(
+            Exit::Lost,
+            format_args!("{what} lost on the way to @{who} and will not be shown there; send it again"),
+        ))
     }
 
     /// Who must have it, where the conversation was known before.
@@ -116,7 +135,6 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use pli_client::core::Member;
     use pli_domain::DeviceId;
 
     use super::*;
@@ -151,6 +169,22 @@ mod tests {
         assert_eq!(progress.open(), 2);
         progress.see(&delivered(2, 1), ME).expect("fine");
         assert_eq!(progress.open(), 1);
+    }
+
+    #[test]
+    fn a_lost_message_is_never_delivered() {
+        let mut progress = Progress::new(HERE, Wait::Delivered);
+        progress.expect(vec![AccountId::from_bytes([1; 16])]);
+        progress.sent(sent(HERE, 2));
+        let device = DeviceId::from_bytes([9; 16]);
+        let lost = |by: u8, lane_nos| {
+            let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
+            Event::Lost { conversation: HERE, by, device, lane_nos }
+        };
+        progress.see(&lost(7, (2, 2)), ME).expect("somebody who is not waited for");
+        progress.see(&lost(1, (1, 1)), ME).expect("another message");
+        let failure = progress.see(&lost(1, (1, 3)), ME).expect_err("lost");
+        assert_eq!(failure.exit, Exit::Lost);
     }
 
     #[test]

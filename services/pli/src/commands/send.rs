@@ -16,6 +16,7 @@ use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
+use crate::terminal::say;
 
 /// Messages that may be waited for at a time; above it sending pauses.
 const OPEN_MAX: usize = 512;
@@ -69,8 +70,7 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     sent?;
     let (messages, word) = (args.count, format!("{:?}", args.wait).to_lowercase());
     let plural = if messages == 1 { "" } else { "s" };
-    anstream::println!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64());
-    Ok(())
+    say!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64())
 }
 
 async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), Failure> {
