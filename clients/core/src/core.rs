@@ -22,6 +22,7 @@ mod group;
 mod history;
 mod inbound;
 mod objects;
+mod older;
 mod outbound;
 mod people;
 mod reconcile;

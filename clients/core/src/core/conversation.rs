@@ -128,6 +128,8 @@ pub(super) struct Conversation {
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
+    /// It was joined again because this profile is older than what was sent from it.
+    pub(super) renewed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

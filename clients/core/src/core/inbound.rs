@@ -120,17 +120,17 @@ impl Core {
         let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
             Ok(opened) => opened,
             Err(OpenError::Future(epoch)) => return self.future(id, epoch, sealed.position),
-            Err(OpenError::NoGroup | OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope) => {
-                return self.skip(sealed.position);
+            Err(OpenError::NoGroup) => return self.skip(sealed.position),
+            Err(OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope | OpenError::Invalid(_)) => {
+                return self.unreadable(&sealed);
             }
-            Err(OpenError::Invalid(_)) => return self.skip(sealed.position),
         };
         let key = self.mls.members(id).into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
         // A sender that has left meanwhile was vouched for while it was in.
         let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
         let (true, true, Ok(frame)) = (opened.sender == sealed.sender, vouched, Frame::from_bytes(&opened.plaintext))
         else {
-            return self.skip(sealed.position);
+            return self.unreadable(&sealed);
         };
         self.learn_kind(id, &frame);
         if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
@@ -160,6 +160,21 @@ impl Core {
         Step::Done
     }
 
+    /// Says that there was a message, and tells its sender anew how far this device has come: one that went back in time
+    /// learns from it which numbers it has used.
+    fn unreadable(&mut self, sealed: &Sealed) -> Step {
+        if sealed.class != Class::Tick && sealed.sender != self.identity.address() {
+            let (conversation, device) = (sealed.conversation, sealed.sender.device);
+            let from = self.member(sealed.sender.account);
+            self.out.events.push(Event::Unreadable { conversation, from, device });
+            if let Some(known) = self.conversations.get_mut(&conversation) {
+                known.told.remove(&device);
+                self.dirty.insert(Row::Conversation(conversation));
+            }
+        }
+        self.skip(sealed.position)
+    }
+
     fn learn_kind(&mut self, id: ConversationId, frame: &Frame) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.kind.is_none() && frame.kind() != Kind::Unknown {
@@ -179,6 +194,8 @@ impl Core {
         let lane = crate::outbox::OutLane { conversation: sealed.conversation, class: Class::Message };
         let sent = self.outbox.next_lane_no(&lane) - 1;
         let by = self.member(sealed.sender.account);
+        let told = ticks.0.iter().filter(|t| t.sender == own).map(|t| t.delivered).max().unwrap_or(0);
+        self.numbers_were_used(lane, (sent, told));
         let Some(conversation) = self.conversations.get_mut(&sealed.conversation) else { return };
         for tick in ticks.0.iter().filter(|t| t.sender == own) {
             let mark = conversation.theirs.entry(sealed.sender.device).or_default();

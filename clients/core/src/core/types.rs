@@ -356,6 +356,19 @@ pub enum Event {
         /// What is new.
         what: NewKey,
     },
+    /// A message came that cannot be opened: it is damaged, its keys are gone, or they were used before by another copy of
+    /// its sender's device. Nothing of it is shown.
+    Unreadable {
+        /// Where.
+        conversation: ConversationId,
+        /// Whose, as the server says.
+        from: Member,
+        /// On which device.
+        device: DeviceId,
+    },
+    /// This profile is older than what was sent or acknowledged from it: it was restored, or copied and used in two places.
+    /// It joins its conversations again, and what came meanwhile is not here.
+    OlderProfile,
     /// Messages that waited for this device are gone; conversations that lost a commit re-join.
     Gap,
     /// This device lost the thread of a conversation and joins again; what was sent meanwhile may be missing.

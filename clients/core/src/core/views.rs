@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use pli_domain::{ConversationId, DeviceAddress, Handle};
+use prost::Message as _;
 
 use super::conversation::Phase;
+use super::history::Draft;
 use super::{ConnectionState, Core, Member};
 use crate::content::{Kind, SHORT_ID_MARK};
 use crate::identity::safety_number;
@@ -73,6 +75,11 @@ impl Core {
     /// Messages that are not `stored` yet, ticks and names included, and of these the ones that no log has yet.
     pub fn waiting(&self) -> (usize, usize) {
         (self.outbox.len(), self.outbox.unsent())
+    }
+    /// Messages that a user wrote and no log has yet.
+    pub fn unsent_texts(&self) -> usize {
+        let texts = self.outbox.each_unsent().filter_map(|message| Draft::decode(message.content.clone()).ok());
+        texts.filter(|draft| draft.order != 0).count()
     }
     /// Messages that arrived and are held, at most 10 s, for one before them in their lane.
     pub fn held(&self) -> usize {

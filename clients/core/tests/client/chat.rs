@@ -222,3 +222,63 @@ fn a_message_that_was_never_shown_is_told_as_lost_and_not_as_delivered() {
     assert_eq!(reached(&world, 3), [(handle("bob"), Reached::Read)]);
     assert_eq!(lost(&world, 0), [(2, 2)]);
 }
+
+fn told_older(world: &World, n: usize) -> usize {
+    world.devices[n].events.iter().filter(|event| matches!(event, Event::OlderProfile)).count()
+}
+
+#[test]
+fn a_profile_that_went_back_in_time_joins_again_and_is_read() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let copy = world.devices[0].rows.clone();
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.say(0, id, "from the copy");
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+    world.say(0, id, "and on");
+    world.run();
+    let read = world.history(1, id);
+    assert_eq!(read, ["alice: one", "alice: two", "alice: three", "alice: from the copy (late)", "alice: and on"]);
+    assert!(!world.devices[1].events.iter().any(|event| matches!(event, Event::Unreadable { .. })));
+    // A restart is no way back.
+    world.devices[0].restart(now);
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+}
+
+#[test]
+fn a_message_that_cannot_be_opened_is_told_on_both_sides() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let (copy, alice) = (world.devices[0].rows.clone(), world.address(0));
+    // Nothing reaches her, so the server knows of no acknowledgement.
+    world.server.hold.insert(alice);
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.say(0, id, "under a key of two");
+    world.run();
+    let unreadable = |e: &Event| matches!(e, Event::Unreadable { from, .. } if from.handle == Some(handle("alice")));
+    assert_eq!(world.devices[1].events.iter().filter(|event| unreadable(event)).count(), 1);
+    world.server.hold.clear();
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+    world.say(0, id, "and on");
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: one", "alice: two", "alice: three", "alice: and on"]);
+}

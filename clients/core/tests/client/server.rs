@@ -32,6 +32,7 @@ pub struct Server {
     packages: BTreeMap<DeviceAddress, (VecDeque<Bytes>, Bytes)>,
     conversations: BTreeMap<ConversationId, Conversation>,
     queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
+    acked: BTreeMap<DeviceAddress, u64>,
     seq: u64,
     receipts: u64,
     /// Receipts that are settled as soon as they are given.
@@ -99,6 +100,8 @@ impl Server {
             client_frame::Frame::Ack(ack) => {
                 let queue = self.queues.entry(from.device.expect("authenticated")).or_default();
                 *queue = queue.split_off(&(ack.position + 1));
+                let acked = self.acked.entry(from.device.expect("authenticated")).or_default();
+                *acked = ack.position.max(*acked);
                 Vec::new()
             }
             client_frame::Frame::Ping(ping) => vec![frame(server_frame::Frame::Pong(edge::Pong { id: ping.id }))],
@@ -112,9 +115,10 @@ impl Server {
             let account = hello.account.as_ref().try_into().unwrap();
             from.device = Some(DeviceAddress { account, device: hello.device.as_ref().try_into().unwrap() });
         }
-        from.sent = hello.committed;
+        let acked = from.device.and_then(|device| self.acked.get(&device)).copied().unwrap_or(0);
+        from.sent = hello.committed.max(acked);
         let limits = edge::Limits { send_window: 8, call_window: 4, idle_timeout_ms: 60_000, ..Default::default() };
-        let ready = edge::Ready { limits: Some(limits), now_ms: now, ..Default::default() };
+        let ready = edge::Ready { limits: Some(limits), now_ms: now, from: from.sent, ..Default::default() };
         vec![frame(server_frame::Frame::Ready(ready))]
     }
 

@@ -52,6 +52,7 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
     let session = session::open(&args.client, &args.handle).await?;
     let mut chat = Chat::new(session, &args.handle).await?;
     let ended = chat.talk().await;
+    chat.say_waiting().await;
     let Chat { session, editor, .. } = chat;
     editor.end();
     session.close().await;

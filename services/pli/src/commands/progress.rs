@@ -34,6 +34,10 @@ pub struct Progress {
     others: Vec<AccountId>,
     /// Who is in each conversation that became ready, for a message that moves into it.
     ready: BTreeMap<ConversationId, Vec<AccountId>>,
+    here: ConversationId,
+    given: u64,
+    /// Those of `open` that a log has.
+    accepted: BTreeSet<SendId>,
 }
 
 impl Progress {
@@ -41,14 +45,26 @@ impl Progress {
     pub fn new(conversation: ConversationId, wait: Wait) -> Self {
         let conversations = BTreeSet::from([conversation]);
         let (delivered, ready) = (BTreeMap::new(), BTreeMap::new());
-        Self { conversations, wait, open: BTreeMap::new(), delivered, others: Vec::new(), ready }
+        let (open, others, accepted) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Self { conversations, wait, open, delivered, others, ready, here: conversation, given: 0, accepted }
     }
 
     /// A message was given to the outbox.
     pub fn sent(&mut self, outcome: Outcome) {
         if let (Some(conversation), Some(message)) = (outcome.conversation, outcome.message) {
             self.put(conversation, message);
+            self.given += 1;
         }
+    }
+
+    /// Where the messages go.
+    pub const fn conversation(&self) -> ConversationId {
+        self.here
+    }
+
+    /// Messages that were given to the outbox, and of these the ones that no log has yet.
+    pub fn counts(&self) -> (u64, usize) {
+        (self.given, self.open.len() - self.accepted.len())
     }
 
     fn put(&mut self, conversation: ConversationId, message: OutgoingMessage) {
@@ -64,6 +80,12 @@ impl Progress {
     /// Looks at an event; a final refusal is an error.
     pub fn see(&mut self, event: &Event, me: AccountId) -> Result<(), Failure> {
         match event {
+            Event::Accepted { message, .. } if self.wait > Wait::Accepted && self.open.contains_key(message) => {
+                self.accepted.insert(*message);
+            }
+            Event::Resending { message, .. } => {
+                self.accepted.remove(message);
+            }
             Event::ConversationReady { conversation, members, .. } => {
                 let others = members.iter().map(|member| member.account).filter(|account| *account != me).collect();
                 if self.conversations.contains(conversation) {
@@ -121,6 +143,7 @@ impl Progress {
 
     fn done(&mut self, message: &SendId) {
         self.open.remove(message);
+        self.accepted.remove(message);
     }
 
     fn settle_delivered(&mut self) {
@@ -130,6 +153,7 @@ impl Progress {
         let (delivered, others) = (&self.delivered, &self.others);
         let has = |conversation, account: &AccountId| delivered.get(&(conversation, *account)).copied().unwrap_or(0);
         self.open.retain(|_, (conversation, lane_no)| others.iter().any(|a| has(*conversation, a) < *lane_no));
+        self.accepted.retain(|message| self.open.contains_key(message));
     }
 }
 
@@ -202,6 +226,17 @@ mod tests {
         assert_eq!(progress.open(), 1);
         progress.see(&delivered_in(other, 1, 10), ME).expect("fine");
         assert_eq!(progress.open(), 0);
+    }
+
+    #[test]
+    fn what_is_accepted_is_counted_however_far_is_waited() {
+        for wait in [Wait::Accepted, Wait::Stored, Wait::Delivered] {
+            let mut progress = Progress::new(HERE, wait);
+            (1..=3).for_each(|n| progress.sent(sent(HERE, n)));
+            let accepted = Event::Accepted { conversation: HERE, message: message(2).send_id, at: pli_domain::UnixMillis(0) };
+            progress.see(&accepted, ME).expect("fine");
+            assert_eq!(progress.counts(), (3, 2), "{wait:?}");
+        }
     }
 
     #[test]

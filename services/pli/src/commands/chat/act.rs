@@ -76,6 +76,16 @@ impl Chat {
         }
     }
 
+    /// Says at the end what was not sent.
+    pub(super) async fn say_waiting(&self) {
+        // A client that has ended says so itself.
+        let waiting = self.session.client.query(|core| core.unsent_texts()).await.unwrap_or(0);
+        if waiting > 0 {
+            let messages = if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
+            self.screen.note(&format!("{messages} to be sent; the next `pli chat` or other command of this profile sends them"));
+        }
+    }
+
     fn hint(&self, text: &str) -> Result<(), Failure> {
         self.screen.note(text);
         Ok(())
