@@ -13,14 +13,14 @@ BUILD := $(CARGO) build --quiet --workspace --bins --examples
 CHECKS ?=
 SEEDS ?= 1000
 
-.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo \
+.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo demo-cluster cluster cluster-down \
         engine-nats engine-cassandra reference reference-write shipped mutants bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
-	$(CARGO) run --quiet --package pli -- dev
+	$(CARGO) run --package pli -- dev
 
 build: ## build the binary with optimisation: target/release/pli
 	$(CARGO) build --release --package pli
@@ -31,8 +31,9 @@ engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 test: engine-nats engine-cassandra ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the long demo
+soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the demo on a cluster
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
+	@$(MAKE) --no-print-directory demo-cluster
 
 engine-cassandra: ## fetch the CQL server that tests start
 	@python3 ci/engine_cassandra.py
@@ -78,6 +79,15 @@ commands: ## run every command that README and docs show
 
 demo: ## a scripted conversation against a server that is killed, then the ledger
 	@$(BUILD) && target/debug/examples/demo
+
+demo-cluster: engine-nats engine-cassandra ## the same on a cluster of this machine that is broken in every way; at most 20 minutes
+	@$(BUILD) && target/debug/examples/demo --cluster
+
+cluster: engine-nats engine-cassandra ## start 3 NATS servers, 3 CQL nodes and every role twice on this machine; files in ./pli-cluster
+	@$(BUILD) && target/debug/examples/cluster up
+
+cluster-down: ## end what `make cluster` started
+	@if [ -x target/debug/examples/cluster ]; then target/debug/examples/cluster down; else echo "no cluster was built here"; fi
 
 reference: ## the configuration and metrics pages are what the code says
 	@$(BUILD) && python3 ci/reference.py target/debug/pli

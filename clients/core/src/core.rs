@@ -27,6 +27,7 @@ mod outbound;
 mod people;
 mod reconcile;
 mod replies;
+mod restored;
 mod rows;
 mod session;
 mod tables;
@@ -49,6 +50,7 @@ use conversation::Conversation;
 use inbound::Inbound;
 use objects::{Fetch, Put};
 use people::Contact;
+use restored::Comparing;
 use rows::Row;
 use session::Session;
 pub use tables::{Change, ChangeSet, MessageRow, RowKind, RowStatus, Table};
@@ -118,6 +120,11 @@ pub struct Core {
     packages: Option<Vec<u8>>,
     /// A gap was told and the conversations were not compared since.
     resync: bool,
+    /// The history of the server that the committed position is of; empty where no backup was restored.
+    history: Bytes,
+    /// The server has begun another history, and the conversations were not compared since.
+    compare: bool,
+    comparing: Option<Comparing>,
     resync_after: Bytes,
     /// What the first envelope waited for; if it still cannot be opened it is skipped.
     caught_up_for: Option<(ConversationId, u64)>,

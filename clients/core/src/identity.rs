@@ -240,6 +240,27 @@ mod tests {
         Identity::create("alice".parse().expect("a handle"), &mut ChaCha20Rng::from_seed([seed; 32]))
     }
 
+    const STORED: &str = concat!(
+        "0a10010101010101010101010101010101011210020202020202020202020202020202021a05616c6963652220030303",
+        "03030303030303030303030303030303030303030303030303030303032a200404040404040404040404040404040404",
+        "0404040404040404040404040404043001",
+    );
+
+    #[test]
+    fn an_identity_keeps_its_bytes() {
+        let stored = hex::decode(STORED).expect("hexadecimal");
+        let identity = Identity::decode(&stored).expect("read");
+        assert_eq!(
+            (identity.account, identity.device),
+            (AccountId::from_bytes([1; 16]), DeviceId::from_bytes([2; 16]))
+        );
+        assert_eq!((identity.handle.as_str(), identity.registered), ("alice", true));
+        assert_eq!(identity.identity_key.to_bytes(), [3; 32]);
+        assert_eq!(identity.device_key.to_bytes(), [4; 32]);
+        assert_eq!(hex::encode(identity.encode()), STORED);
+        assert!(Identity::decode(&[0xff]).is_err());
+    }
+
     #[test]
     fn an_identity_survives_storage_and_shows_no_key() {
         let one = identity(1);

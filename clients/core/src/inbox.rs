@@ -49,6 +49,9 @@ pub struct InboxConfig {
     pub dedupe_max: usize,
     /// Most messages held behind holes in one lane; above it the first hole is marked at once.
     pub lane_held_max: usize,
+    /// Most lanes; above it one that holds nothing is forgotten for each new one (about 150 bytes of memory each). A
+    /// forgotten lane begins again, so its next message waits like one behind a hole; nothing is lost.
+    pub lanes_max: usize,
     /// Most messages held in all lanes; above it the lane that received one is released at once.
     pub held_max: usize,
 }
@@ -59,6 +62,7 @@ impl Default for InboxConfig {
             hole_held: LANE_HOLE_HELD,
             dedupe_kept: DEDUPE_KEPT,
             dedupe_max: 1_000_000,
+            lanes_max: 100_000,
             lane_held_max: 1_024,
             held_max: 8_192,
         }
@@ -117,8 +121,8 @@ pub enum InboxChange {
     Committed(Position),
     /// A content was seen at this local time; `None` deletes it.
     Seen(DeviceId, SendId, Option<UnixMillis>),
-    /// The number that a lane waits for.
-    Expected(InLane, u64),
+    /// The number that a lane waits for; `None` deletes it.
+    Expected(InLane, Option<u64>),
     /// A message held behind a hole, by lane and number; `None` deletes it.
     Held(InLane, u64, Option<Vec<u8>>),
 }
@@ -163,12 +167,13 @@ impl Inbox {
         !broken(Mutant::DedupeMissing) && self.dedupe.contains(sender, send_id)
     }
 
-    /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position.
+    /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position, and takes
+    /// its place in a lane that it was moved into since: then what is shown of it has no body.
     pub fn deliver(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
         self.pass(delivery.position);
         let (lane, send_id) = (delivery.lane, delivery.send_id);
         if self.is_seen(lane.sender, send_id) {
-            return Vec::new();
+            return self.fill(delivery, now);
         }
         self.dedupe.insert(lane.sender, send_id, now, &mut self.changes);
         if broken(Mutant::LaneOrderBroken) {

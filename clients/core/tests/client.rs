@@ -14,6 +14,8 @@ mod kills;
 mod large;
 #[path = "client/pairs.rs"]
 mod pairs;
+#[path = "client/restored.rs"]
+mod restored;
 #[path = "client/server.rs"]
 mod server;
 #[path = "client/world.rs"]

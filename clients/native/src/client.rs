@@ -23,8 +23,11 @@ const EVENTS_MAX: usize = 1_024;
 /// Which profile to open.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// The server.
+    /// The server; names the profile.
     pub server: ServerAddress,
+    /// More addresses of the same server, with the same certificate: whenever a connection is lost or cannot be had, the
+    /// next one is tried, in turn.
+    pub others: Vec<ServerAddress>,
     /// The server's certificate; none trusts the one that was pinned, or the first one seen.
     pub fingerprint: Option<Fingerprint>,
     /// Where profiles live; see [`profile::home`].
@@ -111,7 +114,8 @@ impl Client {
         let stop = CancellationToken::new();
         let rows = Rows::new(store);
         let channels = driver::Channels { requests: inbox, events, stop: stop.clone() };
-        let (driver, status, end) = Driver::new(core, rows.clone(), (profile, pin), options.server, channels);
+        let servers = std::iter::once(options.server).chain(options.others).collect();
+        let (driver, status, end) = Driver::new(core, rows.clone(), (profile, pin), servers, channels);
         tokio::spawn(driver.run());
         Ok((Self { requests, status, end, rows, folder: folder.into(), stop }, Events(reader)))
     }

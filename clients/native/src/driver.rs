@@ -80,12 +80,12 @@ impl Driver {
         core: Core,
         rows: Rows,
         (profile, pin): (Profile, Option<Fingerprint>),
-        server: ServerAddress,
+        servers: Vec<ServerAddress>,
         channels: Channels,
     ) -> (Self, watch::Receiver<Status>, watch::Receiver<Option<End>>) {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
-        let link = Link::new(server, pin);
+        let link = Link::new(servers, pin);
         let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
         (driver, status_seen, end_seen)
     }
@@ -94,6 +94,8 @@ impl Driver {
     pub async fn run(mut self) {
         let end = self.work().await.err().unwrap_or(End::Closed);
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
+        // What is committed is acknowledged and comes only once: it is shown although the client ends.
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, emit(&mut self.waiting, &self.channels.events)).await;
         tracing::debug!(%end, "the client ended");
         self.status.send_modify(|status| {
             status.ended = true;
@@ -221,6 +223,7 @@ impl Driver {
         }
         self.status.send_modify(|status| status.why = Some(why.to_string()));
         self.link.retry_after(RETRY_AFTER_DEFAULT, Duration::ZERO);
+        self.link.next_server();
         let effects = self.core.disconnected(now());
         Box::pin(self.carry_out(Step::of(effects))).await
     }
@@ -258,6 +261,7 @@ impl Driver {
         if !was_open {
             return Ok(());
         }
+        self.link.next_server();
         let mut step = Step::of(self.core.disconnected(now()));
         // The core has said already when to come back.
         step.session = SessionAdvice::Keep;
@@ -275,6 +279,15 @@ impl Driver {
     }
 }
 
+/// Gives all events to their reader, if there still is one.
+async fn emit(waiting: &mut VecDeque<Event>, events: &mpsc::Sender<Event>) {
+    while let Some(event) = waiting.pop_front() {
+        if events.send(event).await.is_err() {
+            waiting.clear();
+        }
+    }
+}
+
 fn sentence(why: &pli_api::common::Error) -> String {
     format!("{} [{}]", why.message, why.code().as_str_name().trim_start_matches("ERROR_CODE_"))
 }
@@ -288,4 +301,22 @@ pub(crate) fn now() -> UnixMillis {
 /// When a local time comes, as the runtime counts.
 fn instant_of(at: UnixMillis) -> Instant {
     Instant::now() + at.since(now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_at_the_end_is_still_read_in_order() {
+        let (events, mut reader) = mpsc::channel(4);
+        let states = [ConnectionState::Online, ConnectionState::Offline, ConnectionState::CatchingUp];
+        let mut waiting: VecDeque<Event> = states.into_iter().map(Event::Connection).collect();
+        emit(&mut waiting, &events).await;
+        drop(events);
+        for state in states {
+            assert!(matches!(reader.recv().await, Some(Event::Connection(read)) if read == state));
+        }
+        assert!(reader.recv().await.is_none());
+    }
 }

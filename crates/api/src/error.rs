@@ -81,7 +81,7 @@ pub const CODES: &[CodeDoc] = &[
         ErrorCode::UnknownDevice,
         false,
         Action::Stop,
-        "stop: the device was removed or never registered; tell the user",
+        "register again once, as it was (the server may have been restored from a backup); then stop and tell the user",
     ),
     row(
         ErrorCode::Displaced,
@@ -134,7 +134,12 @@ pub const CODES: &[CodeDoc] = &[
         Action::Rejoin,
         "drop the pending commit; re-join if the group does not go on",
     ),
-    row(ErrorCode::ConversationTaken, false, Action::Fix, "draw a new random conversation id"),
+    row(
+        ErrorCode::ConversationTaken,
+        false,
+        Action::Fix,
+        "draw a new random conversation id; of a successor: another member made it, wait for the welcome",
+    ),
     row(
         ErrorCode::DevicesMismatch,
         true,

@@ -54,6 +54,12 @@ pub const DEVICES_PER_ACCOUNT_MAX: usize = 10;
 pub const CIPHER_SUITES: [u16; 2] = [0x0001, 0x0003];
 /// Most accounts in one conversation.
 pub const MEMBERS_MAX: usize = 250;
+/// Longest name of a group in bytes; a client's rule, because the server does not see names.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// Most accounts of one question for device lists: a whole conversation.
+pub const DEVICE_LISTS_MAX: usize = MEMBERS_MAX;
+/// Most devices of one claim of key packages.
+pub const CLAIM_DEVICES_MAX: usize = 64;
 /// Key packages kept per device, the last-resort one not counted.
 pub const KEY_PACKAGES_MAX: usize = 100;
 /// Below this many key packages a device is told to publish more.

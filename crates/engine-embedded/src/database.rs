@@ -12,7 +12,7 @@ use crate::folder::mark_of;
 use crate::{EmbeddedOptions, Synchronous, accounts, conversations, device_queues, payloads, shard_log};
 
 /// SQLite waits so long for a lock; only checkpoints and readers ever meet.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// The WAL is cut to this size when it begins anew, in bytes.
 pub(crate) const WAL_BYTES_KEPT: u64 = 8 << 20;
 /// Prepared statements kept per connection; all of them fit.
@@ -25,6 +25,11 @@ const CLUSTER: &str = "CREATE TABLE IF NOT EXISTS cluster (
     one INTEGER PRIMARY KEY CHECK (one = 1), shards INTEGER NOT NULL, key BLOB NOT NULL,
     opened INTEGER NOT NULL DEFAULT 0
 ) STRICT;";
+
+/// Present only where a backup was restored: what clients are told so that they know their positions for those of
+/// another history.
+pub(crate) const HISTORY: &str =
+    "CREATE TABLE IF NOT EXISTS history (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL) STRICT;";
 
 /// Opens the connection of the writer thread and makes the tables.
 pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Result<Connection> {
@@ -43,6 +48,7 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Re
     let schema = [
         "BEGIN IMMEDIATE;",
         CLUSTER,
+        HISTORY,
         shard_log::SCHEMA,
         device_queues::SCHEMA,
         payloads::SCHEMA,
@@ -52,6 +58,11 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Re
     ];
     conn.execute_batch(&schema.join("\n"))?;
     Ok(conn)
+}
+
+/// The id of the history that a restore began here; none where nothing was restored.
+pub(crate) fn history(conn: &Connection) -> rusqlite::Result<Option<[u8; 16]>> {
+    conn.query_row("SELECT id FROM history", [], |row| row.get(0)).optional()
 }
 
 /// Opens a connection that only reads.

@@ -141,7 +141,7 @@ fn checkpoint_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Checkpoint> {
     Ok(Checkpoint { position: position(row.get(at)?)?, entry })
 }
 
-fn shard_state(conn: &Connection, shard: ShardId) -> rusqlite::Result<ShardState> {
+pub(crate) fn shard_state(conn: &Connection, shard: ShardId) -> rusqlite::Result<ShardState> {
     let found = conn.prepare_cached(STATE)?.query_row([shard.get()], state_of).optional()?;
     let fresh = LogEpochStart { epoch: LogEpoch::NONE, first: Seq::ZERO };
     let (log_epoch, mark, checkpoint) = found.unwrap_or((fresh, None, Checkpoint::ZERO));
@@ -188,7 +188,12 @@ fn put_mark(conn: &Connection, shard: ShardId, mark: ReleaseMark) -> rusqlite::R
     Ok(true)
 }
 
-fn begin_log_epoch(conn: &Connection, shard: ShardId, from: LogEpoch, to: LogEpochStart) -> rusqlite::Result<bool> {
+pub(crate) fn begin_log_epoch(
+    conn: &Connection,
+    shard: ShardId,
+    from: LogEpoch,
+    to: LogEpochStart,
+) -> rusqlite::Result<bool> {
     let current = shard_state(conn, shard)?.log_epoch;
     if current.epoch != from {
         return Ok(current == to);

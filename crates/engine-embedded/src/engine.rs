@@ -47,6 +47,7 @@ struct Inner {
     signals: EmbeddedSignals,
     leases: Arc<EmbeddedLeases>,
     shard_map: ShardMap,
+    history: Option<[u8; 16]>,
     counters: Arc<Counters>,
     room: watch::Receiver<bool>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -79,15 +80,16 @@ impl EmbeddedEngine {
             .map_err(|source| OpenError::Io { path: folder.path().join(crate::RESERVE_FILE), source })?;
         let stop = Arc::new(Stop::new());
         let readers = Readers::open(&folder.database(), Arc::clone(&stop)).map_err(database)?;
+        let history = database::history(&conn).map_err(database)?;
         let bounds = shard_map.shards().map(|shard| stored_bounds(&conn, shard)).collect::<Result<Vec<_>, _>>();
         let logs = Arc::new(Logs::new(&bounds.map_err(database)?, options.tail_bytes));
         let store = Store { queue: Arc::new(JobQueue::new()), readers: Arc::new(readers), logs, stop };
         let room = reserve.watched();
-        Self::start(folder, conn, Parts { store, leases, shard_map, reserve, room, synchronous, options })
+        Self::start(folder, conn, Parts { store, leases, shard_map, history, reserve, room, synchronous, options })
     }
 
     fn start(folder: Folder, conn: Connection, parts: Parts) -> Result<Self, OpenError> {
-        let Parts { store, leases, shard_map, reserve, room, synchronous, options } = parts;
+        let Parts { store, leases, shard_map, history, reserve, room, synchronous, options } = parts;
         let counters = Arc::new(Counters::default());
         let syncing = synchronous == Synchronous::Full;
         let writer = Writer {
@@ -110,12 +112,19 @@ impl EmbeddedEngine {
         let thread = thread.map_err(|source| OpenError::Io { path, source })?;
         let signals = EmbeddedSignals::default();
         let writer = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { store, signals, leases, shard_map, counters, room, writer }) })
+        let inner = Inner { store, signals, leases, shard_map, history, counters, room, writer };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The shards of this folder, fixed when it was made.
     pub fn shard_map(&self) -> ShardMap {
         self.inner.shard_map
+    }
+
+    /// The id of the history that a restored backup began here ([`crate::begin_history`]); none where nothing was
+    /// restored. Edges tell it to clients.
+    pub fn history(&self) -> Option<[u8; 16]> {
+        self.inner.history
     }
 
     /// The shard logs.
@@ -205,6 +214,7 @@ struct Parts {
     store: Store,
     leases: Arc<EmbeddedLeases>,
     shard_map: ShardMap,
+    history: Option<[u8; 16]>,
     reserve: Reserve,
     room: watch::Receiver<bool>,
     synchronous: Synchronous,

@@ -47,15 +47,15 @@ pub enum OpenError {
         known: u32,
     },
     /// The version stamp is missing or no number although there is data.
-    #[error("{} has no readable VERSION file; it is no Pli data folder, or restore it from a backup", dir.display())]
+    #[error("{} has no readable VERSION file; it is no Pli data folder, or restore a backup with `pli restore`", dir.display())]
     NoVersion {
         /// The folder.
         dir: PathBuf,
     },
     /// The folder has had a database, which is missing or empty now.
     #[error(
-        "{} has lost its database: pli.db is missing or empty; restore it from a backup, or remove VERSION, pli.db-wal \
-         and what is left of pli.db to begin anew without any account",
+        "{} has lost its database: pli.db is missing or empty; restore a backup with `pli restore --replace`, or remove VERSION, \
+         pli.db-wal and what is left of pli.db to begin anew without any account",
         dir.display()
     )]
     DatabaseGone {
@@ -64,8 +64,8 @@ pub enum OpenError {
     },
     /// The database is not the one that the folder was stamped with.
     #[error(
-        "pli.db in {} is not the database that VERSION names; restore both from one backup, or remove the second line \
-         of VERSION to go on with this database",
+        "pli.db in {} is not the database that VERSION names; restore a backup with `pli restore --replace`, or remove \
+         the second line of VERSION to go on with this database",
         dir.display()
     )]
     OtherDatabase {
@@ -91,7 +91,7 @@ pub enum OpenError {
         dir: PathBuf,
     },
     /// SQLite refuses the database.
-    #[error("cannot open the database in {}; if it is damaged, restore the folder from a backup", dir.display())]
+    #[error("cannot open the database in {}; if it is damaged, restore a backup with `pli restore --replace`", dir.display())]
     Database {
         /// The folder.
         dir: PathBuf,

@@ -24,12 +24,16 @@ pub const LOCK_FILE: &str = "pli.lock";
 /// The SQLite database.
 pub const DATABASE_FILE: &str = "pli.db";
 
+/// The open lock file; the lock goes with it.
+#[derive(Debug)]
+pub(crate) struct FolderLockFile(#[expect(dead_code, reason = "held, never read")] File);
+
 /// A locked data folder; the lock goes with the value (and with the process, however it ends).
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     stamp: Stamp,
-    _lock: File,
+    _lock: FolderLockFile,
 }
 
 impl Folder {
@@ -99,7 +103,7 @@ fn create(dir: &Path) -> Result<(), OpenError> {
     sync_folder(parent)
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<FolderLockFile, OpenError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).create(true).truncate(false).mode(modes::FILE_MODE).open(&path);
@@ -117,7 +121,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     match written {
         Err(source) if source.kind() != io::ErrorKind::StorageFull => Err(OpenError::Io { path, source }),
-        _ => Ok(file),
+        _ => Ok(FolderLockFile(file)),
     }
 }
 
@@ -265,7 +269,7 @@ mod tests {
                 fs::write(&database, "").unwrap()
             }
             let text = Folder::open(dir.path()).unwrap_err().to_string();
-            assert!(text.contains("pli.db") && text.contains("backup") && text.contains("VERSION"), "{text}");
+            assert!(text.contains("pli.db") && text.contains("pli restore") && text.contains("VERSION"), "{text}");
             assert_eq!(database.exists(), !gone);
         }
         // What the error names as the way to begin anew.

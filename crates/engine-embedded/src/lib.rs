@@ -16,10 +16,12 @@
 //! - Signals and leases live in memory: they may be lost with the process.
 //!
 //! The folder holds `pli.db` (with `-wal` and `-shm`), `VERSION`, `pli.lock` and `reserve`, all for
-//! its owner alone. From the end of the first start on `VERSION` names the database, and without just that one the
+//! its owner alone. [`copy_database`] copies the database beside a running server, and [`begin_history`] makes such a
+//! copy one that clients may go on with. From the end of the first start on `VERSION` names the database, and without just that one the
 //! folder is not opened.
 
 mod accounts;
+mod backup;
 mod block;
 mod check;
 mod conversations;
@@ -34,6 +36,7 @@ mod logs;
 mod options;
 mod payloads;
 mod readers;
+mod restored;
 mod shard_log;
 mod signals;
 mod space;
@@ -42,10 +45,12 @@ mod store;
 mod upkeep;
 mod writer;
 
+pub use backup::{BackupError, CopiedDatabase, CopyProgress, copy_database, data_of};
 pub use check::check_database;
 pub use engine::EmbeddedEngine;
 pub use error::{EngineFailure, OpenError};
 pub use folder::{DATA_VERSION, DATABASE_FILE, LOCK_FILE, Stamp, VERSION_FILE};
 pub use options::{EmbeddedOptions, Synchronous};
+pub use restored::{FolderLock, HistoryError, begin_history, highest_log_epoch, log_epoch_above};
 pub use space::RESERVE_FILE;
 pub use stats::EngineStats;

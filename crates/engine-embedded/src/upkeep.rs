@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pli_ports::Clock;
 use rusqlite::Connection;
 
-use crate::database::WAL_BYTES_KEPT;
+use crate::database::{BUSY_WAIT, WAL_BYTES_KEPT};
 use crate::error::{EngineFailure, Failure};
 use crate::space::Reserve;
 use crate::stats::Counters;
@@ -22,6 +22,8 @@ const LOOK_BYTES: u64 = 1 << 20;
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// A WAL of so many pages has outgrown its checkpoints: then readers are waited for, so that it can begin anew.
 const WAL_PAGES_MAX: i64 = 8 * 1_024;
+/// How long the writer waits for them: one that holds on, as a backup does, is left alone.
+const RESTART_WAIT: Duration = Duration::from_millis(50);
 /// Free pages left in the file for the next entries (16 MiB of 4 KiB pages); more go back to the file system.
 const FREE_PAGES_KEPT: i64 = 4_096;
 /// Pages given back in one step.
@@ -45,6 +47,8 @@ pub(crate) struct Upkeep {
     syncing: bool,
     /// Written since the last look, roughly.
     unseen: u64,
+    /// The WAL is begun anew above so many pages.
+    restart_above: i64,
     shrinking: bool,
     compacting: bool,
     sweep_at: Instant,
@@ -53,6 +57,7 @@ pub(crate) struct Upkeep {
 
 /// What `PRAGMA wal_checkpoint` answers, in pages.
 struct Wal {
+    busy: bool,
     written: i64,
     copied: i64,
 }
@@ -67,6 +72,7 @@ impl Upkeep {
             clock,
             syncing,
             unseen,
+            restart_above: WAL_PAGES_MAX,
             shrinking: false,
             compacting: true,
             sweep_at: now + SWEEP_EVERY,
@@ -160,11 +166,25 @@ impl Upkeep {
             other => other?,
         };
         counters.checkpointed(self.syncing);
-        if state.written > WAL_PAGES_MAX {
-            match wal(conn, "RESTART") {
-                Ok(_) | Err(Failure::Busy(_) | Failure::NoSpace) => {}
-                Err(failure) => return Err(failure),
-            }
+        if state.written <= WAL_PAGES_MAX {
+            self.restart_above = WAL_PAGES_MAX;
+        } else if state.written > self.restart_above {
+            self.begin_anew(conn, state.written)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a moment for readers, so that the WAL can begin anew; after one that holds on, next time at twice the size.
+    fn begin_anew(&mut self, conn: &Connection, written: i64) -> Result<(), Failure> {
+        conn.busy_timeout(RESTART_WAIT).map_err(Failure::of)?;
+        let restarted = wal(conn, "RESTART");
+        conn.busy_timeout(BUSY_WAIT).map_err(Failure::of)?;
+        match restarted {
+            // It says so in its first column too, without an error.
+            Ok(state) if state.busy => self.restart_above = written.saturating_mul(2),
+            Ok(_) => self.restart_above = WAL_PAGES_MAX,
+            Err(Failure::Busy(_) | Failure::NoSpace) => self.restart_above = written.saturating_mul(2),
+            Err(failure) => return Err(failure),
         }
         Ok(())
     }
@@ -267,7 +287,8 @@ fn pragma(conn: &Connection, name: &str) -> Result<i64, Failure> {
 
 fn wal(conn: &Connection, mode: &str) -> Result<Wal, Failure> {
     let mut checkpoint = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})")).map_err(Failure::of)?;
-    let state = checkpoint.query_row([], |row| Ok(Wal { written: row.get(1)?, copied: row.get(2)? }));
+    let state = checkpoint
+        .query_row([], |row| Ok(Wal { busy: row.get::<_, i64>(0)? != 0, written: row.get(1)?, copied: row.get(2)? }));
     state.map_err(Failure::of)
 }
 

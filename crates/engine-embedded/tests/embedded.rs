@@ -2,6 +2,8 @@
 //! The embedded engine against the conformance suites, kills, power cuts, full disks and time.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what tests share is test code too")]
 
+#[path = "embedded/backup.rs"]
+mod backup;
 #[path = "embedded/bounds.rs"]
 mod bounds;
 #[path = "embedded/conformance.rs"]

@@ -149,6 +149,13 @@ pub struct StartError {
     pub problems: Vec<Problem>,
 }
 
+impl StartError {
+    /// Whether nothing is known to be wrong: streams just gave no answer, as while they have no leader.
+    pub fn may_pass(&self) -> bool {
+        self.problems.iter().all(|problem| matches!(problem, Problem::Asking { .. }))
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the NATS cluster cannot be used")?;

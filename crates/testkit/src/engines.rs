@@ -3,8 +3,9 @@
 //! that the test names, and ends with the test's process, however that ends.
 
 pub mod cassandra;
-mod child;
+pub(crate) mod child;
 pub mod nats;
+pub mod ports;
 
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
 }

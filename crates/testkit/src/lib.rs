@@ -2,9 +2,10 @@
 //! Models, conformance suites, fault harnesses and the history checker. Development only.
 //!
 //! [`memory`] holds an in-memory model of every port, [`conformance`] one suite per port that every engine and every
-//! model must pass, [`engines`] launchers of real servers, [`history`] the checker that judges event logs, [`time`] the
+//! model must pass, [`engines`] launchers of real servers, [`cluster`] every role apart on such servers, [`history`] the checker that judges event logs, [`time`] the
 //! clocks that tests inject, [`disk`] disks that get full.
 
+pub mod cluster;
 pub mod conformance;
 pub mod disk;
 pub mod engines;

@@ -98,3 +98,65 @@ impl CommitRecord {
         Ok(record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pli_api::common::PayloadRef;
+    use pli_api::conversations::object;
+
+    use super::*;
+
+    const GROUP: &str = "08011204747265651a07636f6e74657874220a7472616e7363726970742a037461673204696e666f";
+    const COMMIT: &str = concat!(
+        "080112080a06636f6d6d69741a200909090909090909090909090909090909090909090909090909090909090909223a",
+        "12380a100808080808080808080808080808080810d086031a2007070707070707070707070707070707070707070707",
+        "070707070707070707072a240a1001010101010101010101010101010101121002020202020202020202020202020202",
+    );
+
+    fn bytes(hex: &str) -> Bytes {
+        hex::decode(hex).expect("hexadecimal").into()
+    }
+
+    fn id(n: u8) -> Bytes {
+        Bytes::from(vec![n; 16])
+    }
+
+    #[test]
+    fn a_group_keeps_its_bytes() {
+        let group = GroupRecord {
+            version: 1,
+            tree: Bytes::from_static(b"tree"),
+            context: Bytes::from_static(b"context"),
+            transcript_hash: Bytes::from_static(b"transcript"),
+            confirmation_tag: Bytes::from_static(b"tag"),
+            group_info: Bytes::from_static(b"info"),
+        };
+        assert_eq!(hex::encode(group.clone().encode_stamped()), GROUP);
+        assert_eq!(GroupRecord::read(&bytes(GROUP)).expect("read"), group);
+    }
+
+    #[test]
+    fn a_commit_keeps_its_bytes() {
+        let inline = object::Object::Inline(Bytes::from_static(b"commit"));
+        let reference = PayloadRef { id: id(8), size: 50_000, sha256: Bytes::from(vec![7; 32]) };
+        let commit = CommitRecord {
+            version: 1,
+            commit: Some(Object { object: Some(inline) }),
+            commit_sha256: Bytes::from(vec![9; 32]),
+            welcome: Some(Object { object: Some(object::Object::Ref(reference)) }),
+            added: vec![DeviceAddress { account: id(1), device: id(2) }],
+        };
+        assert_eq!(hex::encode(commit.clone().encode_stamped()), COMMIT);
+        assert_eq!(CommitRecord::read(&bytes(COMMIT)).expect("read"), commit);
+    }
+
+    #[test]
+    fn what_another_version_wrote_or_what_lacks_its_commit_is_refused() {
+        let other = GroupRecord { version: 2, ..GroupRecord::read(&bytes(GROUP)).expect("read") };
+        let refused = GroupRecord::read(&other.encode_to_vec().into());
+        assert!(matches!(refused, Err(CorruptRecord::Version { version: 2, known: 1, .. })), "{refused:?}");
+        let empty = CommitRecord { version: 1, ..CommitRecord::default() }.encode_to_vec().into();
+        assert!(matches!(CommitRecord::read(&empty), Err(CorruptRecord::Missing { .. })));
+        assert!(matches!(CommitRecord::read(&Bytes::from_static(&[0xff])), Err(CorruptRecord::Encoding { .. })));
+    }
+}

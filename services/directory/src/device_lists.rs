@@ -8,7 +8,7 @@ use pli_api::directory::{
 };
 use pli_api::{Caller, ids};
 use pli_domain::AccountId;
-use pli_domain::limits::{FRAME_BYTES_MAX, MEMBERS_MAX};
+use pli_domain::limits::{DEVICE_LISTS_MAX, FRAME_BYTES_MAX};
 use pli_ports::AccountRecord;
 use prost::Message;
 
@@ -29,7 +29,7 @@ impl Inner {
         caller: Caller,
         request: GetDeviceListsRequest,
     ) -> Result<GetDeviceListsResponse, GetDeviceListsError> {
-        if request.accounts.len() > MEMBERS_MAX {
+        if request.accounts.len() > DEVICE_LISTS_MAX {
             return Err(GetDeviceListsError::TooMany(request.accounts.len()));
         }
         if let Some(caller) = caller.device {

@@ -3,13 +3,13 @@
 
 use pli_api::FieldError;
 use pli_api::common::Error as WireError;
-use pli_domain::limits::{KEY_PACKAGES_MAX, MEMBERS_MAX};
+use pli_domain::limits::{CLAIM_DEVICES_MAX, DEVICE_LISTS_MAX, KEY_PACKAGES_MAX};
 use pli_domain::{DeviceAddress, InvalidHandle};
 use pli_ports::{CreateAccountError, PutDeviceListError, StoreError};
 use pli_runtime::limits::Limited;
 
 use crate::key_package::InvalidKeyPackage;
-use crate::key_packages::{CLAIMS_MAX, KEY_PACKAGE_BYTES_MAX};
+use crate::key_packages::KEY_PACKAGE_BYTES_MAX;
 use crate::list::{CorruptList, InvalidDeviceList};
 
 /// Why an account was not registered.
@@ -49,7 +49,7 @@ pub(crate) enum LookupError {
 /// Why device lists were not given.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GetDeviceListsError {
-    #[error("{0} accounts; ask for at most {MEMBERS_MAX} at once")]
+    #[error("{0} accounts; ask for at most {DEVICE_LISTS_MAX} at once")]
     TooMany(usize),
     #[error("the answer has {0} bytes, more than a frame holds; ask for fewer accounts at once")]
     TooLarge(usize),
@@ -112,7 +112,7 @@ pub(crate) enum PublishError {
 pub(crate) enum ClaimError {
     #[error("{}", .0.message)]
     Caller(Box<WireError>),
-    #[error("{0} devices; claim for 1 to {CLAIMS_MAX} at once")]
+    #[error("{0} devices; claim for 1 to {CLAIM_DEVICES_MAX} at once")]
     Count(usize),
     #[error("the same device twice; name each once")]
     Duplicate,

@@ -10,7 +10,7 @@ use pli_api::directory::{
     PublishKeyPackagesResponse,
 };
 use pli_api::{Caller, address};
-use pli_domain::limits::KEY_PACKAGES_MAX;
+use pli_domain::limits::{CLAIM_DEVICES_MAX, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceAddress, DeviceId};
 use prost::Message;
 
@@ -22,8 +22,6 @@ use crate::service::Inner;
 
 /// Most bytes of one key package.
 pub(crate) const KEY_PACKAGE_BYTES_MAX: usize = 4 * 1024;
-/// Most devices of one claim.
-pub(crate) const CLAIMS_MAX: usize = 64;
 /// Expired packages thrown away for one device of one claim: all that can be in stock, and the last-resort one.
 const EXPIRED_MAX: usize = KEY_PACKAGES_MAX + 1;
 
@@ -70,7 +68,7 @@ impl Inner {
         request: ClaimKeyPackagesRequest,
     ) -> Result<ClaimKeyPackagesResponse, ClaimError> {
         let caller = caller.authenticated().map_err(|refused| ClaimError::Caller(Box::new(refused)))?;
-        if !(1..=CLAIMS_MAX).contains(&request.devices.len()) {
+        if !(1..=CLAIM_DEVICES_MAX).contains(&request.devices.len()) {
             return Err(ClaimError::Count(request.devices.len()));
         }
         let wanted = request.devices.iter().map(|d| address("devices", Some(d))).collect::<Result<Vec<_>, _>>()?;

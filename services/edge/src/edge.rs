@@ -43,6 +43,16 @@ pub struct EdgePorts {
     pub conversations: Channel,
     /// Who may register, as the directory decides it and server info says it: `open`, `invite` or `oidc`.
     pub registration: &'static str,
+    /// The id of the history that began when a backup was restored; none where nothing was restored. A position that a
+    /// client names of another one is not believed.
+    pub history: Option<[u8; 16]>,
+}
+
+impl EdgePorts {
+    /// The history as it goes over the wire.
+    pub(crate) fn history(&self) -> &[u8] {
+        self.history.as_ref().map_or(&[], <[u8; 16]>::as_slice)
+    }
 }
 
 /// What the sessions of one edge share.
@@ -146,7 +156,7 @@ impl Edge {
 
     /// Serves a session of a device whose authentication is taken for granted: for the simulation and for tests.
     pub async fn serve_authenticated(&self, carrier: Box<dyn Carrier>, device: DeviceAddress, committed: Position) {
-        let who = Who { device: Some(device), address: None, committed };
+        let who = Who { device: Some(device), address: None, committed, other_history: false };
         self.session(Wire::new(carrier), hello::Greeted { who, key_packages: None }).await;
     }
 

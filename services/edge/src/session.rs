@@ -431,7 +431,9 @@ impl Session {
             now_ms: self.shared.ports.clock.now().0,
             session: Bytes::copy_from_slice(self.id.as_bytes()),
             from: registered.map_or(told.get(), |registered| registered.from),
-            position_ignored: registered.is_some_and(|registered| registered.position_ignored),
+            position_ignored: self.who.other_history
+                || registered.is_some_and(|registered| registered.position_ignored),
+            history: Bytes::copy_from_slice(self.shared.ports.history()),
         }));
         if let Some(left) = self.key_packages.filter(|left| *left < self.shared.config.key_packages_low) {
             let low = notice::Notice::KeyPackagesLow(KeyPackagesLow { left });

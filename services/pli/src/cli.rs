@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pli_client::{Fingerprint, ServerAddress};
 
-use crate::commands::{chat, config, dev, doctor, group, migrate, pipe, recv, send, serve};
+use crate::commands::{backup, chat, config, dev, doctor, group, migrate, pipe, recv, restore, send, serve};
 use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
@@ -42,6 +42,10 @@ pub enum Command {
     Group(group::GroupArgs),
     /// Show or check the configuration.
     Config(config::ConfigArgs),
+    /// Copy a server's data, also while it runs.
+    Backup(backup::BackupArgs),
+    /// Make a data folder from a backup.
+    Restore(restore::RestoreArgs),
     /// Look for what would keep a server from running well.
     Doctor(doctor::DoctorArgs),
 }

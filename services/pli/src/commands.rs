@@ -2,6 +2,7 @@
 //! One file per command, and what they share.
 
 mod advice;
+pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod dev;
@@ -16,6 +17,7 @@ pub mod pipe;
 pub mod printed;
 mod progress;
 pub mod recv;
+pub mod restore;
 pub mod send;
 pub mod serve;
 mod session;
@@ -39,6 +41,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Pipe(args) => pipe::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Config(args) => config::run(&args),
+        Command::Backup(args) => backup::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
         Command::Doctor(args) => doctor::run(&args).await,
     }
 }

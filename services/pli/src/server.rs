@@ -40,8 +40,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the engine, binds the ports and starts these roles; returns when they are ready.
+    /// Opens the engine, binds the ports and starts these roles; returns when they are ready. Errors also when an engine
+    /// or role fails meanwhile, or a signal ends the process before it was ready.
     pub async fn start(config: &Config, roles: &Roles, shutdown: Shutdown) -> Result<Self, Failure> {
+        let draining = shutdown.draining.clone();
+        tokio::select! {
+            biased;
+            started = Self::begin(config, roles, shutdown) => started,
+            () = draining.cancelled() => Err(Failure::say(Exit::Failed, "ended by a signal before it was ready")),
+        }
+    }
+
+    async fn begin(config: &Config, roles: &Roles, shutdown: Shutdown) -> Result<Self, Failure> {
         let telemetry = Telemetry::new("pli").exit(Exit::Failed)?;
         let health = Health::default();
         let engine = Engine::open(config, roles).await?;
@@ -59,11 +69,16 @@ impl Server {
             data,
             pid: std::process::id(),
         };
-        let roles = wired.start(&engine, &health);
+        let mut roles = wired.start(&engine, &health);
         let admin_stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(admin.run(admin_stop.clone()));
-        health.wait_started().await;
+        tokio::select! {
+            biased;
+            failure = engine.failed() => return Err(failure),
+            failure = roles.failed() => return Err(failure),
+            () = health.wait_started() => {}
+        }
         about.write_file()?;
         Ok(Self { about, engine, roles, admin: serving, admin_stop, health, shutdown })
     }

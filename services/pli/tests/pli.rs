@@ -9,6 +9,8 @@ mod configuration;
 mod full_disk;
 #[path = "pli/process.rs"]
 mod process;
+#[path = "pli/restoring.rs"]
+mod restoring;
 #[path = "pli/starting.rs"]
 mod starting;
 #[path = "pli/terminal.rs"]

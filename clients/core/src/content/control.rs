@@ -2,7 +2,7 @@
 //! Media types of our own: ticks and the name of a group.
 
 use minicbor::{Decoder, Encoder};
-use pli_domain::DeviceId;
+use pli_domain::{ConversationId, DeviceId};
 
 use super::{Content, ContentError, Disposition, GROUP, GROUP_NAME_BYTES_MAX, PartBody, TICKS};
 
@@ -116,19 +116,25 @@ fn decode_lost(d: &mut Decoder<'_>, length: usize, ticks: &mut [Tick]) -> Result
 }
 
 /// What a group is called. Sent by its creator first of all and again, by whoever adds members, to everybody. CBOR: an
-/// array of [name].
+/// array of [name], or [name, root].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupInfo {
     /// At most 128 bytes.
     pub name: String,
+    /// The first of the conversations that this one goes on for, where it does since a server was restored from a backup.
+    pub root: Option<ConversationId>,
 }
 
 impl GroupInfo {
     /// As a content.
     pub fn content(&self, salt: [u8; 16]) -> Content {
         let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out);
         // Writing to a vector cannot fail.
-        let _ = Encoder::new(&mut out).array(1).and_then(|e| e.str(&self.name));
+        let _ = e.array(1 + u64::from(self.root.is_some())).and_then(|e| e.str(&self.name));
+        if let Some(root) = &self.root {
+            let _ = e.bytes(root.as_bytes());
+        }
         Content::single(salt, Disposition::UNSPECIFIED, GROUP, out)
     }
 
@@ -139,14 +145,16 @@ impl GroupInfo {
 
     fn decode(bytes: &[u8]) -> Result<Self, ContentError> {
         let mut d = Decoder::new(bytes);
-        if d.array()? != Some(1) {
-            return Err(ContentError::Format("group info has one field"));
-        }
+        let fields = d.array()?.filter(|fields| (1..=2).contains(fields));
+        let fields = fields.ok_or(ContentError::Format("group info has one field or two"))?;
         let name = d.str()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(ContentError::Format("a group name has at most 128 bytes"));
+            return Err(ContentError::Format("a group name is longer than GROUP_NAME_BYTES_MAX"));
         }
-        Ok(Self { name: name.into() })
+        let root = (fields == 2).then(|| d.bytes()).transpose()?;
+        let root = root.map(ConversationId::try_from).transpose();
+        let root = root.map_err(|_| ContentError::Format("a conversation has 16 bytes"))?;
+        Ok(Self { name: name.into(), root })
     }
 }
 

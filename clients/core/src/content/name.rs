@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a group may be called. Others choose names, so a name must not look like another one or steer a terminal.
 
-/// Longest group name in bytes.
-pub const GROUP_NAME_BYTES_MAX: usize = 128;
+pub use pli_domain::limits::GROUP_NAME_BYTES_MAX;
+
 /// Stands between a name and a short id where several groups have the name; in no name and no handle.
 pub const SHORT_ID_MARK: char = '~';
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use super::*;
-use pli_domain::DeviceId;
+use pli_domain::{ConversationId, DeviceId};
 use proptest::prelude::*;
 
 macro_rules! vector {
@@ -81,9 +81,11 @@ fn ticks_and_group_info_travel_as_contents() {
     let content = Content::decode(&holes.content([2; 16]).encode()).expect("own encoding");
     assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), holes);
     assert!(GroupInfo::of(&content).is_none() && content.as_text().is_none());
-    let group = GroupInfo { name: "team".into() };
-    let content = Content::decode(&group.content([2; 16]).encode()).expect("own encoding");
-    assert_eq!(GroupInfo::of(&content).expect("group").expect("own encoding"), group);
+    for root in [None, Some(ConversationId::from_bytes([7; 16]))] {
+        let group = GroupInfo { name: "team".into(), root };
+        let content = Content::decode(&group.content([2; 16]).encode()).expect("own encoding");
+        assert_eq!(GroupInfo::of(&content).expect("group").expect("own encoding"), group);
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Core {
     /// The conversations that are one chat for the user, the one that takes what is new first; at most 64. One that is
     /// no chat of two stands alone.
     pub fn chat(&self, id: ConversationId) -> Vec<ConversationId> {
-        let Some(peer) = self.peer(id) else { return vec![id] };
+        let Some(peer) = self.peer(id) else { return self.line_of(id) };
         self.arrange(peer, self.parts_with(peer).map(|(id, _)| id).collect())
     }
 
@@ -50,7 +50,8 @@ impl Core {
         for (id, conversation) in &self.conversations {
             match conversation.peer {
                 Some(peer) => pairs.entry(peer).or_default().push(*id),
-                None => chats.push(vec![*id]),
+                None if self.next_of(*id).is_none() => chats.push(self.line_of(*id)),
+                None => {}
             }
         }
         for (peer, parts) in pairs {
@@ -62,7 +63,8 @@ impl Core {
 
     /// Where a message for this conversation goes.
     pub(super) fn target(&self, id: ConversationId) -> ConversationId {
-        self.peer(id).and_then(|peer| self.direct_with(peer)).unwrap_or(id)
+        let direct = self.peer(id).and_then(|peer| self.direct_with(peer));
+        direct.unwrap_or_else(|| self.last_of(id))
     }
 
     /// Where a message for this person goes, if there is a conversation of two.
@@ -207,6 +209,9 @@ impl Core {
 
     /// The conversation that takes over from one that is over.
     pub(super) fn heir(&self, id: ConversationId) -> Option<ConversationId> {
+        if let Some(last) = Some(self.last_of(id)).filter(|last| *last != id && !self.is_over(*last)) {
+            return Some(last);
+        }
         let peer = self.peer(id)?;
         let others: Vec<ConversationId> = self.parts_with(peer).map(|(other, _)| other).filter(|o| *o != id).collect();
         self.target_among(peer, &others)

@@ -111,6 +111,7 @@ impl Core {
     }
 
     fn begin_work(&mut self, id: ConversationId, work: Work) -> Result<(), CommandError> {
+        let id = if self.is_over(id) { self.last_of(id) } else { id };
         let conversation = self.active(id)?;
         if conversation.kind() == Kind::Direct && work != Work::Leave {
             return Err(CommandError::NotAGroup);
@@ -127,6 +128,7 @@ impl Core {
     }
 
     fn remove(&mut self, id: ConversationId, accounts: Vec<AccountId>) -> Result<(), CommandError> {
+        let id = if self.is_over(id) { self.last_of(id) } else { id };
         self.active(id)?;
         if accounts.contains(&self.identity.address().account) {
             return Err(CommandError::Oneself);

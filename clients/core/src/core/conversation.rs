@@ -4,17 +4,17 @@
 //! What a user began is kept as [`Work`], in order, in the conversation's own row: a step is looked up from what is
 //! still missing, never remembered, so that a restart at any point goes on where it stood.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use pli_api::conversations::EpochCommit;
-use pli_domain::{AccountId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
 use prost::Message as _;
 
 use super::LoadError;
 use super::tables::Table;
 use crate::content::{Kind, LOST_RANGES_MAX, group_name};
-use crate::mls::Commit;
+use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
 pub(super) const WORK_MAX: usize = 16;
@@ -44,6 +44,9 @@ pub(super) enum Work {
     Dismiss(Vec<DeviceAddress>, UnixMillis),
     /// Leave.
     Leave,
+    /// Bring everybody into the conversation that goes on for one of another history, not before this time. Whoever
+    /// cannot be had now is asked for again later.
+    Gather(Vec<AccountId>, UnixMillis),
 }
 
 /// Watermarks over one device's messages.
@@ -100,6 +103,12 @@ pub(super) struct Conversation {
     pub(super) known: u64,
     /// From this lane number on the newest member is addressed.
     pub(super) lane_base: u64,
+    /// The conversation that goes on for this one, where another history of the server began.
+    pub(super) heir: Option<ConversationId>,
+    /// The first of those that this one goes on for; none where it goes on for none.
+    pub(super) root: Option<ConversationId>,
+    /// Another member has made it; this device waits to be let in.
+    pub(super) awaits_welcome: bool,
     /// This device lost the thread and joins again.
     pub(super) rejoining: bool,
     pub(super) work: VecDeque<Work>,
@@ -121,6 +130,8 @@ pub(super) struct Conversation {
     pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
     pub(super) reported: bool,
+    /// Why the thread was lost, as it is reported.
+    pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
     pub(super) backlog_epoch: u64,
     /// Commits refused because the device lists had changed.
@@ -130,6 +141,55 @@ pub(super) struct Conversation {
     pub(super) warned: bool,
     /// It was joined again because this profile is older than what was sent from it.
     pub(super) renewed: bool,
+    /// Whom the first work could not have yet.
+    pub(super) absent: BTreeSet<AccountId>,
+    /// How often it was tried.
+    pub(super) gathered: u32,
+}
+
+/// Why a device cannot follow a group any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LostThread {
+    #[error("the commits since then are gone")]
+    Gone,
+    #[error("this profile is older than what was sent from it")]
+    Older,
+    #[error("the server has this device in a conversation that is not here")]
+    NotHere,
+    #[error("the bytes of a commit cannot be had, or are not the ones that were announced")]
+    Bytes,
+    #[error("the commits that the server has do not lead to its epoch")]
+    NoWay,
+    #[error("a commit of this device cannot be carried out or dropped")]
+    Own(#[source] MlsError),
+    #[error("a commit cannot be processed")]
+    Commit(#[source] MlsError),
+    #[error("the invitation cannot be used")]
+    Welcome(#[source] MlsError),
+}
+
+impl LostThread {
+    /// The word that operators see.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Gone => "commits-gone",
+            Self::Older => "older-profile",
+            Self::NotHere => "not-here",
+            Self::Bytes => "commit-bytes",
+            Self::NoWay => "no-way",
+            Self::Own(_) => "own-commit",
+            Self::Commit(_) => "commit",
+            Self::Welcome(_) => "welcome",
+        }
+    }
+
+    /// For the user's log: with its cause.
+    pub(super) fn sentence(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +234,9 @@ impl Conversation {
             theirs: marks(&self.theirs),
             peer: self.peer.map(|a| Bytes::copy_from_slice(a.as_bytes())),
             known: self.known,
+            heir: self.heir.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+            root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+            awaits_welcome: self.awaits_welcome,
         }
         .encode_to_vec()
     }
@@ -197,6 +260,9 @@ impl Conversation {
             theirs: unmarks(&r.theirs).ok_or_else(bad)?,
             peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             known: r.known,
+            heir: r.heir.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
+            root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
+            awaits_welcome: r.awaits_welcome,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -244,11 +310,17 @@ struct Record {
     peer: Option<Bytes>,
     #[prost(uint64, tag = "16")]
     known: u64,
+    #[prost(bytes = "bytes", optional, tag = "17")]
+    heir: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "18")]
+    root: Option<Bytes>,
+    #[prost(bool, tag = "19")]
+    awaits_welcome: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave.
+    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather.
     #[prost(uint32, tag = "1")]
     what: u32,
     #[prost(string, repeated, tag = "2")]
@@ -351,6 +423,10 @@ impl WorkRecord {
                 Self { what: 3, ids: devices.iter().map(pair).collect(), not_before_ms: at.0, ..Self::default() }
             }
             Work::Leave => Self { what: 5, ..Self::default() },
+            Work::Gather(accounts, at) => {
+                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
+                Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
+            }
         }
     }
 
@@ -363,6 +439,10 @@ impl WorkRecord {
                 Some(Work::Dismiss(devices, UnixMillis(self.not_before_ms)))
             }
             5 => Some(Work::Leave),
+            6 => {
+                let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
+                Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
+            }
             _ => None,
         }
     }
@@ -375,5 +455,51 @@ impl CommitRecord {
     }
     fn read(self) -> Commit {
         Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = concat!(
+        "080212047465616d18012001280130073801420d08011203626f621204622e2e63421408021a10010101010101010101",
+        "01010101010101422608031a200101010101010101010101010101010102020202020202020202020202020202200942",
+        "0208054a2b0a20010101010101010101010101010101010202020202020202020202020202020212077061636b616765",
+        "521908051206636f6d6d69741a0777656c636f6d652204696e666f5a200805120870726f706f73616c1a100303030303",
+        "0303030303030303030303200162160a1004040404040404040404040404040404100318026a160a1004040404040404",
+        "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
+        "0606060606800108",
+    );
+
+    #[test]
+    fn a_conversation_keeps_its_bytes() {
+        let stored = hex::decode(STORED).expect("hexadecimal");
+        let read = Conversation::decode(&stored).expect("read");
+        assert_eq!((read.kind(), read.name.as_deref(), read.phase), (Kind::Group, Some("team"), Phase::Active));
+        assert_eq!(
+            (read.lane_base, read.known, read.created, read.announced, read.rejoining),
+            (7, 8, true, true, true)
+        );
+        let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
+        // One handle is of before the rule for new ones.
+        let handles = ["bob", "b..c"].map(|handle| handle.parse().expect("a handle")).to_vec();
+        let work = [
+            Work::Add(handles),
+            Work::Remove([device.account].into()),
+            Work::Dismiss([device].into(), UnixMillis(9)),
+            Work::Leave,
+        ];
+        assert_eq!(read.work, work);
+        assert_eq!(read.packages, [(device, Bytes::from_static(b"package"))]);
+        assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
+        assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
+        let of = |device: u8, delivered, read| {
+            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read })])
+        };
+        assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
+        assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));
+        assert_eq!(hex::encode(read.encode()), STORED);
+        assert!(Conversation::decode(&[0xff]).is_err());
     }
 }

@@ -9,7 +9,7 @@ use pli_api::{ErrorCode, common, conversations as api, refusal};
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
-use super::conversation::{Conversation, Phase, WORK_MAX, Work};
+use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
 use super::{Core, Event, Row};
 use crate::mls::{CommitSummary, Handshake};
 use crate::outbox::OutLane;
@@ -140,7 +140,7 @@ impl Core {
             Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
             Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
                 Ok(summary) => self.commit_won(id, &summary, now),
-                Err(_) => self.lost_thread(id),
+                Err(error) => self.lost_thread(id, &LostThread::Own(error)),
             },
             Some(api::commit_response::Outcome::Lost(lost)) => {
                 self.void_commit(id);
@@ -162,8 +162,8 @@ impl Core {
         self.dirty.insert(Row::Conversation(id));
         if conversation.rejoining {
             self.mls.drop_rejoin(id);
-        } else if self.mls.drop_commit(id).is_err() {
-            self.lost_thread(id);
+        } else if let Err(error) = self.mls.drop_commit(id) {
+            self.lost_thread(id, &LostThread::Own(error));
         }
     }
 
@@ -212,7 +212,7 @@ impl Core {
         while let Some(next) = self.conversations.get_mut(&id).and_then(|c| c.backlog.pop_front()) {
             let bytes = match self.object(next.commit.as_ref(), now) {
                 Some(Ok(bytes)) => bytes,
-                Some(Err(())) => return self.lost_thread(id),
+                Some(Err(())) => return self.lost_thread(id, &LostThread::Bytes),
                 None => {
                     if let Some(conversation) = self.conversations.get_mut(&id) {
                         conversation.backlog.push_front(next);
@@ -222,7 +222,7 @@ impl Core {
             };
             match self.mls.handshake(id, &bytes) {
                 Ok(handshake) => self.took_handshake(id, handshake, now),
-                Err(_) => return self.lost_thread(id),
+                Err(error) => return self.lost_thread(id, &LostThread::Commit(error)),
             }
             if self.conversations.get(&id).is_none_or(|c| c.phase == Phase::Left) {
                 return;
@@ -235,8 +235,7 @@ impl Core {
             conversation.awaits = None;
             self.outbox.epoch_ready(id);
         } else if epoch == before {
-            // The server knows a newer epoch and has no way there.
-            self.lost_thread(id);
+            self.lost_thread(id, &LostThread::NoWay);
         }
     }
 
@@ -287,19 +286,20 @@ impl Core {
     }
 
     /// This device cannot follow the group: report it and join again.
-    pub(super) fn lost_thread(&mut self, id: ConversationId) {
+    pub(super) fn lost_thread(&mut self, id: ConversationId, why: &LostThread) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.rejoining || matches!(conversation.phase, Phase::Left | Phase::Failed) {
             return;
         }
         conversation.rejoining = true;
         conversation.reported = false;
+        conversation.lost_for = Some(why.word());
         conversation.behind = false;
         conversation.awaits = None;
         conversation.backlog.clear();
         conversation.commit = None;
         self.dirty.insert(Row::Conversation(id));
-        self.out.events.push(Event::Rejoining { conversation: id });
+        self.out.events.push(Event::Rejoining { conversation: id, why: why.sentence() });
     }
 
     /// What is needed to come back was answered.
@@ -371,11 +371,12 @@ impl Core {
     }
 
     /// The conversation is over, which `event` says, unless the chat goes on in another one.
-    fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
+    pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
-        let over = Conversation { kind, name, peer, known, phase, ..Conversation::default() };
+        let (root, goes_on) = (old.root, old.heir);
+        let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
         *old = Conversation { created: true, announced: true, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);

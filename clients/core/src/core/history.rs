@@ -56,6 +56,10 @@ impl Core {
                 Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
                 Shown::Message { lane, lane_no, send_id, body, late } => {
                     self.mark_delivered(lane, lane_no);
+                    if body.is_empty() {
+                        // Shown before, in the conversation that it was moved from.
+                        continue;
+                    }
                     let Ok(ordered) = Ordered::decode(body) else { continue };
                     let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
                     let Ok(content) = Content::decode(&ordered.content) else { continue };
@@ -111,6 +115,7 @@ impl Core {
         }
         conversation.kind = Some(Kind::Group);
         conversation.peer = None;
+        conversation.root = conversation.root.or(info.root);
         // Without a name that can be shown it is called by its short id.
         let name = group_name(&info.name).ok().map(str::to_owned);
         if conversation.name != name {
@@ -158,5 +163,22 @@ fn row_of(message: &IncomingMessage) -> MessageRow {
         late: message.late,
         handle: message.from.handle.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..MessageRow::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDERED: &str = "0a10010101010101010101010101010101011207636f6e74656e7418062007";
+    const DRAFT: &str = "080410061a07636f6e74656e74";
+
+    #[test]
+    fn what_inbox_and_outbox_carry_keeps_its_bytes() {
+        let (account, content) = (Bytes::from(vec![1; 16]), Bytes::from_static(b"content"));
+        let ordered = Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7 };
+        assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
+        let draft = Draft { order: 4, sent_at_ms: 6, content };
+        assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);
     }
 }

@@ -8,12 +8,12 @@ use pli_api::{common, edge, log};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::conversation::{Conversation, Mark, Phase};
+use super::conversation::{Conversation, LostThread, Mark, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, Kind, LOST_RANGES_MAX, Tick, Ticks};
 use crate::inbox::{Delivery, InLane};
-use crate::mls::{Handshake, OpenError};
+use crate::mls::{Handshake, OpenError, Opened};
 
 /// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
 const LOST_RANGES_KEPT: usize = 256;
@@ -81,7 +81,7 @@ impl Core {
         let Ok(envelope) = log::Envelope::decode(deliver.envelope.clone()) else { return self.skip(position) };
         let Some(mut sealed) = check(position, &envelope) else { return self.skip(position) };
         let content = envelope.content();
-        if content == log::Content::Application && self.inbox.is_seen(sealed.sender.device, sealed.send_id) {
+        if content == log::Content::Application && self.is_done(&sealed) {
             return self.skip(position);
         }
         sealed.body = match envelope.body_or_ref {
@@ -103,6 +103,15 @@ impl Core {
         }
     }
 
+    /// Whether the content was seen and nothing is left of it to be done. One that was moved from another conversation of
+    /// its chat has a place in its new lane, which only opening it tells.
+    fn is_done(&self, sealed: &Sealed) -> bool {
+        let may_be_moved = |c: &Conversation| c.peer.is_some() || c.root.is_some();
+        let moved =
+            sealed.class != Class::Tick && self.conversations.get(&sealed.conversation).is_some_and(may_be_moved);
+        !moved && self.inbox.is_seen(sealed.sender.device, sealed.send_id)
+    }
+
     fn skip(&mut self, position: Position) -> Step {
         self.inbox.pass(position);
         Step::Done
@@ -110,11 +119,7 @@ impl Core {
 
     fn application(&mut self, sealed: Sealed, now: UnixMillis) -> Step {
         let id = sealed.conversation;
-        let known = self.mls.members(id).into_iter().find(|(device, _)| *device == sealed.sender);
-        if let Some((_, key)) = known
-            && !self.vouched(sealed.sender, &key)
-            && self.ask_lists([sealed.sender.account])
-        {
+        if self.waits_for_list(&sealed) {
             return Step::Wait;
         }
         let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
@@ -125,13 +130,7 @@ impl Core {
                 return self.unreadable(&sealed);
             }
         };
-        let key = self.mls.members(id).into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
-        // A sender that has left meanwhile was vouched for while it was in.
-        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
-        let (true, true, Ok(frame)) = (opened.sender == sealed.sender, vouched, Frame::from_bytes(&opened.plaintext))
-        else {
-            return self.unreadable(&sealed);
-        };
+        let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.unreadable(&sealed) };
         self.learn_kind(id, &frame);
         if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
             self.note_members(id);
@@ -141,21 +140,7 @@ impl Core {
             self.inbox.remember(sealed.sender.device, sealed.send_id, now);
             return self.skip(sealed.position);
         }
-        let body = Ordered {
-            account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
-            content: frame.content.clone(),
-            sent_at_ms: frame.sent_at_ms,
-            accepted_at_ms: sealed.accepted_at.0,
-        };
-        let delivery = Delivery {
-            position: sealed.position,
-            lane: InLane { sender: sealed.sender.device, conversation: id, class: sealed.class },
-            send_id: sealed.send_id,
-            lane_no: frame.lane_no,
-            lane_base: frame.lane_base,
-            body: body.encode_to_vec().into(),
-        };
-        let shown = self.inbox.deliver(delivery, now);
+        let shown = self.inbox.deliver(delivery(&sealed, &frame), now);
         self.show(shown);
         Step::Done
     }
@@ -173,6 +158,25 @@ impl Core {
             }
         }
         self.skip(sealed.position)
+    }
+
+    /// Whether the sender's device list is asked for first: a member that no list vouches for yet.
+    fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
+        let members = self.mls.members(sealed.conversation);
+        let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
+        !self.vouched(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
+    }
+
+    /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.
+    fn vouched_frame(&self, sealed: &Sealed, opened: &Opened) -> Option<Frame> {
+        let members = self.mls.members(sealed.conversation);
+        let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
+        // A sender that has left meanwhile was vouched for while it was in.
+        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
+        if opened.sender != sealed.sender || !vouched {
+            return None;
+        }
+        Frame::from_bytes(&opened.plaintext).ok()
     }
 
     fn learn_kind(&mut self, id: ConversationId, frame: &Frame) {
@@ -226,7 +230,8 @@ impl Core {
         if conversation.behind {
             return Step::Wait;
         }
-        if self.caught_up_for == Some((id, epoch)) {
+        // The server no longer has the commits of another history.
+        if self.compare || self.caught_up_for == Some((id, epoch)) {
             return self.skip(position);
         }
         conversation.behind = true;
@@ -245,18 +250,27 @@ impl Core {
                 return self.future(id, epoch, sealed.position);
             }
             Ok(handshake) => self.took_handshake(id, handshake, now),
-            Err(_) => self.lost_thread(id),
+            Err(error) => self.lost_thread(id, &LostThread::Commit(error)),
         }
         self.skip(sealed.position)
     }
 
     fn welcome(&mut self, sealed: &Sealed) -> Step {
+        let id = sealed.conversation;
+        if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding && !c.created) {
+            // Another member was first to make it.
+            self.mls.forget(id);
+        }
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
                 let mut old = self.conversations.remove(&id).unwrap_or_default();
                 // What was said while this device was out of the conversation was not for it.
                 old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
+                // Whom the maker did not know of is brought in by those who do.
+                let gather = std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Gather(..)));
                 let conversation = Conversation {
+                    root: old.root,
+                    work: gather.collect(),
                     kind: old.kind,
                     name: old.name,
                     peer: old.peer,
@@ -270,19 +284,21 @@ impl Core {
                     ..Conversation::default()
                 };
                 self.conversations.insert(id, conversation);
+                self.gather_soon(id, self.stepped_at);
                 self.number(id);
                 self.note_members(id);
                 self.dirty.insert(Row::Conversation(id));
             }
             // For a key package that is gone, or damaged: the server has this device in the group all the same, so it
             // comes in by itself.
-            Err(_) if !self.mls.has(sealed.conversation) => {
+            Err(error) if !self.mls.has(sealed.conversation) => {
                 let conversation = self.conversations.entry(sealed.conversation).or_default();
                 conversation.phase = Phase::Active;
                 conversation.created = true;
+                conversation.awaits_welcome = false;
                 self.dirty.insert(Row::Conversation(sealed.conversation));
                 self.number(sealed.conversation);
-                self.lost_thread(sealed.conversation);
+                self.lost_thread(sealed.conversation, &LostThread::Welcome(error));
             }
             Err(_) => {}
         }
@@ -332,6 +348,24 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
     }
     mark.lost = lost;
     news
+}
+
+/// What the inbox puts in order.
+fn delivery(sealed: &Sealed, frame: &Frame) -> Delivery {
+    let body = Ordered {
+        account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
+        content: frame.content.clone(),
+        sent_at_ms: frame.sent_at_ms,
+        accepted_at_ms: sealed.accepted_at.0,
+    };
+    Delivery {
+        position: sealed.position,
+        lane: InLane { sender: sealed.sender.device, conversation: sealed.conversation, class: sealed.class },
+        send_id: sealed.send_id,
+        lane_no: frame.lane_no,
+        lane_base: frame.lane_base,
+        body: body.encode_to_vec().into(),
+    }
 }
 
 fn check(position: Position, envelope: &log::Envelope) -> Option<Sealed> {

@@ -8,7 +8,7 @@
 
 use pli_domain::{ConversationId, Position};
 
-use super::conversation::Phase;
+use super::conversation::{LostThread, Phase};
 use super::{Core, Event, Row};
 use crate::outbox::OutLane;
 
@@ -39,7 +39,7 @@ impl Core {
     }
 
     fn renew(&mut self, id: ConversationId) {
-        self.lost_thread(id);
+        self.lost_thread(id, &LostThread::Older);
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.renewed = true;
         }

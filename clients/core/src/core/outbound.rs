@@ -48,7 +48,8 @@ impl Core {
     /// Tells everybody what the group is called.
     pub(super) fn announce_name(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(name) = self.conversations.get(&id).and_then(|c| c.name.clone()) else { return };
-        let content = GroupInfo { name }.content(self.random_id());
+        let root = self.conversations.get(&id).and_then(|c| c.root);
+        let content = GroupInfo { name, root }.content(self.random_id());
         // A full outbox leaves newcomers without the name until the next change; messages matter more.
         let _ = self.push(OutLane { conversation: id, class: Class::Message }, 0, &content, now);
     }
@@ -93,6 +94,10 @@ impl Core {
     }
 
     fn ready_conversations(&self) -> BTreeMap<ConversationId, Option<Ready>> {
+        if self.compare {
+            // What the server has of a conversation is not known yet.
+            return BTreeMap::new();
+        }
         let waiting: BTreeSet<ConversationId> = self.outbox.waiting_conversations();
         let each = waiting.into_iter().filter_map(|id| {
             let Some(conversation) = self.conversations.get(&id) else { return Some((id, None)) };
@@ -126,7 +131,7 @@ impl Core {
         }
     }
 
-    fn outbox_event(&mut self, event: OutboxEvent, now: UnixMillis) {
+    pub(super) fn outbox_event(&mut self, event: OutboxEvent, now: UnixMillis) {
         match event {
             OutboxEvent::Accepted { send_id, lane, accepted_at } => {
                 let Some(message) = self.outbox.get(&send_id).cloned() else { return };

@@ -118,3 +118,19 @@ impl Core {
         accounts.into_iter().map(|account| self.member(account)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = "0a03626f6212046c6973741a097369676e6174757265";
+
+    #[test]
+    fn a_contact_keeps_its_bytes() {
+        let (list, signature) = (Bytes::from_static(b"list"), Bytes::from_static(b"signature"));
+        let record = Record { handle: "bob".into(), list, signature };
+        assert_eq!(hex::encode(record.encode_to_vec()), STORED);
+        let read = Contact::decode(AccountId::from_bytes([1; 16]), &hex::decode(STORED).expect("hexadecimal"));
+        assert!(read.is_err(), "a list that is not signed is not read back");
+    }
+}

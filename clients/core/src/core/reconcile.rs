@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, conversations as api, directory, refusal};
+use pli_domain::limits::{CLAIM_DEVICES_MAX, DEVICE_LISTS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, SendId, UnixMillis};
 use prost::Message as _;
 
 use super::calls::Ask;
 use super::conversation::{Phase, Proposal, Work};
+use super::restored::{gather_again, gather_at};
 use super::{Core, Event, Row};
 use crate::content::Kind;
 
-/// Accounts of one question for device lists.
-const LISTS_MAX: usize = 250;
-/// Devices of one claim of key packages.
-const CLAIM_MAX: usize = 64;
+/// The reason that is reported for a thread that was lost before a restart: it is not stored.
+const LOST_BEFORE: &str = "commit";
 
 /// A device to add: address, key of its leaf, key package.
 type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
@@ -35,6 +35,10 @@ impl Core {
             return;
         }
         self.ask(Ask::Publish, |core| core.packages.clone(), now);
+        if self.compare {
+            self.compare_conversations(now);
+            return self.ask_rest(now);
+        }
         if self.resync {
             self.ask(
                 Ask::List,
@@ -50,8 +54,13 @@ impl Core {
             // The work may have made the group active or changed it; nothing else may happen for a long time.
             self.vouch(id);
         }
+        self.ask_rest(now);
+    }
+
+    /// What envelopes wait for.
+    fn ask_rest(&mut self, now: UnixMillis) {
         if !self.lists_wanted.is_empty() {
-            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(LISTS_MAX).collect();
+            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(DEVICE_LISTS_MAX).collect();
             let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
             let request = directory::GetDeviceListsRequest { accounts: named };
             self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
@@ -129,6 +138,7 @@ impl Core {
         if self.is_awaiting(id, now) {
             return false;
         }
+        self.put_due_first(id, now);
         let Some(conversation) = self.conversations.get(&id) else { return false };
         if conversation.behind {
             let from = self.mls.epoch(id).unwrap_or(0);
@@ -147,12 +157,15 @@ impl Core {
             Some(Work::Dismiss(_, at)) if at > now => false,
             Some(Work::Dismiss(devices, _)) => self.advance_remove(id, |d| devices.contains(d), now),
             Some(Work::Leave) => self.advance_leave(id, now),
+            Some(Work::Gather(_, at)) if at > now => false,
+            Some(Work::Gather(accounts, _)) => self.advance_gather(id, &accounts, now),
         }
     }
 
     pub(super) fn next_work_at(&self) -> Option<UnixMillis> {
         let each = self.conversations.values().filter_map(|c| match c.work.front() {
             Some(Work::Dismiss(_, at)) => Some(*at),
+            Some(Work::Gather(..)) => c.work.iter().filter_map(gather_at).min(),
             _ => None,
         });
         let awaited = self.conversations.values().filter_map(|c| c.awaits.map(|(_, at)| at));
@@ -165,7 +178,7 @@ impl Core {
             self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
         } else if !conversation.reported {
             let epoch = self.mls.epoch(id).unwrap_or(0);
-            let reason = "commit".to_owned();
+            let reason = conversation.lost_for.unwrap_or(LOST_BEFORE).to_owned();
             let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
             self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
         } else {
@@ -199,7 +212,7 @@ impl Core {
 
     /// One commit that adds the devices of `accounts` and removes `leaves`; after the service said that the group and
     /// the device lists differ, it also puts that right.
-    fn advance_change(
+    pub(super) fn advance_change(
         &mut self,
         id: ConversationId,
         mut accounts: BTreeSet<AccountId>,
@@ -254,7 +267,7 @@ impl Core {
         if found.len() == wanted.len() {
             return Some(found);
         }
-        let lacking = wanted.iter().filter(|(device, _)| package(device).is_none()).take(CLAIM_MAX);
+        let lacking = wanted.iter().filter(|(device, _)| package(device).is_none()).take(CLAIM_DEVICES_MAX);
         let devices = lacking.map(|(device, _)| (*device).into()).collect();
         let request = directory::ClaimKeyPackagesRequest { devices };
         self.ask(Ask::Claim(id), |_| Some(request.encode_to_vec()), now);
@@ -341,7 +354,13 @@ impl Core {
             conversation.phase = Phase::Active;
             conversation.announced = false;
         }
-        let newcomers = matches!(work, Some(Work::Add(_))) && !founding && conversation.kind() == Kind::Group;
+        if !conversation.absent.is_empty() {
+            let absent = conversation.absent.iter().copied().collect();
+            conversation.work.push_back(Work::Gather(absent, gather_again(&mut conversation.gathered, now)));
+            conversation.absent.clear();
+        }
+        let newcomers =
+            matches!(work, Some(Work::Add(_) | Work::Gather(..))) && !founding && conversation.kind() == Kind::Group;
         self.dirty.insert(Row::Conversation(id));
         if newcomers {
             self.announce_name(id, now);

@@ -8,7 +8,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, UnixMillis};
 use prost::Message as _;
 
 use super::calls::Ask;
-use super::conversation::{Conversation, Phase, Work};
+use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::session::registration_may_succeed;
 use super::{Core, Event, Row};
 
@@ -37,8 +37,9 @@ impl Core {
                 Err(_) => self.not_found(&handle, &refusal(ErrorCode::Internal, "the answer does not decode")),
             },
             Ask::Lists(accounts) => self.listed(&accounts, &decoded(body)),
-            Ask::Claim(id) => self.claimed(id, &decoded(body)),
+            Ask::Claim(id) => self.claimed(id, &decoded(body), now),
             Ask::List => self.resynced(&decoded(body)),
+            Ask::Compare => self.compared(&decoded(body), now),
             Ask::Create(id) => {
                 if let Some(conversation) = self.conversations.get_mut(&id) {
                     conversation.created = true;
@@ -58,7 +59,7 @@ impl Core {
             Ask::Commits(id) => {
                 let answer: api::GetCommitsResponse = decoded(body);
                 if answer.gone {
-                    self.lost_thread(id);
+                    self.lost_thread(id, &LostThread::Gone);
                 } else {
                     self.queue_commits(id, answer.commits, answer.current_epoch, now);
                 }
@@ -87,6 +88,10 @@ impl Core {
                 self.stop(why);
             }
             Ask::Lookup(handle) => self.not_found(&handle, &why),
+            Ask::Claim(id) if self.gathers(id) => self.gather_refused(id, &why, now),
+            Ask::Create(id) if self.gathers(id) && why.code() == ErrorCode::ConversationTaken => {
+                self.await_welcome(id, now);
+            }
             Ask::Claim(id) | Ask::Create(id) => self.fail_work(id, &why),
             Ask::Commit(id) => self.commit_refused(id, &why, now),
             Ask::Propose(id) => self.propose_failed(id, &why),
@@ -96,7 +101,9 @@ impl Core {
             Ask::Fetch(id) => self.fetched(id, None),
             Ask::Put(id) => self.put(id, false),
             // Asked again later: nothing else can be done about it.
-            Ask::Publish | Ask::List | Ask::Commits(_) | Ask::GroupInfo(_) => self.ask_later(ask, &why, now),
+            Ask::Publish | Ask::List | Ask::Compare | Ask::Commits(_) | Ask::GroupInfo(_) => {
+                self.ask_later(ask, &why, now)
+            }
         }
     }
 
@@ -158,7 +165,7 @@ impl Core {
         }
     }
 
-    fn claimed(&mut self, id: ConversationId, answer: &directory::ClaimKeyPackagesResponse) {
+    fn claimed(&mut self, id: ConversationId, answer: &directory::ClaimKeyPackagesResponse, now: UnixMillis) {
         let packages = answer.key_packages.iter().filter_map(|p| {
             let device = DeviceAddress::try_from(p.device.as_ref()?).ok()?;
             Some((device, Bytes::copy_from_slice(&p.key_package)))
@@ -166,6 +173,9 @@ impl Core {
         let packages: Vec<_> = packages.collect();
         if packages.is_empty() {
             let why = refusal(ErrorCode::KeyPackagesExhausted, "no key package was given");
+            if self.gathers(id) {
+                return self.gather_refused(id, &why, now);
+            }
             return self.fail_work(id, &why);
         }
         if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -211,7 +221,7 @@ impl Core {
                 let conversation = self.conversations.entry(id).or_default();
                 conversation.phase = Phase::Active;
                 self.number(id);
-                self.lost_thread(id);
+                self.lost_thread(id, &LostThread::NotHere);
             }
         }
         if !page.more || page.conversations.is_empty() {

@@ -29,6 +29,8 @@ pub(super) enum Row {
     Order,
     Packages,
     Resync,
+    History,
+    Compare,
     Conversation(ConversationId),
     Contact(AccountId),
 }
@@ -37,6 +39,8 @@ const POSITION: &[u8] = b"position";
 const ORDER: &[u8] = b"order";
 const PACKAGES: &[u8] = b"packages";
 const RESYNC: &[u8] = b"resync";
+const HISTORY: &[u8] = b"history";
+const COMPARE: &[u8] = b"compare";
 
 impl Core {
     /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
@@ -73,6 +77,9 @@ impl Core {
             asked_lists: BTreeSet::new(),
             packages: None,
             resync: false,
+            history: Bytes::new(),
+            compare: false,
+            comparing: None,
             resync_after: Bytes::new(),
             caught_up_for: None,
             order: 0,
@@ -94,41 +101,51 @@ impl Core {
                 by_table.entry(table).or_default().push((key, value));
             }
         }
-        let mut take = |table| by_table.remove(&table).unwrap_or_default();
-        let identity = take(Table::Identity).pop().ok_or(LoadError::NoIdentity)?;
+        let identity = take(&mut by_table, Table::Identity).pop().ok_or(LoadError::NoIdentity)?;
         let mut core = Self::with(Identity::decode(&identity.1)?, ChaCha20Rng::from_seed(seed));
         core.stepped_at = now;
-        let mls = take(Table::Mls);
-        core.mls.load(mls).map_err(|_| LoadError::Row(Table::Mls))?;
-        core.load_outbox(take(Table::Outbox), take(Table::OutLanes))?;
+        core.mls.load(take(&mut by_table, Table::Mls)).map_err(|_| LoadError::Row(Table::Mls))?;
+        core.load_outbox(take(&mut by_table, Table::Outbox), take(&mut by_table, Table::OutLanes))?;
+        core.load_inbox(&mut by_table)?;
+        core.load_conversations(&mut by_table)?;
+        core.renew_conversations();
+        for (key, value) in take(&mut by_table, Table::Flows) {
+            match key.as_slice() {
+                PACKAGES => core.packages = Some(value),
+                RESYNC => core.resync = true,
+                HISTORY => core.history = value.into(),
+                COMPARE => core.compare = true,
+                _ => return Err(LoadError::Row(Table::Flows)),
+            }
+        }
+        Ok(core)
+    }
+
+    fn load_inbox(&mut self, by_table: &mut BTreeMap<Table, Rows>) -> Result<(), LoadError> {
         let mut inbox = Vec::new();
         for table in [Table::Position, Table::Seen, Table::InLanes, Table::Held] {
-            for (key, value) in take(table) {
+            for (key, value) in take(by_table, table) {
                 if table == Table::Position && key == ORDER {
-                    core.order = number(table, &value)?;
+                    self.order = number(table, &value)?;
                 } else {
                     inbox.push(inbox_change(table, &key, value).ok_or(LoadError::Row(table))?);
                 }
             }
         }
-        core.inbox = Inbox::load(InboxConfig::default(), inbox)?;
-        for (key, value) in take(Table::Conversations) {
+        self.inbox = Inbox::load(InboxConfig::default(), inbox)?;
+        Ok(())
+    }
+
+    fn load_conversations(&mut self, by_table: &mut BTreeMap<Table, Rows>) -> Result<(), LoadError> {
+        for (key, value) in take(by_table, Table::Conversations) {
             let id = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Conversations))?;
-            core.conversations.insert(id, Conversation::decode(&value)?);
+            self.conversations.insert(id, Conversation::decode(&value)?);
         }
-        for (key, value) in take(Table::Contacts) {
+        for (key, value) in take(by_table, Table::Contacts) {
             let account = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Contacts))?;
-            core.contacts.insert(account, Contact::decode(account, &value)?);
+            self.contacts.insert(account, Contact::decode(account, &value)?);
         }
-        core.renew_conversations();
-        for (key, value) in take(Table::Flows) {
-            match key.as_slice() {
-                PACKAGES => core.packages = Some(value),
-                RESYNC => core.resync = true,
-                _ => return Err(LoadError::Row(Table::Flows)),
-            }
-        }
-        Ok(core)
+        Ok(())
     }
 
     /// What rows of earlier versions do not say.
@@ -183,6 +200,8 @@ impl Core {
             Row::Order => out.put(Table::Position, ORDER.to_vec(), self.order.to_be_bytes().to_vec()),
             Row::Packages => out.set(Table::Flows, PACKAGES.to_vec(), self.packages.clone()),
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
+            Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
+            Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),
             Row::Conversation(id) => {
                 let value = self.conversations.get(&id).map(Conversation::encode);
                 out.set(Table::Conversations, id.as_bytes().to_vec(), value);
@@ -193,6 +212,10 @@ impl Core {
             }
         }
     }
+}
+
+fn take(by_table: &mut BTreeMap<Table, Rows>, table: Table) -> Rows {
+    by_table.remove(&table).unwrap_or_default()
 }
 
 fn number(table: Table, bytes: &[u8]) -> Result<u64, LoadError> {
@@ -240,7 +263,9 @@ fn inbox_row(change: InboxChange) -> (Table, Vec<u8>, Option<Vec<u8>>) {
             let key = [device.as_bytes().as_slice(), send_id.as_bytes()].concat();
             (Table::Seen, key, at.map(|t| t.0.to_be_bytes().to_vec()))
         }
-        InboxChange::Expected(lane, next) => (Table::InLanes, in_lane_key(lane), Some(next.to_be_bytes().to_vec())),
+        InboxChange::Expected(lane, next) => {
+            (Table::InLanes, in_lane_key(lane), next.map(|next| next.to_be_bytes().to_vec()))
+        }
         InboxChange::Held(lane, lane_no, value) => {
             let key = [in_lane_key(lane), lane_no.to_be_bytes().to_vec()].concat();
             (Table::Held, key, value)
@@ -257,11 +282,56 @@ fn inbox_change(table: Table, key: &[u8], value: Vec<u8>) -> Option<InboxChange>
             let (device, send_id): (DeviceId, SendId) = (device.try_into().ok()?, send_id.try_into().ok()?);
             Some(InboxChange::Seen(device, send_id, Some(UnixMillis(number(&value)?))))
         }
-        Table::InLanes => Some(InboxChange::Expected(in_lane(key)?, number(&value)?)),
+        Table::InLanes => Some(InboxChange::Expected(in_lane(key)?, Some(number(&value)?))),
         Table::Held => {
             let (lane, lane_no) = key.split_at_checked(33)?;
             Some(InboxChange::Held(in_lane(lane)?, number(lane_no)?, Some(value)))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Table, key and value of every record of the inbox.
+    fn rows() -> [(InboxChange, Table, String, Option<String>); 4] {
+        let (sender, conversation) = (DeviceId::from_bytes([1; 16]), ConversationId::from_bytes([2; 16]));
+        let lane = InLane { sender, conversation, class: Class::Message };
+        let lane_key = format!("{}{}03", "02".repeat(16), "01".repeat(16));
+        let position = Position::from_u64(0x0102).expect("small");
+        let send_id = SendId::from_bytes([3; 16]);
+        let number = |n: u64| Some(format!("{n:016x}"));
+        let seen = format!("{}{}", "01".repeat(16), "03".repeat(16));
+        [
+            (InboxChange::Committed(position), Table::Position, hex::encode(b"position"), number(0x0102)),
+            (InboxChange::Seen(sender, send_id, Some(UnixMillis(5))), Table::Seen, seen, number(5)),
+            (InboxChange::Expected(lane, Some(6)), Table::InLanes, lane_key.clone(), number(6)),
+            (
+                InboxChange::Held(lane, 7, Some(vec![8])),
+                Table::Held,
+                format!("{lane_key}{:016x}", 7),
+                Some("08".to_owned()),
+            ),
+        ]
+    }
+
+    #[test]
+    fn rows_of_the_inbox_keep_their_keys_and_values() {
+        for (change, table, key, value) in rows() {
+            let row = inbox_row(change.clone());
+            assert_eq!((row.0, hex::encode(&row.1), row.2.as_ref().map(hex::encode)), (table, key, value));
+            let read = inbox_change(row.0, &row.1, row.2.expect("a value"));
+            assert_eq!(read, Some(change));
+            assert_eq!(inbox_change(row.0, &[1], vec![1]), None, "what is too short is no row");
+        }
+    }
+
+    #[test]
+    fn classes_keep_their_numbers() {
+        let numbers = [Class::Live, Class::Urgent, Class::Message, Class::Tick].map(class_number);
+        assert_eq!(numbers, [1, 2, 3, 4]);
+        assert_eq!((class_of(3), class_of(0), class_of(5)), (Some(Class::Message), None, None));
     }
 }

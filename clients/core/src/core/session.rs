@@ -8,7 +8,7 @@ use pli_api::{ErrorCode, common, edge};
 use pli_domain::{Position, UnixMillis};
 use rand_chacha::rand_core::RngCore;
 
-use super::{ConnectionState, Core, Effects, Event, HandshakeError, PROTOCOL_VERSION, SessionAdvice};
+use super::{ConnectionState, Core, Effects, Event, HandshakeError, PROTOCOL_VERSION, Row, SessionAdvice};
 
 /// Upper end of the first full-jitter delay before connecting again; it doubles with each failure.
 const RECONNECT_FIRST_MS: u64 = 500;
@@ -38,6 +38,8 @@ pub(super) struct Session {
     ping_at: Option<UnixMillis>,
     pings: u64,
     heard_at: Option<UnixMillis>,
+    /// Registered anew because the server did not know the device; until it does, once.
+    registered_again: bool,
 }
 
 impl Session {
@@ -90,6 +92,7 @@ impl Core {
             answer.host = host.into();
             answer.signature = Bytes::copy_from_slice(&self.identity.authenticate(host, &hello.nonce, binding.1));
             answer.committed = self.inbox.position().get();
+            answer.history = self.history.clone();
         }
         Ok(edge::ClientFrame { frame: Some(edge::client_frame::Frame::Hello(answer)) })
     }
@@ -117,6 +120,7 @@ impl Core {
             return;
         }
         self.session.ready = true;
+        self.session.registered_again = false;
         self.asked_lists.clear();
         self.set_state(ConnectionState::CatchingUp);
         if ready.position_ignored
@@ -131,6 +135,9 @@ impl Core {
         self.inbox.connected();
         let window = usize::try_from(limits.send_window).unwrap_or(usize::MAX).clamp(1, SEND_WINDOW_MAX);
         self.outbox.connected(now, UnixMillis(ready.now_ms), window);
+        if ready.history != self.history {
+            self.begin_history(Bytes::copy_from_slice(&ready.history), now);
+        }
     }
 
     pub(super) fn go_away(&mut self, after_ms: u32) {
@@ -141,6 +148,9 @@ impl Core {
 
     pub(super) fn closed(&mut self, close: edge::Close) {
         let why = close.reason.unwrap_or_default();
+        if why.code() == ErrorCode::UnknownDevice && self.register_again() {
+            return;
+        }
         self.lose_session();
         self.out.session = if close.reconnect {
             let at_least = Duration::from_millis(u64::from(why.retry_after_ms));
@@ -187,6 +197,19 @@ impl Core {
         self.out.session = SessionAdvice::Stop { why };
     }
 
+    /// A server that was restored from a backup may not know an account that registered since: it registers again, as
+    /// it was. A device that was removed gains nothing by it, and stops the second time.
+    fn register_again(&mut self) -> bool {
+        if self.session.registered_again || !self.identity.registered {
+            return false;
+        }
+        self.session.registered_again = true;
+        self.identity.registered = false;
+        self.dirty.insert(Row::Identity);
+        self.reconnect_now();
+        true
+    }
+
     fn lose_session(&mut self) {
         self.session.ready = false;
         self.session.anonymous = false;
@@ -194,6 +217,7 @@ impl Core {
         self.calls.clear();
         self.inbound.clear();
         self.caught_up_for = None;
+        self.comparing = None;
         self.outbox.disconnected();
         for conversation in self.conversations.values_mut() {
             conversation.backlog.clear();

@@ -157,3 +157,36 @@ pub struct MessageRow {
     #[prost(string, tag = "12")]
     pub handle: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    const STORED: &str = concat!(
+        "08011210010101010101010101010101010101011a100202020202020202020202020202020222100303030303030303",
+        "0303030303030303280430053a047361696440064807500158026203626f62",
+    );
+
+    #[test]
+    fn a_row_of_the_history_keeps_its_bytes() {
+        let id = |n: u8| Bytes::from(vec![n; 16]);
+        let row = MessageRow {
+            kind: RowKind::Incoming.into(),
+            account: id(1),
+            device: id(2),
+            send_id: id(3),
+            lane_no: 4,
+            hole_to: 5,
+            text: "said".into(),
+            sent_at_ms: 6,
+            accepted_at_ms: 7,
+            late: true,
+            status: RowStatus::Stored.into(),
+            handle: "bob".into(),
+        };
+        assert_eq!(hex::encode(row.encode_to_vec()), STORED);
+        assert_eq!(MessageRow::decode(hex::decode(STORED).expect("hexadecimal").as_slice()).expect("read"), row);
+    }
+}

@@ -369,12 +369,17 @@ pub enum Event {
     /// This profile is older than what was sent or acknowledged from it: it was restored, or copied and used in two places.
     /// It joins its conversations again, and what came meanwhile is not here.
     OlderProfile,
+    /// The server's data was restored from a backup: what it stored after that is gone. What it did not is sent again, and
+    /// conversations go on.
+    ServerRestored,
     /// Messages that waited for this device are gone; conversations that lost a commit re-join.
     Gap,
     /// This device lost the thread of a conversation and joins again; what was sent meanwhile may be missing.
     Rejoining {
         /// Which.
         conversation: ConversationId,
+        /// Why, for a log.
+        why: String,
     },
 }
 

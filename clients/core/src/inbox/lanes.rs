@@ -43,6 +43,15 @@ impl Inbox {
         self.hold(lane, lane_no, Held { send_id, body, since: now })
     }
 
+    /// Takes the place of a content that was seen under another number.
+    pub(super) fn fill(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
+        let taken = |lane: &Lane| delivery.lane_no < lane.expected || lane.held.contains_key(&delivery.lane_no);
+        if self.lanes.get(&delivery.lane).is_some_and(taken) {
+            return Vec::new();
+        }
+        self.arrange(Delivery { body: Bytes::new(), ..delivery }, now)
+    }
+
     /// Marks the first hole of a lane and shows what it held up.
     pub(super) fn release(&mut self, lane: InLane, now: UnixMillis) -> Vec<Shown> {
         let Some(state) = self.lanes.get(&lane) else { return Vec::new() };
@@ -57,15 +66,27 @@ impl Inbox {
     }
 
     fn begin(&mut self, lane: InLane, expected: u64) -> u64 {
+        if self.lanes.len() >= self.config.lanes_max {
+            self.forget_one();
+        }
         self.lanes.insert(lane, Lane { expected, held: BTreeMap::new(), release_at: None });
-        self.changes.push(InboxChange::Expected(lane, expected));
+        self.changes.push(InboxChange::Expected(lane, Some(expected)));
         expected
+    }
+
+    /// Most lanes hold nothing, so the first ones looked at will do; those that hold something are fewer than `held_max`.
+    fn forget_one(&mut self) {
+        let idle = self.lanes.iter().find(|(_, state)| state.held.is_empty()).map(|(lane, _)| *lane);
+        if let Some(lane) = idle {
+            self.lanes.remove(&lane);
+            self.changes.push(InboxChange::Expected(lane, None));
+        }
     }
 
     fn expect(&mut self, lane: InLane, next: u64) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.expected = next;
-            self.changes.push(InboxChange::Expected(lane, next));
+            self.changes.push(InboxChange::Expected(lane, Some(next)));
         }
     }
 
@@ -114,7 +135,7 @@ impl Inbox {
         }
         let next = state.expected;
         if next != before {
-            self.changes.push(InboxChange::Expected(lane, next));
+            self.changes.push(InboxChange::Expected(lane, Some(next)));
         }
     }
 }

@@ -50,11 +50,11 @@ impl Inbox {
             match record {
                 InboxChange::Committed(position) => inbox.committed = position.max(Position::ZERO),
                 InboxChange::Seen(sender, send_id, Some(at)) => inbox.dedupe.restore(sender, send_id, at),
-                InboxChange::Expected(lane, expected) => {
+                InboxChange::Expected(lane, Some(expected)) => {
                     inbox.lanes.entry(lane).or_insert_with(Lane::empty).expected = expected;
                 }
                 InboxChange::Held(lane, lane_no, Some(bytes)) => all_held.push((lane, lane_no, decode_held(&bytes)?)),
-                InboxChange::Seen(_, _, None) | InboxChange::Held(_, _, None) => {}
+                InboxChange::Seen(_, _, None) | InboxChange::Held(_, _, None) | InboxChange::Expected(_, None) => {}
             }
         }
         for (lane, lane_no, held) in all_held {
@@ -71,5 +71,22 @@ impl Inbox {
 impl Lane {
     fn empty() -> Self {
         Self { expected: 1, held: std::collections::BTreeMap::new(), release_at: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: &str = "0a10010101010101010101010101010101011204626f64791809";
+
+    #[test]
+    fn a_held_message_keeps_its_bytes() {
+        let body = Bytes::from_static(b"body");
+        let held = Held { send_id: SendId::from_bytes([1; 16]), body, since: UnixMillis(9) };
+        assert_eq!(hex::encode(encode_held(&held)), HELD);
+        let read = decode_held(&hex::decode(HELD).expect("hexadecimal")).expect("read");
+        assert_eq!((read.send_id, read.body, read.since), (held.send_id, held.body, held.since));
+        assert!(decode_held(&[0xff]).is_err());
     }
 }

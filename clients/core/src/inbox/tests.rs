@@ -32,7 +32,7 @@ fn apply(table: &mut BTreeMap<String, InboxChange>, changes: Vec<InboxChange>) {
         let (key, deleted) = match &change {
             InboxChange::Committed(_) => ("c".into(), false),
             InboxChange::Seen(d, s, v) => (format!("s{d}{s}"), v.is_none()),
-            InboxChange::Expected(l, _) => (format!("e{l:?}"), false),
+            InboxChange::Expected(l, v) => (format!("e{l:?}"), v.is_none()),
             InboxChange::Held(l, n, v) => (format!("h{l:?}{n}"), v.is_none()),
         };
         if deleted {
@@ -53,6 +53,37 @@ fn a_hole_is_held_then_marked_and_what_comes_after_it_is_late() {
     assert_eq!(numbers(&inbox.tick(UnixMillis(10_005))), [(2, 2), (3, 0)]);
     assert_eq!(numbers(&inbox.deliver(delivery(12, 2), UnixMillis(20_000))), [(-2, 0)]);
     assert_eq!(inbox.next_deadline(), None);
+}
+
+#[test]
+fn lanes_are_bounded_and_one_that_holds_something_is_not_forgotten() {
+    let config = InboxConfig { lanes_max: 3, ..InboxConfig::default() };
+    let mut inbox = Inbox::new(config.clone());
+    let of = |position, sender: u8, lane_no| {
+        let lane = InLane { sender: DeviceId::from_bytes([sender; 16]), ..lane() };
+        Delivery { lane, send_id: send_id(100 * u64::from(sender) + lane_no), ..delivery(position, lane_no) }
+    };
+    let (mut table, mut position) = (BTreeMap::new(), 0);
+    let mut give = |inbox: &mut Inbox, sender, lane_no| {
+        position += 1;
+        let shown = numbers(&inbox.deliver(of(position, sender, lane_no), UnixMillis(0)));
+        apply(&mut table, inbox.take_changes());
+        (shown, table.keys().filter(|key| key.starts_with('e')).count())
+    };
+    // The first one holds a message behind a hole, so it stays whatever comes.
+    give(&mut inbox, 1, 1);
+    assert_eq!(give(&mut inbox, 1, 3), (vec![], 1));
+    for sender in 2..=20 {
+        let (shown, lanes) = give(&mut inbox, sender, 1);
+        assert_eq!(shown, [(1, 0)]);
+        assert!(lanes <= 3, "{lanes} lanes are kept, in memory and in rows");
+    }
+    assert_eq!(give(&mut inbox, 1, 2), (vec![(2, 0), (3, 0)], 3));
+    // One that was forgotten begins again: what comes waits like behind a hole, and is shown.
+    assert_eq!(give(&mut inbox, 2, 5), (vec![], 3));
+    assert_eq!(numbers(&inbox.tick(UnixMillis(10_000))), [(1, 4), (5, 0)]);
+    let again = Inbox::load(config, table.into_values()).expect("own records");
+    assert_eq!(again.lanes.len(), 3);
 }
 
 #[test]
@@ -101,6 +132,21 @@ fn a_position_that_the_server_does_not_know_is_given_up() {
     inbox.follow(Position::from_u64(5).expect("small"));
     assert!(inbox.deliver(delivery(6, 1), UnixMillis(0)).is_empty());
     assert_eq!(inbox.take_ack(), Position::from_u64(6).ok());
+}
+
+#[test]
+fn a_content_that_was_moved_takes_its_new_place_without_a_body() {
+    let mut inbox = Inbox::new(InboxConfig::default());
+    let new = InLane { conversation: ConversationId::from_bytes([3; 16]), ..lane() };
+    let body = Bytes::from_static(b"said");
+    let moved = |position, lane_no, of| Delivery { lane: new, lane_no, send_id: send_id(of), ..delivery(position, 1) };
+    inbox.deliver(Delivery { body: body.clone(), ..delivery(1, 7) }, UnixMillis(0));
+    let shown = inbox.deliver(Delivery { body: body.clone(), ..moved(2, 1, 7) }, UnixMillis(0));
+    assert!(matches!(&shown[..], [Shown::Message { lane_no: 1, body, .. }] if body.is_empty()), "{shown:?}");
+    // No hole before what follows, and a third time says nothing.
+    let next = inbox.deliver(Delivery { body, ..moved(3, 2, 8) }, UnixMillis(0));
+    assert_eq!(numbers(&next), [(2, 0)]);
+    assert!(inbox.deliver(moved(4, 1, 7), UnixMillis(0)).is_empty());
 }
 
 proptest! {

@@ -92,3 +92,35 @@ impl Outbox {
         Ok(outbox)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pli_domain::Class;
+
+    use super::*;
+
+    const WAITING: &str = concat!(
+        "0a1001010101010101010101010101010101121002020202020202020202020202020202180320042a07636f6e74656e",
+        "743080d0eab6b7333802",
+    );
+    const ACCEPTED: &str = concat!(
+        "0a1001010101010101010101010101010101121002020202020202020202020202020202180320042a07636f6e74656e",
+        "743080d0eab6b73338024207726563656970744809",
+    );
+
+    #[test]
+    fn an_outbox_record_keeps_its_bytes() {
+        let lane = OutLane { conversation: ConversationId::from_bytes([2; 16]), class: Class::Message };
+        let mut message = OutMessage::new(SendId::from_bytes([1; 16]), lane, 4, Bytes::from_static(b"content"));
+        message.expires_at = Some(UnixMillis(1_767_225_600_000));
+        message.attempts = 2;
+        assert_eq!(hex::encode(encode(&message)), WAITING);
+        message.state = SendState::Accepted { receipt: Bytes::from_static(b"receipt"), accepted_at: UnixMillis(9) };
+        assert_eq!(hex::encode(encode(&message)), ACCEPTED);
+        for stored in [WAITING, ACCEPTED] {
+            let read = decode(&hex::decode(stored).expect("hexadecimal")).expect("read");
+            assert_eq!(hex::encode(encode(&read)), stored);
+        }
+        assert!(decode(&[0xff]).is_err());
+    }
+}

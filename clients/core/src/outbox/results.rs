@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the server answers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,20 @@ impl Outbox {
             self.resend(at, &settled.receipt, now, rng)
         });
         each.collect()
+    }
+
+    /// The server no longer knows what it accepted: everything with an open receipt is sent again. One event for each.
+    pub fn send_all_again(&mut self) -> Vec<OutboxEvent> {
+        let open: BTreeSet<u64> = std::mem::take(&mut self.by_receipt).into_values().flatten().collect();
+        self.to_present.clear();
+        let mut events = Vec::new();
+        for at in open {
+            self.queue_again(at, UnixMillis(0));
+            self.dirty.insert(at);
+            let message = self.messages.get(&at);
+            events.extend(message.map(|m| OutboxEvent::Resending { send_id: m.send_id, lane: m.lane }));
+        }
+        events
     }
 
     fn accepted(&mut self, at: u64, accepted: &edge::Accepted) -> Option<OutboxEvent> {

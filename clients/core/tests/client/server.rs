@@ -16,16 +16,17 @@ use sha2::{Digest, Sha256};
 
 type Answer = Result<Vec<u8>, common::Error>;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Conversation {
     epoch: u64,
     roster: BTreeSet<DeviceAddress>,
     old_rosters: BTreeMap<u64, BTreeSet<DeviceAddress>>,
     group_info: Bytes,
+    created: Bytes,
     commits: BTreeMap<u64, (DeviceAddress, Bytes)>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Server {
     handles: BTreeMap<String, AccountId>,
     lists: BTreeMap<AccountId, (String, directory::SignedDeviceList)>,
@@ -54,6 +55,9 @@ pub struct Server {
     pub pages_moved: usize,
     /// What this device hears when it makes a conversation.
     pub creating: Option<(DeviceAddress, ErrorCode)>,
+    /// What a restored server tells of itself.
+    pub history: Bytes,
+    log_epoch: u64,
     /// Every method that was called.
     pub calls: Vec<String>,
 }
@@ -115,10 +119,27 @@ impl Server {
             let account = hello.account.as_ref().try_into().unwrap();
             from.device = Some(DeviceAddress { account, device: hello.device.as_ref().try_into().unwrap() });
         }
+        let known = from.device.is_none_or(|device| self.lists.contains_key(&device.account));
+        if !known {
+            let close = edge::Close { reason: Some(refusal(ErrorCode::UnknownDevice, "unknown")), reconnect: false };
+            return vec![frame(server_frame::Frame::Close(close))];
+        }
+        let position_ignored = hello.history != self.history;
+        if let (true, Some(device)) = (position_ignored, from.device) {
+            self.acked.remove(&device);
+        }
         let acked = from.device.and_then(|device| self.acked.get(&device)).copied().unwrap_or(0);
-        from.sent = hello.committed.max(acked);
+        from.sent = if position_ignored { 0 } else { hello.committed.max(acked) };
         let limits = edge::Limits { send_window: 8, call_window: 4, idle_timeout_ms: 60_000, ..Default::default() };
-        let ready = edge::Ready { limits: Some(limits), now_ms: now, from: from.sent, ..Default::default() };
+        let history = self.history.clone();
+        let ready = edge::Ready {
+            limits: Some(limits),
+            now_ms: now,
+            from: from.sent,
+            history,
+            position_ignored,
+            ..Default::default()
+        };
         vec![frame(server_frame::Frame::Ready(ready))]
     }
 
@@ -137,6 +158,16 @@ impl Server {
             out.push(frame(server_frame::Frame::CaughtUp(edge::CaughtUp { position: to.sent })));
         }
         out
+    }
+
+    /// What a backup of now brings back when it is restored: `pli_engine_embedded::begin_history`.
+    pub fn restored(&self, history: u8) -> Self {
+        let mut restored = self.clone();
+        restored.history = vec![history; 16].into();
+        restored.log_epoch = self.log_epoch + 1;
+        restored.conversations.clear();
+        restored.packages.values_mut().for_each(|(single_use, _)| single_use.clear());
+        restored
     }
 
     /// Takes a device off a roster without telling it.
@@ -256,7 +287,7 @@ impl Server {
             envelope.body_or_ref = Some(log::envelope::BodyOrRef::BodyRef(reference));
         }
         self.seq += 1;
-        let position = Position::new(LogEpoch::new(1).unwrap(), Seq::new(self.seq).unwrap(), 0);
+        let position = Position::new(LogEpoch::new(1 + self.log_epoch).unwrap(), Seq::new(self.seq).unwrap(), 0);
         self.queues.entry(to).or_default().insert(position.get(), envelope.encode_to_vec().into());
     }
 
@@ -370,8 +401,14 @@ impl Server {
         let mut key_packages = Vec::new();
         for device in &request.devices {
             let address = DeviceAddress::try_from(device).unwrap();
-            let stock = self.packages.get_mut(&address);
-            let (packages, last) = stock.ok_or_else(|| refusal(ErrorCode::KeyPackagesExhausted, "none"))?;
+            let listed = self.lists.contains_key(&address.account);
+            let stock = self.packages.get_mut(&address).filter(|_| listed);
+            let exhausted = || {
+                let mut why = refusal(ErrorCode::KeyPackagesExhausted, "none");
+                why.missing.push(device.clone());
+                why
+            };
+            let (packages, last) = stock.ok_or_else(exhausted)?;
             let key_package = packages.pop_front().unwrap_or_else(|| last.clone());
             key_packages.push(directory::DeviceKeyPackage { device: Some(device.clone()), key_package });
         }
@@ -385,7 +422,11 @@ impl Server {
         let info = self.bytes_of(request.group_info.as_ref());
         let (id, epoch, roster) = read_group(&info);
         assert_eq!((epoch, &roster), (0, &[creator].into()));
-        let conversation = Conversation { roster, group_info: info, ..Conversation::default() };
+        if self.conversations.get(&id).is_some_and(|there| there.created != info) {
+            return Err(refusal(ErrorCode::ConversationTaken, "taken"));
+        }
+        let created = info.clone();
+        let conversation = Conversation { roster, created, group_info: info, ..Conversation::default() };
         self.conversations.entry(id).or_insert(conversation);
         Ok(api::CreateResponse {}.encode_to_vec())
     }

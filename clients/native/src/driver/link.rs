@@ -28,9 +28,12 @@ pub(super) enum LinkEvent {
     Due,
 }
 
-/// One server, one connection at a time.
+/// One server at one or several addresses, one connection at a time.
 pub(super) struct Link {
-    server: ServerAddress,
+    /// At least one.
+    servers: Vec<ServerAddress>,
+    /// Which of them is tried or connected to.
+    at: usize,
     connector: Connector,
     state: State,
     /// When the last attempt began.
@@ -39,18 +42,24 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(server: ServerAddress, pin: Option<Fingerprint>) -> Self {
+    pub fn new(servers: Vec<ServerAddress>, pin: Option<Fingerprint>) -> Self {
         let now = Instant::now();
         let connector = Connector::new(pin);
-        Self { server, connector, state: State::Waiting(now, now), attempted: None, exporter: [0; 32] }
+        Self { servers, at: 0, connector, state: State::Waiting(now, now), attempted: None, exporter: [0; 32] }
     }
 
     pub const fn pin(&self) -> Option<Fingerprint> {
         self.connector.pin()
     }
 
-    pub const fn server(&self) -> &ServerAddress {
-        &self.server
+    /// The address that is tried or connected to.
+    pub fn server(&self) -> &ServerAddress {
+        &self.servers[self.at]
+    }
+
+    /// The next attempt goes to the next address.
+    pub fn next_server(&mut self) {
+        self.at = (self.at + 1) % self.servers.len();
     }
 
     /// What an authentication on the open connection is bound to.
@@ -65,7 +74,7 @@ impl Link {
     /// Begins an attempt.
     pub fn connect(&mut self) {
         self.attempted = Some(Instant::now());
-        let (server, connector) = (self.server.clone(), self.connector.clone());
+        let (server, connector) = (self.server().clone(), self.connector.clone());
         let attempt = tokio::spawn(async move { connector.open(&server).await.map(Box::new) });
         self.state = State::Opening(AbortOnDropHandle::new(attempt));
     }
@@ -155,10 +164,22 @@ mod tests {
     }
 
     fn waiting(after: u64, at_least: u64) -> Link {
-        let mut link = Link::new("127.0.0.1:9".parse().expect("an address"), None);
+        let mut link = Link::new(vec!["127.0.0.1:9".parse().expect("an address")], None);
         link.attempted = Some(Instant::now());
         link.retry_after(Duration::from_secs(after), Duration::from_secs(at_least));
         link
+    }
+
+    #[tokio::test]
+    async fn addresses_are_tried_in_turn() {
+        let servers = ["127.0.0.1:9", "127.0.0.1:8"].map(|address| address.parse().expect("an address")).to_vec();
+        let mut link = Link::new(servers, None);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            tried.push(link.server().port());
+            link.next_server();
+        }
+        assert_eq!(tried, [9, 8, 9]);
     }
 
     #[tokio::test(start_paused = true)]

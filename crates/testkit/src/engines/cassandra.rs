@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -44,11 +45,13 @@ pub struct Launch {
 }
 
 /// A running ring. Dropping it ends its processes.
+#[derive(Debug)]
 pub struct Cassandra {
     launch: Launch,
     nodes: Vec<Node>,
 }
 
+#[derive(Debug)]
 struct Node {
     address: Ipv4Addr,
     folder: PathBuf,
@@ -86,11 +89,22 @@ pub fn free_addresses(count: u8) -> Result<Vec<Ipv4Addr>, EngineError> {
 }
 
 impl Cassandra {
-    /// Starts the ring on free addresses and waits until every node answers.
+    /// Starts the ring on free addresses and waits until every node answers; says so on standard output.
     #[expect(clippy::print_stdout, reason = "progress of something that takes its time")]
     pub async fn start(launch: Launch, addresses: &[Ipv4Addr]) -> Result<Self, EngineError> {
         let started = Instant::now();
         println!("starting Apache Cassandra: nodes {addresses:?}");
+        let ring = Self::start_telling(launch, addresses, &|_| {}).await?;
+        println!("Apache Cassandra is ready after {:.1} s", started.elapsed().as_secs_f32());
+        Ok(ring)
+    }
+
+    /// The same; says to `told` which node is started.
+    pub async fn start_telling(
+        launch: Launch,
+        addresses: &[Ipv4Addr],
+        told: &(dyn Fn(&str) + Sync),
+    ) -> Result<Self, EngineError> {
         if launch.folder.exists() {
             fs::remove_dir_all(&launch.folder).map_err(EngineError::io("removing an earlier run"))?;
         }
@@ -102,9 +116,9 @@ impl Cassandra {
         let mut ring = Self { nodes: addresses.iter().map(node).collect(), launch };
         // One after the other: a node that meets no other within a moment of its start gives up.
         for at in 0..ring.nodes.len() {
+            told(&format!("CQL node {} of {} at {}", at + 1, ring.nodes.len(), ring.nodes[at].address));
             ring.resume(at).await?;
         }
-        println!("Apache Cassandra is ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(ring)
     }
 
@@ -120,11 +134,35 @@ impl Cassandra {
         }
     }
 
+    /// Kills all of them, the signals first, then the waiting.
+    pub fn kill_all(&mut self) {
+        let mut processes: Vec<Guarded> = self.nodes.iter_mut().filter_map(|node| node.process.take()).collect();
+        for process in &mut processes {
+            process.signal(Signal::KILL);
+        }
+    }
+
     /// Stops a node in order.
     pub async fn stop(&mut self, node: usize) {
         if let Some(process) = self.nodes[node].process.take() {
             process.stop(STOPPED_WITHIN).await;
         }
+    }
+
+    /// Starts all that are down: the first one, which the others look for, then the rest together.
+    pub async fn resume_all(&mut self) -> Result<(), EngineError> {
+        let down: Vec<usize> = (0..self.nodes.len()).filter(|&at| self.nodes[at].process.is_none()).collect();
+        let (first, others): (Vec<usize>, Vec<usize>) = down.into_iter().partition(|&at| at == 0);
+        for at in first {
+            self.resume(at).await?;
+        }
+        for &at in &others {
+            self.spawn(at)?;
+        }
+        for &at in &others {
+            self.wait(at).await?;
+        }
+        Ok(())
     }
 
     /// Starts a node again on what it has stored, and waits until it answers.
@@ -161,7 +199,7 @@ impl Cassandra {
 }
 
 /// The last 4 KiB of a file.
-fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let read = || {
         let mut file = fs::File::open(path)?;
         let length = file.metadata()?.len();

@@ -21,10 +21,19 @@ echo $server
 guard=$!
 exec >/dev/null 3<&-
 wait $server
+code=$?
 kill $guard 2>/dev/null
-exit 0"#;
+exit $code"#;
 
-pub(super) struct Guarded {
+/// Takes the settings of Pli out of the environment (`PLI_SERVER__PORT`): a server is started with its file alone.
+pub(crate) fn without_settings(command: &mut Command) -> &mut Command {
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("PLI_"));
+    ours.fold(command, |command, name| command.env_remove(name))
+}
+
+/// A server and its guard. Dropping it kills the server and waits until it is gone.
+#[derive(Debug)]
+pub(crate) struct Guarded {
     shell: Child,
     pipe: Option<ChildStdin>,
     server: Pid,
@@ -32,10 +41,10 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// Starts `command` with its output in `log`.
-    pub(super) fn start(command: &[String], log: &std::path::Path) -> Result<Self, EngineError> {
+    pub(crate) fn start(command: &[String], log: &std::path::Path) -> Result<Self, EngineError> {
         const WHAT: &str = "starting a server";
         File::options().create(true).append(true).open(log).map_err(EngineError::io("making a server's log"))?;
-        let mut shell = Command::new("sh")
+        let mut shell = without_settings(&mut Command::new("sh"))
             .args(["-c", GUARD, "guard"])
             .args(command)
             .env("SERVER_LOG", log)
@@ -55,12 +64,12 @@ impl Guarded {
     }
 
     /// Whether the server has ended.
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.shell.try_wait(), Ok(Some(_)))
     }
 
     /// Kills the server and waits until it is gone.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 
@@ -69,14 +78,22 @@ impl Guarded {
         self.shell.wait().ok()
     }
 
-    /// Asks the server to end and waits for it; kills it after `patience`.
-    pub(super) async fn stop(mut self, patience: Duration) {
-        // An error says that it has ended already.
-        let _ = kill_process(self.server, Signal::TERM);
+    /// Sends the server a signal, where it has not ended.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if !self.has_ended() {
+            // It may end at this moment.
+            let _ = kill_process(self.server, signal);
+        }
+    }
+
+    /// Asks the server to end and waits for it; kills it after `patience`. Its exit status, none if it was killed.
+    pub(crate) async fn stop(mut self, patience: Duration) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
         let end = Instant::now() + patience;
         while !self.has_ended() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.shell.try_wait().ok().flatten()
     }
 }
 

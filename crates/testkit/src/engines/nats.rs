@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! NATS servers on loopback: one, or a cluster of three.
 
-mod process;
-
 use std::fmt::Write as _;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs, process as std_process, thread};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use process::Process;
+use super::child::Guarded;
+use super::ports::free_ports;
 
 /// Names another binary than the one that `make engine-nats` unpacks.
 pub const SERVER_VARIABLE: &str = "PLI_TEST_NATS_SERVER";
 /// Servers that are not ready by then do not get ready. Elections after all three were down take up to nine seconds.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// An orderly end takes no longer.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 /// Starts with other addresses when somebody else took one in between.
 const STARTS_MAX: usize = 4;
 
@@ -39,6 +41,23 @@ pub enum Down {
     Stopped,
     /// Killed (SIGKILL).
     Killed,
+}
+
+impl Down {
+    const fn signal(self) -> Signal {
+        match self {
+            Self::Stopped => Signal::TERM,
+            Self::Killed => Signal::KILL,
+        }
+    }
+}
+
+/// Waits until a signalled server has ended; an orderly end that takes too long is cut short.
+fn end(mut process: Guarded, how: Down) {
+    let end = Instant::now() + STOPPED_WITHIN;
+    while how == Down::Stopped && Instant::now() < end && !process.has_ended() {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// How servers are configured.
@@ -78,7 +97,7 @@ struct Node {
     client: u16,
     monitor: u16,
     route: u16,
-    process: Option<Process>,
+    process: Option<Guarded>,
 }
 
 impl NatsServers {
@@ -119,19 +138,20 @@ impl NatsServers {
 
     /// Takes one server down and waits until its process has ended.
     pub fn down(&mut self, server: usize, how: Down) {
-        if let Some(process) = self.nodes[server].process.take() {
-            process.end(how == Down::Stopped);
+        if let Some(mut process) = self.nodes[server].process.take() {
+            process.signal(how.signal());
+            end(process, how);
         }
     }
 
     /// Takes all down, the signals first, then the waiting.
     pub fn all_down(&mut self, how: Down) {
-        let processes: Vec<Process> = self.nodes.iter_mut().filter_map(|node| node.process.take()).collect();
-        for process in &processes {
-            process.signal(how == Down::Stopped);
+        let mut processes: Vec<Guarded> = self.nodes.iter_mut().filter_map(|node| node.process.take()).collect();
+        for process in &mut processes {
+            process.signal(how.signal());
         }
         for process in processes {
-            process.end(how == Down::Stopped);
+            end(process, how);
         }
     }
 
@@ -206,7 +226,8 @@ impl NatsServers {
         let node = &self.nodes[server];
         let configuration = self.dir.join(format!("{}.conf", node.name));
         let log = self.dir.join(format!("{}.log", node.name));
-        self.nodes[server].process = Some(Process::start(&self.binary, &configuration, &log)?);
+        let command = [self.binary.display().to_string(), "--config".into(), configuration.display().to_string()];
+        self.nodes[server].process = Some(Guarded::start(&command, &log).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -218,7 +239,7 @@ impl NatsServers {
                 return Ok(());
             }
             let node = &mut self.nodes[server];
-            let ended = node.process.as_mut().is_none_or(Process::has_ended);
+            let ended = node.process.as_mut().is_none_or(Guarded::has_ended);
             if ended || Instant::now() > end {
                 let log = fs::read_to_string(self.dir.join(format!("{}.log", node.name))).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(5).collect();
@@ -291,10 +312,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Addresses that are free now; all held until all are known, so that no two are the same.
+/// Names and addresses that are free now.
 fn addresses(servers: usize) -> io::Result<Vec<Node>> {
-    let held = (0..servers * 3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<Vec<_>>>()?;
-    let ports = held.iter().map(|held| Ok(held.local_addr()?.port())).collect::<io::Result<Vec<u16>>>()?;
+    let ports = free_ports(servers * 3)?;
     let node = |(number, ports): (usize, &[u16])| Node {
         name: format!("n{number}"),
         client: ports[0],

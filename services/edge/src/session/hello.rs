@@ -33,6 +33,8 @@ pub(crate) struct Who {
     pub(crate) device: Option<DeviceAddress>,
     pub(crate) address: Option<IpAddr>,
     pub(crate) committed: Position,
+    /// The hello's position is of another history, so that `committed` is none.
+    pub(crate) other_history: bool,
 }
 
 /// A finished handshake.
@@ -140,7 +142,7 @@ async fn judge(shared: &Shared, hello: &ClientHello, nonce: &[u8], peer: &PeerIn
     check_client_version(&hello.user_agent, &shared.config.client_version_min)?;
     let address = Some(peer.address);
     if hello.account.is_empty() && hello.device.is_empty() {
-        let who = Who { device: None, address, committed: Position::ZERO };
+        let who = Who { device: None, address, committed: Position::ZERO, other_history: false };
         return Ok(Greeted { who, key_packages: None });
     }
     let device = device_of(hello)?;
@@ -154,7 +156,11 @@ async fn judge(shared: &Shared, hello: &ClientHello, nonce: &[u8], peer: &PeerIn
     known.key.verify_strict(&signed, &signature).map_err(|_| bad_signature())?;
     // A position that is none at all is treated like one that owners ignore: from the cursor.
     let committed = Position::from_u64(hello.committed).unwrap_or(Position::MAX);
-    Ok(Greeted { who: Who { device: Some(device), address, committed }, key_packages: Some(known.key_packages) })
+    // Numbers of another history say nothing in this one, however they compare.
+    let other_history = hello.history != shared.ports.history();
+    let committed = if other_history { Position::ZERO } else { committed };
+    let who = Who { device: Some(device), address, committed, other_history };
+    Ok(Greeted { who, key_packages: Some(known.key_packages) })
 }
 
 fn bad_signature() -> Refused {

@@ -122,6 +122,7 @@ impl Client {
             signature: key(self.n).sign(&signed).to_bytes().to_vec().into(),
             committed,
             user_agent: "pli/0.1.0".into(),
+            history: Bytes::new(),
         }
     }
 

@@ -60,6 +60,7 @@ impl Rig {
         let clock = Arc::new(RuntimeClock::new(START));
         let ports = EdgePorts {
             registration: "invite",
+            history: None,
             log: Arc::new(world.log()),
             signals: Arc::new(world.signals()),
             clock: clock.clone(),

@@ -120,6 +120,7 @@ fn server_frames() -> Vec<(&'static str, server_frame::Frame)> {
                 session: sixteen(6),
                 from: 1_125_899_906_921_474,
                 position_ignored: false,
+                history: Bytes::new(),
             }),
         ),
         (
@@ -188,6 +189,7 @@ fn hello() -> edge::ClientHello {
         signature: key(1).sign(&signed()).to_bytes().to_vec().into(),
         committed: 1_125_899_906_921_474,
         user_agent: "pli/0.1.0".into(),
+        history: Bytes::new(),
     }
 }
 

@@ -51,6 +51,22 @@ async fn every_binding_that_is_allowed_authenticates() {
 }
 
 #[tokio::test]
+async fn a_position_of_another_history_is_not_believed() {
+    let rig = Rig::new(Config::default()).await;
+    let (address, trust) = rig.listen().await;
+    for (history, committed, believed) in [(vec![], 0, true), (vec![1; 16], 0, false), (vec![1; 16], 1 << 50, false)] {
+        let mut client = Client::over_ws(address, &trust, 1, clock(&rig)).await;
+        let mut hello = client.hello(&trust, Binding::TlsExporter, committed).await;
+        hello.history = history.into();
+        client.say(client_frame::Frame::Hello(hello)).await;
+        let ready = client.ready().await;
+        assert_eq!(ready.position_ignored, !believed);
+        // It is the owner's word alone that counts then, and this server was never restored.
+        assert!(ready.from == 0 && ready.history.is_empty(), "{ready:?}");
+    }
+}
+
+#[tokio::test]
 async fn tls_sessions_resume_and_the_exporter_is_of_the_new_connection() {
     let rig = Rig::new(Config::default()).await;
     let (address, trust) = rig.listen().await;

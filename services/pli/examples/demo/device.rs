@@ -13,13 +13,13 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::ledger::Ledger;
-
-/// Nothing in the demo takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+use super::ledger::Ledger;
 
 /// How often a device without an event for it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What the ledger calls the conversation of Alice and Bob.
+pub const TWO: &str = "two";
 
 /// What a device has heard so far.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct Heard {
     pub unsettled: usize,
     /// Not stored.
     pub open: usize,
+    /// Messages that were accepted and had to be sent again, since it was opened.
+    pub resent: usize,
     /// Why something will never happen.
     pub refused: Option<String>,
 }
@@ -52,6 +54,8 @@ pub struct Device {
     own: Arc<Mutex<Own>>,
     ledger: Ledger,
     reader: JoinHandle<()>,
+    /// Nothing that is waited for takes longer.
+    patience: Duration,
 }
 
 struct Reader {
@@ -65,8 +69,14 @@ struct Reader {
 }
 
 impl Device {
-    /// Opens the profile; what it shows goes into the ledger if it is `counted`.
-    pub async fn open(options: ClientOptions, ledger: &Ledger, counted: bool) -> anyhow::Result<Self> {
+    /// Opens the profile; what it shows goes into the ledger if it is `counted`. Whatever it waits for fails after
+    /// `patience`.
+    pub async fn open(
+        options: ClientOptions,
+        ledger: &Ledger,
+        counted: bool,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
         let name = options.handle.to_string();
         let (client, events) = Client::open(options).await?;
         let (heard, listening) = watch::channel(Heard::default());
@@ -80,7 +90,7 @@ impl Device {
             heard,
         };
         let reader = tokio::spawn(reader.run(events));
-        Ok(Self { name, client, heard: listening, own, ledger: ledger.clone(), reader })
+        Ok(Self { name, client, heard: listening, own, ledger: ledger.clone(), reader, patience })
     }
 
     /// Goes offline; everything that is on its way stays in the profile.
@@ -97,7 +107,7 @@ impl Device {
     /// Waits until `wanted` holds of what it has heard.
     pub async fn wait(&self, what: &str, wanted: impl Fn(&Heard) -> bool) -> anyhow::Result<()> {
         let mut heard = self.heard.clone();
-        let waited = timeout(PATIENCE, heard.wait_for(|heard| wanted(heard))).await;
+        let waited = timeout(self.patience, heard.wait_for(|heard| wanted(heard))).await;
         let last = self.heard();
         waited
             .with_context(|| format!("{}: {what} did not happen in time: {last:?}", self.name))?
@@ -115,22 +125,34 @@ impl Device {
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, idle).await.with_context(|| format!("{}: the server left calls unanswered", self.name))?
+        let idle = timeout(self.patience, idle).await;
+        idle.with_context(|| format!("{}: the server left calls unanswered", self.name))?
     }
 
-    /// Waits until everything that it said is in the logs.
-    pub async fn accepted(&self) -> anyhow::Result<()> {
+    /// Waits until everything that it said is accepted.
+    pub async fn all_accepted(&self) -> anyhow::Result<()> {
+        self.own_until("all of them accepted", |own| own.open.values().all(|(_, accepted)| *accepted)).await
+    }
+
+    /// Waits until everything that it said is stored.
+    pub async fn all_stored(&self) -> anyhow::Result<()> {
+        self.own_until("the last `stored`", |own| own.open.is_empty()).await
+    }
+
+    /// What it has just said counts, of which it has heard nothing yet.
+    async fn own_until(&self, what: &str, wanted: impl Fn(&Own) -> bool) -> anyhow::Result<()> {
         let mut heard = self.heard.clone();
-        let all = async {
+        let waited = async {
             loop {
                 heard.borrow_and_update();
-                if self.own.lock().await.open.values().all(|(_, accepted)| *accepted) {
+                if wanted(&*self.own.lock().await) {
                     return anyhow::Ok(());
                 }
-                heard.changed().await.with_context(|| format!("{} ended", self.name))?;
+                heard.changed().await.with_context(|| format!("{} ended: {:?}", self.name, self.client.ended()))?;
             }
         };
-        timeout(PATIENCE, all).await.with_context(|| format!("{}: not everything was accepted in time", self.name))?
+        let waited = timeout(self.patience, waited).await;
+        waited.with_context(|| format!("{}: {what} did not happen in time: {:?}", self.name, self.heard()))?
     }
 
     /// Waits until a conversation satisfies `wanted`.
@@ -150,7 +172,7 @@ impl Device {
                 heard.changed().await.with_context(|| format!("{} ended", self.name))?;
             }
         };
-        let found = timeout(PATIENCE, found).await;
+        let found = timeout(self.patience, found).await;
         found.with_context(|| format!("{}: {what} did not happen in time: {:?}", self.name, self.heard()))?
     }
 
@@ -191,6 +213,7 @@ impl Reader {
             self.heard.send_modify(|heard| {
                 heard.events += 1;
                 (heard.open, heard.unsettled) = (open, unsettled);
+                heard.resent += usize::from(matches!(event, Event::Resending { .. }));
                 match &event {
                     Event::Connection(state) => heard.online = *state == ConnectionState::Online,
                     Event::RegistrationRefused { why }
@@ -238,11 +261,12 @@ impl Reader {
                     println!("  {:>5} sees  @{from}: {}", self.name, message.text);
                 }
             }
-            Event::Hole { conversation, from, lane_nos, .. } => {
+            Event::Hole { conversation, from, .. } => {
                 let (here, from) = (*conversation, from.handle.as_ref().map_or("?".into(), ToString::to_string));
                 let view = self.client.query(move |core| core.conversation(here)).await.ok().flatten();
-                let place = view.and_then(|view| view.name).unwrap_or_else(|| self.name.clone());
-                self.ledger.hole(&self.name, &from, &place, *lane_nos);
+                // Only one conversation has no name.
+                let place = view.and_then(|view| view.name).unwrap_or_else(|| TWO.into());
+                self.ledger.hole(&self.name, &from, &place);
             }
             Event::Gap => self.ledger.gap(&self.name),
             _ => {}

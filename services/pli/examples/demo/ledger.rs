@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was meant to be sent, and what each device showed: written as it happens, judged at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pli_testkit::history::{Event, History, Report};
+
+use super::pulse::Pulse;
 
 /// A message that is intended: its mark stands in the text, so that whoever shows it can be held to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +25,13 @@ struct Book {
     file: File,
     history: History,
     next: BTreeMap<String, u64>,
-    accepted: usize,
-    stored: usize,
-    shown: usize,
+    /// When a message was meant, by sender and name.
+    intended: BTreeMap<(String, String), Instant>,
+    /// Highest number that a device showed of a lane.
+    reached: BTreeMap<(String, String), u64>,
+    /// Devices that marked a hole in a lane since they last showed something of it.
+    holes: BTreeSet<(String, String)>,
+    pulse: Pulse,
 }
 
 /// The ledger; clones are the same one.
@@ -35,7 +42,15 @@ impl Ledger {
     /// A new one in `folder`.
     pub fn create(folder: &Path) -> std::io::Result<Self> {
         let file = File::create_new(folder.join("ledger.jsonl"))?;
-        let book = Book { file, history: History::new(), next: BTreeMap::new(), accepted: 0, stored: 0, shown: 0 };
+        let book = Book {
+            file,
+            history: History::new(),
+            next: BTreeMap::new(),
+            intended: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            holes: BTreeSet::new(),
+            pulse: Pulse::begin(),
+        };
         Ok(Self(Arc::new(Mutex::new(book))))
     }
 
@@ -59,20 +74,22 @@ impl Ledger {
             lane_no,
             recipients,
         })?;
+        book.intended.insert((sender.into(), id.clone()), Instant::now());
         Ok(Intended { text: format!("{words} [{lane} {lane_no}]"), id })
     }
 
-    /// The server said `accepted`; true the first time.
+    /// The server said `accepted`.
     pub fn accepted(&self, sender: &str, id: &str) {
         let mut book = self.book();
-        book.accepted += 1;
+        if let Some(&meant) = book.intended.get(&(sender.into(), id.into())) {
+            book.pulse.accepted(sender, meant);
+        }
         book.note(&Event::Accepted { sender: sender.into(), send_id: id.into() });
     }
 
     /// The server said `stored`.
     pub fn stored(&self, sender: &str, id: &str) {
         let mut book = self.book();
-        book.stored += 1;
         book.note(&Event::Stored { sender: sender.into(), send_id: id.into() });
     }
 
@@ -80,24 +97,30 @@ impl Ledger {
     pub fn shown(&self, device: &str, from: &str, text: &str, late: bool) {
         let (lane, lane_no) = mark(text).unwrap_or(("?/?", 0));
         let place = lane.split_once('/').map_or("?", |(_, place)| place);
-        let shown = Event::Shown {
-            device: device.into(),
-            sender: from.into(),
-            send_id: format!("{place}-{lane_no}"),
-            lane: lane.into(),
-            lane_no,
-            late,
-        };
+        let send_id = format!("{place}-{lane_no}");
         let mut book = self.book();
-        book.shown += 1;
-        book.note(&shown);
+        if let Some(&meant) = book.intended.get(&(from.into(), send_id.clone())) {
+            book.pulse.shown(device, meant);
+        }
+        book.mark_hole(device, lane, (lane_no, late));
+        let (device, sender, lane) = (device.into(), from.into(), lane.into());
+        book.note(&Event::Shown { device, sender, send_id, lane, lane_no, late });
     }
 
-    /// A device stopped waiting for these messages of a lane. The numbers are the client's own, which count ticks of
-    /// the same class too, so they are noted and not held against the ledger's numbers.
-    pub fn hole(&self, device: &str, from: &str, place: &str, numbers: (u64, u64)) {
-        let lane = format!("{from}/{place}");
-        self.book().note(&Event::Hole { device: device.into(), lane, from: numbers.0, to: numbers.1 });
+    /// A device stopped waiting for messages of a lane. Which ones it says in numbers of its own, which count ticks of
+    /// the same class too: in the ledger's numbers the hole is what the next message shows to be missing before it.
+    pub fn hole(&self, device: &str, from: &str, place: &str) {
+        self.book().holes.insert((device.into(), format!("{from}/{place}")));
+    }
+
+    /// From now on it is watched who hears and sees something that is meant from now on.
+    pub fn begin_pulse(&self) {
+        self.book().pulse = Pulse::begin();
+    }
+
+    /// Who has, so far.
+    pub fn pulse(&self) -> Pulse {
+        self.book().pulse.clone()
     }
 
     /// A device was told that mail is gone.
@@ -123,6 +146,19 @@ impl Book {
         writeln!(self.file, "{line}")?;
         self.history.record(event);
         Ok(())
+    }
+
+    fn mark_hole(&mut self, device: &str, lane: &str, (lane_no, late): (u64, bool)) {
+        let key = (device.to_owned(), lane.to_owned());
+        let reached = self.reached.get(&key).copied();
+        if !late
+            && self.holes.remove(&key)
+            && let Some(reached) = reached.filter(|reached| lane_no > reached + 1)
+        {
+            let (device, lane) = key.clone();
+            self.note(&Event::Hole { device, lane, from: reached + 1, to: lane_no - 1 });
+        }
+        self.reached.insert(key, reached.unwrap_or(0).max(lane_no));
     }
 
     /// The same for what has happened already: it counts even if the disk is full.

@@ -2,6 +2,7 @@
 //! The script.
 
 mod commits;
+mod faults;
 mod kills;
 mod race;
 
@@ -10,16 +11,13 @@ use std::time::{Duration, Instant};
 
 use pli_client::core::{Command, ConversationView};
 use pli_domain::{AccountId, ConversationId};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use crate::device::Device;
-use crate::stage::Stage;
+use super::device::{Device, TWO};
+use super::stage::Stage;
+pub use faults::Fault;
 
-/// Messages that queue while Bob is away.
-const QUEUED: usize = 1_000;
-/// Kills that must count.
-const KILLS: usize = 3;
-/// Races for one epoch.
-const RACES: usize = 50;
 /// After a fault was found, what is still on its way gets so long before the ledger is judged.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 
@@ -28,43 +26,64 @@ const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 pub enum Scene {
     /// Bob is away while messages queue.
     Away,
-    /// SIGKILL while everybody sends.
+    /// SIGKILL of the one process while everybody sends.
     Kills,
     /// Two members race for every epoch.
     Race,
-    /// SIGKILL while a commit is on its way.
+    /// SIGKILL of the one process while a commit is on its way.
     Commits,
+    /// A cluster is broken in every way while everybody sends and members come and go.
+    Faults,
+}
+
+/// How much of each scene is played.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Which scenes.
+    pub scenes: Vec<Scene>,
+    /// Messages that queue while Bob is away.
+    pub queued: usize,
+    /// Kills of the one process that must count.
+    pub kills: usize,
+    /// Faults of a cluster, in turn.
+    pub faults: Vec<Fault>,
+    /// Races for one epoch.
+    pub races: usize,
+}
+
+impl Script {
+    fn plays(&self, scene: Scene) -> bool {
+        self.scenes.contains(&scene)
+    }
 }
 
 /// What the script did besides sending.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
-    scenes: Vec<Scene>,
     kills: usize,
     kills_counted: usize,
     races: usize,
     commits_killed: usize,
     /// Commits that somebody had to finish after the kill.
     commits_cut: usize,
+    faults: Vec<Fault>,
+    /// Messages that were accepted, lost with the end of the log, and sent again.
+    resent: usize,
+    /// Changes of members while faults were played.
+    changes: usize,
     /// What a scene saw that must not be.
     found: Option<String>,
 }
 
 impl Outcome {
-    fn of(scenes: &[Scene]) -> Self {
-        let scenes = scenes.to_vec();
-        Self { scenes, kills: 0, kills_counted: 0, races: 0, commits_killed: 0, commits_cut: 0, found: None }
-    }
-
-    fn plays(&self, scene: Scene) -> bool {
-        self.scenes.is_empty() || self.scenes.contains(&scene)
-    }
-
     /// Whether everything that was asked for was played, and no scene saw a fault.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_whole(&self, script: &Script) -> bool {
+        let resent = self.resent > 0 || !script.faults.contains(&Fault::LoseEnd);
+        let broken = self.faults == script.faults && resent && self.changes > 0;
         self.found.is_none()
-            && (self.kills_counted >= KILLS || !self.plays(Scene::Kills))
-            && (self.races >= RACES || !self.plays(Scene::Race))
+            && (self.kills_counted >= script.kills || !script.plays(Scene::Kills))
+            && (self.races >= script.races || !script.plays(Scene::Race))
+            && (broken || !script.plays(Scene::Faults))
     }
 
     /// What a scene saw that must not be.
@@ -75,10 +94,18 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kills, kills_counted, races, commits_killed, commits_cut, .. } = self;
-        write!(f, "{kills} kills, {kills_counted} of them with accepted, unsettled messages; ")?;
-        write!(f, "{races} races in which two commits met at one epoch; ")?;
-        write!(f, "{commits_killed} commits under a kill, {commits_cut} of them decided and not yet brought")
+        let Self { kills, kills_counted, races, commits_killed, commits_cut, faults, resent, changes, .. } = self;
+        if *kills > 0 {
+            write!(f, "{kills} kills, {kills_counted} of them with accepted, unsettled messages; ")?;
+        }
+        if *commits_killed > 0 {
+            write!(f, "{commits_killed} commits under a kill, {commits_cut} of them decided and not yet brought; ")?;
+        }
+        if !faults.is_empty() {
+            let faults = faults.len();
+            write!(f, "{faults} faults, {resent} lost and sent again, {changes} changes of members meanwhile; ")?;
+        }
+        write!(f, "{races} races in which two commits met at one epoch")
     }
 }
 
@@ -101,9 +128,9 @@ impl Place {
     }
 }
 
-/// Plays these scenes; all of them if none is named.
-pub async fn play(stage: &mut Stage, scenes: &[Scene]) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::of(scenes);
+/// Plays the script.
+pub async fn play(stage: &mut Stage, script: &Script) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
     let mut people = Vec::new();
     for name in ["alice", "bob", "carol", "dave", "erin"] {
         let device = stage.enter(name).await?;
@@ -114,19 +141,23 @@ pub async fn play(stage: &mut Stage, scenes: &[Scene]) -> anyhow::Result<Outcome
     let two = talk(&people[0], &people[1]).await?;
     println!("\n== a group of five");
     let team = group(&people).await?;
-    if outcome.plays(Scene::Away) {
-        println!("\n== bob is away while {QUEUED} messages queue");
-        people = away(stage, people, &two).await?;
+    if script.plays(Scene::Away) {
+        println!("\n== bob is away while {} messages queue", script.queued);
+        people = away(stage, people, &two, script.queued).await?;
     }
-    if outcome.plays(Scene::Kills) {
+    if script.plays(Scene::Kills) {
         println!("\n== the server is killed while everybody sends");
-        kills::play(stage, &people, &team, &mut outcome).await?;
+        kills::play(stage, &people, &team, (script.kills, &mut outcome)).await?;
     }
-    if outcome.plays(Scene::Race) {
+    if script.plays(Scene::Faults) {
+        println!("\n== the cluster is broken while everybody sends");
+        people = faults::play(stage, people, &team, (&script.faults, &mut outcome)).await?;
+    }
+    if script.plays(Scene::Race) {
         println!("\n== two members race for every epoch");
-        race::play(stage, &people, &mut outcome).await?;
+        race::play(stage, &people, (script.races, &mut outcome)).await?;
     }
-    if outcome.plays(Scene::Commits) {
+    if script.plays(Scene::Commits) {
         println!("\n== the server is killed while a commit is on its way");
         let heidi = commits::play(stage, &people, &mut outcome).await?;
         people.push(heidi);
@@ -143,7 +174,7 @@ async fn end(stage: &Stage, people: Vec<Device>, outcome: &Outcome) -> anyhow::R
         let _ = tokio::time::timeout(AFTER_A_FAULT, stage.wait_for_all()).await;
     } else {
         for device in &people {
-            device.wait("the last `stored`", |heard| heard.open == 0).await?;
+            device.all_stored().await?;
         }
         stage.wait_for_all().await;
     }
@@ -155,7 +186,7 @@ async fn end(stage: &Stage, people: Vec<Device>, outcome: &Outcome) -> anyhow::R
 
 async fn talk(alice: &Device, bob: &Device) -> anyhow::Result<Place> {
     let id = alice.client.conversation_with(bob.handle()?).await?;
-    let place = Place { id, name: "two".into(), people: &["alice", "bob"] };
+    let place = Place { id, name: TWO.into(), people: &["alice", "bob"] };
     place.say(alice, "hello bob").await?;
     bob.conversation("the conversation with alice", |view| view.id == id).await?;
     place.say(bob, "hello alice").await?;
@@ -202,18 +233,18 @@ async fn change(by: &Device, place: &Place, whom: &Device, adding: bool) -> anyh
     Ok(())
 }
 
-async fn away(stage: &mut Stage, mut five: Vec<Device>, two: &Place) -> anyhow::Result<Vec<Device>> {
+async fn away(stage: &Stage, mut five: Vec<Device>, two: &Place, queued: usize) -> anyhow::Result<Vec<Device>> {
     let bob = five.remove(1);
-    bob.wait("bob's last `stored`", |heard| heard.open == 0).await?;
+    bob.all_stored().await?;
     bob.close().await?;
     println!("  bob is gone");
     let begun = Instant::now();
     let alice = &five[0];
-    for number in 1..=QUEUED {
+    for number in 1..=queued {
         two.say(alice, &format!("#{number}")).await?;
     }
-    alice.wait("all of them accepted", |heard| heard.unsettled == heard.open).await?;
-    println!("  alice: {QUEUED} accepted in {:.1} s", begun.elapsed().as_secs_f64());
+    alice.all_accepted().await?;
+    println!("  alice: {queued} accepted in {:.1} s", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     let bob = stage.enter("bob").await?;
     bob.online().await?;
@@ -221,4 +252,15 @@ async fn away(stage: &mut Stage, mut five: Vec<Device>, two: &Place) -> anyhow::
     println!("  bob is back and has them all after {:.1} s", begun.elapsed().as_secs_f64());
     five.insert(1, bob);
     Ok(five)
+}
+
+/// Speaks without end, a message every `pace`; answers how many.
+async fn speak(device: &Device, place: &Place, pace: Duration, enough: &CancellationToken) -> anyhow::Result<usize> {
+    let mut said = 0;
+    while !enough.is_cancelled() {
+        said += 1;
+        place.say(device, &format!("#{said}")).await?;
+        sleep(pace).await;
+    }
+    Ok(said)
 }

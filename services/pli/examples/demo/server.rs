@@ -1,62 +1,84 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The server: a child process that is killed and started again on the same folder and ports.
+//! What the people talk through: one process, or a cluster.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+mod apart;
+mod single;
 
-use anyhow::{Context, bail};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
 use pli_client::{Fingerprint, ServerAddress};
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// A start that takes longer is a failure, after a kill too.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+pub use apart::{Apart, Size};
+pub use single::Single;
+
+/// Metrics are there by then.
+const METRICS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which server to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Every role in one process.
+    Single,
+    /// Every role apart.
+    Cluster(Size),
+}
 
 /// A running server.
-pub struct Server {
-    child: Child,
-    program: PathBuf,
-    data: PathBuf,
-    /// Where it listens.
-    pub address: ServerAddress,
-    /// Where it tells health and metrics; another port after each start.
-    admin: SocketAddr,
-    /// Its certificate.
-    pub fingerprint: Fingerprint,
-    /// How long the last start took.
-    pub took: Duration,
+pub enum Server {
+    /// Every role in one process.
+    Single(Single),
+    /// Every role apart.
+    Cluster(Box<Apart>),
 }
 
 impl Server {
-    /// Starts it on a fresh folder and free ports.
-    pub async fn start(data: &Path) -> anyhow::Result<Self> {
-        let program = program()?;
-        let begun = Instant::now();
-        let (child, about) = spawn(&program, data, 0).await?;
-        let text = |key: &str| about[key].as_str().with_context(|| format!("`{key}` is missing in {about}"));
-        let (address, fingerprint) = (text("address")?.parse()?, text("fingerprint")?.parse()?);
-        let admin = text("admin")?.parse()?;
-        Ok(Self { child, program, data: data.to_path_buf(), address, admin, fingerprint, took: begun.elapsed() })
+    /// Starts it in a fresh folder.
+    pub async fn start(kind: Kind, folder: &Path) -> anyhow::Result<Self> {
+        match kind {
+            Kind::Single => {
+                let single = Single::start(&folder.join("data")).await?;
+                println!("server at {}, ready after {} ms", single.address, single.took.as_millis());
+                Ok(Self::Single(single))
+            }
+            Kind::Cluster(size) => Ok(Self::Cluster(Box::new(Apart::start(size, folder).await?))),
+        }
     }
 
-    /// SIGKILL: nothing is flushed, nobody is told.
-    pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("the server cannot be killed")
+    /// Where the device with this number connects first, and where else.
+    pub fn addresses(&self, device: usize) -> anyhow::Result<(ServerAddress, Vec<ServerAddress>)> {
+        match self {
+            Self::Single(single) => Ok((single.address.clone(), Vec::new())),
+            Self::Cluster(apart) => apart.addresses(device),
+        }
     }
 
-    /// Starts it again after a kill.
-    pub async fn restart(&mut self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        let (child, about) = spawn(&self.program, &self.data, self.address.port()).await?;
-        self.child = child;
-        self.admin = about["admin"].as_str().context("no admin address")?.parse()?;
-        self.took = begun.elapsed();
-        Ok(())
+    /// The certificate.
+    pub fn fingerprint(&self) -> anyhow::Result<Fingerprint> {
+        match self {
+            Self::Single(single) => Ok(single.fingerprint),
+            Self::Cluster(apart) => apart.fingerprint(),
+        }
+    }
+
+    /// The one process that can be killed.
+    pub fn single(&mut self) -> anyhow::Result<&mut Single> {
+        match self {
+            Self::Single(single) => Ok(single),
+            Self::Cluster(_) => anyhow::bail!("a cluster is not one process"),
+        }
+    }
+
+    /// The processes that can be broken.
+    pub fn apart(&mut self) -> anyhow::Result<&mut Apart> {
+        match self {
+            Self::Single(_) => anyhow::bail!("one process is no cluster"),
+            Self::Cluster(apart) => Ok(apart),
+        }
     }
 
     /// How many commits the conversations service has decided with this outcome since its last start.
@@ -70,44 +92,37 @@ impl Server {
         self.counted("pli_conversations_commits_finished_total{", |line| !line.contains("by=\"committer\"")).await
     }
 
-    /// The sum of a counter's series that are `ours`.
-    async fn counted(&self, counter: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
-        let mut stream = TcpStream::connect(self.admin).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-        let mut said = String::new();
-        timeout(READY_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
-        let lines = said.lines().filter(|line| line.starts_with(counter) && ours(line));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    /// The sum of a counter's series that are `ours`, over all processes with conversations.
+    async fn counted(&self, name: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
+        let admins = match self {
+            Self::Single(single) => vec![single.admin.to_string()],
+            Self::Cluster(apart) => apart.conversations(),
+        };
+        let mut sum = 0;
+        for admin in admins {
+            sum += counter(&admin, name, &ours).await?;
+        }
+        Ok(sum)
     }
 
-    /// Whether it has ended by itself.
-    pub fn ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
-    }
-}
-
-async fn spawn(program: &Path, data: &Path, port: u16) -> anyhow::Result<(Child, Value)> {
-    let mut child = Command::new(program)
-        .args(["dev", "--ready-json", "--admin-port", "0", "--port", &port.to_string(), "--data"])
-        .arg(data)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    let stdout = child.stdout.take().context("no standard output")?;
-    let line = timeout(READY_WITHIN, BufReader::new(stdout).lines().next_line()).await;
-    match line.context("the server was not ready in time")?? {
-        Some(line) => Ok((child, serde_json::from_str(&line).context("not what a ready server says")?)),
-        None => bail!("the server ended at its start: {:?}", child.wait().await?),
+    /// Ends it; an error where something of it had ended by itself, or did not end as it should.
+    pub async fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Single(mut single) => {
+                anyhow::ensure!(!single.ended(), "the server ended by itself");
+                single.kill().await
+            }
+            Self::Cluster(apart) => apart.end().await,
+        }
     }
 }
 
-/// The binary in the build folder of this example.
-fn program() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let profile = here.parent().and_then(Path::parent).context("the demo is not in a build folder")?;
-    let program = profile.join("pli");
-    anyhow::ensure!(program.exists(), "{} is not there: run `make demo`, which builds both", program.display());
-    Ok(program)
+/// The sum of the series that begin so and are `ours`, as an admin port tells them.
+async fn counter(admin: &str, begins: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut said = String::new();
+    timeout(METRICS_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
+    let lines = said.lines().filter(|line| line.starts_with(begins) && ours(line));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }

@@ -1,50 +1,64 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The folder, the server, the ledger and the people.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pli_client::ClientOptions;
+use pli_testkit::cluster::ClusterError;
 use pli_testkit::history::Report;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 
-use crate::device::{Device, PATIENCE};
-use crate::ledger::Ledger;
-use crate::server::Server;
+use super::device::Device;
+use super::ledger::Ledger;
+use super::server::{Kind, Server};
 
+/// What one process and its clients do within this time is all that they will do.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// The same where servers start that take their time.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the ledger is looked at while the last messages arrive.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Everybody, in the order in which they begin at one edge or another.
+const PEOPLE: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
 
 /// Everything that plays.
 pub struct Stage {
     folder: TempDir,
-    /// The child process.
+    /// What they talk through.
     pub server: Server,
     /// Intentions and what was shown.
     pub ledger: Ledger,
-    /// Decides the moments of the kills.
+    /// Decides the moments of the kills, and whom faults meet.
     pub dice: StdRng,
+    /// How long anything may take.
+    pub patience: Duration,
 }
 
 impl Stage {
     /// A fresh folder, a fresh server, an empty ledger.
-    pub async fn set(seed: u64) -> anyhow::Result<Self> {
+    pub async fn set(kind: Kind, seed: u64) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("pli-demo-").tempdir()?;
-        let server = Server::start(&folder.path().join("data")).await?;
-        println!("server at {}, ready after {} ms", server.address, server.took.as_millis());
+        let server = match Server::start(kind, folder.path()).await {
+            Ok(server) => server,
+            Err(error) => {
+                let unavailable = error.downcast_ref().is_some_and(ClusterError::is_unavailable);
+                if !unavailable {
+                    println!("kept: {}", folder.keep().display());
+                }
+                return Err(error);
+            }
+        };
         let ledger = Ledger::create(folder.path())?;
-        Ok(Self { folder, server, ledger, dice: StdRng::seed_from_u64(seed) })
-    }
-
-    /// The folder with everything in it.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+        let patience = if kind == Kind::Single { PATIENCE } else { CLUSTER_PATIENCE };
+        Ok(Self { folder, server, ledger, dice: StdRng::seed_from_u64(seed), patience })
     }
 
     fn home(&self) -> PathBuf {
-        self.folder().join("home")
+        self.folder.path().join("home")
     }
 
     /// Somebody's device whose messages count.
@@ -58,13 +72,17 @@ impl Stage {
     }
 
     async fn open(&self, name: &str, counted: bool) -> anyhow::Result<Device> {
+        // The same address first whenever a profile is opened: it stands in the profile's name.
+        let number = PEOPLE.iter().position(|person| *person == name).unwrap_or(0);
+        let (server, others) = self.server.addresses(number)?;
         let options = ClientOptions {
-            server: self.server.address.clone(),
-            fingerprint: Some(self.server.fingerprint),
+            server,
+            others,
+            fingerprint: Some(self.server.fingerprint()?),
             home: self.home(),
             handle: name.parse()?,
         };
-        Device::open(options, &self.ledger, counted).await
+        Device::open(options, &self.ledger, counted, self.patience).await
     }
 
     /// Waits until nothing is missing on any device; what is missing afterwards the report tells.
@@ -74,22 +92,18 @@ impl Stage {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            println!("messages are still missing after {PATIENCE:?}");
+        if tokio::time::timeout(self.patience, all).await.is_err() {
+            println!("messages are still missing after {:?}", self.patience);
         }
     }
 
-    /// Ends the server and judges the ledger.
-    pub async fn clear(mut self, keep: bool) -> Report {
-        if self.server.ended() {
-            println!("the server ended by itself");
+    /// Ends the server and judges the ledger; an error is what went wrong with the server.
+    pub async fn clear(self, keep: bool) -> (Report, anyhow::Result<()>) {
+        let ended = self.server.end().await;
+        let report = self.ledger.report();
+        if keep || ended.is_err() || !report.is_clean() || report.stored != report.intended {
+            println!("kept: {}", self.folder.keep().display());
         }
-        if let Err(error) = self.server.kill().await {
-            println!("{error:#}");
-        }
-        if keep {
-            let _ = self.folder.keep();
-        }
-        self.ledger.report()
+        (report, ended)
     }
 }

@@ -33,6 +33,7 @@ pub fn of(event: &Event) -> Value {
         }
         Event::OlderProfile => json!({ "event": "older_profile" }),
         Event::Gap => json!({ "event": "gap" }),
+        Event::ServerRestored => json!({ "event": "server_restored" }),
         Event::Connection(state) => json!({ "event": "connection", "state": state_word(*state) }),
         Event::Registered { handle } => json!({ "event": "registered", "handle": handle.to_string() }),
         Event::RegistrationRefused { why } => failed("registration_refused", None, why),
@@ -96,7 +97,9 @@ fn of_group(event: &Event) -> Value {
         Event::SameChat { conversation, into } => json!({
             "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),
         }),
-        Event::Rejoining { conversation } => json!({ "event": "rejoining", "conversation": conversation.to_string() }),
+        Event::Rejoining { conversation, why } => json!({
+            "event": "rejoining", "conversation": conversation.to_string(), "why": why,
+        }),
         Event::NewKey { member, what } => {
             json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })
         }

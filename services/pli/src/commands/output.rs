@@ -11,6 +11,10 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use super::json;
 use crate::terminal::{clock, one_line};
 
+/// The server was set back.
+pub const RESTORED: &str =
+    "* the server went back to a backup: what others sent after it may be missing; what waits here is sent again";
+
 /// How events look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -80,6 +84,7 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
         Event::Unreadable { from, .. } => Some(unreadable(&json::name(from))),
         Event::OlderProfile => Some(OLDER_PROFILE.into()),
         Event::Gap => Some("* messages that waited too long are gone".into()),
+        Event::ServerRestored => Some(RESTORED.into()),
         Event::NewKey { member, what } => Some(new_key(&json::name(member), *what)),
         _ => None,
     }
@@ -114,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_closed_standard_output_is_told_from_one_that_is_thrown_away() {
-        let null = |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
+        let null =
+            |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
         assert!(is_writable(null(false, true)), "> /dev/null");
         assert!(!is_writable(null(true, true)), "what stands in for a closed one");
         assert!(!is_writable(null(true, false)), "open for reading only");

@@ -41,7 +41,7 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
         named.resolve().await.map_err(|error| unresolved(named, error))?;
     }
     let keys_gone = pli_client::profile::lost(&folder);
-    let options = ClientOptions { server, fingerprint, home, handle: handle.clone() };
+    let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events, refusal: None, keys_gone })
 }

@@ -91,6 +91,14 @@ impl Engine {
         self.tables.as_ref().ok_or_else(|| Failure::say(Exit::Failed, "this process has no tables; this is a defect"))
     }
 
+    /// Names what this installation holds, since it was made or restored; none where nothing can be restored.
+    pub fn history(&self) -> Option<[u8; 16]> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.history(),
+            Kind::Cluster(_) => None,
+        }
+    }
+
     /// Exports what the engine counts.
     pub fn export(&self, meter: &Meter) {
         match &self.kind {

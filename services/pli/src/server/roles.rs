@@ -140,6 +140,7 @@ impl<'a> Ground<'a> {
             directory,
             conversations,
             registration: self.config.directory.registration.name(),
+            history: self.engine.history(),
         };
         let meter = self.telemetry.meter("edge");
         Ok(Edge::new(ports, bus.shards, self.config.edge.clone(), &meter, rand::random()))

@@ -63,12 +63,59 @@ fn numbers_that_make_no_sense_are_refused_with_their_flag_and_the_fix() {
     }
 }
 
+/// What a start of some roles refuses: configuration, arguments, exit code, and what the message names.
+const STARTS: &[(&str, &[&str], i32, &[&str])] = &[
+    ("", &["serve", "--role", "edge"], 3, &["engine.kind", "--role"]),
+    ("", &["serve", "--role", "gateway"], 2, &["gateway", "delivery"]),
+    ("", &["serve", "--engine", "cluster"], 3, &["nats.servers", "nats://host:port"]),
+    ("", &["migrate"], 3, &["engine.kind"]),
+    ("engine.kind = 'cluster'", &["migrate"], 3, &["nats.servers"]),
+    ("engine.kind = 'cluster'", &["dev"], 3, &["pli serve"]),
+    ("engine.kind = 'cluster'\nnats.servers = ['nats://127.0.0.1:1']", &["migrate"], 3, &["cql.contact_points"]),
+    (
+        "engine.kind = 'cluster'\nnats.servers = ['nats://127.0.0.1:1']\ncql.contact_points = ['127.0.0.1:1']",
+        &["migrate"],
+        7,
+        &["127.0.0.1:1", "check the addresses"],
+    ),
+    (
+        "engine.kind = 'cluster'\ncql.contact_points = ['127.0.0.1:1']",
+        &["serve", "--role", "directory"],
+        7,
+        &["127.0.0.1:1", "contact_points"],
+    ),
+    (
+        "engine.kind = 'cluster'\nnats.streams = 0\nnats.servers = ['nats://h:1']\ncql.contact_points = ['h:1']",
+        &["migrate"],
+        3,
+        &["streams"],
+    ),
+    ("internal.ca_file = 'ca.pem'", &["serve"], 3, &["internal.ca_file", "key_file"]),
+    ("server.certificate_file = 'c.pem'", &["serve"], 3, &["server.certificate_file", "server.key_file"]),
+    ("server.certificate_file = 'c.pem'\nserver.key_file = 'k.pem'", &["serve"], 3, &["c.pem", "PEM"]),
+    ("engine.kind = 'sqlite'", &["serve"], 3, &["sqlite", "embedded"]),
+];
+
+#[test]
+fn a_start_that_cannot_work_names_the_setting_and_the_fix() {
+    for (config, command, exit, names) in STARTS {
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::write(home.path().join("pli.toml"), config).expect("written");
+        let command: Vec<&str> = command.iter().copied().chain(["--config", "pli.toml"]).collect();
+        let (code, said) = failure(&run(home.path(), &command));
+        assert_eq!(code, Some(*exit), "{config} {command:?}: {said}");
+        for name in *names {
+            assert!(said.contains(name), "{config} {command:?}: `{name}` is missing in: {said}");
+        }
+    }
+}
+
 #[test]
 fn help_teaches_with_examples_and_exit_codes() {
     let home = tempfile::tempdir().expect("a folder");
     let said = text(&run(home.path(), &["--help"]));
     assert!(said.contains("Exit codes:") && said.contains("chat"), "{said}");
-    for command in ["dev", "chat", "send", "recv", "pipe", "group", "config", "doctor"] {
+    for command in ["dev", "serve", "migrate", "chat", "send", "recv", "pipe", "group", "config", "doctor"] {
         let said = text(&run(home.path(), &[command, "--help"]));
         assert!(said.contains("Examples:"), "{command}: {said}");
     }

@@ -199,9 +199,11 @@ fn until_readyz(server: &Server, status: &str, mut meanwhile: impl FnMut()) -> S
 fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_longer() {
     let Some(disk) = SmallDisk::mount("32m") else { return };
     let home = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir_all(disk.dir()).expect("made");
     let started = Server::start(&disk.dir());
     until_readyz(&started, "200", || {});
-    let connect = ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
+    let connect =
+        ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
     let send = |words: &str| {
         let arguments = ["send", "alice", "bob", words, "--count", "20", "--timeout", "1"];
         run(home.path(), &[&arguments[..], &connect].concat())

@@ -86,6 +86,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Every line that was read so far.
+    pub fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
     /// The next line.
     pub fn line(&mut self) -> String {
         match self.lines.recv_timeout(PATIENCE) {

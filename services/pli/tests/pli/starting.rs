@@ -130,7 +130,7 @@ fn a_folder_that_lost_its_database_is_refused_with_its_fix_and_the_doctor_tells_
     std::fs::write(home.path().join("data/pli.db"), "").expect("emptied");
     let (code, said) = failure(&run(home.path(), &["dev", "--data", "data", "--port", "0"]));
     assert_eq!(code, Some(6), "{said}");
-    assert!(said.contains("pli.db") && said.contains("backup"), "{said}");
+    assert!(said.contains("pli.db") && said.contains("pli restore --replace"), "{said}");
     let output = run(home.path(), &["doctor", "--data", "data"]);
     assert_eq!(output.status.code(), Some(9));
     assert!(String::from_utf8_lossy(&output.stdout).contains("has lost its database"));
@@ -150,4 +150,26 @@ fn a_server_in_a_folder_made_beforehand_keeps_everything_to_its_owner() {
     }
     let said = String::from_utf8_lossy(&run(home.path(), &["doctor", "--data", "data"]).stdout).into_owned();
     assert!(said.contains("for their owner alone"), "{said}");
+}
+
+/// Damage that only shows when tables are read, after the folder was opened.
+#[test]
+fn a_server_on_a_damaged_database_ends_with_the_cause_or_with_a_signal() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let address = server.address();
+    text(&run(home.path(), &["send", "ann", "ann2", "hi", "--server", &address, "--data", "data", "--timeout", "1"]));
+    server.process.signal(Signal::TERM);
+    assert_eq!(server.process.wait(), Some(0));
+    let database = home.path().join("data/pli.db");
+    let mut bytes = std::fs::read(&database).expect("readable");
+    bytes[8192..].fill(0xa5);
+    std::fs::write(&database, bytes).expect("written");
+    let arguments = ["dev", "--data", "data", "--port", "0", "--admin-port", "0"];
+    let mut command = pli(home.path(), &arguments);
+    command.stderr(std::process::Stdio::piped());
+    let output = command.output().expect("it ends");
+    let (code, said) = failure(&output);
+    assert!(code.is_some_and(|code| code != 0), "{said}");
+    assert!(said.contains("malformed") || said.contains("damaged"), "{said}");
 }

@@ -45,7 +45,8 @@ impl Disk {
                 InboxChange::Committed(position) => self.committed = position,
                 InboxChange::Seen(sender, id, Some(at)) => drop(self.seen.insert((sender, id), at)),
                 InboxChange::Seen(sender, id, None) => drop(self.seen.remove(&(sender, id))),
-                InboxChange::Expected(lane, next) => drop(self.expected.insert(lane, next)),
+                InboxChange::Expected(lane, Some(next)) => drop(self.expected.insert(lane, next)),
+                InboxChange::Expected(lane, None) => drop(self.expected.remove(&lane)),
                 InboxChange::Held(lane, no, Some(bytes)) => drop(self.held.insert((lane, no), bytes)),
                 InboxChange::Held(lane, no, None) => drop(self.held.remove(&(lane, no))),
             }
@@ -62,7 +63,7 @@ impl Disk {
     /// The inbox as it was committed last.
     pub fn inbox(&self, config: InboxConfig) -> Inbox {
         let seen = self.seen.iter().map(|((sender, id), at)| InboxChange::Seen(*sender, *id, Some(*at)));
-        let expected = self.expected.iter().map(|(lane, next)| InboxChange::Expected(*lane, *next));
+        let expected = self.expected.iter().map(|(lane, next)| InboxChange::Expected(*lane, Some(*next)));
         let held = self.held.iter().map(|((lane, no), bytes)| InboxChange::Held(*lane, *no, Some(bytes.clone())));
         let committed = std::iter::once(InboxChange::Committed(self.committed));
         Inbox::load(config, committed.chain(seen).chain(expected).chain(held)).expect("the inbox wrote these records")

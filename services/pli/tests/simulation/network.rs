@@ -72,6 +72,7 @@ impl Network {
         let seat = Seat { world: self.world.clone(), process: process.clone() };
         let ports = EdgePorts {
             registration: "open",
+            history: None,
             log: Arc::new(PortLog { seat: seat.clone(), inner: self.world.memory.log() }),
             signals: Arc::new(PortSignals { seat, inner: self.world.memory.signals() }),
             clock: Arc::new(self.world.clock),

@@ -7,9 +7,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{sleep, timeout};
 
-use super::{Outcome, Place, change, group_of, members};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Place, Stage, change, group_of, members};
 
 /// Commits under a kill: Heidi is added and removed in turn.
 const ROUNDS: usize = 8;
@@ -31,8 +29,9 @@ pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> 
         let (adding, by) = (round % 2 == 0, &five[round / 2 % 2]);
         change(by, &place, &heidi, adding).await?;
         sleep(Duration::from_millis(stage.dice.random_range(AFTER_MS))).await;
-        stage.server.kill().await?;
-        stage.server.restart().await?;
+        let single = stage.server.single()?;
+        single.kill().await?;
+        single.restart().await?;
         place.people = if adding { WITH_HEIDI } else { FOUNDERS };
         // A lane of its own for each of Heidi's stays: nobody expects of her what was said while she was away.
         place.name = format!("guild{round}");
@@ -45,7 +44,7 @@ pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> 
         if brought.is_ok() {
             // What is accepted is Heidi's to see, even if the next commit removes her.
             for device in &five[..FOUNDERS.len()] {
-                device.accepted().await?;
+                device.all_accepted().await?;
             }
         }
         outcome.commits_cut += usize::from(stage.server.left_behind().await? > 0);

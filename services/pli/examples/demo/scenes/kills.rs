@@ -7,9 +7,7 @@ use rand::Rng;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{KILLS, Outcome, Place};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Place, Stage, speak};
 
 /// More kills than this without enough that count is a failure.
 const TRIES: usize = 12;
@@ -21,36 +19,31 @@ const AFTER_MS: std::ops::Range<u64> = 400..2_500;
 const PACE: Duration = Duration::from_millis(12);
 
 /// Everybody sends to the group until enough kills have counted.
-pub async fn play(stage: &mut Stage, five: &[Device], team: &Place, outcome: &mut Outcome) -> anyhow::Result<()> {
+pub async fn play(
+    stage: &mut Stage,
+    five: &[Device],
+    team: &Place,
+    (kills, outcome): (usize, &mut Outcome),
+) -> anyhow::Result<()> {
     let enough = CancellationToken::new();
-    let speakers = futures::future::try_join_all(five.iter().map(|device| speak(device, team, &enough)));
+    let speakers = futures::future::try_join_all(five.iter().map(|device| speak(device, team, PACE, &enough)));
     let killer = async {
-        let killed = kill(stage, five, outcome).await;
+        let killed = kill(stage, five, (kills, outcome)).await;
         enough.cancel();
         killed
     };
     let (said, ()) = tokio::try_join!(speakers, killer)?;
     println!("  {} messages were sent meanwhile", said.iter().sum::<usize>());
-    anyhow::ensure!(outcome.kills_counted >= KILLS, "only {} kills counted", outcome.kills_counted);
+    anyhow::ensure!(outcome.kills_counted >= kills, "only {} kills counted", outcome.kills_counted);
     Ok(())
 }
 
-async fn speak(device: &Device, team: &Place, enough: &CancellationToken) -> anyhow::Result<usize> {
-    let mut said = 0;
-    while !enough.is_cancelled() {
-        said += 1;
-        team.say(device, &format!("#{said}")).await?;
-        sleep(PACE).await;
-    }
-    Ok(said)
-}
-
-async fn kill(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> anyhow::Result<()> {
+async fn kill(stage: &mut Stage, five: &[Device], (kills, outcome): (usize, &mut Outcome)) -> anyhow::Result<()> {
     let begun = Instant::now();
-    while outcome.kills_counted < KILLS + EXTRA && outcome.kills < TRIES {
+    while outcome.kills_counted < kills + EXTRA && outcome.kills < TRIES {
         sleep(Duration::from_millis(stage.dice.random_range(AFTER_MS))).await;
         let at = begun.elapsed();
-        stage.server.kill().await?;
+        stage.server.single()?.kill().await?;
         outcome.kills += 1;
         for device in five {
             device.wait("noticing the kill", |heard| !heard.online).await?;
@@ -58,8 +51,9 @@ async fn kill(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> anyh
         // What they have heard by now is all that the killed server said.
         let unsettled: usize = five.iter().map(|device| device.heard().unsettled).sum();
         outcome.kills_counted += usize::from(unsettled > 0);
-        stage.server.restart().await?;
-        let (at, took) = (at.as_secs_f64(), stage.server.took.as_millis());
+        let single = stage.server.single()?;
+        single.restart().await?;
+        let (at, took) = (at.as_secs_f64(), single.took.as_millis());
         let counts = if unsettled > 0 { "counts" } else { "does not count" };
         println!(
             "  SIGKILL at {at:.2} s with {unsettled} accepted and unsettled: {counts}; ready again after {took} ms"

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two members commit to the same epoch at once, again and again: one wins, the other follows.
 
-use super::{Outcome, RACES, change, group_of, members};
-use crate::device::Device;
-use crate::stage::Stage;
+use super::{Device, Outcome, Stage, change, group_of, members};
 
-/// More races than this without enough that collide are a failure.
-const TRIES: usize = 3 * RACES;
+/// So many races for each one that must collide; more are a failure.
+const TRIES_EACH: usize = 3;
 
 /// Alice and Bob each add or remove somebody at the same time; Carol watches. Frank and Grace come and go, so what they
 /// see is not counted.
-pub async fn play(stage: &mut Stage, five: &[Device], outcome: &mut Outcome) -> anyhow::Result<()> {
+pub async fn play(stage: &Stage, five: &[Device], (races, outcome): (usize, &mut Outcome)) -> anyhow::Result<()> {
     let (frank, grace) = (stage.enter_uncounted("frank").await?, stage.enter_uncounted("grace").await?);
     frank.online().await?;
     grace.online().await?;
     let place = group_of(&five[..3], "circle", &["alice", "bob", "carol"]).await?;
     let (alice, bob) = (&five[0], &five[1]);
     let mut tries = 0;
-    while outcome.races < RACES {
+    let most = races * TRIES_EACH;
+    while outcome.races < races {
         tries += 1;
-        anyhow::ensure!(tries <= TRIES, "only {} of {TRIES} races collided", outcome.races);
+        anyhow::ensure!(tries <= most, "only {} of {most} races collided", outcome.races);
         let adding = tries % 2 == 1;
         let before = counted(stage).await?;
         let begins = members(alice, &place).await?;

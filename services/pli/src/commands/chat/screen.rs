@@ -8,7 +8,7 @@ use pli_domain::UnixMillis;
 
 use super::paper::Paper;
 use crate::commands::json::name;
-use crate::commands::output::{OLDER_PROFILE, new_key, unreadable};
+use crate::commands::output::{OLDER_PROFILE, RESTORED, new_key, unreadable};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -130,6 +130,7 @@ impl Screen {
             Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
             Event::OlderProfile => self.warning(OLDER_PROFILE),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
+            Event::ServerRestored => self.warning(RESTORED),
             Event::Rejoining { .. } => self.note("joining the conversation again"),
             _ => {}
         }

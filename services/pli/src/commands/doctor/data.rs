@@ -44,12 +44,12 @@ pub fn version(folder: &Path) -> Finding {
         FolderState::DatabaseGone => Finding::fault(
             NAME,
             format!("{path} has lost its database: pli.db is missing or empty"),
-            "restore pli.db from a backup, or name another folder with --data",
+            "restore a backup with `pli restore --replace`, or name another folder with --data",
         ),
         FolderState::Unstamped => Finding::fault(
             NAME,
             format!("{path} holds a database without a readable VERSION"),
-            "restore the folder from a backup, or name another one with --data",
+            "restore a backup with `pli restore --replace`, or name another one with --data",
         ),
     }
 }
@@ -93,7 +93,7 @@ pub async fn engine(folder: &Path, running: Option<&ServerFile>) -> Finding {
     match checked {
         Ok(Ok(true)) => Finding::fine(ENGINE, "the database is whole"),
         Ok(Ok(false)) => Finding::fine(ENGINE, "there is no database yet"),
-        Ok(Err(error)) => Finding::fault(ENGINE, error.to_string(), "restore the data folder from a backup"),
+        Ok(Err(error)) => Finding::fault(ENGINE, error.to_string(), "restore a backup with `pli restore --replace`"),
         Err(error) => Finding::fault(ENGINE, error.to_string(), "report this as a defect"),
     }
 }

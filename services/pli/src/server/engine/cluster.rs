@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
 use pli_engine_cql::{CqlEngine, Migrated};
-use pli_engine_nats::NatsEngine;
+use pli_engine_nats::{ConnectError, NatsEngine, NatsOptions, Problem, StartError};
 use pli_runtime::{Dependency, Health};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, Tables};
@@ -17,6 +17,11 @@ use crate::server::role::Roles;
 
 /// How often NATS and CQL are asked whether they are there, for `/readyz`.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Streams without a leader are waited for at a start: elections after all servers were down take up to nine seconds.
+const LEADERS_WITHIN: Duration = Duration::from_secs(60);
+/// Between two questions.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Open connections; clones share them.
 #[derive(Clone)]
@@ -99,11 +104,34 @@ fn tell(told: &Dependency, state: Result<(), impl Into<String>>) {
 }
 
 async fn connect(config: &Config, roles: Vec<pli_engine_nats::Role>) -> Result<NatsEngine, Failure> {
-    let nats = NatsEngine::connect(config.nats.options(config.engine.shards, roles)?).await.exit(Exit::Unreachable)?;
-    for warning in nats.check().await.into_result().exit(Exit::Failed)? {
+    let nats = reach(config.nats.options(config.engine.shards, roles)?).await?;
+    for warning in checked(&nats).await.exit(Exit::Failed)? {
         tracing::warn!(%warning, "the NATS cluster");
     }
     Ok(nats)
+}
+
+async fn reach(options: NatsOptions) -> Result<NatsEngine, Failure> {
+    NatsEngine::connect(options).await.map_err(|error| match error {
+        ConnectError::Options(_) | ConnectError::SeedFile { .. } | ConnectError::Seed { .. } => {
+            Failure::new(Exit::Config, error)
+        }
+        _ => Failure::new(Exit::Unreachable, error),
+    })
+}
+
+/// What forbids to serve. Streams whose servers have all just started have no leader yet and are asked again.
+async fn checked(nats: &NatsEngine) -> Result<Vec<Problem>, StartError> {
+    let end = Instant::now() + LEADERS_WITHIN;
+    loop {
+        match nats.check().await.into_result() {
+            Err(error) if error.may_pass() && Instant::now() < end => {
+                tracing::warn!(%error, "asking again");
+                sleep(ASK_AGAIN_AFTER).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn open_tables(config: &Config) -> Result<CqlEngine, Failure> {
@@ -124,7 +152,7 @@ pub async fn migrate(config: &Config) -> Result<Migrated, Failure> {
     let operator = vec![pli_engine_nats::Role::Operator];
     let options = config.nats.options(config.engine.shards, operator)?;
     let tables = config.cql.options()?;
-    let nats = NatsEngine::connect(options).await.exit(Exit::Unreachable)?;
+    let nats = reach(options).await?;
     nats.migrate().await.exit(Exit::Failed)?;
     nats.close().await;
     pli_engine_cql::migrate(&tables).await.map_err(|error| Failure::new(exit_of(&error), error))

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! When the server begins another history: its data was restored from a backup.
+//!
+//! What this device knows of the server may then be ahead of it, and numbers of the two histories (positions, MLS
+//! epochs) must not be compared. So nothing is: positions are not believed by the edge, whatever has an open receipt is
+//! sent again, and a conversation that the server no longer has is never used again. It goes on in another one, its heir,
+//! whose id all members derive alike ([`successor`]), so that whoever is first makes it and the others are let in. A
+//! restored server has no conversations, so that is every one of them.
+//!
+//! Members whom the first one cannot have yet, because the server does not know them again before they have connected,
+//! are brought in later ([`Work::Gather`]).
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pli_api::{ErrorCode, common, conversations as api, refusal};
+use pli_domain::{AccountId, ConversationId, UnixMillis};
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+
+use super::calls::Ask;
+use super::conversation::{Conversation, Phase, Work};
+use super::{Core, Event, Row};
+use crate::content::Kind;
+use crate::outbox::OutboxEvent;
+
+/// Conversations that went on for one after the other and are followed; each stands for a restored backup.
+const LINE_MAX: usize = 64;
+/// How long somebody who was first to make a conversation is waited for, until another one is made.
+const WELCOME_AWAITED: Duration = Duration::from_secs(300);
+/// How long after it was let in a device looks whether everybody it knows of is there; it grows with its rank among the
+/// members, so that few do it at once.
+const GATHER_AFTER: Duration = Duration::from_secs(5);
+const GATHER_STEP: Duration = Duration::from_millis(1_500);
+/// Upper end of the delay between two tries to have somebody; it doubles with each.
+const GATHER_MAX: Duration = Duration::from_secs(60);
+
+/// The conversations that the server has not named yet, and where its list goes on.
+#[derive(Debug)]
+pub(super) struct Comparing {
+    open: BTreeSet<ConversationId>,
+    after: Bytes,
+}
+
+/// The conversation that goes on for those that began as `root`, in this history: the first 16 bytes of
+/// SHA-256("pli-successor-1", root, history).
+pub(super) fn successor(root: ConversationId, history: &[u8]) -> ConversationId {
+    let digest = Sha256::new().chain_update(b"pli-successor-1").chain_update(root.as_bytes()).chain_update(history);
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.finalize()[..16]);
+    ConversationId::from_bytes(id)
+}
+
+/// When to try again to have somebody.
+pub(super) fn gather_again(tries: &mut u32, now: UnixMillis) -> UnixMillis {
+    let delay = Duration::from_millis(500 << (*tries).min(10));
+    *tries = tries.saturating_add(1);
+    now.after(delay.min(GATHER_MAX))
+}
+
+/// When this piece of work is due, if it is to bring somebody in.
+pub(super) fn gather_at(work: &Work) -> Option<UnixMillis> {
+    match work {
+        Work::Gather(_, at) => Some(*at),
+        _ => None,
+    }
+}
+
+impl Core {
+    /// `Ready` named another history than the one that is known.
+    pub(super) fn begin_history(&mut self, history: Bytes, now: UnixMillis) {
+        self.history = history;
+        self.dirty.insert(Row::History);
+        if self.conversations.is_empty() {
+            return;
+        }
+        self.compare = true;
+        self.dirty.insert(Row::Compare);
+        self.out.events.push(Event::ServerRestored);
+        // The server has handed out its own, or forgotten those that came later.
+        self.packages = None;
+        self.make_packages(0);
+        let again: Vec<OutboxEvent> = self.outbox.send_all_again();
+        again.into_iter().for_each(|event| self.outbox_event(event, now));
+    }
+
+    /// Asks which conversations the server has, once everything that waited was read: what comes later is of this
+    /// history.
+    pub(super) fn compare_conversations(&mut self, now: UnixMillis) {
+        if !self.session.is_online() || !self.inbound.is_empty() {
+            return;
+        }
+        let goes_on = |c: &Conversation| matches!(c.phase, Phase::Founding | Phase::Active);
+        let ids = self.conversations.iter().filter(|(_, c)| goes_on(c)).map(|(id, _)| *id);
+        let after = match &self.comparing {
+            Some(comparing) => comparing.after.clone(),
+            None => {
+                self.comparing = Some(Comparing { open: ids.collect(), after: Bytes::new() });
+                Bytes::new()
+            }
+        };
+        self.ask(Ask::Compare, |_| Some(api::ListRequest { after }.encode_to_vec()), now);
+    }
+
+    /// A page of what the server has.
+    pub(super) fn compared(&mut self, page: &api::ListResponse, now: UnixMillis) {
+        let Some(mut comparing) = self.comparing.take() else { return };
+        for one in &page.conversations {
+            comparing.after = Bytes::copy_from_slice(&one.conversation);
+            if let Ok(id) = ConversationId::try_from(one.conversation.as_ref()) {
+                comparing.open.remove(&id);
+            }
+        }
+        if page.more && !page.conversations.is_empty() {
+            self.comparing = Some(comparing);
+            return;
+        }
+        self.compare = false;
+        self.dirty.insert(Row::Compare);
+        // From the highest down: of several conversations of one pair the lowest goes on.
+        comparing.open.into_iter().rev().for_each(|id| self.succeed(id, now));
+    }
+
+    /// The server does not have this conversation any more.
+    fn succeed(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        let next = successor(conversation.root.unwrap_or(id), &self.history);
+        // Nobody was told of one that was never made.
+        let unmade = conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none();
+        if id == next || unmade {
+            return;
+        }
+        let own = self.identity.address().account;
+        let inside = self.mls.members(id).into_iter().map(|(device, _)| device.account);
+        let waiting = conversation.work.iter().filter_map(|work| match work {
+            Work::Gather(accounts, _) => Some(accounts),
+            _ => None,
+        });
+        let direct = conversation.peer.filter(|_| conversation.kind() == Kind::Direct);
+        let all = inside.chain(waiting.flatten().copied()).chain(direct);
+        let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
+        let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
+        if conversation.work.contains(&Work::Leave) || (accounts.is_empty() && !adds) {
+            return self.left(id);
+        }
+        if direct.is_some() && self.heir(id).is_some() {
+            return self.end_for_heir(id);
+        }
+        self.pass_on(id, next, accounts, now);
+    }
+
+    /// Lets the conversation `next` go on for `id`, with these accounts in it.
+    fn pass_on(&mut self, id: ConversationId, next: ConversationId, accounts: BTreeSet<AccountId>, now: UnixMillis) {
+        let Some(old) = self.conversations.get_mut(&id) else { return };
+        let (kind, name, peer, root) = (old.kind, old.name.clone(), old.peer, old.root.unwrap_or(id));
+        old.heir = Some(next);
+        let rest =
+            std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Add(_) | Work::Remove(_)));
+        let gather = (!accounts.is_empty()).then(|| Work::Gather(accounts.into_iter().collect(), now));
+        let work = gather.into_iter().chain(rest);
+        match self.conversations.get_mut(&next) {
+            Some(there) => {
+                there.root = there.root.or(Some(root));
+                there.kind = there.kind.or(kind);
+                there.peer = there.peer.or(peer);
+                there.name = there.name.take().or(name);
+                there.work.extend(work);
+                self.gather_soon(next, now);
+            }
+            None => {
+                let (work, root) = (work.collect(), Some(root));
+                let made = Conversation { kind, name, peer, root, work, lane_base: 1, ..Conversation::default() };
+                self.conversations.insert(next, made);
+                self.number(next);
+                if kind == Some(Kind::Group) {
+                    self.announce_name(next, now);
+                }
+            }
+        }
+        self.dirty.insert(Row::Conversation(next));
+        self.end_for_heir(id);
+    }
+
+    fn end_for_heir(&mut self, id: ConversationId) {
+        let why = refusal(ErrorCode::UnknownConversation, "the server no longer has the conversation");
+        self.end(id, Phase::Left, &why, Event::Left { conversation: id });
+    }
+
+    /// Whether the conversation is being made, or completed, for one of another history.
+    pub(super) fn gathers(&self, id: ConversationId) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        matches!(conversation.work.front(), Some(Work::Gather(..)))
+            || (conversation.phase == Phase::Founding && conversation.root.is_some())
+    }
+
+    /// Brings in those of these accounts that can be had.
+    pub(super) fn advance_gather(&mut self, id: ConversationId, accounts: &[AccountId], now: UnixMillis) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        if conversation.awaits_welcome {
+            let next = ConversationId::from_bytes(self.random_id());
+            self.pass_on(id, next, accounts.iter().copied().collect(), now);
+            return false;
+        }
+        let absent = &conversation.absent;
+        let wanted: BTreeSet<AccountId> = accounts.iter().filter(|a| !absent.contains(a)).copied().collect();
+        let unmet: BTreeSet<AccountId> = wanted.iter().filter(|a| !self.contacts.contains_key(a)).copied().collect();
+        if self.ask_lists(unmet.iter().copied()) {
+            return false;
+        }
+        if wanted.len() == unmet.len() && !accounts.is_empty() {
+            self.gather_later(id, now);
+            return false;
+        }
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.absent.extend(&unmet);
+        }
+        self.advance_change(id, &wanted - &unmet, BTreeSet::new(), now)
+    }
+
+    /// Puts first what can be done now: whoever cannot be had yet keeps nothing else waiting.
+    pub(super) fn put_due_first(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.phase != Phase::Active
+            || !matches!(conversation.work.front(), Some(Work::Gather(_, at)) if *at > now)
+        {
+            return;
+        }
+        let due = |work: &Work| !matches!(work, Work::Gather(_, at) if *at > now);
+        if let Some(first) = conversation.work.iter().position(due) {
+            conversation.work.rotate_left(first);
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    /// Key packages of somebody are not to be had: the others come first.
+    pub(super) fn gather_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
+        let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
+        let named: Vec<AccountId> = named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let before = conversation.absent.len();
+        conversation.absent.extend(named);
+        if conversation.absent.len() == before {
+            self.gather_later(id, now);
+        }
+    }
+
+    fn gather_later(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.absent.clear();
+        let again = gather_again(&mut conversation.gathered, now);
+        if let Some(Work::Gather(_, at)) = conversation.work.front_mut() {
+            *at = again;
+        }
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Another member was first to make the conversation: its welcome comes.
+    pub(super) fn await_welcome(&mut self, id: ConversationId, now: UnixMillis) {
+        self.mls.forget(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.awaits_welcome = true;
+        conversation.packages.clear();
+        let until = now.after(WELCOME_AWAITED);
+        match conversation.work.front_mut() {
+            Some(Work::Gather(_, at)) => *at = until,
+            _ => conversation.work.push_front(Work::Gather(Vec::new(), until)),
+        }
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Whoever made the conversation may not know of everybody: looks after them in a while.
+    pub(super) fn gather_soon(&mut self, id: ConversationId, now: UnixMillis) {
+        let own = self.identity.address();
+        let members: BTreeSet<_> = self.mls.members(id).into_iter().map(|(device, _)| device).collect();
+        let rank = members.iter().position(|d| *d == own).and_then(|r| u32::try_from(r).ok()).unwrap_or(0);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for work in &mut conversation.work {
+            if let Work::Gather(_, at) = work {
+                *at = now.after(GATHER_AFTER + GATHER_STEP * rank);
+            }
+        }
+    }
+
+    /// The conversation that goes on for one that is over, or ends in this step.
+    pub(super) fn next_of(&self, id: ConversationId) -> Option<ConversationId> {
+        self.conversations.get(&id)?.heir.filter(|heir| self.conversations.contains_key(heir))
+    }
+
+    /// The conversation that goes on for this one; itself where none does.
+    pub(super) fn last_of(&self, id: ConversationId) -> ConversationId {
+        let line = std::iter::successors(Some(id), |id| self.next_of(*id));
+        line.take(LINE_MAX).last().unwrap_or(id)
+    }
+
+    /// The conversations that went on for each other, the last one first, then the newest.
+    pub(super) fn line_of(&self, id: ConversationId) -> Vec<ConversationId> {
+        let last = self.last_of(id);
+        let before = self.conversations.iter().filter(|(id, c)| c.heir.is_some() && **id != last);
+        let mut line: Vec<_> = before.filter(|(id, _)| self.last_of(**id) == last).collect();
+        line.sort_unstable_by_key(|(id, c)| (Reverse(c.known), **id));
+        std::iter::once(last).chain(line.into_iter().map(|(id, _)| *id)).take(LINE_MAX).collect()
+    }
+}

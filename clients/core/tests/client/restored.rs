@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A server that went back to a backup while its clients did not.
+
+use std::collections::BTreeSet;
+
+use pli_client_core::{Command, Event};
+use pli_domain::ConversationId;
+
+use crate::server::Server;
+use crate::world::{World, handle};
+
+/// Everybody's connection breaks, and the server that answers next is this one.
+fn go_back(world: &mut World, server: Server) {
+    world.server = server;
+    for n in 0..world.devices.len() {
+        let now = world.now;
+        if !world.devices[n].offline {
+            world.devices[n].drop_connection(now);
+        }
+    }
+}
+
+/// Texts of others in a chat, each at most once.
+fn texts(world: &World, n: usize, id: ConversationId) -> Vec<String> {
+    let lines = world.history(n, id);
+    let once: BTreeSet<&String> = lines.iter().collect();
+    assert_eq!(once.len(), lines.len(), "shown twice: {lines:?}");
+    lines
+}
+
+fn saw(world: &World, n: usize, wanted: impl Fn(&Event) -> bool) -> bool {
+    world.devices[n].events.iter().any(wanted)
+}
+
+#[test]
+fn two_who_talked_before_and_after_the_backup_go_on() {
+    let mut world = World::new(&["alice", "bob"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "before");
+    world.run();
+    let backup = world.server.restored(1);
+    world.say(0, chat, "after the backup");
+    world.run();
+    // Accepted, and its receipt is still open when the server is gone.
+    world.server.settle = false;
+    world.say(1, chat, "unsettled");
+    world.run();
+    go_back(&mut world, backup);
+    world.say(0, chat, "a new one");
+    world.say(1, chat, "another");
+    world.run();
+    assert_eq!(texts(&world, 1, chat), ["alice: before", "alice: after the backup", "alice: a new one"]);
+    assert_eq!(texts(&world, 0, chat), ["bob: unsettled", "bob: another"]);
+    for n in 0..2 {
+        assert_eq!(world.devices[n].core.waiting(), (0, 0));
+        assert_eq!(world.devices[n].core.conversations().len(), 1, "one chat");
+        assert!(saw(&world, n, |e| *e == Event::ServerRestored));
+        assert!(!saw(&world, n, |e| matches!(e, Event::Refused { .. } | Event::Left { .. })));
+    }
+    assert_eq!(world.start(0, "bob"), world.start(1, "alice"));
+    assert_ne!(world.start(0, "bob"), chat);
+}
+
+#[test]
+fn what_was_sent_and_not_read_before_the_backup_is_read_after_it_and_once() {
+    let mut world = World::new(&["alice", "bob"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "one");
+    world.run();
+    world.take_offline(1);
+    world.say(0, chat, "two");
+    world.run();
+    let backup = world.server.restored(1);
+    world.bring_online(1);
+    world.say(0, chat, "three");
+    world.run();
+    // Bob has read more than the server knows of now, and the new positions of an equal number are others'.
+    go_back(&mut world, backup);
+    world.say(0, chat, "four");
+    world.run();
+    assert_eq!(texts(&world, 1, chat), ["alice: one", "alice: two", "alice: three", "alice: four"]);
+}
+
+#[test]
+fn a_group_goes_on_with_its_newest_members_and_accounts_register_again() {
+    for first in 0..3 {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let group = Command::CreateGroup { name: "team".into(), handles: vec![handle("bob")] };
+        let id = world.command(0, group).conversation.unwrap();
+        world.say(0, id, "hello");
+        world.run();
+        let backup = world.server.restored(1);
+        let dave = world.join("dave");
+        world.run();
+        world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol"), handle("dave")] });
+        world.run();
+        world.say(2, id, "carol is here");
+        world.run();
+        go_back(&mut world, backup);
+        for n in (0..4).filter(|n| *n != first) {
+            world.take_offline(n);
+        }
+        world.say(first, id, "from the first");
+        world.run();
+        for n in (0..4).filter(|n| *n != first) {
+            world.bring_online(n);
+        }
+        world.run();
+        for n in [0, 1, 2, dave] {
+            world.say(n, id, &format!("{n} after"));
+        }
+        world.run();
+        for n in [0, 1, 2, dave] {
+            let view = world.devices[n].core.conversation(id).unwrap();
+            assert_eq!((view.members.len(), view.label.as_str(), view.left), (4, "team", false), "{n} with {first}");
+            let said = texts(&world, n, id);
+            for other in [0, 1, 2, dave].into_iter().filter(|other| *other != n) {
+                let text = format!("{}: {other} after", world.devices[other].name);
+                assert!(said.contains(&text), "{text} is not in {said:?}, first {first}");
+            }
+            assert_eq!(world.devices[n].core.waiting(), (0, 0), "{n} with {first}");
+        }
+        let read = |n: usize| texts(&world, n, id).iter().any(|line| line.ends_with("from the first"));
+        // Dave was not known to the server then, so he could not be had.
+        assert!((0..3).filter(|n| *n != first).all(read), "{first}: {:?}", [0, 1, 2, 3].map(|n| texts(&world, n, id)));
+    }
+}
+
+#[test]
+fn a_conversation_of_after_the_backup_goes_on_too() {
+    let mut world = World::new(&["alice", "bob"]);
+    let backup = world.server.restored(1);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "hello");
+    world.run();
+    go_back(&mut world, backup);
+    world.say(1, chat, "still here");
+    world.run();
+    world.say(0, chat, "good");
+    world.run();
+    assert_eq!(texts(&world, 0, chat), ["bob: still here"]);
+    assert_eq!(texts(&world, 1, chat), ["alice: hello", "alice: good"]);
+}
+
+#[test]
+fn two_restores_of_one_backup_and_a_kill_at_every_step_end_in_one_chat() {
+    for step in 0..24 {
+        let mut world = World::new(&["alice", "bob"]);
+        let chat = world.start(0, "bob");
+        world.say(0, chat, "before");
+        world.run();
+        let backups = [world.server.restored(1), world.server.restored(2)];
+        for (round, backup) in backups.into_iter().enumerate() {
+            go_back(&mut world, backup);
+            let kill = if step % 2 == 0 { crate::world::Kill::BeforeCommit } else { crate::world::Kill::AfterCommit };
+            world.devices[round].kill_at = Some((world.devices[round].steps + step / 2, kill));
+            world.say(0, chat, &format!("a{round}"));
+            world.say(1, chat, &format!("b{round}"));
+            world.run();
+        }
+        assert_eq!(texts(&world, 1, chat), ["alice: before", "alice: a0", "alice: a1"], "{step}");
+        assert_eq!(texts(&world, 0, chat), ["bob: b0", "bob: b1"], "{step}");
+        assert_eq!(world.start(0, "bob"), world.start(1, "alice"), "{step}");
+        assert!((0..2).all(|n| world.devices[n].core.conversations().len() == 1), "{step}");
+    }
+}
+
+#[test]
+fn a_device_that_was_removed_registers_once_and_then_stops() {
+    let mut world = World::new(&["alice"]);
+    let now = pli_domain::UnixMillis(world.now);
+    let core = &mut world.devices[0].core;
+    let close = || {
+        let reason = Some(pli_api::refusal(pli_api::ErrorCode::UnknownDevice, "unknown"));
+        let close = pli_api::edge::Close { reason, reconnect: false };
+        pli_api::edge::ServerFrame { frame: Some(pli_api::edge::server_frame::Frame::Close(close)) }
+    };
+    let first = core.frame(close(), now);
+    assert!(matches!(first.session, pli_client_core::SessionAdvice::Reconnect { .. }), "{first:?}");
+    assert!(!core.is_registered());
+    let again = core.frame(close(), now);
+    assert!(matches!(again.session, pli_client_core::SessionAdvice::Stop { .. }), "{again:?}");
+}

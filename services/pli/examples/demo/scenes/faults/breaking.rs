@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One fault: what is done to the cluster, and how long clients notice it.
+
+use std::time::{Duration, Instant};
+
+use pli_testkit::cluster::{Cluster, Role};
+use pli_testkit::engines::nats::Down;
+use rand::Rng;
+use tokio::time::{sleep, timeout};
+
+use super::{Device, Fault, Stage};
+
+/// How often it is looked whether everybody hears and sees again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What is lost from the logs was written in this time.
+const LOST: Duration = Duration::from_secs(3);
+
+/// Breaks and mends; fails where not everybody hears and sees something new in time.
+pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow::Result<()> {
+    match fault {
+        Fault::KillEdge => {
+            let name = one_of(stage, Role::Edge)?;
+            kill(stage, present, &name).await
+        }
+        Fault::KillWorker => {
+            let name = stage.server.apart()?.busiest_worker().await?;
+            kill(stage, present, &name).await
+        }
+        Fault::KillNats => {
+            let server = pick(stage, |cluster| cluster.nats().names().len())?;
+            struck(stage)?.nats().down(server, Down::Killed);
+            again(stage, present, &format!("SIGKILL of NATS server {}", server + 1)).await?;
+            Ok(stage.server.apart()?.cluster.nats().up(server).await?)
+        }
+        Fault::KillCql => {
+            let node = pick(stage, |cluster| cluster.cql().contact_points().len())?;
+            struck(stage)?.cql().kill(node);
+            again(stage, present, &format!("SIGKILL of CQL node {}", node + 1)).await?;
+            Ok(stage.server.apart()?.cluster.cql().resume(node).await?)
+        }
+        Fault::Zombie => zombie(stage, present).await,
+        Fault::AllNats => {
+            let cluster = struck(stage)?;
+            cluster.nats().all_down(Down::Killed);
+            let begun = Instant::now();
+            cluster.nats().start_all().await?;
+            let back = begun.elapsed().as_secs_f64();
+            again(stage, present, &format!("SIGKILL of all NATS servers, ready again after {back:.1} s")).await
+        }
+        Fault::AllCql => {
+            let cluster = struck(stage)?;
+            cluster.cql().kill_all();
+            let begun = Instant::now();
+            cluster.cql().resume_all().await?;
+            let back = begun.elapsed().as_secs_f64();
+            again(stage, present, &format!("SIGKILL of all CQL nodes, ready again after {back:.1} s")).await
+        }
+        Fault::LoseEnd => lose_end(stage, present).await,
+        Fault::Rolling => {
+            for name in stage.server.apart()?.cluster.names(None) {
+                let cluster = struck(stage)?;
+                cluster.end(&name).await?;
+                cluster.restart(&name).await?;
+                again(stage, present, &format!("SIGTERM of {name} and a new start")).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The cluster; what is meant from now on is watched.
+fn struck(stage: &mut Stage) -> anyhow::Result<&mut Cluster> {
+    stage.ledger.begin_pulse();
+    Ok(&mut stage.server.apart()?.cluster)
+}
+
+fn pick(stage: &mut Stage, count: impl Fn(&mut Cluster) -> usize) -> anyhow::Result<usize> {
+    let count = count(&mut stage.server.apart()?.cluster);
+    Ok(stage.dice.random_range(0..count))
+}
+
+fn one_of(stage: &mut Stage, role: Role) -> anyhow::Result<String> {
+    let chosen = pick(stage, |cluster| cluster.names(Some(role)).len())?;
+    Ok(stage.server.apart()?.cluster.names(Some(role)).swap_remove(chosen))
+}
+
+/// Waits until everybody hears and sees something that was meant after the fault, and says how long it took.
+async fn again(stage: &Stage, present: &[Device], what: &str) -> anyhow::Result<()> {
+    let names: Vec<&str> = present.iter().map(|device| device.name.as_str()).collect();
+    let whole = async {
+        while !stage.ledger.pulse().is_whole(&names) {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let in_time = timeout(stage.patience, whole).await.is_ok();
+    let pulse = stage.ledger.pulse();
+    anyhow::ensure!(in_time, "{what}: not everybody hears and sees again after {:?}: {pulse:?}", stage.patience);
+    println!("  {what}: {pulse}");
+    Ok(())
+}
+
+/// The others go on without it; then it comes back.
+async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Result<()> {
+    struck(stage)?.kill(name)?;
+    again(stage, present, &format!("SIGKILL of {name}")).await?;
+    Ok(stage.server.apart()?.cluster.restart(name).await?)
+}
+
+async fn zombie(stage: &mut Stage, present: &[Device]) -> anyhow::Result<()> {
+    let name = stage.server.apart()?.busiest_worker().await?;
+    struck(stage)?.pause(&name)?;
+    let over = sleep(stage.server.apart()?.lease_over());
+    again(stage, present, &format!("SIGSTOP of {name}")).await?;
+    over.await;
+    struck(stage)?.go_on(&name)?;
+    again(stage, present, &format!("SIGCONT of {name}, whose leases others have")).await
+}
+
+async fn lose_end(stage: &mut Stage, present: &[Device]) -> anyhow::Result<()> {
+    struck(stage)?.keep_logs().await?;
+    again(stage, present, "SIGKILL of all NATS servers, whose files are copied").await?;
+    sleep(LOST).await;
+    let unsettled: usize = present.iter().map(|device| device.heard().unsettled).sum();
+    let cluster = struck(stage)?;
+    cluster.lose_end_of_logs().await?;
+    let what = format!("SIGKILL of everything but the database, every log without its end ({unsettled} unsettled)");
+    again(stage, present, &what).await
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A backup of a running server, and going back to it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Running, Server, failure, pli, run, text};
+
+fn says<'a>(from: &'a str, text: &'a str) -> impl Fn(&Value) -> bool + 'a {
+    move |event| event["event"] == "message" && event["from"] == from && event["text"] == text
+}
+
+fn with_data(home: &Path, arguments: &[&str]) -> String {
+    text(&run(home, &[arguments, &["--data", "data"]].concat()))
+}
+
+fn pipe(home: &Path, from: &str, to: &str) -> Running {
+    let arguments = ["pipe", from, to, "--json", "--follow", "--data", "data"];
+    let mut process = Running::start(pli(home, &arguments));
+    process.json(|event| event["event"] == "connection" && event["state"] == "online");
+    process
+}
+
+/// Every message that a process printed, with how often.
+fn printed(process: &Running) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for line in process.seen() {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        if event["event"] == "message" {
+            let word = |field: &str| event[field].as_str().expect("text").to_owned();
+            *counts.entry((word("from"), word("text"))).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn back_up(home: &Path) -> String {
+    let said = with_data(home, &["backup", "--to", "backup"]);
+    assert!(said.contains("pli restore --from"), "{said}");
+    said
+}
+
+#[test]
+fn a_server_that_went_back_to_a_backup_goes_on_with_its_clients() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    for handle in ["bob", "carol"] {
+        with_data(home, &["recv", handle]);
+    }
+    with_data(home, &["group", "create", "alice", "team", "bob"]);
+    let mut alice = pipe(home, "alice", "#team");
+    let mut bob = pipe(home, "bob", "alice");
+    // The backup is taken while these are on their way.
+    for number in 0..200 {
+        alice.say(&format!("before {number}"));
+        bob.say(&format!("back {number}"));
+    }
+    back_up(home);
+    bob.json(says("alice", "before 199"));
+    alice.json(says("bob", "back 199"));
+    alice.signal(Signal::INT);
+    assert_eq!(alice.wait(), Some(0));
+    // What the backup does not know: a member, messages that are settled, an account and its conversation.
+    with_data(home, &["group", "add", "alice", "team", "carol"]);
+    with_data(home, &["send", "alice", "#team", "gone from the server", "--wait", "stored"]);
+    with_data(home, &["send", "dave", "alice", "i am new here"]);
+    let mut alice = pipe(home, "alice", "#team");
+    for number in 0..50 {
+        alice.say(&format!("unsettled {number}"));
+        bob.say(&format!("open {number}"));
+    }
+    alice.json(|event| event["event"] == "accepted");
+    server.process.kill();
+
+    let said = with_data(home, &["restore", "--from", "backup", "--replace"]);
+    for word in ["it goes back to 20", "is gone", "log epoch 2 begins", "data.replaced-"] {
+        assert!(said.contains(word), "`{word}` is not in {said}");
+    }
+    let server = Server::start_on(home, port);
+    alice.say("after the restore");
+    bob.say("from bob after it");
+    bob.json(says("alice", "after the restore"));
+    alice.json(says("bob", "from bob after it"));
+    // Carol was added after the backup, dave did not exist then.
+    let mut carol = Running::start(pli(home, &["recv", "carol", "--json", "--follow", "--data", "data"]));
+    carol.json(says("alice", "after the restore"));
+    carol.signal(Signal::INT);
+    assert_eq!(carol.wait(), Some(0));
+    with_data(home, &["send", "carol", "#team", "carol is here"]);
+    alice.json(says("carol", "carol is here"));
+    bob.json(says("carol", "carol is here"));
+    with_data(home, &["send", "dave", "alice", "still here", "--wait", "delivered"]);
+    alice.json(says("dave", "still here"));
+    alice.say("the last one");
+    bob.json(says("alice", "the last one"));
+
+    let (to_alice, to_bob) = (printed(&alice), printed(&bob));
+    for (who, counts) in [("alice", &to_alice), ("bob", &to_bob)] {
+        let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "shown twice to {who}: {twice:?}");
+    }
+    // Nothing that was not settled is lost: it arrived before the server died, or was sent again.
+    for number in 0..50 {
+        assert!(to_bob.contains_key(&("alice".into(), format!("unsettled {number}"))), "{number}: {to_bob:?}");
+        assert!(to_alice.contains_key(&("bob".into(), format!("open {number}"))), "{number}: {to_alice:?}");
+    }
+    assert!(to_alice.contains_key(&("dave".into(), "i am new here".into())), "{to_alice:?}");
+    drop(server);
+}
+
+#[test]
+fn a_backup_is_whole_private_and_restores_twice_above_what_was_used() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    with_data(home, &["recv", "bob"]);
+    with_data(home, &["send", "alice", "bob", "hello"]);
+    let fingerprint = server.about["fingerprint"].clone();
+    back_up(home);
+    std::fs::create_dir(home.join("all")).expect("made");
+    let dated = with_data(home, &["backup", "--to", "all"]);
+    assert!(dated.contains("all/pli-20"), "{dated}");
+    let backup = home.join("backup");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&backup), 0o700);
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&backup).expect("there") {
+        let entry = entry.expect("an entry");
+        assert_eq!(mode(&entry.path()), 0o600, "{entry:?}");
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    assert_eq!(names, ["VERSION", "certificate.pem", "manifest.json", "pli.db"]);
+    assert!(
+        !std::fs::read_dir(home).expect("there").any(|e| e
+            .expect("one")
+            .file_name()
+            .to_string_lossy()
+            .contains("part"))
+    );
+    server.process.kill();
+    // A new place: nobody tells which epochs were used, so it jumps, and --log-epoch-above is kept to.
+    let restore = |more: &[&str]| text(&run(home, &[&["restore", "--from", "backup"], more].concat()));
+    assert!(restore(&["--data", "second", "--log-epoch-above", "700"]).contains("log epoch 701 begins"));
+    assert!(restore(&["--data", "second", "--replace"]).contains("log epoch 702 begins"));
+    // What an interrupted restore left is no obstacle, and the folder that it had moved aside still counts.
+    std::fs::rename(home.join("second"), home.join("second.replaced-9")).expect("moved");
+    std::fs::create_dir(home.join(".second.restore-part")).expect("made");
+    std::fs::write(home.join(".second.restore-part/RESTORE-UNFINISHED"), "").expect("written");
+    assert!(restore(&["--data", "second"]).contains("log epoch 703 begins"));
+    let mut process =
+        Running::start(pli(home, &["dev", "--data", "second", "--port", "0", "--admin-port", "0", "--ready-json"]));
+    let about = process.json(|value| value.get("url").is_some());
+    assert_eq!(about["fingerprint"], fingerprint);
+}
+
+/// What a command says when it is refused, with its exit code.
+fn refused(home: &Path, arguments: &[&str], exit: i32, words: &[&str]) {
+    let (code, said) = failure(&run(home, arguments));
+    assert_eq!(code, Some(exit), "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?}: `{word}` is not in {said}");
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_its_fix_and_changes_nothing() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    back_up(home);
+    let write = |path: &str, text: &str| {
+        let path = home.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    write("file", "x");
+    write("other/thing", "x");
+    write("newer/VERSION", &format!("999\n{}\n", "0".repeat(32)));
+    write("newer/pli.db", "x");
+    for (arguments, words) in [
+        (&["backup", "--data", "none", "--to", "new"][..], &["no folder none"][..]),
+        (&["backup", "--data", "other", "--to", "new"], &["no data folder"]),
+        (&["backup", "--data", "newer", "--to", "new"], &["999", "run the release"]),
+        (&["backup", "--data", "data", "--to", "backup"], &["holds a backup already"]),
+        (&["backup", "--data", "data", "--to", "file"], &["is a file"]),
+        (&["backup", "--data", "data", "--to", "data"], &["is a data folder"]),
+        (&["backup", "--data", "data", "--to", "no/such"], &["no folder", "--to"]),
+        (&["backup", "--data", "data", "--to", "/sys/pli"], &["/sys", "choose another place"]),
+        (&["restore", "--from", "none", "--data", "new"], &["no folder none"]),
+        (&["restore", "--from", "other", "--data", "new"], &["is no backup"]),
+        (&["restore", "--from", "backup", "--data", "other"], &["holds data", "--replace"]),
+        (&["restore", "--from", "backup", "--data", "file"], &["is not a folder"]),
+        (&["restore", "--from", "backup", "--data", "no/such"], &["no folder", "--data"]),
+    ] {
+        refused(home, arguments, 6, words);
+    }
+    let pid = server.process.pid().to_string();
+    refused(home, &["restore", "--from", "backup", "--data", "data", "--replace"], 5, &[&pid]);
+    refused(home, &["restore", "--from", "backup", "--log-epoch-above", "9000"], 2, &["--log-epoch-above", "8191"]);
+    refused(home, &["restore", "--from", "backup", "--data", "new", "--log-epoch-above", "8191"], 6, &["no log epoch"]);
+    damaged_backups(home);
+    assert!(!home.join("new").exists() && !home.join("data.replaced").exists());
+}
+
+/// Each file of a backup, changed, cut, or gone.
+fn damaged_backups(home: &Path) {
+    let restore = ["restore", "--from", "bad", "--data", "new"];
+    let fresh = || {
+        let _ = std::fs::remove_dir_all(home.join("bad"));
+        std::fs::create_dir(home.join("bad")).expect("made");
+        for entry in std::fs::read_dir(home.join("backup")).expect("there") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), home.join("bad").join(entry.file_name())).expect("copied");
+        }
+    };
+    for name in ["pli.db", "VERSION", "certificate.pem"] {
+        fresh();
+        let path = home.join("bad").join(name);
+        let mut bytes = std::fs::read(&path).expect("read");
+        *bytes.last_mut().expect("not empty") ^= 1;
+        std::fs::write(&path, bytes).expect("written");
+        refused(home, &restore, 6, &[name, "checksum", "take another backup"]);
+        std::fs::remove_file(&path).expect("removed");
+        refused(home, &restore, 6, &[name, "is missing"]);
+    }
+    let edit = |from: &str, to: &str| {
+        fresh();
+        let path = home.join("bad/manifest.json");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replacen(from, to, 1)).expect("written");
+    };
+    edit("\"data_version\": 1", "\"data_version\": 9");
+    refused(home, &restore, 6, &["newer release", "data version is 9"]);
+    edit("\"format\": 1", "\"format\": 2");
+    refused(home, &restore, 6, &["newer release", "format is 2"]);
+    edit("\"VERSION\"", "\"../VERSION\"");
+    refused(home, &restore, 6, &["names other files"]);
+    edit("{", "");
+    refused(home, &restore, 6, &["is no manifest"]);
+}
