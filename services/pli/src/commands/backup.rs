@@ -71,11 +71,7 @@ fn back_up(args: &BackupArgs) -> Result<(), Failure> {
         manifest.bytes().div_ceil(1 << 20),
         target.display()
     )?;
-    say!(
-        "to go back to it: pli restore --from {} --data {} --replace",
-        target.display(),
-        args.data.display()
-    )?;
+    say!("to go back to it: pli restore --from {} --data {} --replace", target.display(), args.data.display())?;
     Ok(())
 }
 

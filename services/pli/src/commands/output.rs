@@ -96,7 +96,9 @@ pub const OLDER_PROFILE: &str = "* this profile is older than what was already s
 
 /// The notice that a message cannot be opened.
 pub fn unreadable(name: &str) -> String {
-    format!("* a message of @{name} cannot be opened; ask for it again (a restored profile causes this until it is noticed)")
+    format!(
+        "* a message of @{name} cannot be opened; ask for it again (a restored profile causes this until it is noticed)"
+    )
 }
 
 /// The notice that a key is new.

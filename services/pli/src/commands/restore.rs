@@ -128,10 +128,7 @@ fn tell(args: &RestoreArgs, manifest: &Manifest, log_epoch: LogEpoch, aside: Opt
     )?;
     say!("log epoch {} begins", log_epoch.get())?;
     if let Some(aside) = aside {
-        say!(
-            "the folder that was there stands in {}; remove it when you need nothing of it",
-            aside.display()
-        )?;
+        say!("the folder that was there stands in {}; remove it when you need nothing of it", aside.display())?;
     }
     say!("start the server: pli dev --data {data}")
 }
