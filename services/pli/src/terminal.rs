@@ -20,7 +20,10 @@ pub fn put(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let error = anyhow::Error::new(error);
-            Err(Failure::new(Exit::Output, error.context("standard output cannot be written; make room, or name another file")))
+            Err(Failure::new(
+                Exit::Output,
+                error.context("standard output cannot be written; make room, or name another file"),
+            ))
         }
         _ => Ok(()),
     }

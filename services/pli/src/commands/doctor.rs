@@ -20,7 +20,9 @@ use finding::{Finding, Level};
 /// Looks at the ports, the clock, the disk, the limit of open files, the data folder's version and modes, and the storage
 /// engine: the folder's own, or with engine.kind = "cluster" the NATS and CQL servers. It changes nothing and may run beside a server. Every finding names its fix; with any the exit code is 9.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pli doctor\n  pli doctor --data /var/lib/pli --config /etc/pli.toml\n  pli doctor --config cluster.toml")]
+#[command(
+    after_help = "Examples:\n  pli doctor\n  pli doctor --data /var/lib/pli --config /etc/pli.toml\n  pli doctor --config cluster.toml"
+)]
 pub struct DoctorArgs {
     /// The data folder to look at.
     #[arg(long, env = "PLI_DATA", value_name = "DIR")]

@@ -125,7 +125,8 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
 
 async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let conversation = group_arriving(session, &change.group.name, deadline, |_| {}).await?;
-    let members = session.conversations().await?.into_iter().find(|view| view.id == conversation).map(|view| view.members);
+    let members =
+        session.conversations().await?.into_iter().find(|view| view.id == conversation).map(|view| view.members);
     let mut accounts = Vec::new();
     for handle in &change.members {
         let member = members.iter().flatten().find(|member| member.handle.as_ref() == Some(handle));

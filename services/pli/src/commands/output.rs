@@ -91,7 +91,9 @@ pub const OLDER_PROFILE: &str = "* this profile is older than what was already s
 
 /// The notice that a message cannot be opened.
 pub fn unreadable(name: &str) -> String {
-    format!("* a message of @{name} cannot be opened; ask for it again (a restored profile causes this until it is noticed)")
+    format!(
+        "* a message of @{name} cannot be opened; ask for it again (a restored profile causes this until it is noticed)"
+    )
 }
 
 /// The notice that a key is new.
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_closed_standard_output_is_told_from_one_that_is_thrown_away() {
-        let null = |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
+        let null =
+            |read: bool, write: bool| OpenOptions::new().read(read).write(write).open("/dev/null").expect("there");
         assert!(is_writable(null(false, true)), "> /dev/null");
         assert!(!is_writable(null(true, true)), "what stands in for a closed one");
         assert!(!is_writable(null(true, false)), "open for reading only");

@@ -233,7 +233,8 @@ mod tests {
         for wait in [Wait::Accepted, Wait::Stored, Wait::Delivered] {
             let mut progress = Progress::new(HERE, wait);
             (1..=3).for_each(|n| progress.sent(sent(HERE, n)));
-            let accepted = Event::Accepted { conversation: HERE, message: message(2).send_id, at: pli_domain::UnixMillis(0) };
+            let accepted =
+                Event::Accepted { conversation: HERE, message: message(2).send_id, at: pli_domain::UnixMillis(0) };
             progress.see(&accepted, ME).expect("fine");
             assert_eq!(progress.counts(), (3, 2), "{wait:?}");
         }

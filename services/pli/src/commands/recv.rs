@@ -65,7 +65,9 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
     loop {
         let event = match missed.next() {
             Some(event) => event,
-            None if caught_up && args.count.is_none() && !args.follow && session.has_shown_all().await? => return Ok(()),
+            None if caught_up && args.count.is_none() && !args.follow && session.has_shown_all().await? => {
+                return Ok(());
+            }
             None => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

@@ -93,7 +93,8 @@ fn with_counts(failure: Failure, count: u64, (given, waiting): (u64, usize)) -> 
         0 => String::new(),
         rest => format!(", {rest} were not begun"),
     };
-    let said = format!("{}; of {count} messages {accepted} are accepted, {waiting} wait in the outbox{rest}", failure.error);
+    let said =
+        format!("{}; of {count} messages {accepted} are accepted, {waiting} wait in the outbox{rest}", failure.error);
     Failure::say(failure.exit, said)
 }
 
@@ -167,7 +168,10 @@ async fn read_text() -> Result<String, Failure> {
     let rest = tokio::io::copy(&mut input, &mut tokio::io::sink()).await?;
     if rest > 0 {
         let (whole, max) = (text.len() as u64 + rest, TEXT_BYTES_MAX);
-        return Err(Failure::say(Exit::Usage, format_args!("the text has {whole} bytes; at most {max} fit in a message")));
+        return Err(Failure::say(
+            Exit::Usage,
+            format_args!("the text has {whole} bytes; at most {max} fit in a message"),
+        ));
     }
     let text = String::from_utf8(text).map_err(|_| Failure::say(Exit::Usage, "standard input is not UTF-8 text"))?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())

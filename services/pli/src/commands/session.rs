@@ -165,8 +165,10 @@ impl Session {
     fn timed_out(&self) -> Failure {
         if let Some(why) = &self.refusal {
             let why = sentence(why);
-            let what = format_args!("not in time: the server refuses for now: {why}; what is not accepted yet stays in the \
-                                     outbox and goes out next time");
+            let what = format_args!(
+                "not in time: the server refuses for now: {why}; what is not accepted yet stays in the \
+                                     outbox and goes out next time"
+            );
             return Failure::say(Exit::TimedOut, what);
         }
         let status = self.client.status().borrow().clone();

@@ -201,7 +201,8 @@ fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_
     let home = tempfile::tempdir().expect("a folder");
     let started = Server::start(&disk.dir());
     until_readyz(&started, "200", || {});
-    let connect = ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
+    let connect =
+        ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
     let send = |words: &str| {
         let arguments = ["send", "alice", "bob", words, "--count", "20", "--timeout", "1"];
         run(home.path(), &[&arguments[..], &connect].concat())

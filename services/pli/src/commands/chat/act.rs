@@ -43,7 +43,9 @@ impl Chat {
                 Some(conversation) => self.say(conversation, text).await,
                 None => {
                     let why = self.gone.as_ref().map_or(String::new(), |gone| format!("not sent: {gone}; "));
-                    self.hint(&format!("{why}to whom? begin with @HANDLE or #GROUP (the up arrow brings the line back)"))
+                    self.hint(&format!(
+                        "{why}to whom? begin with @HANDLE or #GROUP (the up arrow brings the line back)"
+                    ))
                 }
             },
             Input::Create(name, handles) => {
@@ -81,8 +83,11 @@ impl Chat {
         // A client that has ended says so itself.
         let waiting = self.session.client.query(|core| core.unsent_texts()).await.unwrap_or(0);
         if waiting > 0 {
-            let messages = if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
-            self.screen.note(&format!("{messages} to be sent; the next `pli chat` or other command of this profile sends them"));
+            let messages =
+                if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
+            self.screen.note(&format!(
+                "{messages} to be sent; the next `pli chat` or other command of this profile sends them"
+            ));
         }
     }
 

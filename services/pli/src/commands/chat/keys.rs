@@ -188,7 +188,10 @@ mod tests {
     #[test]
     fn characters_of_several_bytes_and_sequences_are_one_key_each() {
         assert_eq!(keys("aé✓\r".as_bytes()), [Key::Char('a'), Key::Char('é'), Key::Char('✓'), Key::Enter]);
-        assert_eq!(keys(b"\x1b[A\x1b[3~\x1b[1;5C\x1bOH\x1bb"), [Key::Up, Key::Delete, Key::WordRight, Key::Home, Key::WordLeft]);
+        assert_eq!(
+            keys(b"\x1b[A\x1b[3~\x1b[1;5C\x1bOH\x1bb"),
+            [Key::Up, Key::Delete, Key::WordRight, Key::Home, Key::WordLeft]
+        );
         assert_eq!(keys(b"\xc3(x"), [Key::Char('('), Key::Char('x')]);
         assert_eq!(keys(&[b"\x1b[".as_slice(), &[b'1'; 99], b"~y"].concat()), [Key::Char('y')]);
     }

@@ -169,7 +169,9 @@ mod tests {
             assert_eq!(line.take(), text);
         }
         typed(&mut line, "draft");
-        for (key, shown) in [(Key::Up, "two"), (Key::Up, "one"), (Key::Up, "one"), (Key::Down, "two"), (Key::Down, "draft")] {
+        for (key, shown) in
+            [(Key::Up, "two"), (Key::Up, "one"), (Key::Up, "one"), (Key::Down, "two"), (Key::Down, "draft")]
+        {
             line.press(key);
             assert_eq!(line.text(), shown);
         }

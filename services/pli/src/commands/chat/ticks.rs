@@ -76,9 +76,7 @@ impl Ticks {
     }
 
     fn lost(&self, conversation: ConversationId, by: &str, (first, last): (u64, u64)) -> String {
-        let is = |sent: &&Sent| {
-            sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no)
-        };
+        let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
         let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
         let which = if known.is_empty() { "(earlier messages)".to_string() } else { known.join(" ") };
         format!("✗ lost, never shown to @{by}: {which}; send it again")
