@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sealing and opening one message of 256 bytes in the client core.
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
 use std::time::{Duration, Instant};
 

@@ -79,9 +79,11 @@ impl Drop for Process {
     }
 }
 
-/// The server's binary, built with optimisation by `make bench`.
+/// The server's binary, built with optimisation by `make bench`, in the build folder of this measurement.
 pub fn binary() -> Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/pli");
+    let here = std::env::current_exe()?;
+    let profile = here.parent().and_then(Path::parent).context("the measurement is not in a build folder")?;
+    let path = profile.join("pli");
     ensure!(path.exists(), "{} is missing; run `make build` first", path.display());
     Ok(path)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether the servers keep what they acknowledge: asked before anything is served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -49,6 +49,12 @@ pub enum Problem {
          configuration), or allow it with dangerously_allow_unsynced_storage"
     )]
     Unproven {
+        /// Its name.
+        server: String,
+    },
+    /// A server with a copy is down.
+    #[error("server {server} holds a copy and is down; start it again, or replace it if it is lost")]
+    HolderDown {
         /// Its name.
         server: String,
     },
@@ -203,9 +209,9 @@ impl NatsEngine {
         }
     }
 
-    /// Answers the names of all servers that hold a copy.
-    async fn check_streams(&self, report: &mut CheckReport) -> BTreeSet<String> {
-        let mut holders = BTreeSet::new();
+    /// Answers the names of all servers that hold a copy, and whether each is there.
+    async fn check_streams(&self, report: &mut CheckReport) -> BTreeMap<String, bool> {
+        let mut holders = BTreeMap::new();
         for wanted in self.options.layout.wanted() {
             match self.check_stream(&wanted, report).await {
                 Ok(servers) => holders.extend(servers),
@@ -224,7 +230,7 @@ impl NatsEngine {
         holders
     }
 
-    async fn check_stream(&self, wanted: &Wanted, report: &mut CheckReport) -> Result<Vec<String>, ApiError> {
+    async fn check_stream(&self, wanted: &Wanted, report: &mut CheckReport) -> Result<Vec<(String, bool)>, ApiError> {
         let stream = wanted.name.clone();
         let Some(info) = stream_info(&self.link, &stream).await? else {
             report.add(Problem::StreamMissing { stream }, false);
@@ -240,28 +246,39 @@ impl NatsEngine {
             // Owners must start to trim it.
             report.add(Problem::StreamFull { stream, bytes, bytes_max }, true);
         }
-        let servers = info.cluster.iter().flat_map(|cluster| cluster.servers().map(str::to_owned));
-        Ok(servers.collect())
+        let servers = info.cluster.iter().flat_map(|cluster| cluster.servers());
+        Ok(servers.map(|(name, there)| (name.to_owned(), there)).collect())
     }
 
-    /// Every server that holds a copy, and every one that is named, must prove that it is synced.
-    async fn check_servers(&self, report: &mut CheckReport, mut holders: BTreeSet<String>) {
+    /// Every server that holds a copy, and every one that is named, must prove that it is synced. One that is down
+    /// acknowledges nothing; it is looked at when it is back.
+    async fn check_servers(&self, report: &mut CheckReport, mut holders: BTreeMap<String, bool>) {
         let allowed = self.options.dangerously_allow_unsynced_storage;
         let mut shown: BTreeMap<String, Varz> = BTreeMap::new();
+        let mut silent = Vec::new();
         for address in &self.options.monitors {
             match monitor::varz(address, self.link.answer_timeout).await {
                 Ok(varz) => {
                     shown.insert(varz.server_name.clone(), varz);
                 }
-                Err(source) => report.add(Problem::Monitor { address: address.clone(), source }, allowed),
+                Err(source) => silent.push(Problem::Monitor { address: address.clone(), source }),
             }
         }
         // A server of its own names no holders.
         if holders.is_empty() {
-            holders.insert(self.link.client.server_info().server_name);
+            holders.insert(self.link.client.server_info().server_name, true);
         }
-        for server in holders.iter().filter(|holder| !shown.contains_key(*holder)) {
-            report.add(Problem::Unproven { server: server.clone() }, allowed);
+        let mut unproven = false;
+        for (server, there) in holders.iter().filter(|(holder, _)| !shown.contains_key(*holder)) {
+            let server = server.clone();
+            match there {
+                true => report.add(Problem::Unproven { server }, allowed),
+                false => report.add(Problem::HolderDown { server }, true),
+            }
+            unproven |= there;
+        }
+        for problem in silent {
+            report.add(problem, allowed || !unproven);
         }
         let connected = self.link.client.server_info().server_name;
         for (server, varz) in shown {
@@ -269,7 +286,7 @@ impl NatsEngine {
                 report.add(Problem::TooOld { server: server.clone(), version: varz.version }, false);
             }
             if !varz.jetstream.is_on() {
-                if holders.contains(&server) {
+                if holders.contains_key(&server) {
                     report.add(Problem::NoJetStream { server }, false);
                 }
                 continue;

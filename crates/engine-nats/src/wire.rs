@@ -125,12 +125,16 @@ pub(crate) struct StreamCluster {
 #[derive(Debug, Deserialize)]
 struct Replica {
     name: String,
+    /// The others do not hear of it.
+    #[serde(default)]
+    offline: bool,
 }
 
 impl StreamCluster {
-    /// Names of all servers with a copy.
-    pub fn servers(&self) -> impl Iterator<Item = &str> {
-        self.leader.as_deref().into_iter().chain(self.replicas.iter().map(|replica| replica.name.as_str()))
+    /// Names of all servers with a copy, and whether each is there.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, bool)> {
+        let replicas = self.replicas.iter().map(|replica| (replica.name.as_str(), !replica.offline));
+        self.leader.as_deref().map(|leader| (leader, true)).into_iter().chain(replicas)
     }
 }
 

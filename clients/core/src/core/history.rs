@@ -108,6 +108,8 @@ impl Core {
     }
 
     fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>) {
+        // Who knows the first conversation knows by itself what goes on for it, and nobody can pass off another one.
+        let root = info.as_ref().and_then(|info| info.root).filter(|root| !self.conversations.contains_key(root));
         let (Some(info), Some(conversation)) = (info, self.conversations.get_mut(&id)) else { return };
         if conversation.kind() == Kind::Direct {
             // A chat of two is called after whom it is with.
@@ -115,7 +117,7 @@ impl Core {
         }
         conversation.kind = Some(Kind::Group);
         conversation.peer = None;
-        conversation.root = conversation.root.or(info.root);
+        conversation.root = conversation.root.or(root);
         // Without a name that can be shown it is called by its short id.
         let name = group_name(&info.name).ok().map(str::to_owned);
         if conversation.name != name {

@@ -126,10 +126,13 @@ impl Core {
     /// The server does not have this conversation any more.
     fn succeed(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get(&id) else { return };
-        let next = successor(conversation.root.unwrap_or(id), &self.history);
+        let derived = successor(conversation.root.unwrap_or(id), &self.history);
+        // Two lines never become one, whatever somebody has said of their roots.
+        let taken = self.conversations.iter().any(|(other, c)| *other != id && c.heir == Some(derived));
+        let next = if taken { successor(id, &self.history) } else { derived };
         // Nobody was told of one that was never made.
         let unmade = conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none();
-        if id == next || unmade {
+        if id == derived || unmade {
             return;
         }
         let own = self.identity.address().account;

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use pli_client_core::content::{GroupInfo, Kind};
 use pli_client_core::{Command, Event};
 use pli_domain::ConversationId;
 
+use crate::ghost::Ghost;
 use crate::server::Server;
 use crate::world::{World, handle};
 
@@ -180,4 +182,29 @@ fn a_device_that_was_removed_registers_once_and_then_stops() {
     assert!(!core.is_registered());
     let again = core.frame(close(), now);
     assert!(matches!(again.session, pli_client_core::SessionAdvice::Stop { .. }), "{again:?}");
+}
+
+#[test]
+fn nobody_can_pass_off_another_conversation_as_the_beginning_of_theirs() {
+    let mut world = World::new(&["alice", "bob"]);
+    let group = Command::CreateGroup { name: "team".into(), handles: vec![handle("bob")] };
+    let team = world.command(0, group).conversation.unwrap();
+    world.run();
+    let mut mallory = Ghost::join(&mut world.server, "mallory", 1);
+    let theirs = ConversationId::from_bytes([7; 16]);
+    mallory.create(&mut world.server, theirs);
+    let alice = world.address(0);
+    mallory.add(&mut world.server, theirs, alice);
+    let forged = GroupInfo { name: "theirs".into(), root: Some(team) }.content([2; 16]);
+    mallory.tell(&mut world.server, theirs, Kind::Group, &forged);
+    world.run();
+    let backup = world.server.restored(1);
+    go_back(&mut world, backup);
+    world.say(0, team, "for the team");
+    world.say(0, theirs, "for mallory");
+    world.run();
+    assert_eq!(texts(&world, 1, team), ["alice: for the team"]);
+    let own = |id| world.devices[0].core.conversation(id).unwrap().id;
+    assert_ne!(own(team), own(theirs));
+    assert_eq!(world.devices[0].core.waiting(), (0, 0));
 }

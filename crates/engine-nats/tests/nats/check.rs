@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_engine_nats::{ConnectError, Credentials, Layout, MigrateError, NatsEngine, NatsOptions, Problem, log_stream};
-use pli_testkit::engines::nats::NatsSettings;
+use pli_testkit::engines::nats::{Down, NatsSettings};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{engine, one_server, options, raw, servers, text};
+use crate::support::{engine, in_time, one_server, options, raw, servers, text};
 
 /// The words of everything that forbids to start.
 async fn refusal(engine: &NatsEngine) -> String {
@@ -213,4 +213,26 @@ async fn refused_credentials_are_told() {
     }
     std::fs::write(file.path(), user.seed().unwrap()).unwrap();
     engine(options).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_three_that_is_down_forbids_no_start() {
+    let settings = NatsSettings { servers: 3, ..NatsSettings::default() };
+    let Some(mut three) = servers("a_server_of_three_that_is_down_forbids_no_start", settings).await else { return };
+    let engine = engine(options(&three)).await;
+    in_time("a whole cluster", async || engine.check().await.problems.is_empty().then_some(())).await;
+    three.down(2, Down::Killed);
+    let name = three.names()[2].clone();
+    let down = |problem: &Problem| matches!(problem, Problem::HolderDown { server } if *server == name);
+    in_time("a cluster of two", async || {
+        let report = engine.check().await;
+        (report.problems.is_empty() && report.warnings.iter().any(down)).then_some(())
+    })
+    .await;
+    three.up(2).await.unwrap();
+    in_time("a whole cluster again", async || {
+        let report = engine.check().await;
+        (report.problems.is_empty() && report.warnings.is_empty()).then_some(())
+    })
+    .await;
 }

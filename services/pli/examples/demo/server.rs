@@ -31,7 +31,7 @@ pub enum Kind {
 /// A running server.
 pub enum Server {
     /// Every role in one process.
-    Single(Single),
+    Single(Box<Single>),
     /// Every role apart.
     Cluster(Box<Apart>),
 }
@@ -43,7 +43,7 @@ impl Server {
             Kind::Single => {
                 let single = Single::start(&folder.join("data")).await?;
                 println!("server at {}, ready after {} ms", single.address, single.took.as_millis());
-                Ok(Self::Single(single))
+                Ok(Self::Single(Box::new(single)))
             }
             Kind::Cluster(size) => Ok(Self::Cluster(Box::new(Apart::start(size, folder).await?))),
         }

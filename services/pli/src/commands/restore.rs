@@ -64,7 +64,7 @@ struct Known {
 
 fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.from).map_err(refused)?;
-    let place = Place::look(&args.data, args.replace)?;
+    let mut place = Place::look(&args.data, args.replace)?;
     check_space(&parent(&args.data), manifest.bytes())?;
     let draft = place.draft()?;
     copy(&manifest, &args.from, &draft)?;

@@ -221,7 +221,7 @@ fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_
     let said = until_readyz(&again, "503", || {});
     assert!(said.contains("disk of the data folder is full"), "{said}");
     std::fs::remove_file(ballast).expect("removed");
-    until_readyz(&again, "200", || std::thread::yield_now());
+    until_readyz(&again, "200", std::thread::yield_now);
     text(&run(home.path(), &[&["send", "alice", "bob", "after", "--wait", "accepted"][..], &connect].concat()));
 }
 

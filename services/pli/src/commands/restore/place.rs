@@ -25,7 +25,7 @@ pub struct Place {
     servers: Vec<PathBuf>,
     holds_data: bool,
     /// Held to the end: no server starts on the old folder, nor on the new one before it is whole.
-    _locks: Vec<FolderLock>,
+    locks: Vec<FolderLock>,
 }
 
 impl Place {
@@ -58,7 +58,7 @@ impl Place {
             servers.insert(0, data.clone());
         }
         let draft = folder.join(format!(".{name}.restore-part"));
-        Ok(Self { data, draft, servers, holds_data, _locks: locks })
+        Ok(Self { data, draft, servers, holds_data, locks })
     }
 
     /// Folders of servers that were here before, the newest first.
@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// An empty folder beside the place; what an interrupted restore left is removed.
-    pub fn draft(&self) -> Result<PathBuf, Failure> {
+    pub fn draft(&mut self) -> Result<PathBuf, Failure> {
         let draft = &self.draft;
         if draft.exists() {
             let _lock = lock(draft)?;
@@ -80,7 +80,9 @@ impl Place {
         DirBuilder::new().mode(0o700).create(draft).map_err(|error| unwritable(draft, error))?;
         let marked = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft.join(MARK));
         marked.map_err(|error| unwritable(draft, error))?;
-        Ok(draft.clone())
+        let held = lock(draft)?;
+        self.locks.push(held);
+        Ok(self.draft.clone())
     }
 
     /// Puts the folder in its place; answers where the old one stands now.
@@ -96,7 +98,6 @@ impl Place {
             ),
             _ => unwritable(path, error),
         };
-        let put = lock(&self.draft)?;
         sync(&self.draft).map_err(|error| unwritable(&self.draft, error))?;
         let mut moved = None;
         if self.holds_data {
@@ -113,7 +114,6 @@ impl Place {
         }
         let _ = fs::remove_file(self.data.join(MARK));
         sync(&folder).map_err(|error| unwritable(&folder, error))?;
-        drop(put);
         Ok(moved)
     }
 }

@@ -17,6 +17,8 @@ use crate::server::role::Roles;
 
 /// How often NATS and CQL are asked whether they are there, for `/readyz`.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked at again whether the servers are as they must be: one may have come back unsynced.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// Streams without a leader are waited for at a start: elections after all servers were down take up to nine seconds.
 const LEADERS_WITHIN: Duration = Duration::from_secs(60);
@@ -73,10 +75,17 @@ impl ClusterEngine {
         let looks = async move {
             let mut tick = interval(LOOK_EVERY);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The start has checked.
+            let (mut checked, mut fit) = (Instant::now(), Ok(()));
             loop {
                 tick.tick().await;
                 if let Some((nats, told)) = &nats {
-                    tell(told, nats.is_connected().then_some(()).ok_or("no connection; it comes back by itself"));
+                    if checked.elapsed() >= CHECK_EVERY && nats.is_connected() {
+                        fit = nats.check().await.into_result().map(|_| ()).map_err(|error| error.to_string());
+                        checked = Instant::now();
+                    }
+                    let connected = nats.is_connected().then_some(()).ok_or("no connection; it comes back by itself");
+                    tell(told, connected.map_err(String::from).and_then(|()| fit.clone()));
                 }
                 if let Some((cql, told)) = &cql {
                     tell(told, cql.answers().await.map_err(|error| error.to_string()));
