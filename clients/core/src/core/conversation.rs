@@ -495,7 +495,7 @@ mod tests {
         assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
         assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
         let of = |device: u8, delivered, read| {
-            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read })])
+            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read, ..Mark::default() })])
         };
         assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
         assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));

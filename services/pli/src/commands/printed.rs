@@ -161,7 +161,7 @@ const fn conversation_of(event: &Event) -> Option<ConversationId> {
         | Event::MemberAdded { conversation, .. }
         | Event::MemberRemoved { conversation, .. }
         | Event::Left { conversation }
-        | Event::Rejoining { conversation }
+        | Event::Rejoining { conversation, .. }
         | Event::Accepted { conversation, .. }
         | Event::Stored { conversation, .. }
         | Event::Delivered { conversation, .. }
