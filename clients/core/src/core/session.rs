@@ -127,7 +127,8 @@ impl Core {
             && let Ok(from) = Position::from_u64(ready.from)
         {
             self.inbox.follow(from);
-        } else if ready.from > self.inbox.position().get()
+        } else if ready.history == self.history
+            && ready.from > self.inbox.position().get()
             && let Ok(from) = Position::from_u64(ready.from)
         {
             self.older_profile(from);
