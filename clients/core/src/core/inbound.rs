@@ -317,6 +317,9 @@ impl Core {
             mark.delivered = lane_no;
         } else if mark.is_lost(lane_no) {
             mark.find(lane_no);
+        } else {
+            // Used twice: its sender went back in time, and hears anew how far it has come.
+            conversation.told.remove(&lane.sender);
         }
         self.dirty.insert(Row::Conversation(lane.conversation));
     }

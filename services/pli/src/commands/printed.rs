@@ -2,7 +2,7 @@
 //! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
 //! `recv` and `pipe` first print what came in between, so that every message is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -97,6 +97,8 @@ pub struct Printer {
     printed: Printed,
     /// What groups are called, by each conversation.
     groups: BTreeMap<ConversationId, String>,
+    /// Conversations whose name was asked for.
+    asked: BTreeSet<ConversationId>,
 }
 
 impl Printer {
@@ -108,7 +110,19 @@ impl Printer {
         let printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
         let groups = groups(session).await?;
-        Ok((Self { output, printed, groups }, missed.into_iter().map(Event::Message).collect()))
+        Ok((Self { output, printed, groups, asked: BTreeSet::new() }, missed.into_iter().map(Event::Message).collect()))
+    }
+
+    /// Learns what the event's conversation is called, where that is not known: its messages may come before the event
+    /// that names it.
+    pub async fn learn(&mut self, session: &Session, event: &Event) -> Result<(), Failure> {
+        if let Some(id) = conversation_of(event)
+            && self.asked.insert(id)
+            && !self.groups.contains_key(&id)
+        {
+            self.groups = groups(session).await?;
+        }
+        Ok(())
     }
 
     /// Prints an event, unless it is a message that was printed before; false when nobody reads any more.
