@@ -125,15 +125,27 @@ pub(crate) struct StreamCluster {
 #[derive(Debug, Deserialize)]
 struct Replica {
     name: String,
-    /// The others do not hear of it.
+    /// It has said that it goes, or the others have not heard of it for a minute or two.
     #[serde(default)]
     offline: bool,
+    /// Nanoseconds since the leader heard of it; it does every second.
+    #[serde(default)]
+    active: u64,
+}
+
+/// A copy whose server was silent for so long acknowledges nothing.
+const SILENT_NANOS: u64 = 10_000_000_000;
+
+impl Replica {
+    fn is_there(&self) -> bool {
+        !self.offline && self.active < SILENT_NANOS
+    }
 }
 
 impl StreamCluster {
     /// Names of all servers with a copy, and whether each is there.
     pub fn servers(&self) -> impl Iterator<Item = (&str, bool)> {
-        let replicas = self.replicas.iter().map(|replica| (replica.name.as_str(), !replica.offline));
+        let replicas = self.replicas.iter().map(|replica| (replica.name.as_str(), replica.is_there()));
         self.leader.as_deref().map(|leader| (leader, true)).into_iter().chain(replicas)
     }
 }

@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_cluster_without_addresses_is_refused_by_name() {
-        let nats = NatsConfig::default().options(16, vec![Role::Edge]).err().expect("no server").error.to_string();
+        let nats = NatsConfig::default().options(16, vec![Role::Edge]).expect_err("no server").error.to_string();
         assert!(nats.contains("nats.servers"), "{nats}");
-        let cql = CqlConfig::default().options().err().expect("no node").error.to_string();
+        let cql = CqlConfig::default().options().expect_err("no node").error.to_string();
         assert!(cql.contains("cql.contact_points"), "{cql}");
     }
 
@@ -208,6 +208,6 @@ mod tests {
         let config = CqlConfig { contact_points: vec!["n:9042".into()], password_file: path, ..CqlConfig::default() };
         assert_eq!(config.options().expect("readable").password.as_deref(), Some("hunter2"));
         let config = CqlConfig { password_file: "/nowhere".into(), ..config };
-        assert!(config.options().err().expect("missing").error.to_string().contains("cql.password_file"));
+        assert!(config.options().expect_err("missing").error.to_string().contains("cql.password_file"));
     }
 }

@@ -158,7 +158,7 @@ fn a_server_on_a_damaged_database_ends_with_the_cause_or_with_a_signal() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());
     let address = server.address();
-    text(&run(home.path(), &["send", "ann", "ann2", "hi", "--server", &address, "--data", "data", "--timeout", "1"]));
+    run(home.path(), &["recv", "ann", "--server", &address, "--data", "data"]);
     server.process.signal(Signal::TERM);
     assert_eq!(server.process.wait(), Some(0));
     let database = home.path().join("data/pli.db");
