@@ -128,9 +128,12 @@ struct Replica {
     /// It has said that it goes, or the others have not heard of it for a minute or two.
     #[serde(default)]
     offline: bool,
-    /// Nanoseconds since the leader heard of it; it does every second.
+    /// Nanoseconds since the leader heard of it, which it does every second; 0 also when it never has.
     #[serde(default)]
     active: u64,
+    /// Whether it has what the leader has.
+    #[serde(default)]
+    current: bool,
 }
 
 /// A copy whose server was silent for so long acknowledges nothing.
@@ -138,7 +141,8 @@ const SILENT_NANOS: u64 = 10_000_000_000;
 
 impl Replica {
     fn is_there(&self) -> bool {
-        !self.offline && self.active < SILENT_NANOS
+        let never_heard_of = self.active == 0 && !self.current;
+        !self.offline && !never_heard_of && self.active < SILENT_NANOS
     }
 }
 

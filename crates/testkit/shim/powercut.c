@@ -55,8 +55,8 @@ struct file {
 
 struct change { /* of a name, since the folder was synced */
 	char from[NAME_MAX + 1];
-	char to[NAME_MAX + 1]; /* empty: removed, kept in the shadow folder under its number */
-	int number;
+	char to[NAME_MAX + 1]; /* empty: removed or replaced, kept in the shadow folder under its number */
+	int number, replaced;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -242,7 +242,7 @@ static void cut_names(const char *suffix)
 	char from[PATH_MAX], to[PATH_MAX], name[NAME_MAX + 1];
 	for (int i = changes_len - 1; i >= 0; i--) {
 		path_of(from, folder, suffix, changes[i].from);
-		if (draw(2) || !access(from, F_OK))
+		if (draw(2) || (!changes[i].replaced && !access(from, F_OK)))
 			continue;
 		if (changes[i].to[0]) {
 			path_of(to, folder, suffix, changes[i].to);
@@ -555,21 +555,27 @@ static struct change *changed(void)
 	return memset(&changes[changes_len++], 0, sizeof *changes);
 }
 
+/* Keeps the file that has this name now, so that a cut can bring it back; answers its number. */
+static int put_aside(const char *path)
+{
+	char shadow[PATH_MAX], number[NAME_MAX + 1];
+	path_of(shadow, folder, ".gone", "");
+	mkdir(shadow, 0700);
+	snprintf(number, sizeof number, "%d", ++shadows);
+	path_of(shadow, folder, ".gone", number);
+	(void)!link(path, shadow);
+	return shadows;
+}
+
 int unlink(const char *path)
 {
 	begin();
 	pthread_mutex_lock(&lock);
 	const char *name = watched(path);
 	if (name && !access(path, F_OK)) {
-		char shadow[PATH_MAX], number[NAME_MAX + 1];
 		struct change *change = changed();
-		change->number = ++shadows;
+		change->number = put_aside(path);
 		snprintf(change->from, sizeof change->from, "%s", name);
-		path_of(shadow, folder, ".gone", "");
-		mkdir(shadow, 0700);
-		snprintf(number, sizeof number, "%d", change->number);
-		path_of(shadow, folder, ".gone", number);
-		(void)!link(path, shadow);
 		forget(name);
 	}
 	int result = real_unlink(path);
@@ -582,19 +588,25 @@ int rename(const char *from, const char *to)
 	begin();
 	pthread_mutex_lock(&lock);
 	const char *before = watched(from), *after = watched(to);
-	int replaces = after && !access(to, F_OK);
-	if (replaces)
+	int replaces = after && !access(to, F_OK), number = 0;
+	if (replaces) {
 		forget(after);
+		number = put_aside(to);
+	}
 	int result = real_rename(from, to);
 	if (!result && before && after) {
-		for (struct file *file = files; file; file = file->next)
-			if (!strcmp(file->name, before))
-				snprintf(file->name, sizeof file->name, "%s", after);
-		if (!replaces) {
-			struct change *change = changed();
-			snprintf(change->from, sizeof change->from, "%s", before);
-			snprintf(change->to, sizeof change->to, "%s", after);
+		for (struct file *file = files; file; file = file->next) {
+			if (strcmp(file->name, before))
+				continue;
+			snprintf(file->name, sizeof file->name, "%s", after);
+			/* The name stands in the folder, with the old file or with this one. */
+			file->fresh = file->fresh && !replaces;
 		}
+		struct change *change = changed();
+		change->number = number;
+		change->replaced = replaces;
+		snprintf(change->from, sizeof change->from, "%s", replaces ? after : before);
+		snprintf(change->to, sizeof change->to, "%s", replaces ? "" : after);
 	}
 	pthread_mutex_unlock(&lock);
 	return result;

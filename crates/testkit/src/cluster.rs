@@ -296,6 +296,5 @@ pub fn program() -> Result<PathBuf, ClusterError> {
     let here = std::env::current_exe().map_err(ClusterError::io("asking for the path of this program"))?;
     let profile = here.parent().and_then(std::path::Path::parent).unwrap_or(&here);
     let program = profile.join("pli");
-    let found = program.exists();
-    found.then_some(program).ok_or_else(|| ClusterError::NoProgram(profile.join("pli")))
+    if program.exists() { Ok(program) } else { Err(ClusterError::NoProgram(program)) }
 }

@@ -5,11 +5,13 @@ mod cluster;
 mod internal;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pli_engine_embedded::EmbeddedOptions;
 use pli_runtime::{ConfigError, LogsConfig, Sources, load};
 use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
 
 pub use cluster::{CqlConfig, NatsConfig};
 pub use internal::{InternalConfig, TlsMaterial};
@@ -124,6 +126,15 @@ pub struct InvalidSetting {
     pub field: &'static str,
     /// What is wrong and what would do.
     pub problem: &'static str,
+}
+
+/// Reads the PEM file that a setting names.
+pub fn read_pem(setting: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error| {
+        let text = format!("{setting}: cannot read {}: {error}; name a PEM file", path.display());
+        Failure::say(Exit::Config, text)
+    };
+    std::fs::read(path).map_err(failed)
 }
 
 impl ServerConfig {

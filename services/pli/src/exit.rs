@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How a command ends: the exit codes, their table for `--help`, and errors that carry one.
 
+use std::error::Error;
 use std::fmt;
 
 /// The exit codes of every command. Numbers are stable; scripts rely on them.
@@ -51,6 +52,11 @@ Exit codes:
   10  what was waited for did not come in time
   11  a message was lost on its way: somebody will never be shown it
   12  standard output cannot be written (a closed pipe ends a command with 0)";
+
+/// The error and everything under it, in one line.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 /// An error with the code that the process ends with.
 #[derive(Debug)]

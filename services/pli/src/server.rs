@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, ServerConfig, read_pem};
 use crate::exit::{Exit, ExitContext, Failure};
 use engine::Engine;
 use role::{Role, Roles};
@@ -133,15 +133,8 @@ fn identity(config: &Config, data: &Path) -> Result<Identity, Failure> {
         make_folder(data)?;
         return certificate::open_or_create(data, &server.host.to_string()).exit(Exit::Folder);
     }
-    let read = |key: &str, path: &Path| {
-        let failed = |error| {
-            let text = format!("server.{key}: cannot read {}: {error}; name a PEM file", path.display());
-            Failure::say(Exit::Config, text)
-        };
-        std::fs::read(path).map_err(failed)
-    };
-    let chain = read("certificate_file", &server.certificate_file)?;
-    Identity::from_pem(&chain, &read("key_file", &server.key_file)?).exit(Exit::Config)
+    let chain = read_pem("server.certificate_file", &server.certificate_file)?;
+    Identity::from_pem(&chain, &read_pem("server.key_file", &server.key_file)?).exit(Exit::Config)
 }
 
 /// An embedded engine has made it already.

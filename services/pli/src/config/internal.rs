@@ -2,12 +2,12 @@
 //! How roles in different processes reach each other: gRPC over mutual TLS.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::InvalidSetting;
-use crate::exit::{Exit, Failure};
+use super::{InvalidSetting, read_pem};
+use crate::exit::Failure;
 
 /// gRPC between roles. Both sides prove themselves with certificates of one authority; a certificate names the roles of
 /// its process as DNS names: `edge.pli.internal`, `delivery.pli.internal`, `conversations.pli.internal`,
@@ -87,17 +87,10 @@ impl InternalConfig {
 
     /// Reads the files.
     pub fn material(&self) -> Result<TlsMaterial, Failure> {
-        let read = |key: &str, path: &Path| {
-            let failed = |error| {
-                let text = format!("internal.{key}: cannot read {}: {error}; name a PEM file", path.display());
-                Failure::say(Exit::Config, text)
-            };
-            std::fs::read(path).map_err(failed)
-        };
         Ok(TlsMaterial {
-            ca: read("ca_file", &self.ca_file)?,
-            certificate: read("certificate_file", &self.certificate_file)?,
-            key: read("key_file", &self.key_file)?,
+            ca: read_pem("internal.ca_file", &self.ca_file)?,
+            certificate: read_pem("internal.certificate_file", &self.certificate_file)?,
+            key: read_pem("internal.key_file", &self.key_file)?,
         })
     }
 }

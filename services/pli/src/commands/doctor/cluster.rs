@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `pli doctor` asks the servers of a cluster.
 
-use std::error::Error;
 use std::time::Duration;
 
 use pli_engine_nats::NatsEngine;
@@ -9,7 +8,7 @@ use pli_ports::{Clock, SystemClock};
 
 use super::finding::Finding;
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{Failure, with_causes};
 
 const NATS: &str = "nats";
 const CQL: &str = "cql";
@@ -90,16 +89,6 @@ fn split(text: &str) -> (String, String) {
         Some((seen, fix)) => (seen.to_string(), fix.to_string()),
         None => (text.to_string(), "see docs/operations.md".to_string()),
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tonic::{ConnectError, Status};
 use tower::ServiceExt;
 
 use crate::config::{InternalConfig, TlsMaterial};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, with_causes};
 use crate::server::role::Role;
 
 /// A process that does not accept a connection within this is passed over.
@@ -111,22 +111,9 @@ impl Peers {
 
 /// Whether the request never left: there was no connection.
 fn is_unsent(error: &tonic::transport::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    anyhow::Chain::new(error).any(|cause| cause.is::<ConnectError>())
 }
 
 fn status(error: &tonic::transport::Error) -> Status {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Status::unavailable(text)
+    Status::unavailable(with_causes(error))
 }
