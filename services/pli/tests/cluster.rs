@@ -73,7 +73,7 @@ async fn nothing_is_lost_twice_or_reordered_while_edges_and_owners_die_and_come_
 async fn traced_cluster(folder: &Path, endpoint: &str) -> Option<Cluster> {
     let telemetry = format!("[telemetry]\notlp_endpoint = \"{endpoint}\"\ntrace_ratio = 1.0\n");
     let more = format!("{telemetry}[delivery]\nsettle_every_ms = 500\nannounce_round_ms = 500\n");
-    let settings = ClusterSettings { more, ..ClusterSettings::small(program().unwrap(), folder.into()) };
+    let settings = ClusterSettings { more, ..ClusterSettings::small(program().expect("the binary"), folder.into()) };
     match Cluster::start(settings, &|_| {}).await {
         Ok(cluster) => Some(cluster),
         Err(error) if error.is_unavailable() => {
@@ -95,25 +95,24 @@ fn sent_and_explained(home: &Path, edges: &[Edge], admin: &str) -> Value {
     bob.json(|event| event["event"] == "connection" && event["state"] == "online");
     let send = ["send", "alice", "bob", "hello", "--json", "--wait", "stored"];
     let said = process::Running::start(with(&send, &at(&edges[0]))).rest();
-    let sent = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let sent =
-        sent.filter(|line| line["event"] == "sent").next_back().unwrap_or_else(|| panic!("nothing sent: {said}"));
+    let mut sent = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let sent = sent.rfind(|line| line["event"] == "sent").unwrap_or_else(|| panic!("nothing sent: {said}"));
     let received = bob.json(|event| event["event"] == "message");
     assert_eq!(received["send_id"], sent["send_id"]);
-    let send_id = sent["send_id"].as_str().unwrap();
+    let send_id = sent["send_id"].as_str().expect("text");
     serde_json::from_str(&process::text(&process::run(home, &["explain", send_id, "--admin", admin, "--json"])))
-        .unwrap()
+        .expect("JSON")
 }
 
 /// Every hop of the message was noted by a process that has the role for it.
 fn every_hop_is_there(story: &Value, of_role: impl Fn(Role) -> Vec<String>, edges: &[Edge]) {
-    let places = story["places"].as_array().unwrap();
+    let places = story["places"].as_array().expect("a list");
     assert_eq!((places.len(), &story["missing"]), (1, &serde_json::json!([])), "{story:#}");
     let lists = [&story["sender"], &places[0]["hops"]];
-    let all: Vec<&Value> = lists.into_iter().flat_map(|list| list.as_array().unwrap()).collect();
+    let all: Vec<&Value> = lists.into_iter().flat_map(|list| list.as_array().expect("a list")).collect();
     let by = |word: &str| {
         let found = all.iter().find(|hop| hop["hop"] == word).unwrap_or_else(|| panic!("no {word} in {story:#}"));
-        found["process"].as_str().unwrap().to_owned()
+        found["process"].as_str().expect("text").to_owned()
     };
     for (word, edge) in [("admitted", 0), ("accepted", 0), ("stored", 0), ("told", 1), ("acked", 1)] {
         assert_eq!(by(word), edges[edge].admin, "{word} in {story:#}");
@@ -145,7 +144,7 @@ fn one_trace_is_everywhere(spans: &[Span]) {
 async fn a_message_is_followed_over_every_process_and_has_one_trace() {
     let _one = ONE.lock().await;
     let (collector, endpoint) = Collector::start().await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let Some(cluster) = traced_cluster(&folder.path().join("cluster"), &endpoint).await else { return };
     let of_role = |role| {
         let names = cluster.names(Some(role));
@@ -158,9 +157,9 @@ async fn a_message_is_followed_over_every_process_and_has_one_trace() {
         let edges = edges.clone();
         move || talk(edges)
     });
-    let story = tokio::time::timeout(TIME_MAX, talking).await.unwrap().unwrap();
+    let story = tokio::time::timeout(TIME_MAX, talking).await.expect("in time").expect("no panic");
     every_hop_is_there(&story, of_role, &edges);
-    assert_eq!(story["answered"].as_array().unwrap().len(), cluster.names(None).len(), "{story:#}");
-    cluster.close(&|_| {}).await.unwrap();
+    assert_eq!(story["answered"].as_array().expect("a list").len(), cluster.names(None).len(), "{story:#}");
+    cluster.close(&|_| {}).await.expect("ended in order");
     one_trace_is_everywhere(&collector.spans());
 }

@@ -17,6 +17,7 @@ use pli_runtime::trail::{HopKind, HopQuery, NOWHERE, PLACE_MASK, tag};
 use crate::config::Config;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
+use crate::terminal::put;
 use ask::Asked;
 use story::Story;
 
@@ -73,11 +74,8 @@ pub async fn run(args: ExplainArgs) -> Result<(), Failure> {
         return Err(Failure::say(Exit::Unreachable, text));
     }
     let story = follow(args.send, &processes, asked).await;
-    if args.json {
-        anstream::println!("{}", print::json(&story));
-    } else {
-        print::text(&story);
-    }
+    let told = if args.json { format!("{}\n", print::json(&story)) } else { print::text(&story) };
+    put(&told)?;
     if story.is_empty() {
         return Err(Failure::say(Exit::Failed, "no process that answered knows anything of this message"));
     }

@@ -10,31 +10,21 @@ use super::story::{Place, Step, Story};
 use super::word;
 
 /// For people.
-pub fn text(story: &Story) {
+pub fn text(story: &Story) -> String {
     let begin = story.begin_ms();
-    anstream::println!(
-        "send {}{}",
-        story.send,
-        if begin > 0 { format!(", from {}", moment(begin)) } else { String::new() }
-    );
-    for step in &story.sender {
-        line(story, step, begin);
-    }
+    let from = if begin > 0 { format!(", from {}", moment(begin)) } else { String::new() };
+    let mut lines = vec![format!("send {}{from}", story.send)];
+    lines.extend(story.sender.iter().map(|step| line(story, step, begin)));
     for place in &story.places {
         let (seq, index) = (place.position.seq().get(), place.position.index());
-        anstream::println!("shard {}, entry {seq}, envelope {index}{}", place.shard, epoch(place));
-        for step in &place.steps {
-            line(story, step, begin);
-        }
+        lines.push(format!("shard {}, entry {seq}, envelope {index}{}", place.shard, epoch(place)));
+        lines.extend(place.steps.iter().map(|step| line(story, step, begin)));
     }
-    for gap in story.gaps() {
-        anstream::println!("{}", missing(&gap));
-    }
+    lines.extend(story.gaps().iter().map(missing));
     let names: Vec<&str> = story.tellers.iter().map(|teller| teller.process.as_str()).collect();
-    anstream::println!("answered: {}", names.join(", "));
-    for silent in &story.silent {
-        anstream::println!("no answer: {}: {}", silent.process, silent.why);
-    }
+    lines.push(format!("answered: {}", names.join(", ")));
+    lines.extend(story.silent.iter().map(|silent| format!("no answer: {}: {}", silent.process, silent.why)));
+    lines.join("\n") + "\n"
 }
 
 fn epoch(place: &Place) -> String {
@@ -44,9 +34,9 @@ fn epoch(place: &Place) -> String {
     }
 }
 
-fn line(story: &Story, step: &Step, begin: u64) {
+fn line(story: &Story, step: &Step, begin: u64) -> String {
     let after = step.hop.at_ms.saturating_sub(begin);
-    anstream::println!("  {after:>7} ms  {:<22}{}", step.process, sentence(story, &step.hop));
+    format!("  {after:>7} ms  {:<22}{}", step.process, sentence(story, &step.hop))
 }
 
 fn missing(gap: &Gap) -> String {
