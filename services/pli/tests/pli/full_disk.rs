@@ -13,6 +13,7 @@ use pli_delivery::{Config, Counters, Delivery, DeliveryPorts};
 use pli_domain::{EntryId, ShardId};
 use pli_engine_embedded::{EmbeddedEngine, EmbeddedOptions};
 use pli_ports::{AppendError, Clock, NewEntry, Subject, SystemClock};
+use pli_runtime::Trail;
 use pli_testkit::disk::SmallDisk;
 use prost::Message;
 use tokio::task::JoinHandle;
@@ -53,6 +54,7 @@ impl World {
             leases: engine.leases(),
             queues: engine.device_queues(),
             clock: Arc::new(SystemClock),
+            trail: Trail::default(),
         };
         let meter = NoopMeterProvider::new().meter("test");
         let delivery = Delivery::new(ports, engine.shard_map(), config, &meter, 1);

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::simulation::plan::Plan;
 use crate::simulation::ports::{PortLeases, PortLog, PortQueues, PortSignals, Seat};
 use crate::simulation::process::Process;
-use crate::simulation::world::{World, lock};
+use crate::simulation::world::{World, lock, trail};
 
 /// One running worker. Dropping it is a crash.
 struct Running {
@@ -60,6 +60,7 @@ impl Owners {
             leases: Arc::new(PortLeases { seat: seat.clone(), inner: memory.leases() }),
             queues: Arc::new(PortQueues { seat, inner: memory.queues() }),
             clock: Arc::new(self.world.clock),
+            trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let config = self.plan.delivery.clone();
