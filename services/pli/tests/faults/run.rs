@@ -4,9 +4,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pli_engine_cql::CqlOptions;
 use pli_engine_nats::NatsOptions;
 
 use crate::faults::connections::{Connections, Skew};
@@ -20,6 +21,9 @@ use crate::simulation::trace::Told;
 /// Time in which everything must have drained once faults are over: backoffs of clients and owners, leases, sessions
 /// that look again, on a machine that does other things too.
 const DRAIN_MAX: Duration = Duration::from_secs(90);
+
+/// Runs over the servers of this process: the ids of each are its own.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// Everything at work on real engines.
 pub struct Run<'a> {
@@ -45,22 +49,23 @@ fn story(path: &Path, printed: bool) -> Told {
 impl<'a> Run<'a> {
     /// Everything starts over these servers; clocks of places are off as said.
     pub async fn begin(servers: &'a Servers, name: &str, plan: Plan, skews: &[(Place, Skew)]) -> Run<'a> {
-        Self::begin_over(servers, &servers.nats_options, name, plan, skews).await
+        Self::begin_over(servers, (&servers.nats_options, &servers.cql_options), name, plan, skews).await
     }
 
-    /// The same over another NATS server.
+    /// The same over another log and other tables.
     pub async fn begin_over(
         servers: &'a Servers,
-        nats: &NatsOptions,
+        engines: (&NatsOptions, &CqlOptions),
         name: &str,
         plan: Plan,
         skews: &[(Place, Skew)],
     ) -> Run<'a> {
-        let connections = Connections::open((nats, &servers.cql_options), plan.owners, plan.edges).await;
+        let connections = Connections::open(engines, plan.owners, plan.edges).await;
         for (place, skew) in skews {
             *crate::simulation::world::lock(&connections.at(*place).skew) = *skew;
         }
-        let (connections, plan) = (Arc::new(connections), Arc::new(plan));
+        let again = RUNS.fetch_add(1, Ordering::Relaxed);
+        let (connections, plan) = (Arc::new(connections), Arc::new(Plan { again, ..plan }));
         let shards = connections.shard_map().await;
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{name}.log"));
         let told = story(&path, std::env::var_os("PLI_FAULTS_SEED").is_some());

@@ -142,6 +142,7 @@ pub fn plan(seed: u64) -> Plan {
     };
     Plan {
         seed,
+        again: 0,
         fate: LogFate::OwnSystem,
         shared_stream: true,
         shards: SHARDS,
@@ -153,7 +154,7 @@ pub fn plan(seed: u64) -> Plan {
         fault_every: Duration::from_millis(STRIKE_EVERY_MS),
         send_every: Duration::from_millis(pick(&[500, 1_000])),
         stay: Duration::from_secs(pick(&[5, 15])),
-        ack_delay: Duration::from_millis(pick(&[0, 50, 1_000])),
+        ack_delay: Duration::from_millis(pick(&[0, 50, 200])),
         body_bytes: 40,
         one_id: false,
         recheck: Some(Duration::from_secs(4)),

@@ -20,7 +20,7 @@ const LOG_BYTES: u64 = 256 << 20;
 /// Running servers with streams and tables.
 pub struct Servers {
     pub nats: NatsServers,
-    pub cql: Cassandra,
+    _cql: Cassandra,
     /// Which options reach them without a proxy.
     pub nats_options: NatsOptions,
     pub cql_options: CqlOptions,
@@ -104,9 +104,15 @@ async fn start() -> Result<Servers, EngineError> {
     let (nats, nats_options) = start_nats(LOG_BYTES).await?;
     let launch = Launch { jars, folder: folder().join("cql"), nodes: 1, login: false, certificate: None };
     let cql = Cassandra::start(launch, &free_addresses(1)?).await?;
-    let cql_options = CqlOptions {
-        contact_points: cql.contact_points(),
-        keyspace: "pli_faults".into(),
+    let cql_options = make_tables(cql.contact_points(), "pli_faults").await;
+    Ok(Servers { nats, _cql: cql, nats_options, cql_options })
+}
+
+/// Makes the tables of a keyspace, and answers how they are reached.
+pub async fn make_tables(contact_points: Vec<String>, keyspace: &str) -> CqlOptions {
+    let options = CqlOptions {
+        contact_points,
+        keyspace: keyspace.into(),
         replication: 1,
         compaction: Compaction::Unified,
         production: false,
@@ -115,9 +121,10 @@ async fn start() -> Result<Servers, EngineError> {
         ..CqlOptions::default()
     };
     // Small machines make tables slowly.
-    let patient = CqlOptions { attempt_timeout: Duration::from_secs(30), deadline: Duration::from_secs(60), ..cql_options.clone() };
+    let (attempt_timeout, deadline) = (Duration::from_secs(30), Duration::from_secs(60));
+    let patient = CqlOptions { attempt_timeout, deadline, ..options.clone() };
     pli_engine_cql::migrate(&patient).await.expect("tables can be made");
-    Ok(Servers { nats, cql, nats_options, cql_options })
+    options
 }
 
 /// Asks the JetStream API of a server.

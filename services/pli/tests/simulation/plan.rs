@@ -51,6 +51,8 @@ pub struct Weights {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
+    /// Tells this run from another one of the seed over the same stores: ids of devices and of log entries are its own.
+    pub again: u64,
     pub fate: LogFate,
     pub shared_stream: bool,
     pub shards: u32,
@@ -101,6 +103,7 @@ impl Plan {
         let delivery = delivery(&mut rng, lean);
         Self {
             seed,
+            again: 0,
             fate,
             shared_stream: own && rng.random_bool(0.5),
             shards: pick(&mut rng, &[1, 2, 4]),
@@ -126,7 +129,7 @@ impl Plan {
     /// A source of chance of its own for each part, so that a draw in one shifts nothing in another.
     pub fn rng(&self, stream: u64) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(1_000 + stream);
+        rng.set_stream(1_000 + stream + (self.again << 32));
         rng
     }
 }

@@ -7,24 +7,25 @@ use pli_testkit::proxy::Way;
 
 use super::{assert_whole, plan};
 use crate::faults::run::Run;
-use crate::faults::servers::{servers, start_nats};
+use crate::faults::servers::{make_tables, servers, start_nats};
 use crate::simulation::plan::Plan;
 use crate::simulation::world::lock;
 
 /// The smallest log that there can be.
 const LITTLE_LOG: u64 = 1 << 20;
-/// Longer than an attempt of a statement takes with both ways of it, shorter than its timeout.
-const SLOW: Duration = Duration::from_millis(200);
+/// In each direction; an attempt of a statement then takes about half of its time.
+const SLOW: Duration = Duration::from_millis(150);
 
 #[tokio::test]
 async fn while_the_database_is_away_the_tail_keeps_its_bound_and_a_full_log_tells_senders_when_to_come_back() {
     let name = "while_the_database_is_away_the_tail_keeps_its_bound_and_a_full_log_tells_senders_when_to_come_back";
     let Some(servers) = servers(name).await else { return };
     let (_little, nats) = start_nats(LITTLE_LOG).await.unwrap();
+    let tables = make_tables(servers.cql_options.contact_points.clone(), "pli_faults_away").await;
     let mut plan = Plan { body_bytes: 8_000, ..plan() };
     plan.delivery.tail_bytes_max = 64 * 1024;
     plan.delivery.receipts_kept_ms = 500;
-    let run = Run::begin_over(&servers, &nats, "database-away", plan, &[]).await;
+    let run = Run::begin_over(&servers, (&nats, &tables), "database-away", plan, &[]).await;
     run.shown(20).await;
     run.connections.owners().for_each(|owner| owner.to_cql.set(Way::Refused));
     let world = &run.cast.world;
