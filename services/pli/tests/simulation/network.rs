@@ -101,9 +101,11 @@ impl Network {
         if let Some(most) = self.plan.recheck {
             let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
             (config.session.recheck_min_ms, config.session.recheck_max_ms) = (most / 2, most);
+        } else {
+            // Models answer at once or not at all.
+            config.owner_request_ms = 500;
         }
         config.append.try_ms = 1_000;
-        config.owner_request_ms = 500;
         config.session.ready_wait_ms = 1_000;
         config.drain_ms = 500;
         config.drain_session_ms = 500;

@@ -13,7 +13,7 @@ use crate::simulation::world::lock;
 
 /// The smallest log that there can be.
 const LITTLE_LOG: u64 = 1 << 20;
-/// In each direction; an attempt of a statement then takes about half of its time.
+/// In each direction; an attempt of a statement then takes about half of its time, and a page of a queue a second.
 const SLOW: Duration = Duration::from_millis(150);
 
 #[tokio::test]
