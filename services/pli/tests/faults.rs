@@ -9,23 +9,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "counts, seeds and lines that say why a test is skipped")]
 
+#[path = "simulation/shared.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]
-mod simulation {
-    pub mod cast;
-    pub mod device;
-    pub mod disk;
-    pub mod network;
-    pub mod oracle;
-    pub mod owners;
-    pub mod plan;
-    pub mod ports;
-    pub mod process;
-    pub mod rare;
-    pub mod rosters;
-    pub mod stores;
-    pub mod trace;
-    pub mod world;
-}
+mod simulation;
 
 mod faults {
     pub mod connections;

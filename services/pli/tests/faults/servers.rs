@@ -73,8 +73,7 @@ pub async fn start_nats(log_bytes: u64) -> Result<(NatsServers, NatsOptions), En
     let folder = folder();
     std::fs::create_dir_all(&folder).expect("a folder for the servers' files");
     let nats = NatsServers::start(&binary, &folder, NatsSettings::default()).await.expect("a NATS server starts");
-    let layout =
-        Layout { shards: SHARDS, streams: 1, replicas: 1, stream_bytes_max: log_bytes, ..Layout::default() };
+    let layout = Layout { shards: SHARDS, streams: 1, replicas: 1, stream_bytes_max: log_bytes, ..Layout::default() };
     let options = NatsOptions {
         servers: nats.addresses(),
         monitors: nats.monitors(),

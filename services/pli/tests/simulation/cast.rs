@@ -130,7 +130,10 @@ pub fn finish(cast: &Cast, drained: Result<(), Duration>) -> Outcome {
     if let Err(waited) = drained {
         let open = open(cast);
         let (count, some) = (open.len(), open.get(..OPEN_TOLD_MAX).unwrap_or(&open));
-        world.judge(Err(format!("Q8: not drained {waited:?} after the last fault: {count} are open: {}", some.join(", "))));
+        world.judge(Err(format!(
+            "Q8: not drained {waited:?} after the last fault: {count} are open: {}",
+            some.join(", ")
+        )));
     }
     if !report.is_clean() {
         world.judge(Err(format!("the history: {}", faults(&report))));

@@ -67,7 +67,13 @@ impl Owners {
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let config = self.plan.delivery.clone();
-        let worker = Delivery::new(ports, self.world.shards, config, &meter, if self.plan.one_id { ONE_ID } else { state.rng.random() });
+        let worker = Delivery::new(
+            ports,
+            self.world.shards,
+            config,
+            &meter,
+            if self.plan.one_id { ONE_ID } else { state.rng.random() },
+        );
         state.counters.push(worker.counters());
         let stop = CancellationToken::new();
         let (world, token) = (self.world.clone(), stop.clone());
