@@ -107,8 +107,18 @@ impl Summary {
         Self::at(bench_folder().join("summary.json"))
     }
 
+    /// Of a file beside it, for a run that only tries whether a measurement works: its figures count for nothing.
+    pub fn trial() -> Self {
+        Self::at(bench_folder().join("trial.json"))
+    }
+
     fn at(path: PathBuf) -> Self {
         Self { path, rows: Vec::new() }
+    }
+
+    /// Which of these names have no row.
+    pub fn missing<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|name| self.rows.iter().all(|row| row.name != *name)).collect()
     }
 
     /// Adds a row and prints it.
