@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::server::{Process, Ready, cpu_us, metrics_page, sum_of};
+use crate::server::{Process, Ready, TICK_US, cpu_us, metrics_page, sum_of};
 use crate::traffic::{Exchanged, Pace, Pair, exchange};
 
 /// What a session has acknowledged is counted by the owner by then.
 const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+/// Above so much of all processors, in percent, there was hardly anything left of them.
+const BUSY_PERCENT: f64 = 85.0;
+/// A pace of which so much went through was kept.
+const PACE_KEPT: f64 = 0.9;
 /// How often the owners are asked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -33,6 +37,8 @@ pub struct Reading {
     pub engines_cpu_us: f64,
     /// CPU of this process, which holds the clients, in microseconds.
     pub clients_cpu_us: f64,
+    /// CPU of everything on this machine, in microseconds.
+    pub machine_cpu_us: f64,
     /// Rows written.
     pub rows: f64,
     /// Statements sent to the database, repetitions included.
@@ -56,6 +62,7 @@ impl Target {
             roles_cpu_us: sum(&self.roles)?,
             engines_cpu_us: sum(&self.engines)?,
             clients_cpu_us: cpu_us(std::process::id())?,
+            machine_cpu_us: machine_cpu_us()?,
             ..Reading::default()
         };
         for admin in &self.admins {
@@ -91,6 +98,7 @@ impl Reading {
             roles_cpu_us: self.roles_cpu_us - earlier.roles_cpu_us,
             engines_cpu_us: self.engines_cpu_us - earlier.engines_cpu_us,
             clients_cpu_us: self.clients_cpu_us - earlier.clients_cpu_us,
+            machine_cpu_us: self.machine_cpu_us - earlier.machine_cpu_us,
             rows: self.rows - earlier.rows,
             statements: self.statements - earlier.statements,
             entries: self.entries - earlier.entries,
@@ -107,6 +115,8 @@ pub struct Measured {
     pub used: Reading,
     /// How long that was.
     pub lasted: Duration,
+    /// How it was sent.
+    pub pace: Pace,
 }
 
 impl Measured {
@@ -127,17 +137,35 @@ impl Measured {
         Ok(self)
     }
 
-    /// Who had the processors meanwhile, in percent of all of them, and whether that is what bounds a rate.
+    /// Who had the processors meanwhile, in percent of all of them, and what bounded the rate: the pace, where it was
+    /// kept; else the processors, where hardly anything of them was left; else the wait for `accepted`, of which every
+    /// window allows so many at once.
     pub fn bound(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let all = self.lasted.as_secs_f64() * 1e6 * cores as f64 / 100.0;
         let used = [self.used.roles_cpu_us, self.used.engines_cpu_us, self.used.clients_cpu_us].map(|cpu| cpu / all);
-        let busy: f64 = used.iter().sum();
-        let what =
-            if busy >= 85.0 { "the processors bound it" } else { "waiting bounds it (log, pace or others' work)" };
-        let [roles, engines, clients] = used;
-        format!("{cores} cores: roles {roles:.0} %, engines {engines:.0} %, clients {clients:.0} %: {what}")
+        let busy = self.used.machine_cpu_us / all;
+        let ms = self.exchanged.accept_us.value_at_quantile(0.5) as f64 / 1_000.0;
+        let what = match self.pace {
+            Pace::PerSecond(rate) if self.per_s() > rate * PACE_KEPT => "the pace",
+            _ if busy > BUSY_PERCENT => "the processors",
+            _ => "the wait for `accepted`",
+        };
+        let ([roles, engines, clients], others) = (used, (busy - used.iter().sum::<f64>()).max(0.0));
+        format!(
+            "bounded by {what}: of {cores} processors roles {roles:.0} %, engines {engines:.0} %, clients {clients:.0} \
+             %, others {others:.0} %; accepted after {ms:.1} ms (median)"
+        )
     }
+}
+
+/// CPU of all processes, in microseconds; proc(5), `stat`: user, nice, system, and interrupts, without idle and iowait.
+fn machine_cpu_us() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<f64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(ticks.len() >= 7, "/proc/stat says less of the processors than Linux does");
+    Ok((ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) * TICK_US)
 }
 
 /// Lets the pairs exchange, and reads what it used until every message that was delivered is acknowledged.
@@ -156,5 +184,5 @@ pub async fn measure(
     let wanted = before.acked + exchanged.delivered as f64;
     let what = format!("{} acknowledgements counted", exchanged.delivered);
     let after = target.until(&what, COUNTED_WITHIN, |now| now.acked >= wanted).await?;
-    Ok((pairs, Measured { exchanged, used: after.since(&before), lasted: begun.elapsed() }))
+    Ok((pairs, Measured { exchanged, used: after.since(&before), lasted: begun.elapsed(), pace }))
 }

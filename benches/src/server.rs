@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Microseconds of CPU in one clock tick of /proc (100 a second on Linux, fixed by its ABI).
-const TICK_US: f64 = 10_000.0;
+pub(crate) const TICK_US: f64 = 10_000.0;
 
 /// What `pli dev --ready-json` says.
 #[derive(Debug, Clone, Deserialize)]

@@ -337,3 +337,42 @@ async fn receive(mut session: Session, first: u64, mut told: oneshot::Receiver<u
     }
     Ok((session, received))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paced_senders_take_turns_and_catch_up_within_the_bound() {
+        let begun = Instant::now();
+        let end = begun + Duration::from_secs(1);
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut second = Pacing::new(Pace::PerSecond(20.0), (1, 2), begun);
+        assert_eq!(second.due(at(49), end, 0), []);
+        assert_eq!(second.wake(end, 0), Some(at(50)));
+        assert_eq!(second.due(at(250), end, 0), [at(50), at(150), at(250)]);
+        assert_eq!(second.due(at(990), end, OPEN_MAX - 1), [at(350)], "only one more may be open");
+        assert_eq!(second.wake(end, OPEN_MAX), None, "a result comes first");
+        assert!(!second.is_over(at(2_000), end), "what was due before the end is sent after it");
+        assert_eq!(second.due(at(2_000), end, 0).len(), 6);
+        assert!(second.is_over(at(2_000), end));
+    }
+
+    #[test]
+    fn a_window_is_filled_until_the_end() {
+        let begun = Instant::now();
+        let end = begun + Duration::from_secs(1);
+        let mut window = Pacing::new(Pace::Window(4), (0, 1), begun);
+        assert_eq!(window.due(begun, end, 1).len(), 3);
+        assert_eq!(window.due(end, end, 0), []);
+        assert!(window.is_over(end, end));
+    }
+
+    #[test]
+    fn a_send_id_tells_its_number() {
+        let send = message(ConversationId::from_bytes([1; 16]), 7 * ROUND + 3, BYTES, 0);
+        assert_eq!(number(&send.send_id), Some(7 * ROUND + 3));
+        assert_eq!(number(&[9; 16]), None, "somebody else's");
+        assert_eq!(number(&[0x11; 8]), None, "too short");
+    }
+}
