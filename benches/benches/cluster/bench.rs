@@ -15,7 +15,7 @@ use crate::form::Form;
 
 /// Delivery workers at the start; some are ended for most parts.
 pub const WORKERS: usize = 4;
-/// Pairs that connect at once.
+/// Pairs that meet or connect at once.
 const CONNECTING: usize = 8;
 /// Limits that would bound the load instead of the server.
 const LIMITS: &str = "[directory.registrations_per_address]
@@ -72,13 +72,10 @@ impl Bench {
             admin: edge.admin,
         };
         let edges: Vec<Ready> = cluster.edges().into_iter().map(edge).collect();
-        let friends = runtime.block_on(async {
-            let mut friends = Vec::new();
-            for n in 0..form.pairs + form.away {
-                friends.push(Friends::meet(&edges, n).await.context("two devices meet")?);
-            }
-            anyhow::Ok(friends)
-        })?;
+        let meeting = (0..form.pairs + form.away).map(|n| Friends::meet(&edges, n));
+        let friends: Result<Vec<Friends>> =
+            runtime.block_on(futures::stream::iter(meeting).buffered(CONNECTING).try_collect());
+        let friends = friends.context("two devices meet")?;
         println!("{:6.1} s  {} pairs of devices are registered", begun.elapsed().as_secs_f64(), friends.len());
         let summary = if form.small { Summary::trial() } else { Summary::open() };
         Ok(Self { runtime, form, cluster, summary, folder, edges, friends, round: 0 })
