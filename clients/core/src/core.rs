@@ -22,6 +22,7 @@ mod group;
 mod history;
 mod inbound;
 mod objects;
+mod older;
 mod outbound;
 mod people;
 mod reconcile;
@@ -57,7 +58,7 @@ pub use types::{
     Command, CommandError, ConnectionState, Effects, Event, IncomingMessage, Member, NewKey, Outcome, OutgoingMessage,
     SessionAdvice,
 };
-pub use views::ConversationView;
+pub use views::{ConversationView, Reached};
 
 /// Longest text of one message; what is longer is an attachment.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024;

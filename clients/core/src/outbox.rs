@@ -269,6 +269,17 @@ impl Outbox {
     pub fn lane_busy(&self, lane: &OutLane) -> bool {
         self.queued.contains_key(lane) || self.in_flight.iter().any(|at| self.messages[at].lane == *lane)
     }
+    /// What no log has yet.
+    pub fn each_unsent(&self) -> impl Iterator<Item = &OutMessage> {
+        self.messages.values().filter(|message| !matches!(message.state, SendState::Accepted { .. }))
+    }
+    /// Numbers up to `last` were used before, by another copy of this device: they are not used again.
+    pub fn skip_to(&mut self, lane: OutLane, last: u64) {
+        if self.next_lane_no(&lane) <= last {
+            self.lane_next.insert(lane, last.saturating_add(1));
+            self.dirty_lanes.insert(lane);
+        }
+    }
     /// The number that the lane's next message will carry; from 1.
     pub fn next_lane_no(&self, lane: &OutLane) -> u64 {
         self.lane_next.get(lane).copied().unwrap_or(1)

@@ -14,6 +14,8 @@ use crate::{StorageError, Store};
 pub struct HistoryItem {
     /// Its place; rises in the order of showing.
     pub order: u64,
+    /// The conversation that carried it.
+    pub conversation: ConversationId,
     /// What it says.
     pub row: MessageRow,
 }
@@ -74,5 +76,6 @@ pub(crate) fn stored_key(table: Table, key: &[u8]) -> Vec<u8> {
 /// A row whose key or value this version cannot read is left out, not fatal: history is for display only.
 fn item(key: &[u8], value: &[u8]) -> Option<HistoryItem> {
     let order = u64::from_be_bytes(key.last_chunk::<8>().copied()?);
-    Some(HistoryItem { order, row: MessageRow::decode(value).ok()? })
+    let conversation = key.get(1..17)?.try_into().ok()?;
+    Some(HistoryItem { order, conversation, row: MessageRow::decode(value).ok()? })
 }

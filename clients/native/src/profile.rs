@@ -19,6 +19,7 @@ const FOLDER_MODE: u32 = 0o700;
 const LOCK_FILE: &str = "lock";
 const KEY_FILE: &str = "key";
 const DATABASE_FILE: &str = "profile.db";
+const LOST_FILE: &str = "keys-lost";
 const PIN_FILE: &str = "server-certificate";
 
 /// Why a profile cannot be opened.
@@ -72,6 +73,19 @@ pub fn folder(home: &Path, server: &ServerAddress, handle: &Handle) -> PathBuf {
 /// Whether the folder holds a profile.
 pub fn exists(folder: &Path) -> bool {
     folder.join(DATABASE_FILE).exists()
+}
+
+/// Whether the folder held a profile once and its database is gone: deleted or emptied, with its keys. Remembered in the
+/// folder, because the next start finds a new database there.
+pub fn lost(folder: &Path) -> bool {
+    let mark = folder.join(LOST_FILE);
+    let was_used = folder.join(KEY_FILE).exists() || folder.join(PIN_FILE).exists();
+    let lost = was_used && std::fs::metadata(folder.join(DATABASE_FILE)).map_or(true, |file| file.len() == 0);
+    if lost {
+        // Without room for the mark the reason is told at least now.
+        let _ = File::create(&mark);
+    }
+    lost || mark.exists()
 }
 
 /// A profile that this process holds until it is dropped.

@@ -53,8 +53,9 @@ pub enum Command {
 /// Which server and which profiles a client command uses.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
-    /// Log lines on standard error, for example `debug` or pli_client=debug.
-    #[arg(long, env = "PLI_LOG", value_name = "FILTER", default_value = "error")]
+    /// Log lines on standard error, for example `debug` or pli_client=debug; left out, errors of this program's own, and
+    /// nothing of the libraries in it.
+    #[arg(long, env = "PLI_LOG", value_name = "FILTER", default_value = "off,pli=error")]
     pub log: String,
     /// The server, as HOST:PORT.
     ///

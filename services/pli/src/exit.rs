@@ -30,6 +30,10 @@ pub enum Exit {
     Findings = 9,
     /// What was waited for did not come in time.
     TimedOut = 10,
+    /// A message did not reach somebody and never will.
+    Lost = 11,
+    /// Standard output cannot be written.
+    Output = 12,
 }
 
 /// The table that stands under every `--help`.
@@ -45,7 +49,9 @@ Exit codes:
    7  the server cannot be reached, or is not the one that was pinned
    8  the server refused for good
    9  `pli doctor` has findings
-  10  what was waited for did not come in time";
+  10  what was waited for did not come in time
+  11  a message was lost on its way: somebody will never be shown it
+  12  standard output cannot be written (a closed pipe ends a command with 0)";
 
 /// The error and everything under it, in one line.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -113,6 +119,8 @@ mod tests {
             Exit::Refused,
             Exit::Findings,
             Exit::TimedOut,
+            Exit::Lost,
+            Exit::Output,
         ];
         let numbers: Vec<u8> =
             TABLE.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();

@@ -13,3 +13,5 @@ mod process;
 mod restoring;
 #[path = "pli/starting.rs"]
 mod starting;
+#[path = "pli/terminal.rs"]
+mod terminal;

@@ -8,20 +8,26 @@ use super::{Content, ContentError, Disposition, GROUP, GROUP_NAME_BYTES_MAX, Par
 
 /// Most watermarks in one message.
 pub const TICKS_MAX: usize = 1_024;
+/// Most ranges of lost messages of one device in one message; the lowest are left out.
+pub const LOST_RANGES_MAX: usize = 64;
 
 /// How far the sender of this tick has come with the messages of one device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tick {
     /// The device whose messages are meant.
     pub sender: DeviceId,
-    /// Everything that reached this device up to this lane number is committed there.
+    /// Everything up to this lane number was shown there, but for what is lost.
     pub delivered: u64,
     /// Up to this lane number it was read; at most `delivered`.
     pub read: u64,
+    /// Lane numbers at or below `delivered` that were never shown there, first and last of each range, rising; at most
+    /// [`LOST_RANGES_MAX`]. Empty from clients that do not tell.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// Delivery and read ticks of one conversation as watermarks: they only rise, so that a lost one is repaired by the
-/// next. CBOR: an array of [device, delivered, read].
+/// next. CBOR: an array of [device, delivered, read]; behind it, where something is lost, an array of
+/// [device, [first, last, first, last, …]], which earlier versions do not look at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ticks(pub Vec<Tick>);
 
@@ -40,6 +46,7 @@ impl Ticks {
                 .and_then(|e| e.u64(tick.delivered))
                 .and_then(|e| e.u64(tick.read));
         }
+        encode_lost(&mut e, ticks);
         Content::single(salt, Disposition::UNSPECIFIED, TICKS, out)
     }
 
@@ -57,10 +64,55 @@ impl Ticks {
                 return Err(ContentError::Format("a tick has three fields"));
             }
             let sender = DeviceId::try_from(d.bytes()?).map_err(|_| ContentError::Format("a device has 16 bytes"))?;
-            ticks.push(Tick { sender, delivered: d.u64()?, read: d.u64()? });
+            ticks.push(Tick { sender, delivered: d.u64()?, read: d.u64()?, lost: Vec::new() });
         }
+        decode_lost(&mut d, bytes.len(), &mut ticks)?;
         Ok(Self(ticks))
     }
+}
+
+fn encode_lost(e: &mut Encoder<&mut Vec<u8>>, ticks: &[Tick]) {
+    let with: Vec<&Tick> = ticks.iter().filter(|tick| !tick.lost.is_empty()).collect();
+    if with.is_empty() {
+        return;
+    }
+    // Writing to a vector cannot fail.
+    let _ = e.array(with.len() as u64);
+    for tick in with {
+        let lost = &tick.lost[tick.lost.len().saturating_sub(LOST_RANGES_MAX)..];
+        let _ = e.array(2).and_then(|e| e.bytes(tick.sender.as_bytes()));
+        let _ = e.array(lost.len() as u64 * 2);
+        for (first, last) in lost {
+            let _ = e.u64(*first).and_then(|e| e.u64(*last));
+        }
+    }
+}
+
+fn decode_lost(d: &mut Decoder<'_>, length: usize, ticks: &mut [Tick]) -> Result<(), ContentError> {
+    if d.position() == length {
+        return Ok(());
+    }
+    let count = d.array()?.filter(|&n| n <= TICKS_MAX as u64).ok_or(ContentError::Format("too many losses"))?;
+    for _ in 0..count {
+        if d.array()? != Some(2) {
+            return Err(ContentError::Format("a loss has two fields"));
+        }
+        let sender = DeviceId::try_from(d.bytes()?).map_err(|_| ContentError::Format("a device has 16 bytes"))?;
+        let numbers = d.array()?.filter(|&n| n % 2 == 0 && n <= LOST_RANGES_MAX as u64 * 2);
+        let numbers = numbers.ok_or(ContentError::Format("a loss has at most 64 ranges"))?;
+        let mut lost: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..numbers / 2 {
+            let range = (d.u64()?, d.u64()?);
+            if range.0 > range.1 || lost.last().is_some_and(|before| before.1 >= range.0) {
+                return Err(ContentError::Format("lost ranges rise"));
+            }
+            lost.push(range);
+        }
+        if let Some(tick) = ticks.iter_mut().find(|tick| tick.sender == sender) {
+            tick.lost = lost;
+        }
+    }
+    Ok(())
 }
 
 /// What a group is called. Sent by its creator first of all and again, by whoever adds members, to everybody. CBOR: an

@@ -73,9 +73,13 @@ fn nesting_is_bounded() {
 
 #[test]
 fn ticks_and_group_info_travel_as_contents() {
-    let ticks = Ticks(vec![Tick { sender: DeviceId::from_bytes([9; 16]), delivered: 70_000, read: 3 }]);
+    let tick = |n: u8, lost| Tick { sender: DeviceId::from_bytes([n; 16]), delivered: 70_000, read: 3, lost };
+    let ticks = Ticks(vec![tick(9, Vec::new())]);
     let content = Content::decode(&ticks.content([2; 16]).encode()).expect("own encoding");
     assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), ticks);
+    let holes = Ticks(vec![tick(8, vec![(2, 2), (5, 9)]), tick(9, Vec::new())]);
+    let content = Content::decode(&holes.content([2; 16]).encode()).expect("own encoding");
+    assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), holes);
     assert!(GroupInfo::of(&content).is_none() && content.as_text().is_none());
     for root in [None, Some(ConversationId::from_bytes([7; 16]))] {
         let group = GroupInfo { name: "team".into(), root };
@@ -114,4 +118,21 @@ proptest! {
             let _ = Content::decode(&bytes);
         }
     }
+}
+
+#[test]
+fn what_is_lost_stands_behind_the_watermarks_that_earlier_versions_read() {
+    let tick = |lost| Tick { sender: DeviceId::from_bytes([9; 16]), delivered: 4, read: 3, lost };
+    let body = |ticks: Ticks| match ticks.content([2; 16]).part.body {
+        PartBody::Single { content, .. } => content,
+        _ => panic!("a tick is one part"),
+    };
+    let (before, now) = (body(Ticks(vec![tick(Vec::new())])), body(Ticks(vec![tick(vec![(2, 2)])])));
+    assert_eq!(now[..before.len()], before[..]);
+    // [[h'09…', [2, 2]]]
+    assert_eq!(now[before.len()..], [&[0x81, 0x82, 0x50][..], &[9; 16], &[0x82, 2, 2]].concat());
+    let many = (0..100).map(|n| (3 * n + 1, 3 * n + 1)).collect();
+    let content = Ticks(vec![tick(many)]).content([2; 16]);
+    let read = Ticks::of(&content).expect("ticks").expect("bounded");
+    assert_eq!((read.0[0].lost.len(), read.0[0].lost.last()), (LOST_RANGES_MAX, Some(&(298, 298))));
 }

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::LoadError;
 use super::tables::Table;
-use crate::content::{Kind, group_name};
+use crate::content::{Kind, LOST_RANGES_MAX, group_name};
 use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
@@ -50,10 +50,41 @@ pub(super) enum Work {
 }
 
 /// Watermarks over one device's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     pub(super) delivered: u64,
     pub(super) read: u64,
+    /// Lane numbers at or below `delivered` that were never shown: ranges, rising, at most [`LOST_RANGES_MAX`].
+    pub(super) lost: Vec<(u64, u64)>,
+    /// This device was out of the conversation meanwhile: what is missing next was not for it.
+    pub(super) absent: bool,
+}
+
+impl Mark {
+    /// Whether this number was never shown.
+    pub(super) fn is_lost(&self, lane_no: u64) -> bool {
+        self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
+
+    /// A hole was given up.
+    pub(super) fn lose(&mut self, from: u64, to: u64) {
+        self.lost.push((from, to));
+        self.lost.sort_unstable();
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+        self.delivered = self.delivered.max(to);
+    }
+
+    /// A number was shown after all.
+    pub(super) fn find(&mut self, lane_no: u64) {
+        let split = |(first, last): (u64, u64)| {
+            let inside = (first..=last).contains(&lane_no);
+            let below = (first, if inside { lane_no - 1 } else { last });
+            let above = if inside { (lane_no + 1, last) } else { (1, 0) };
+            [below, above].into_iter().filter(|(first, last)| first <= last)
+        };
+        self.lost = std::mem::take(&mut self.lost).into_iter().flat_map(split).collect();
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+    }
 }
 
 /// See the module.
@@ -108,6 +139,8 @@ pub(super) struct Conversation {
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
+    /// It was joined again because this profile is older than what was sent from it.
+    pub(super) renewed: bool,
     /// Whom the first work could not have yet.
     pub(super) absent: BTreeSet<AccountId>,
     /// How often it was tried.
@@ -119,6 +152,8 @@ pub(super) struct Conversation {
 pub(super) enum LostThread {
     #[error("the commits since then are gone")]
     Gone,
+    #[error("this profile is older than what was sent from it")]
+    Older,
     #[error("the server has this device in a conversation that is not here")]
     NotHere,
     #[error("the bytes of a commit cannot be had, or are not the ones that were announced")]
@@ -138,6 +173,7 @@ impl LostThread {
     pub(super) const fn word(&self) -> &'static str {
         match self {
             Self::Gone => "commits-gone",
+            Self::Older => "older-profile",
             Self::NotHere => "not-here",
             Self::Bytes => "commit-bytes",
             Self::NoWay => "no-way",
@@ -336,6 +372,11 @@ struct MarkRecord {
     delivered: u64,
     #[prost(uint64, tag = "3")]
     read: u64,
+    /// First and last of each range.
+    #[prost(uint64, repeated, tag = "4")]
+    lost: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    absent: bool,
 }
 
 fn pair(address: &DeviceAddress) -> Bytes {
@@ -352,15 +393,20 @@ fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         device: Bytes::copy_from_slice(device.as_bytes()),
         delivered: mark.delivered,
         read: mark.read,
+        lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
+        absent: mark.absent,
     });
     each.collect()
 }
 
 fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>> {
-    let each = records
-        .iter()
-        .map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, Mark { delivered: r.delivered, read: r.read })));
-    each.collect()
+    let mark = |r: &MarkRecord| Mark {
+        delivered: r.delivered,
+        read: r.read,
+        lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
+        absent: r.absent,
+    };
+    records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }
 
 impl WorkRecord {
@@ -449,7 +495,7 @@ mod tests {
         assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
         assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
         let of = |device: u8, delivered, read| {
-            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read })])
+            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read, ..Mark::default() })])
         };
         assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
         assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));

@@ -88,6 +88,7 @@ impl Core {
     }
 
     fn show_hole(&mut self, lane: InLane, from: u64, to: u64) {
+        self.mark_lost(lane, from, to);
         let mut known = self.contacts.iter();
         let account = known.find(|(_, c)| c.devices.devices.iter().any(|(d, _)| *d == lane.sender)).map(|(a, _)| *a);
         let account = account.unwrap_or(AccountId::from_bytes([0; 16]));

@@ -11,9 +11,12 @@ use prost::Message as _;
 use super::conversation::{Conversation, LostThread, Mark, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, Kind, Ticks};
+use crate::content::{Content, Frame, Kind, LOST_RANGES_MAX, Tick, Ticks};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, OpenError, Opened};
+
+/// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
+const LOST_RANGES_KEPT: usize = 256;
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -122,12 +125,12 @@ impl Core {
         let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
             Ok(opened) => opened,
             Err(OpenError::Future(epoch)) => return self.future(id, epoch, sealed.position),
-            Err(OpenError::NoGroup | OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope) => {
-                return self.skip(sealed.position);
+            Err(OpenError::NoGroup) => return self.skip(sealed.position),
+            Err(OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope | OpenError::Invalid(_)) => {
+                return self.unreadable(&sealed);
             }
-            Err(OpenError::Invalid(_)) => return self.skip(sealed.position),
         };
-        let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.skip(sealed.position) };
+        let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.unreadable(&sealed) };
         self.learn_kind(id, &frame);
         if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
             self.note_members(id);
@@ -140,6 +143,21 @@ impl Core {
         let shown = self.inbox.deliver(delivery(&sealed, &frame), now);
         self.show(shown);
         Step::Done
+    }
+
+    /// Says that there was a message, and tells its sender anew how far this device has come: one that went back in time
+    /// learns from it which numbers it has used.
+    fn unreadable(&mut self, sealed: &Sealed) -> Step {
+        if sealed.class != Class::Tick && sealed.sender != self.identity.address() {
+            let (conversation, device) = (sealed.conversation, sealed.sender.device);
+            let from = self.member(sealed.sender.account);
+            self.out.events.push(Event::Unreadable { conversation, from, device });
+            if let Some(known) = self.conversations.get_mut(&conversation) {
+                known.told.remove(&device);
+                self.dirty.insert(Row::Conversation(conversation));
+            }
+        }
+        self.skip(sealed.position)
     }
 
     /// Whether the sender's device list is asked for first: a member that no list vouches for yet.
@@ -180,11 +198,17 @@ impl Core {
         let lane = crate::outbox::OutLane { conversation: sealed.conversation, class: Class::Message };
         let sent = self.outbox.next_lane_no(&lane) - 1;
         let by = self.member(sealed.sender.account);
+        let told = ticks.0.iter().filter(|t| t.sender == own).map(|t| t.delivered).max().unwrap_or(0);
+        self.numbers_were_used(lane, (sent, told));
         let Some(conversation) = self.conversations.get_mut(&sealed.conversation) else { return };
         for tick in ticks.0.iter().filter(|t| t.sender == own) {
             let mark = conversation.theirs.entry(sealed.sender.device).or_default();
             let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
             let (by, device, conversation) = (by.clone(), sealed.sender.device, sealed.conversation);
+            // Told before the watermark that passes them.
+            for lane_nos in news_of_loss(mark, tick, sent) {
+                self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
+            }
             if delivered > mark.delivered {
                 mark.delivered = delivered;
                 self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
@@ -239,9 +263,11 @@ impl Core {
         }
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
-                let old = self.conversations.remove(&id).unwrap_or_default();
+                let mut old = self.conversations.remove(&id).unwrap_or_default();
+                // What was said while this device was out of the conversation was not for it.
+                old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
                 // Whom the maker did not know of is brought in by those who do.
-                let gather = old.work.into_iter().filter(|work| matches!(work, Work::Gather(..)));
+                let gather = std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Gather(..)));
                 let conversation = Conversation {
                     root: old.root,
                     work: gather.collect(),
@@ -286,11 +312,45 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
         let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
+        mark.absent = false;
         if lane_no > mark.delivered {
             mark.delivered = lane_no;
-            self.dirty.insert(Row::Conversation(lane.conversation));
+        } else if mark.is_lost(lane_no) {
+            mark.find(lane_no);
+        } else {
+            // Used twice: its sender went back in time, and hears anew how far it has come.
+            conversation.told.remove(&lane.sender);
         }
+        self.dirty.insert(Row::Conversation(lane.conversation));
     }
+
+    /// Notes that messages of a lane are given up: they are told as lost, never as delivered.
+    pub(super) fn mark_lost(&mut self, lane: InLane, from: u64, to: u64) {
+        if lane.class == Class::Tick {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let mark = conversation.ours.entry(lane.sender).or_default();
+        if !std::mem::take(&mut mark.absent) {
+            mark.lose(from, to);
+        }
+        self.dirty.insert(Row::Conversation(lane.conversation));
+    }
+}
+
+/// Takes what a tick says of loss; answers the ranges that were not known.
+fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
+    let mut lost: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= sent).copied().collect();
+    let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
+    if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
+        // The lowest may have been left out.
+        let mut known: Vec<_> = mark.lost.iter().filter(|(_, last)| *last < lowest).copied().collect();
+        known.append(&mut lost);
+        known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
+        lost = known;
+    }
+    mark.lost = lost;
+    news
 }
 
 /// What the inbox puts in order.

@@ -71,7 +71,7 @@ impl Core {
             let Some(conversation) = self.conversations.get(&id) else { continue };
             let ours = conversation.ours.clone();
             let news = ours.iter().filter(|(device, mark)| conversation.told.get(device) != Some(mark));
-            let ticks = Ticks(news.map(|(&sender, mark)| tick(sender, *mark)).collect());
+            let ticks = Ticks(news.map(|(&sender, mark)| tick(sender, mark)).collect());
             let lane = OutLane { conversation: id, class: Class::Tick };
             if self.push(lane, 0, &ticks.content(salt), now).is_ok()
                 && let Some(conversation) = self.conversations.get_mut(&id)
@@ -185,8 +185,8 @@ impl Core {
     }
 }
 
-fn tick(sender: DeviceId, mark: Mark) -> Tick {
-    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered) }
+fn tick(sender: DeviceId, mark: &Mark) -> Tick {
+    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered), lost: mark.lost.clone() }
 }
 
 fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {

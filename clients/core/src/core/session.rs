@@ -127,6 +127,11 @@ impl Core {
             && let Ok(from) = Position::from_u64(ready.from)
         {
             self.inbox.follow(from);
+        } else if ready.history == self.history
+            && ready.from > self.inbox.position().get()
+            && let Ok(from) = Position::from_u64(ready.from)
+        {
+            self.older_profile(from);
         }
         self.inbox.connected();
         let window = usize::try_from(limits.send_window).unwrap_or(usize::MAX).clamp(1, SEND_WINDOW_MAX);

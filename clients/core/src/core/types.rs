@@ -259,7 +259,7 @@ pub enum Event {
         /// Which.
         message: SendId,
     },
-    /// A device has committed this device's messages up to this lane number.
+    /// A device has shown this device's messages up to this lane number, but for those that [`Event::Lost`] named.
     Delivered {
         /// Where.
         conversation: ConversationId,
@@ -269,6 +269,18 @@ pub enum Event {
         device: DeviceId,
         /// Lane number.
         up_to: u64,
+    },
+    /// Messages of this device will not be shown to somebody: they did not arrive, and what follows them was shown. The
+    /// watermarks pass them.
+    Lost {
+        /// Where.
+        conversation: ConversationId,
+        /// To whom.
+        by: Member,
+        /// On which device.
+        device: DeviceId,
+        /// First and last.
+        lane_nos: (u64, u64),
     },
     /// Somebody read this device's messages up to this lane number.
     Read {
@@ -344,6 +356,19 @@ pub enum Event {
         /// What is new.
         what: NewKey,
     },
+    /// A message came that cannot be opened: it is damaged, its keys are gone, or they were used before by another copy of
+    /// its sender's device. Nothing of it is shown.
+    Unreadable {
+        /// Where.
+        conversation: ConversationId,
+        /// Whose, as the server says.
+        from: Member,
+        /// On which device.
+        device: DeviceId,
+    },
+    /// This profile is older than what was sent or acknowledged from it: it was restored, or copied and used in two places.
+    /// It joins its conversations again, and what came meanwhile is not here.
+    OlderProfile,
     /// The server's data was restored from a backup: what it stored after that is gone. What it did not is sent again, and
     /// conversations go on.
     ServerRestored,

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use pli_domain::{ConversationId, DeviceAddress, Handle};
+use prost::Message as _;
 
 use super::conversation::Phase;
+use super::history::Draft;
 use super::{ConnectionState, Core, Member};
 use crate::content::{Kind, SHORT_ID_MARK};
 use crate::identity::safety_number;
@@ -42,6 +44,17 @@ pub struct ConversationView {
     pub read: u64,
 }
 
+/// How far a message of one's own came with somebody, as their devices say; the furthest of them counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    /// It was never shown.
+    Lost,
+    /// It is there.
+    Delivered,
+    /// It was read.
+    Read,
+}
+
 impl Core {
     /// This device.
     pub fn address(&self) -> DeviceAddress {
@@ -63,6 +76,11 @@ impl Core {
     pub fn waiting(&self) -> (usize, usize) {
         (self.outbox.len(), self.outbox.unsent())
     }
+    /// Messages that a user wrote and no log has yet.
+    pub fn unsent_texts(&self) -> usize {
+        let texts = self.outbox.each_unsent().filter_map(|message| Draft::decode(message.content.clone()).ok());
+        texts.filter(|draft| draft.order != 0).count()
+    }
     /// Messages that arrived and are held, at most 10 s, for one before them in their lane.
     pub fn held(&self) -> usize {
         self.inbox.held()
@@ -80,6 +98,25 @@ impl Core {
     /// One conversation, or the chat that it is part of.
     pub fn conversation(&self, id: ConversationId) -> Option<ConversationView> {
         self.view(self.chat(id), &self.named_first())
+    }
+    /// What others said of the message of this device with this number in exactly this conversation: in order of member,
+    /// who has not lost it and has come so far.
+    pub fn reached(&self, id: ConversationId, lane_no: u64) -> Vec<(Member, Reached)> {
+        let Some(conversation) = self.conversations.get(&id) else { return Vec::new() };
+        let own = self.identity.address().account;
+        let mut all: BTreeMap<Member, Reached> = BTreeMap::new();
+        for (address, _) in self.mls.members(id).into_iter().filter(|(address, _)| address.account != own) {
+            let Some(mark) = conversation.theirs.get(&address.device) else { continue };
+            let reached = match lane_no {
+                n if mark.is_lost(n) => Reached::Lost,
+                n if n <= mark.read => Reached::Read,
+                n if n <= mark.delivered => Reached::Delivered,
+                _ => continue,
+            };
+            let known = all.entry(self.member(address.account)).or_insert(reached);
+            *known = (*known).max(reached);
+        }
+        all.into_iter().collect()
     }
     /// The handles that are known, for completion.
     pub fn known_handles(&self) -> Vec<Handle> {
@@ -127,7 +164,7 @@ impl Core {
         let c = self.conversations.get(&id)?;
         let own = self.identity.address().device;
         let members = self.mls.members(id);
-        let mark = |device| c.theirs.get(device).copied().unwrap_or_default();
+        let mark = |device| c.theirs.get(device).cloned().unwrap_or_default();
         let others = || members.iter().map(|(d, _)| &d.device).filter(|d| **d != own).map(mark);
         Some(ConversationView {
             id,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use pli_api::edge;
 use pli_client_core::content::Kind;
-use pli_client_core::{Command, CommandError, Core, Event, NewKey, SessionAdvice};
+use pli_client_core::{Command, CommandError, Core, Event, NewKey, Reached, SessionAdvice};
 use pli_domain::UnixMillis;
 
 use crate::world::{World, handle};
@@ -172,4 +172,113 @@ fn what_the_server_asks_for_is_added_and_named() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// What a device was told of its messages.
+fn lost(world: &World, n: usize) -> Vec<(u64, u64)> {
+    let lost = |event: &Event| match event {
+        Event::Lost { lane_nos, .. } => Some(*lane_nos),
+        _ => None,
+    };
+    world.devices[n].events.iter().filter_map(lost).collect()
+}
+
+#[test]
+fn a_message_that_was_never_shown_is_told_as_lost_and_not_as_delivered() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    world.take_offline(1);
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    let bob = world.address(1);
+    world.server.lose_first(bob);
+    world.bring_online(1);
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: one", "[2-2 missing]", "alice: three"]);
+    assert_eq!(lost(&world, 0), [(2, 2)]);
+    let place = |wanted: &dyn Fn(&Event) -> bool| world.devices[0].events.iter().position(wanted);
+    let told = place(&|e| matches!(e, Event::Lost { .. }));
+    assert!(told < place(&|e| matches!(e, Event::Delivered { up_to: 3, .. })), "told before the watermark passes it");
+    let reached = |world: &World, lane_no| {
+        let all = world.devices[0].core.reached(id, lane_no);
+        all.into_iter().map(|(member, reached)| (member.handle.unwrap(), reached)).collect::<Vec<_>>()
+    };
+    for (lane_no, how_far) in [(1, Reached::Delivered), (2, Reached::Lost), (3, Reached::Delivered)] {
+        assert_eq!(reached(&world, lane_no), [(handle("bob"), how_far)], "{lane_no}");
+    }
+    // Both sides know it after a restart, and tell it once.
+    let now = world.now;
+    for n in [0, 1] {
+        world.devices[n].restart(now);
+    }
+    world.run();
+    world.command(1, Command::MarkRead { conversation: id });
+    world.run();
+    assert_eq!(reached(&world, 2), [(handle("bob"), Reached::Lost)]);
+    assert_eq!(reached(&world, 3), [(handle("bob"), Reached::Read)]);
+    assert_eq!(lost(&world, 0), [(2, 2)]);
+}
+
+fn told_older(world: &World, n: usize) -> usize {
+    world.devices[n].events.iter().filter(|event| matches!(event, Event::OlderProfile)).count()
+}
+
+#[test]
+fn a_profile_that_went_back_in_time_joins_again_and_is_read() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let copy = world.devices[0].rows.clone();
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.say(0, id, "from the copy");
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+    world.say(0, id, "and on");
+    world.run();
+    let read = world.history(1, id);
+    assert_eq!(read, ["alice: one", "alice: two", "alice: three", "alice: from the copy (late)", "alice: and on"]);
+    assert!(!world.devices[1].events.iter().any(|event| matches!(event, Event::Unreadable { .. })));
+    // A restart is no way back.
+    world.devices[0].restart(now);
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+}
+
+#[test]
+fn a_message_that_cannot_be_opened_is_told_on_both_sides() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let (copy, alice) = (world.devices[0].rows.clone(), world.address(0));
+    // Nothing reaches her, so the server knows of no acknowledgement.
+    world.server.hold.insert(alice);
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.say(0, id, "under a key of two");
+    world.run();
+    let unreadable = |e: &Event| matches!(e, Event::Unreadable { from, .. } if from.handle == Some(handle("alice")));
+    assert_eq!(world.devices[1].events.iter().filter(|event| unreadable(event)).count(), 1);
+    world.server.hold.clear();
+    world.run();
+    assert_eq!(told_older(&world, 0), 1);
+    world.say(0, id, "and on");
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: one", "alice: two", "alice: three", "alice: and on"]);
 }

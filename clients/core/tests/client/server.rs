@@ -33,6 +33,7 @@ pub struct Server {
     packages: BTreeMap<DeviceAddress, (VecDeque<Bytes>, Bytes)>,
     conversations: BTreeMap<ConversationId, Conversation>,
     queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
+    acked: BTreeMap<DeviceAddress, u64>,
     seq: u64,
     receipts: u64,
     /// Receipts that are settled as soon as they are given.
@@ -103,6 +104,8 @@ impl Server {
             client_frame::Frame::Ack(ack) => {
                 let queue = self.queues.entry(from.device.expect("authenticated")).or_default();
                 *queue = queue.split_off(&(ack.position + 1));
+                let acked = self.acked.entry(from.device.expect("authenticated")).or_default();
+                *acked = ack.position.max(*acked);
                 Vec::new()
             }
             client_frame::Frame::Ping(ping) => vec![frame(server_frame::Frame::Pong(edge::Pong { id: ping.id }))],
@@ -122,10 +125,21 @@ impl Server {
             return vec![frame(server_frame::Frame::Close(close))];
         }
         let position_ignored = hello.history != self.history;
-        from.sent = if position_ignored { 0 } else { hello.committed };
+        if let (true, Some(device)) = (position_ignored, from.device) {
+            self.acked.remove(&device);
+        }
+        let acked = from.device.and_then(|device| self.acked.get(&device)).copied().unwrap_or(0);
+        from.sent = if position_ignored { 0 } else { hello.committed.max(acked) };
         let limits = edge::Limits { send_window: 8, call_window: 4, idle_timeout_ms: 60_000, ..Default::default() };
         let history = self.history.clone();
-        let ready = edge::Ready { limits: Some(limits), now_ms: now, history, position_ignored, ..Default::default() };
+        let ready = edge::Ready {
+            limits: Some(limits),
+            now_ms: now,
+            from: from.sent,
+            history,
+            position_ignored,
+            ..Default::default()
+        };
         vec![frame(server_frame::Frame::Ready(ready))]
     }
 
@@ -167,6 +181,11 @@ impl Server {
         let last = queue.keys().next_back().copied().unwrap_or(0);
         queue.clear();
         last
+    }
+
+    /// Loses the message that waits for a device first.
+    pub fn lose_first(&mut self, device: DeviceAddress) {
+        self.queues.entry(device).or_default().pop_first().expect("a message waits");
     }
 
     /// Flips a bit in the body of everything that waits for a device.

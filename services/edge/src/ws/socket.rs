@@ -18,9 +18,9 @@ use super::begun::Begun;
 use crate::carrier::{Carrier, CarrierError};
 
 /// Read buffer of a connection, allocated as long as it lives; the library's default is 128 KiB.
-const READ_BUFFER: usize = 2 * 1024;
+const READ_BUFFER: usize = 1024;
 /// Small frames are gathered up to this before they are written; allocated as long as the connection lives.
-const WRITE_BUFFER: usize = 1024;
+const WRITE_BUFFER: usize = 512;
 /// What a peer may still send after the last frame before the connection is cut; without reading it the last frame
 /// could be lost to a reset.
 const LINGER_BYTES: usize = 1024 * 1024;

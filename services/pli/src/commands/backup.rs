@@ -14,6 +14,7 @@ use pli_engine_embedded::{copy_database, data_of};
 use pli_ports::SystemClock;
 
 use crate::exit::{Exit, ExitContext, Failure};
+use crate::terminal::say;
 use manifest::{Manifest, moment};
 
 /// Certificate and key of `pli dev`: clients have pinned it.
@@ -63,18 +64,14 @@ fn back_up(args: &BackupArgs) -> Result<(), Failure> {
         copy_database(&args.data, &draft.0.join(DATABASE_FILE), &SystemClock, progress(bytes)).map_err(failed)?;
     let manifest = complete(&args.data, &draft.0, &copied)?;
     draft.keep(&target)?;
-    anstream::println!(
+    say!(
         "backed up {} as it was at {}: {} MiB in {}",
         args.data.display(),
         moment(copied.taken_at),
         manifest.bytes().div_ceil(1 << 20),
         target.display()
-    );
-    anstream::println!(
-        "to go back to it: pli restore --from {} --data {} --replace",
-        target.display(),
-        args.data.display()
-    );
+    )?;
+    say!("to go back to it: pli restore --from {} --data {} --replace", target.display(), args.data.display())?;
     Ok(())
 }
 

@@ -2,8 +2,12 @@
 //! `pli chat`: a conversation in the terminal.
 
 mod act;
+mod complete;
 mod editor;
 mod input;
+mod keys;
+mod line;
+mod paper;
 mod prompt;
 mod screen;
 mod ticks;
@@ -28,7 +32,7 @@ use ticks::Ticks;
 /// Chat in the terminal.
 ///
 /// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
-/// a line without `@` goes to whom you last wrote. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
+/// a line without `@` goes to whom the prompt shows. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
 /// the commands, Tab completes handles and commands, Ctrl-D ends. NO_COLOR turns colours off.
 #[derive(Debug, Args)]
@@ -48,6 +52,7 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
     let session = session::open(&args.client, &args.handle).await?;
     let mut chat = Chat::new(session, &args.handle).await?;
     let ended = chat.talk().await;
+    chat.say_waiting().await;
     let Chat { session, editor, .. } = chat;
     editor.end();
     session.close().await;
@@ -63,8 +68,10 @@ struct Chat {
     ticks: Ticks,
     /// A message on this screen is printed, as far as `recv` is concerned.
     printed: Printed,
-    /// Where a line without a name goes.
+    /// Where a line without a name goes: what the prompt on the screen shows.
     current: Option<ConversationId>,
+    /// Why the last target is none any more.
+    gone: Option<String>,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
     asked: BTreeMap<ConversationId, Handle>,
 }
@@ -73,12 +80,13 @@ impl Chat {
     async fn new(session: Session, handle: &Handle) -> Result<Self, Failure> {
         let shared = Shared::new(handle);
         let editor = Editor::start(shared.clone())?;
-        let screen = Screen::new(editor.printer());
+        let screen = Screen::new(editor.paper());
         let printed = Printed::open(session.client.folder())?;
         let (ticks, asked) = (Ticks::default(), BTreeMap::new());
-        let mut chat = Self { session, editor, screen, shared, ticks, printed, current: None, asked };
+        let mut chat = Self { session, editor, screen, shared, ticks, printed, current: None, gone: None, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
+        chat.editor.taken();
         Ok(chat)
     }
 
@@ -86,7 +94,6 @@ impl Chat {
         self.screen.note("connecting …  /help lists the commands");
         loop {
             tokio::select! {
-                biased;
                 event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
@@ -110,7 +117,10 @@ impl Chat {
                 let place = self.place(conversation).await?;
                 self.screen.message(message, &place);
                 self.printed.note(message);
-                self.current.get_or_insert(conversation);
+                // Only before anything is typed, with a prompt that says so: no line goes where nobody sent it.
+                if self.current.is_none() && self.editor.may_turn() {
+                    (self.current, self.gone) = (Some(conversation), None);
+                }
                 self.show_target().await?;
                 // The line is on the screen, so it counts as read; a full change queue only delays the tick.
                 let _ = self.session.client.command(Command::MarkRead { conversation }).await;
@@ -128,12 +138,13 @@ impl Chat {
             Event::Left { conversation } => {
                 let place = self.place(*conversation).await?;
                 let place = if place.is_empty() { " the conversation" } else { &place };
-                self.screen.note(&format!("you are no longer in{place}"));
-                self.turn_away(*conversation).await?;
+                let why = format!("you are no longer in{place}");
+                self.screen.note(&why);
+                self.turn_away(*conversation, why).await?;
             }
             Event::ConversationFailed { conversation, .. } => {
                 self.screen.event(&event);
-                self.turn_away(*conversation).await?;
+                self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             _ => match self.ticks.see(&event) {
                 Some(line) => self.screen.tick(&line),
@@ -145,6 +156,7 @@ impl Chat {
 
     fn connection(&mut self, state: ConnectionState) {
         let was = self.shared.set_state(state);
+        self.editor.paper().repaint();
         let why = self.session.client.status().borrow().why.clone();
         match state {
             ConnectionState::Online if was != state => self.screen.note("● connected"),

@@ -8,6 +8,7 @@ use pli_runtime::Sources;
 
 use crate::config::Config;
 use crate::exit::{Exit, ExitContext, Failure};
+use crate::terminal::{put, say};
 
 /// Show or check the configuration.
 ///
@@ -40,10 +41,10 @@ struct FileArgs {
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let load = |file: &FileArgs| Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config);
     match &args.action {
-        Action::Print(file) => anstream::print!("{}", toml::to_string(&load(file)?).exit(Exit::Config)?),
+        Action::Print(file) => put(&toml::to_string(&load(file)?).exit(Exit::Config)?)?,
         Action::Check(file) => {
             load(file)?;
-            anstream::println!("ok");
+            say!("ok")?;
         }
     }
     Ok(())

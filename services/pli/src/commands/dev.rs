@@ -65,7 +65,7 @@ pub async fn run(args: DevArgs) -> Result<(), Failure> {
     if args.ready_json {
         banner::print_json(server.about())?;
     } else {
-        banner::print(server.about());
+        banner::print(server.about())?;
     }
     server.wait().await
 }

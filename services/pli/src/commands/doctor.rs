@@ -38,7 +38,7 @@ pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let sources = Sources::from_process().file(args.config.clone()).flag("server.data", data);
     let config = Config::load(&sources).exit(Exit::Config)?;
     let findings = checks::all(&config).await;
-    findings.iter().for_each(Finding::print);
+    findings.iter().try_for_each(Finding::print)?;
     let bad = findings.iter().filter(|finding| finding.level != Level::Fine).count();
     if bad == 0 {
         return Ok(());

@@ -10,10 +10,10 @@ use super::json;
 use super::names::{called, group_arriving};
 use super::number::seconds;
 use super::session::{self, Deadline, Session, refused};
-use super::target::handle;
+use super::target::{group, handle};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::one_line;
+use crate::terminal::{one_line, say};
 
 /// Make groups, change who is in them, list them.
 ///
@@ -55,7 +55,8 @@ struct Named {
     /// Whose profile.
     #[arg(value_parser = handle)]
     handle: Handle,
-    /// The group's name, NAME~SHORTID where several have it, or its id.
+    /// The group as '#NAME' or NAME, NAME~SHORTID where several have it, or its id.
+    #[arg(value_parser = group)]
     name: String,
     #[command(flatten)]
     at: At,
@@ -107,7 +108,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         Action::Leave(named) => {
             let conversation = group_arriving(session, &named.name, deadline, |_| {}).await?;
             command(session, Command::Leave { conversation }).await?;
-            anstream::println!("left {}", named.name);
+            say!("left {}", named.name)?;
             Ok(())
         }
         Action::List(_) => list(session).await,
@@ -153,7 +154,7 @@ async fn wait(
         if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
-                anstream::println!("{group} {} {}", one_line(&called(&view)), names(&members));
+                say!("{group} {} {}", one_line(&called(&view)), names(&members))?;
                 return Ok(());
             }
         }
@@ -173,7 +174,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
     for view in session.conversations().await? {
         if view.kind == Kind::Group {
             let members: Vec<_> = view.members.iter().map(json::name).collect();
-            anstream::println!("{} {} {}", view.id, one_line(&called(&view)), members.join(","));
+            say!("{} {} {}", view.id, one_line(&called(&view)), members.join(","))?;
         }
     }
     Ok(())

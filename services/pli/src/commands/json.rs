@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use super::advice::advice;
 
+/// The event as in [`of`], with the group's name as `group` beside the conversation's id; null for two people.
+pub fn with_group(event: &Event, group: Option<&str>) -> Value {
+    let mut line = of(event);
+    if line.get("conversation").is_some_and(Value::is_string) {
+        line["group"] = group.into();
+    }
+    line
+}
+
 /// The event as one object whose `event` says what it is.
 pub fn of(event: &Event) -> Value {
     match event {
@@ -19,6 +28,10 @@ pub fn of(event: &Event) -> Value {
         Event::Hole { conversation, from, lane_nos: (first, last), .. } => json!({
             "event": "hole", "conversation": conversation.to_string(), "from": name(from), "first": first, "last": last,
         }),
+        Event::Unreadable { conversation, from, .. } => {
+            json!({ "event": "unreadable", "conversation": conversation.to_string(), "from": name(from) })
+        }
+        Event::OlderProfile => json!({ "event": "older_profile" }),
         Event::Gap => json!({ "event": "gap" }),
         Event::ServerRestored => json!({ "event": "server_restored" }),
         Event::Connection(state) => json!({ "event": "connection", "state": state_word(*state) }),
@@ -46,6 +59,9 @@ fn of_tick(event: &Event) -> Option<Value> {
         Event::Delivered { conversation, by, up_to, .. } => {
             json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
+        Event::Lost { conversation, by, lane_nos: (first, last), .. } => json!({
+            "event": "lost", "conversation": conversation.to_string(), "by": name(by), "first": first, "last": last,
+        }),
         Event::Read { conversation, by, up_to, .. } => {
             json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }

@@ -9,6 +9,7 @@ use pli_runtime::{Sources, init_logs};
 use crate::config::{Config, EngineKind};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::engine::migrate;
+use crate::terminal::say;
 
 /// Make or update the streams and tables of a cluster.
 ///
@@ -33,11 +34,10 @@ pub async fn run(args: &MigrateArgs) -> Result<(), Failure> {
         return Err(Failure::say(Exit::Config, text));
     }
     let tables = migrate(&config).await?;
-    anstream::println!("streams: {} with {} replicas, as configured", config.nats.streams, config.nats.replicas);
+    say!("streams: {} with {} replicas, as configured", config.nats.streams, config.nats.replicas)?;
     if tables.from == tables.to {
-        anstream::println!("tables: version {}, nothing to do", tables.to);
+        say!("tables: version {}, nothing to do", tables.to)
     } else {
-        anstream::println!("tables: version {} to version {}", tables.from, tables.to);
+        say!("tables: version {} to version {}", tables.from, tables.to)
     }
-    Ok(())
 }

@@ -43,10 +43,12 @@ impl Output {
     }
 
     /// Prints one event, flushed; false when nobody reads any more.
-    pub fn event(self, event: &Event) -> bool {
+    ///
+    /// `group` is what the event's conversation is called; none in a conversation of two.
+    pub fn event(self, event: &Event, group: Option<&str>) -> bool {
         let line = match self.shape {
-            Shape::Json => Some(json::of(event).to_string()),
-            Shape::Text => text(event),
+            Shape::Json => Some(json::with_group(event, group).to_string()),
+            Shape::Text => text(event, group),
         };
         let Some(line) = line else { return true };
         let mut out = anstream::stdout().lock();
@@ -68,21 +70,35 @@ fn is_writable(out: impl AsFd) -> bool {
 }
 
 /// The event for people; none for what they need not see here.
-fn text(event: &Event) -> Option<String> {
+fn text(event: &Event, group: Option<&str>) -> Option<String> {
     match event {
         Event::Message(message) => {
             let late = if message.late { " (late)" } else { "" };
             let (at, from) = (clock(message.sent_at), json::name(&message.from));
-            Some(format!("{at} @{from}{late}: {}", one_line(&message.text)))
+            let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
+            Some(format!("{at} @{from}{group}{late}: {}", one_line(&message.text)))
         }
         Event::Hole { from, lane_nos: (first, last), .. } => {
             Some(format!("* messages {first} to {last} of @{} have not arrived", json::name(from)))
         }
+        Event::Unreadable { from, .. } => Some(unreadable(&json::name(from))),
+        Event::OlderProfile => Some(OLDER_PROFILE.into()),
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
         Event::NewKey { member, what } => Some(new_key(&json::name(member), *what)),
         _ => None,
     }
+}
+
+/// The notice that this profile went back in time.
+pub const OLDER_PROFILE: &str = "* this profile is older than what was already sent or received with it (restored, or \
+                                 used in two places): it joins its conversations again; what came meanwhile is not here";
+
+/// The notice that a message cannot be opened.
+pub fn unreadable(name: &str) -> String {
+    format!(
+        "* a message of @{name} cannot be opened; ask for it again (a restored profile causes this until it is noticed)"
+    )
 }
 
 /// The notice that a key is new.

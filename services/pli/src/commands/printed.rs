@@ -2,19 +2,24 @@
 //! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
 //! `recv` and `pipe` first print what came in between, so that every message is printed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use pli_client::core::content::{Kind, SHORT_ID_MARK};
 use pli_client::core::{Event, IncomingMessage, Member, RowKind};
 use pli_client::{HistoryItem, SCAN_ROWS_MAX};
 use pli_domain::{AccountId, ConversationId, UnixMillis};
 
+use super::names::called;
 use super::output::Output;
 use super::session::Session;
 use crate::exit::{Exit, ExitContext, Failure};
 
 const FILE: &str = "printed";
+/// Digits of the short id that tells a group from another one of its name.
+const SHORT_DIGITS: usize = 6;
 /// Rows of a conversation that are looked at first; only where all of them are unprinted are more read.
 const ROWS_FIRST: usize = 64;
 
@@ -90,6 +95,10 @@ fn incoming(conversation: ConversationId, item: &HistoryItem) -> Option<Incoming
 pub struct Printer {
     output: Output,
     printed: Printed,
+    /// What groups are called, by each conversation.
+    groups: BTreeMap<ConversationId, String>,
+    /// Conversations whose name was asked for.
+    asked: BTreeSet<ConversationId>,
 }
 
 impl Printer {
@@ -100,28 +109,81 @@ impl Printer {
         }
         let printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
-        Ok((Self { output, printed }, missed.into_iter().map(Event::Message).collect()))
+        let groups = groups(session).await?;
+        Ok((Self { output, printed, groups, asked: BTreeSet::new() }, missed.into_iter().map(Event::Message).collect()))
+    }
+
+    /// Learns what the event's conversation is called, where that is not known: its messages may come before the event
+    /// that names it.
+    pub async fn learn(&mut self, session: &Session, event: &Event) -> Result<(), Failure> {
+        if let Some(id) = conversation_of(event)
+            && self.asked.insert(id)
+            && !self.groups.contains_key(&id)
+        {
+            self.groups = groups(session).await?;
+        }
+        Ok(())
     }
 
     /// Prints an event, unless it is a message that was printed before; false when nobody reads any more.
     pub fn event(&mut self, event: &Event) -> bool {
+        self.learn_name(event);
+        let group = conversation_of(event).and_then(|id| self.groups.get(&id)).map(String::as_str);
         match event {
             Event::Message(message) if self.printed.knows(message) => true,
             Event::Message(message) => {
-                let read = self.output.event(event);
+                let read = self.output.event(event, group);
                 // Noted only after it went out: a message that goes nowhere is printed by the next one.
                 if read && self.output.is_kept() {
                     self.printed.note(message);
                 }
                 read
             }
-            _ => self.output.event(event),
+            _ => self.output.event(event, group),
         }
+    }
+
+    fn learn_name(&mut self, event: &Event) {
+        let Event::ConversationReady { conversation, kind: Kind::Group, name, .. } = event else { return };
+        let taken = |name: &String| self.groups.iter().any(|(id, known)| id != conversation && known == name);
+        let digits = conversation.to_string();
+        let short = format!("{}{SHORT_ID_MARK}{}", name.as_deref().unwrap_or_default(), &digits[..SHORT_DIGITS]);
+        let called = name.clone().filter(|name| !taken(name)).unwrap_or(short);
+        self.groups.insert(*conversation, called);
     }
 
     /// Whether this event is a message that [`Printer::event`] has yet to print.
     pub fn is_new(&self, event: &Event) -> bool {
         matches!(event, Event::Message(message) if !self.printed.knows(message))
+    }
+}
+
+/// What every group is called, those that were left too.
+async fn groups(session: &Session) -> Result<BTreeMap<ConversationId, String>, Failure> {
+    let all = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
+    let groups = all.into_iter().filter(|view| view.kind == Kind::Group);
+    Ok(groups.flat_map(|view| view.parts.clone().into_iter().map(move |id| (id, called(&view)))).collect())
+}
+
+/// Where an event that is printed with a name happened.
+const fn conversation_of(event: &Event) -> Option<ConversationId> {
+    match event {
+        Event::Message(message) => Some(message.conversation),
+        Event::Hole { conversation, .. }
+        | Event::Unreadable { conversation, .. }
+        | Event::ConversationReady { conversation, .. }
+        | Event::MemberAdded { conversation, .. }
+        | Event::MemberRemoved { conversation, .. }
+        | Event::Left { conversation }
+        | Event::Rejoining { conversation, .. }
+        | Event::Accepted { conversation, .. }
+        | Event::Stored { conversation, .. }
+        | Event::Delivered { conversation, .. }
+        | Event::Lost { conversation, .. }
+        | Event::Read { conversation, .. }
+        | Event::Refused { conversation, .. }
+        | Event::Waiting { conversation, .. } => Some(*conversation),
+        _ => None,
     }
 }
 

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
-use pli_client::core::{Event, Outcome, OutgoingMessage};
+use pli_client::core::{Event, Member, Outcome, OutgoingMessage};
 use pli_domain::{AccountId, ConversationId, SendId};
 
+use super::json::name;
 use super::session::refused;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -33,6 +34,10 @@ pub struct Progress {
     others: Vec<AccountId>,
     /// Who is in each conversation that became ready, for a message that moves into it.
     ready: BTreeMap<ConversationId, Vec<AccountId>>,
+    here: ConversationId,
+    given: u64,
+    /// Those of `open` that a log has.
+    accepted: BTreeSet<SendId>,
 }
 
 impl Progress {
@@ -40,14 +45,26 @@ impl Progress {
     pub fn new(conversation: ConversationId, wait: Wait) -> Self {
         let conversations = BTreeSet::from([conversation]);
         let (delivered, ready) = (BTreeMap::new(), BTreeMap::new());
-        Self { conversations, wait, open: BTreeMap::new(), delivered, others: Vec::new(), ready }
+        let (open, others, accepted) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Self { conversations, wait, open, delivered, others, ready, here: conversation, given: 0, accepted }
     }
 
     /// A message was given to the outbox.
     pub fn sent(&mut self, outcome: Outcome) {
         if let (Some(conversation), Some(message)) = (outcome.conversation, outcome.message) {
             self.put(conversation, message);
+            self.given += 1;
         }
+    }
+
+    /// Where the messages go.
+    pub const fn conversation(&self) -> ConversationId {
+        self.here
+    }
+
+    /// Messages that were given to the outbox, and of these the ones that no log has yet.
+    pub fn counts(&self) -> (u64, usize) {
+        (self.given, self.open.len() - self.accepted.len())
     }
 
     fn put(&mut self, conversation: ConversationId, message: OutgoingMessage) {
@@ -63,6 +80,12 @@ impl Progress {
     /// Looks at an event; a final refusal is an error.
     pub fn see(&mut self, event: &Event, me: AccountId) -> Result<(), Failure> {
         match event {
+            Event::Accepted { message, .. } if self.wait > Wait::Accepted && self.open.contains_key(message) => {
+                self.accepted.insert(*message);
+            }
+            Event::Resending { message, .. } => {
+                self.accepted.remove(message);
+            }
             Event::ConversationReady { conversation, members, .. } => {
                 let others = members.iter().map(|member| member.account).filter(|account| *account != me).collect();
                 if self.conversations.contains(conversation) {
@@ -77,6 +100,9 @@ impl Progress {
                 if let Some(others) = self.ready.get(into) {
                     self.others.clone_from(others);
                 }
+            }
+            Event::Lost { conversation, by, lane_nos, .. } if self.wait == Wait::Delivered => {
+                self.lost(*conversation, by, *lane_nos)?;
             }
             Event::Delivered { conversation, by, up_to, .. } if self.conversations.contains(conversation) => {
                 let known = self.delivered.entry((*conversation, by.account)).or_default();
@@ -94,6 +120,21 @@ impl Progress {
         Ok(())
     }
 
+    /// What is waited for will not come.
+    fn lost(&self, here: ConversationId, by: &Member, (first, last): (u64, u64)) -> Result<(), Failure> {
+        let is = |at: &(ConversationId, u64)| at.0 == here && (first..=last).contains(&at.1);
+        let lost = self.open.values().filter(|at| is(at)).count();
+        if lost == 0 || !self.others.contains(&by.account) {
+            return Ok(());
+        }
+        let what = if lost == 1 { "a message was".to_string() } else { format!("{lost} messages were") };
+        let who = name(by);
+        Err(Failure::say(
+            Exit::Lost,
+            format_args!("{what} lost on the way to @{who} and will not be shown there; send it again"),
+        ))
+    }
+
     /// Who must have it, where the conversation was known before.
     pub fn expect(&mut self, others: Vec<AccountId>) {
         self.others = others;
@@ -102,6 +143,7 @@ impl Progress {
 
     fn done(&mut self, message: &SendId) {
         self.open.remove(message);
+        self.accepted.remove(message);
     }
 
     fn settle_delivered(&mut self) {
@@ -111,12 +153,12 @@ impl Progress {
         let (delivered, others) = (&self.delivered, &self.others);
         let has = |conversation, account: &AccountId| delivered.get(&(conversation, *account)).copied().unwrap_or(0);
         self.open.retain(|_, (conversation, lane_no)| others.iter().any(|a| has(*conversation, a) < *lane_no));
+        self.accepted.retain(|message| self.open.contains_key(message));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pli_client::core::Member;
     use pli_domain::DeviceId;
 
     use super::*;
@@ -154,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_message_is_never_delivered() {
+        let mut progress = Progress::new(HERE, Wait::Delivered);
+        progress.expect(vec![AccountId::from_bytes([1; 16])]);
+        progress.sent(sent(HERE, 2));
+        let device = DeviceId::from_bytes([9; 16]);
+        let lost = |by: u8, lane_nos| {
+            let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
+            Event::Lost { conversation: HERE, by, device, lane_nos }
+        };
+        progress.see(&lost(7, (2, 2)), ME).expect("somebody who is not waited for");
+        progress.see(&lost(1, (1, 1)), ME).expect("another message");
+        let failure = progress.see(&lost(1, (1, 3)), ME).expect_err("lost");
+        assert_eq!(failure.exit, Exit::Lost);
+    }
+
+    #[test]
     fn each_conversation_of_a_chat_counts_for_itself_and_a_message_may_move() {
         let other = ConversationId::from_bytes([2; 16]);
         let mut progress = Progress::new(HERE, Wait::Delivered);
@@ -168,6 +226,18 @@ mod tests {
         assert_eq!(progress.open(), 1);
         progress.see(&delivered_in(other, 1, 10), ME).expect("fine");
         assert_eq!(progress.open(), 0);
+    }
+
+    #[test]
+    fn what_is_accepted_is_counted_however_far_is_waited() {
+        for wait in [Wait::Accepted, Wait::Stored, Wait::Delivered] {
+            let mut progress = Progress::new(HERE, wait);
+            (1..=3).for_each(|n| progress.sent(sent(HERE, n)));
+            let accepted =
+                Event::Accepted { conversation: HERE, message: message(2).send_id, at: pli_domain::UnixMillis(0) };
+            progress.see(&accepted, ME).expect("fine");
+            assert_eq!(progress.counts(), (3, 2), "{wait:?}");
+        }
     }
 
     #[test]

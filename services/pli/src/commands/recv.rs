@@ -74,6 +74,7 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 event = session.next(deadline) => event?,
             },
         };
+        printer.learn(session, &event).await?;
         let new = printer.is_new(&event);
         if !printer.event(&event) {
             return Ok(());

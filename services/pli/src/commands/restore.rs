@@ -12,6 +12,7 @@ use pli_engine_embedded::{HistoryError, Stamp, begin_history, check_database, hi
 use super::backup::manifest::{Manifest, ManifestError};
 use super::backup::{check_space, parent, unwritable};
 use crate::exit::{Exit, ExitContext, Failure};
+use crate::terminal::say;
 use place::Place;
 
 /// Make a data folder from a backup.
@@ -71,8 +72,7 @@ fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let log_epoch = log_epoch_above(known.highest, known.unseen).map_err(no_history)?;
     begin_history(&draft, rand::random(), log_epoch).map_err(no_history)?;
     let aside = place.settle()?;
-    tell(args, &manifest, log_epoch, aside.as_deref());
-    Ok(())
+    tell(args, &manifest, log_epoch, aside.as_deref())
 }
 
 fn refused(error: ManifestError) -> Failure {
@@ -118,20 +118,17 @@ fn known(args: &RestoreArgs, place: &Place, draft: &Path) -> Known {
     Known { highest: all.max().unwrap_or(LogEpoch::NONE), unseen }
 }
 
-fn tell(args: &RestoreArgs, manifest: &Manifest, log_epoch: LogEpoch, aside: Option<&Path>) {
+fn tell(args: &RestoreArgs, manifest: &Manifest, log_epoch: LogEpoch, aside: Option<&Path>) -> Result<(), Failure> {
     let (from, data) = (args.from.display(), args.data.display());
-    anstream::println!("restored {data} from {from}, which {} made", manifest.program);
-    anstream::println!(
+    say!("restored {data} from {from}, which {} made", manifest.program)?;
+    say!(
         "it goes back to {}: what the server stored after that moment is gone, also messages that were reported \
          `stored`; what was not is sent again by its senders, accounts register again, conversations go on",
         manifest.taken_at
-    );
-    anstream::println!("log epoch {} begins", log_epoch.get());
+    )?;
+    say!("log epoch {} begins", log_epoch.get())?;
     if let Some(aside) = aside {
-        anstream::println!(
-            "the folder that was there stands in {}; remove it when you need nothing of it",
-            aside.display()
-        );
+        say!("the folder that was there stands in {}; remove it when you need nothing of it", aside.display())?;
     }
-    anstream::println!("start the server: pli dev --data {data}");
+    say!("start the server: pli dev --data {data}")
 }

@@ -16,6 +16,7 @@ use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
+use crate::terminal::say;
 
 /// Messages that may be waited for at a time; above it sending pauses.
 const OPEN_MAX: usize = 512;
@@ -69,8 +70,7 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     sent?;
     let (messages, word) = (args.count, format!("{:?}", args.wait).to_lowercase());
     let plural = if messages == 1 { "" } else { "s" };
-    anstream::println!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64());
-    Ok(())
+    say!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64())
 }
 
 async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), Failure> {
@@ -79,6 +79,33 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), 
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
+    let sent = give(args, session, (text, me), &mut progress, deadline).await;
+    sent.map_err(|failure| with_counts(failure, args.count, progress.counts()))
+}
+
+/// How many came how far, where many were to be sent and the time was too short.
+fn with_counts(failure: Failure, count: u64, (given, waiting): (u64, usize)) -> Failure {
+    if count == 1 || !matches!(failure.exit, Exit::TimedOut | Exit::Unreachable) {
+        return failure;
+    }
+    let accepted = given.saturating_sub(waiting as u64);
+    let rest = match count - given {
+        0 => String::new(),
+        rest => format!(", {rest} were not begun"),
+    };
+    let said =
+        format!("{}; of {count} messages {accepted} are accepted, {waiting} wait in the outbox{rest}", failure.error);
+    Failure::say(failure.exit, said)
+}
+
+async fn give(
+    args: &SendArgs,
+    session: &mut Session,
+    (text, me): (&str, pli_domain::AccountId),
+    progress: &mut Progress,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let conversation = progress.conversation();
     let mut pace = args.rate.map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
     if let Some(pace) = &mut pace {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,7 +115,7 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), 
             pace.tick().await;
         }
         let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
-        say(session, &mut progress, (conversation, text), deadline).await?;
+        say(session, progress, (conversation, text), deadline).await?;
         while progress.open() >= OPEN_MAX {
             progress.see(&session.next(deadline).await?, me)?;
         }
@@ -135,8 +162,17 @@ pub(super) async fn others(
 
 async fn read_text() -> Result<String, Failure> {
     let mut text = Vec::new();
-    // One byte more than fits tells that it does not.
-    tokio::io::stdin().take(TEXT_BYTES_MAX as u64 + 2).read_to_end(&mut text).await?;
+    let mut input = tokio::io::stdin();
+    // One byte more than fits, and a newline, tell that it does not; of the rest only the size is wanted.
+    (&mut input).take(TEXT_BYTES_MAX as u64 + 2).read_to_end(&mut text).await?;
+    let rest = tokio::io::copy(&mut input, &mut tokio::io::sink()).await?;
+    if rest > 0 {
+        let (whole, max) = (text.len() as u64 + rest, TEXT_BYTES_MAX);
+        return Err(Failure::say(
+            Exit::Usage,
+            format_args!("the text has {whole} bytes; at most {max} fit in a message"),
+        ));
+    }
     let text = String::from_utf8(text).map_err(|_| Failure::say(Exit::Usage, "standard input is not UTF-8 text"))?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
 }

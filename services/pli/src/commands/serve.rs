@@ -51,7 +51,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     if args.ready_json {
         banner::print_json(server.about())?;
     } else {
-        banner::print_roles(server.about());
+        banner::print_roles(server.about())?;
     }
     server.wait().await
 }

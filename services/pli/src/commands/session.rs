@@ -23,6 +23,10 @@ pub struct Session {
     pub client: Client,
     /// What happens comes from here.
     pub events: Events,
+    /// What the server refuses for now, where something waits for that.
+    refusal: Option<common::Error>,
+    /// The profile's database was gone.
+    keys_gone: bool,
 }
 
 /// Opens the profile of `handle`; the first use makes it.
@@ -36,9 +40,10 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
     if let (Some(named), false) = (&args.server, pli_client::profile::exists(&folder)) {
         named.resolve().await.map_err(|error| unresolved(named, error))?;
     }
+    let keys_gone = pli_client::profile::lost(&folder);
     let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events })
+    Ok(Session { client, events, refusal: None, keys_gone })
 }
 
 /// The server and its certificate: as named, else as the data folder says.
@@ -125,15 +130,47 @@ impl Session {
             None => self.events.next().await,
         };
         match event {
-            Some(Event::RegistrationRefused { why }) if !why.code().is_temporary() => {
-                Err(refused("the handle cannot be registered", &why))
+            Some(Event::RegistrationRefused { why }) if !why.code().is_temporary() => Err(self.not_registered(&why)),
+            Some(event) => {
+                self.note_refusal(&event);
+                Ok(event)
             }
-            Some(event) => Ok(event),
             None => Err(ended(&self.client.end().await)),
         }
     }
 
+    fn note_refusal(&mut self, event: &Event) {
+        match event {
+            Event::RegistrationRefused { why } | Event::Waiting { why, .. } => self.refusal = Some(why.clone()),
+            Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,
+            _ => {}
+        }
+    }
+
+    fn not_registered(&self, why: &common::Error) -> Failure {
+        if !self.keys_gone || why.code() != common::ErrorCode::HandleTaken {
+            return refused("the handle cannot be registered", why);
+        }
+        let folder = self.client.folder().display();
+        Failure::say(
+            Exit::Folder,
+            format_args!(
+                "the keys of this profile are gone: profile.db in {folder} is missing or empty, and the server knows the \
+                 handle under its old keys; put profile.db back from a copy of the folder, or move the folder away and \
+                 choose another handle"
+            ),
+        )
+    }
+
     fn timed_out(&self) -> Failure {
+        if let Some(why) = &self.refusal {
+            let why = sentence(why);
+            let what = format_args!(
+                "not in time: the server refuses for now: {why}; what is not accepted yet stays in the \
+                                     outbox and goes out next time"
+            );
+            return Failure::say(Exit::TimedOut, what);
+        }
         let status = self.client.status().borrow().clone();
         let why = match (status.state, status.why) {
             (ConnectionState::Online, _) => "the server is connected, but what was waited for did not come".to_string(),

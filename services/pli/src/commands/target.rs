@@ -22,7 +22,7 @@ pub enum Target {
 impl FromStr for Target {
     type Err = InvalidHandle;
     fn from_str(text: &str) -> Result<Self, InvalidHandle> {
-        if let Some(name) = text.strip_prefix('#').or_else(|| text.strip_prefix("group:")) {
+        if let Some(name) = marked(text) {
             return Ok(Self::Group(name.to_string()));
         }
         if text.starts_with('~') || text.parse::<ConversationId>().is_ok() {
@@ -30,6 +30,16 @@ impl FromStr for Target {
         }
         handle(text).map(Self::Person)
     }
+}
+
+/// The name behind what marks a group.
+fn marked(text: &str) -> Option<&str> {
+    text.strip_prefix('#').or_else(|| text.strip_prefix("group:"))
+}
+
+/// A group's name with or without its mark, where nothing but a group can stand.
+pub fn group(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(marked(text).unwrap_or(text).to_string())
 }
 
 /// A handle with or without its `@`.
@@ -70,5 +80,8 @@ mod tests {
         let id = "ab".repeat(16);
         assert_eq!(id.parse(), Ok(Target::Group(id)));
         assert!("b".parse::<Target>().is_err());
+        for text in ["#team", "group:team", "team"] {
+            assert_eq!(group(text).as_deref(), Ok("team"));
+        }
     }
 }

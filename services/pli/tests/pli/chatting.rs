@@ -408,3 +408,90 @@ fn without_a_server_the_fix_is_named() {
     assert_eq!(code, Some(7), "{said}");
     assert!(said.contains("pli dev") && said.contains("--server"), "{said}");
 }
+
+#[test]
+fn a_group_is_named_as_it_is_written_to_and_where_it_is_read() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "dave"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| text(&run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat()));
+    group(&["create", "alice", "#team", "bob"]);
+    group(&["add", "alice", "#team", "dave"]);
+    text(&run(home.path(), &["send", "alice", "#team", "hello", "--data", "data"]));
+    let said = text(&run(home.path(), &["recv", "bob", "--data", "data"]));
+    assert!(said.contains("@alice #team: hello"), "{said}");
+    let said = text(&run(home.path(), &["recv", "dave", "--json", "--data", "data"]));
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let message = events.iter().find(|event| says("alice", "hello")(event)).expect("a message");
+    assert_eq!(message["group"], "team");
+}
+
+#[test]
+fn a_standard_output_that_takes_nothing_is_an_error_and_a_closed_pipe_is_none() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    for command in ["pli config print", "pli send alice bob hello --data data", "pli doctor --data data"] {
+        let ended = shell(home.path(), &format!("{command} >/dev/full"));
+        assert_eq!(ended.status.code(), Some(12), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("standard output cannot be written"), "{ended:?}");
+    }
+    // A reader that is gone before anything is written.
+    let ended = shell(home.path(), "mkfifo g && { (: <g) & exec 3>g; wait; pli config print >&3; }");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn what_waits_at_the_end_is_told_and_counted() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run(home.path(), &["send", "alice", "bob", "before", "--data", "data"]));
+    server.process.kill();
+    let mut alice = Running::start(pli(home.path(), &["chat", "alice", "--data", "data"]));
+    alice.say("@bob one");
+    alice.say("@bob two");
+    alice.say("/quit");
+    alice.until("2 messages wait to be sent");
+    assert_eq!(alice.wait(), Some(0));
+    let arguments = ["send", "alice", "bob", "m", "--count", "5", "--timeout", "1", "--data", "data"];
+    let (code, said) = failure(&run(home.path(), &arguments));
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("of 5 messages 0 are accepted, 5 wait in the outbox"), "{said}");
+}
+
+#[test]
+fn the_size_of_a_text_that_is_too_long_is_the_true_one() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (code, said) = failure(&run_with_input(home.path(), &["send", "alice", "bob"], &[b'x'; 50_000]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("50000 bytes"), "{said}");
+}
+
+#[test]
+fn a_profile_whose_database_is_gone_says_that_its_keys_are() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let profiles = std::fs::read_dir(home.path().join("share/pli")).expect("profiles");
+    let folder = profiles.flatten().next().expect("of one server").path().join("bob");
+    for name in ["profile.db-wal", "profile.db-shm"] {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
+    std::fs::write(folder.join("profile.db"), b"").expect("emptied");
+    for _ in 0..2 {
+        let (code, said) = failure(&run(home.path(), &["recv", "bob", "--data", "data"]));
+        assert_eq!(code, Some(6), "{said}");
+        assert_eq!(said.matches("keys of this profile are gone").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn doctor_looks_at_the_ports_of_the_folders_server() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let said = String::from_utf8_lossy(&run(home.path(), &["doctor", "--data", "data"]).stdout).into_owned();
+    assert!(said.contains(&format!("{} is served by this folder's server", server.address())), "{said}");
+}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Doing what a typed line asks for.
 
-use pli_client::RequestError;
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConversationView, Outcome};
+use pli_client::core::{Command, ConversationView, Core, Member, Outcome, Reached};
+use pli_client::{HistoryItem, RequestError};
 use pli_domain::{ConversationId, Handle};
 
 use super::Chat;
@@ -14,6 +14,8 @@ use crate::exit::{Exit, ExitContext, Failure};
 
 /// Rows of each conversation that are shown at the start.
 const SHOWN_AT_START: usize = 10;
+/// People that a tick in the history names.
+const NAMED_MAX: usize = 3;
 /// Conversations that are shown at the start.
 const CONVERSATIONS_AT_START: usize = 5;
 
@@ -39,7 +41,12 @@ impl Chat {
             },
             Input::Say(text) => match self.current {
                 Some(conversation) => self.say(conversation, text).await,
-                None => self.hint("to whom? begin with @HANDLE or #GROUP"),
+                None => {
+                    let why = self.gone.as_ref().map_or(String::new(), |gone| format!("not sent: {gone}; "));
+                    self.hint(&format!(
+                        "{why}to whom? begin with @HANDLE or #GROUP (the up arrow brings the line back)"
+                    ))
+                }
             },
             Input::Create(name, handles) => {
                 let outcome = self.command(Command::CreateGroup { name, handles }).await?;
@@ -58,10 +65,29 @@ impl Chat {
         match input {
             Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
             Input::Remove(handles) => self.remove(conversation, &handles).await,
-            Input::Leave => self.command(Command::Leave { conversation }).await.map(|_| ()),
+            Input::Leave => match self.command(Command::Leave { conversation }).await? {
+                Some(_) => {
+                    (self.current, self.gone) = (None, Some("you left the group".into()));
+                    Ok(())
+                }
+                None => Ok(()),
+            },
             Input::Who => self.who(conversation).await,
             Input::History(rows) => self.show(conversation, rows).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Says at the end what was not sent.
+    pub(super) async fn say_waiting(&self) {
+        // A client that has ended says so itself.
+        let waiting = self.session.client.query(|core| core.unsent_texts()).await.unwrap_or(0);
+        if waiting > 0 {
+            let messages =
+                if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
+            self.screen.note(&format!(
+                "{messages} to be sent; the next `pli chat` or other command of this profile sends them"
+            ));
         }
     }
 
@@ -80,7 +106,7 @@ impl Chat {
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
         }
-        self.screen.line("  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read; prompt: ● connected, ○ not");
+        self.screen.line("  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read, ✗ lost or refused; prompt: ● connected, ○ not");
     }
 
     /// Gives the core a command; what it does not take is said on the screen.
@@ -103,7 +129,7 @@ impl Chat {
     }
 
     async fn turn_to_conversation(&mut self, here: ConversationId, text: Option<String>) -> Result<(), Failure> {
-        self.current = Some(here);
+        (self.current, self.gone) = (Some(here), None);
         match text {
             Some(text) => self.say(here, text).await,
             None => Ok(()),
@@ -111,9 +137,11 @@ impl Chat {
     }
 
     /// What is over takes no more lines.
-    pub(super) async fn turn_away(&mut self, over: ConversationId) -> Result<(), Failure> {
+    pub(super) async fn turn_away(&mut self, over: ConversationId, why: String) -> Result<(), Failure> {
         if self.current == Some(over) {
-            self.current = None;
+            // A chat of which one part is over goes on in another one.
+            self.current = self.view(over).await?.filter(|view| !view.left).map(|view| view.id);
+            self.gone = self.current.is_none().then_some(why);
         }
         self.show_target().await
     }
@@ -209,6 +237,7 @@ impl Chat {
             None => None,
         };
         self.shared.set_target(view.map(|view| self.called(&view)));
+        self.editor.paper().repaint();
         Ok(())
     }
 
@@ -241,6 +270,15 @@ impl Chat {
         self.show_target().await
     }
 
+    /// How far each of one's own messages came, as far as it is known.
+    async fn reached(&self, items: &[HistoryItem]) -> Result<Vec<String>, Failure> {
+        let asked: Vec<_> = items.iter().map(|item| (item.conversation, item.row.lane_no)).collect();
+        let look = move |core: &Core| asked.into_iter().map(|(id, lane_no)| core.reached(id, lane_no)).collect();
+        let reached: Vec<Vec<(Member, Reached)>> =
+            self.session.client.query(look).await.map_err(|error| self.session.request(error))?;
+        Ok(reached.iter().map(|reached| tick_of(reached)).collect())
+    }
+
     async fn show(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(()) };
         let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
@@ -248,8 +286,25 @@ impl Chat {
         self.screen.note(&format!("{}: the last {} message{plural}", self.called(&view), items.len()));
         let place = place_of(&view);
         let me = self.shared.handle();
-        items.iter().for_each(|item| self.screen.history(item, &me, &place));
+        let ticks = self.reached(&items).await?;
+        items.iter().zip(&ticks).for_each(|(item, tick)| self.screen.history(item, &me, (&place, tick)));
         Ok(())
+    }
+}
+
+/// How far a message came, behind the name of who wrote it.
+fn tick_of(reached: &[(Member, Reached)]) -> String {
+    let who = |wanted| {
+        let all: Vec<_> = reached.iter().filter(|(_, r)| *r == wanted).map(|(m, _)| format!("@{}", name(m))).collect();
+        let more = all.len().saturating_sub(NAMED_MAX);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        (!all.is_empty()).then(|| format!("{}{more}", all[..all.len().min(NAMED_MAX)].join(" ")))
+    };
+    let lost = who(Reached::Lost).map_or(String::new(), |lost| format!(" ✗ lost for {lost}"));
+    match (who(Reached::Read), who(Reached::Delivered)) {
+        (Some(read), _) => format!(" ✓✓ read by {read}{lost}"),
+        (None, Some(delivered)) => format!(" ✓✓ delivered to {delivered}{lost}"),
+        (None, None) => format!(" ✓{lost}"),
     }
 }
 

@@ -1,191 +1,202 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The line editor, on a thread of its own; plain lines where standard input is no terminal.
+//! The line editor; plain lines where standard input is no terminal.
+//!
+//! A thread reads bytes; everything else is done by the chat's own task, between two events: a line is taken with the
+//! target that its prompt shows, and what was pasted is worked through to its end. (Editors that read on a thread of
+//! their own keep the prompt with which they began a line, and leave pasted bytes in a buffer that nothing wakes.)
 
-use std::borrow::Cow;
-use std::io::{BufRead, IsTerminal, Write};
-use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Read};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use rustyline::completion::{Completer, Pair};
-use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
-use rustyline::history::DefaultHistory;
-use rustyline::validate::Validator;
-use rustyline::{CompletionType, Config, Context, ExternalPrinter, Helper};
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::input::COMMANDS;
+use super::complete::{complete, shared_beginning};
+use super::keys::{Decoder, Key};
+use super::paper::Paper;
 use super::prompt::Shared;
 use crate::exit::{Exit, ExitContext, Failure};
 
-/// Lines that were read and not taken yet. The editor waits for each.
-const LINES_MAX: usize = 1;
-/// Lines of one's own that can be recalled. In memory only: what was typed is sealed at rest, or nowhere.
-const RECALL_MAX: usize = 500;
-
-/// Prints above the line that is being edited.
-pub type Printer = Arc<Mutex<dyn FnMut(String) + Send>>;
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 4_096;
+/// Reads that may wait; above it the keyboard waits.
+const READS_MAX: usize = 16;
 
 /// A running editor.
 pub struct Editor {
-    lines: mpsc::Receiver<String>,
-    taken: std_mpsc::Sender<()>,
-    printer: Printer,
+    reads: mpsc::Receiver<Vec<u8>>,
+    resized: Signals,
+    decoder: Decoder,
+    /// Keys, or bytes of plain lines, that wait for the line before them.
+    keys: VecDeque<Key>,
+    bytes: Vec<u8>,
+    shared: Shared,
+    paper: Paper,
     terminal: Option<Termios>,
 }
 
 impl Editor {
     /// Begins to read.
     pub fn start(shared: Shared) -> Result<Self, Failure> {
-        let (send, lines) = mpsc::channel(LINES_MAX);
-        let (taken, waits) = std_mpsc::channel();
-        if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-            std::thread::spawn(move || plain(&send, &waits));
-            return Ok(Self { lines, taken, printer: Arc::new(Mutex::new(print_plain)), terminal: None });
+        let terminal = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            Some(tcgetattr(std::io::stdin()).exit(Exit::Failed)?)
+        } else {
+            None
+        };
+        if let Some(terminal) = &terminal {
+            raw(terminal)?;
         }
-        let terminal = tcgetattr(std::io::stdin()).ok();
-        let config = Config::builder().completion_type(CompletionType::List).max_history_size(RECALL_MAX);
-        let config = config.exit(Exit::Failed)?.build();
-        let mut editor: rustyline::Editor<Words, DefaultHistory> =
-            rustyline::Editor::with_config(config).exit(Exit::Failed)?;
-        let mut above = editor.create_external_printer().exit(Exit::Failed)?;
-        editor.set_helper(Some(Words { shared: shared.clone(), colours: super::screen::colours() }));
-        std::thread::spawn(move || edit(editor, &shared, &send, &waits));
-        let printer = Arc::new(Mutex::new(move |text: String| {
-            // The terminal is gone: nobody is there to read it.
-            let _ = above.print(text + "\n");
-        }));
-        Ok(Self { lines, taken, printer, terminal })
+        let (send, reads) = mpsc::channel(READS_MAX);
+        std::thread::spawn(move || read(&send));
+        let resized = signal(SignalKind::window_change())?;
+        let paper = Paper::new(shared.clone(), terminal.is_some());
+        let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
+        Ok(Self { reads, resized, decoder, keys, bytes, shared, paper, terminal })
     }
 
-    /// Prints above the line.
-    pub fn printer(&self) -> Printer {
-        self.printer.clone()
+    /// What is printed above the line.
+    pub fn paper(&self) -> Paper {
+        self.paper.clone()
     }
 
-    /// The next line; none at the end of the input. Cancel safe.
+    /// Whether the prompt may name another target: there is one, and nothing was typed below it.
+    pub fn may_turn(&self) -> bool {
+        self.terminal.is_some() && self.paper.is_empty() && self.keys.is_empty()
+    }
+
+    /// The next line; none at the end of the input. Cancel safe: what was typed stays here.
     pub async fn line(&mut self) -> Option<String> {
-        self.lines.recv().await
+        loop {
+            let line = if self.terminal.is_some() { self.typed() } else { self.plain() };
+            match line {
+                Typed::Line(line) => return Some(line),
+                Typed::End => return None,
+                Typed::More => {}
+            }
+            tokio::select! {
+                read = self.reads.recv() => match (read, self.terminal.is_some()) {
+                    (Some(bytes), true) => self.keys.extend(bytes.iter().filter_map(|byte| self.decoder.push(*byte))),
+                    (Some(bytes), false) => self.bytes.extend(bytes),
+                    (None, _) if self.bytes.is_empty() => return None,
+                    (None, _) => return Some(text(std::mem::take(&mut self.bytes))),
+                },
+                _ = self.resized.recv() => self.paper.repaint(),
+            }
+        }
     }
 
-    /// The line was dealt with: read the next one.
+    /// The line was dealt with: a prompt for the next one.
     pub fn taken(&self) {
-        // At the end of the input nobody waits.
-        let _ = self.taken.send(());
+        self.paper.open();
     }
 
     /// Gives the terminal back as it was.
     pub fn end(self) {
-        if let Some(terminal) = self.terminal {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
+        self.paper.close();
+        self.restore();
+    }
+
+    fn restore(&self) {
+        if let Some(terminal) = &self.terminal {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, terminal);
         }
+    }
+
+    fn plain(&mut self) -> Typed {
+        let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else { return Typed::More };
+        let rest = self.bytes.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.bytes, rest);
+        line.pop();
+        Typed::Line(text(line))
+    }
+
+    fn typed(&mut self) -> Typed {
+        while let Some(key) = self.keys.pop_front() {
+            match key {
+                Key::Enter => return Typed::Line(self.paper.take()),
+                Key::Interrupt => return Typed::End,
+                Key::DeleteOrEnd if self.paper.is_empty() => return Typed::End,
+                Key::Tab => self.complete(),
+                Key::Clear => self.paper.clear(),
+                Key::Suspend => self.suspend(),
+                // Pasted text is painted once.
+                Key::Char(first) => {
+                    let mut all = vec![first];
+                    while let Some(Key::Char(c)) = self.keys.front() {
+                        all.push(*c);
+                        self.keys.pop_front();
+                    }
+                    self.paper.edit(|line| all.into_iter().for_each(|c| line.press(Key::Char(c))));
+                }
+                key => self.paper.edit(|line| line.press(key)),
+            }
+        }
+        Typed::More
+    }
+
+    fn complete(&self) {
+        let shared = &self.shared;
+        let (word, found) = self.paper.edit(|line| {
+            let (start, found) = complete(shared, line.before());
+            let word = line.before()[start..].to_string();
+            let beginning = shared_beginning(&found);
+            if beginning.len() > word.len() {
+                line.replace(start, beginning);
+            }
+            (word, found)
+        });
+        if found.len() > 1 && shared_beginning(&found).len() <= word.len() {
+            self.paper.print(&found.concat());
+        }
+    }
+
+    /// Ctrl-Z, as the shell's user knows it; returns when the shell goes on with it.
+    fn suspend(&self) {
+        self.paper.close();
+        self.restore();
+        let _ = kill_process(getpid(), Signal::TSTP);
+        if let Some(terminal) = &self.terminal {
+            let _ = raw(terminal);
+        }
+        self.paper.open();
     }
 }
 
-fn edit(
-    mut editor: rustyline::Editor<Words, DefaultHistory>,
-    shared: &Shared,
-    send: &mpsc::Sender<String>,
-    taken: &std_mpsc::Receiver<()>,
-) {
+enum Typed {
+    Line(String),
+    End,
+    /// Nothing complete yet.
+    More,
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    let text = String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned());
+    text.strip_suffix('\r').map(ToOwned::to_owned).unwrap_or(text)
+}
+
+/// Keys come one by one and are not echoed; what is printed still begins a new line where it ends one.
+fn raw(terminal: &Termios) -> Result<(), Failure> {
+    let mut raw = terminal.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
+    raw.input_modes -= InputModes::ICRNL | InputModes::INLCR | InputModes::IGNCR | InputModes::IXON;
+    raw.special_codes[SpecialCodeIndex::VMIN] = 1;
+    raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+    tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).exit(Exit::Failed)
+}
+
+fn read(send: &mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0; READ_BYTES];
     loop {
-        match editor.readline(&shared.plain()) {
-            Ok(line) => {
-                // Recall is a comfort; without room the line is still sent.
-                let _ = editor.add_history_entry(&line);
-                if send.blocking_send(line).is_err() || taken.recv().is_err() {
+        match std::io::stdin().lock().read(&mut buffer) {
+            Ok(read) if read > 0 => {
+                if send.blocking_send(buffer[..read].to_vec()).is_err() {
                     return;
                 }
             }
-            Err(ReadlineError::Eof | ReadlineError::Interrupted) => return,
-            Err(error) => {
-                tracing::warn!(%error, "the line editor ended");
-                return;
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return,
         }
-    }
-}
-
-fn plain(send: &mpsc::Sender<String>, taken: &std_mpsc::Receiver<()>) {
-    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        if send.blocking_send(line).is_err() || taken.recv().is_err() {
-            return;
-        }
-    }
-}
-
-fn print_plain(text: String) {
-    let mut out = anstream::stdout().lock();
-    // Nobody reads any more; the end of the input ends the chat.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
-/// Completes words and keeps the prompt fresh.
-struct Words {
-    shared: Shared,
-    colours: bool,
-}
-
-impl Helper for Words {}
-impl Validator for Words {}
-impl Hinter for Words {
-    type Hint = String;
-}
-impl Highlighter for Words {
-    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
-        Cow::Owned(self.shared.refreshed(prompt, self.colours))
-    }
-}
-impl Completer for Words {
-    type Candidate = Pair;
-    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        Ok(complete(&self.shared, line, at))
-    }
-}
-
-/// The word before the cursor, completed: a command at the beginning of the line, a handle or group anywhere.
-fn complete(shared: &Shared, line: &str, at: usize) -> (usize, Vec<Pair>) {
-    let before = line.get(..at).unwrap_or_default();
-    let start = before.rfind(' ').map_or(0, |space| space + 1);
-    let word = &before[start..];
-    let pair = |text: String| Pair { display: text.clone(), replacement: text + " " };
-    if start == 0 && word.starts_with('/') {
-        let commands = COMMANDS.iter().map(|(name, _, _)| (*name).to_string());
-        return (start, commands.filter(|name| name.starts_with(word)).map(pair).collect());
-    }
-    if word.starts_with(['@', '#']) {
-        return (start, shared.names(word).into_iter().map(pair).collect());
-    }
-    // Commands take bare handles.
-    let bare = |name: String| pair(name.trim_start_matches('@').to_string());
-    let names = if before.starts_with('/') { shared.names(&format!("@{word}")) } else { Vec::new() };
-    (start, names.into_iter().map(bare).collect())
-}
-
-/// Prints through the printer.
-pub fn print(printer: &Printer, text: String) {
-    (printer.lock().unwrap_or_else(PoisonError::into_inner))(text);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn completed(line: &str) -> Vec<String> {
-        let shared = Shared::new(&"alice".parse().expect("a handle"));
-        shared.set_names(vec!["@bob".into(), "@boris".into(), "#team".into(), "#team~ab12cd".into()]);
-        complete(&shared, line, line.len()).1.into_iter().map(|pair| pair.replacement).collect()
-    }
-
-    #[test]
-    fn handles_groups_and_commands_are_completed() {
-        assert_eq!(completed("@bo"), ["@bob ", "@boris "]);
-        assert_eq!(completed("#t"), ["#team ", "#team~ab12cd "]);
-        assert_eq!(completed("#team~"), ["#team~ab12cd "]);
-        assert_eq!(completed("/sa"), ["/safety "]);
-        assert_eq!(completed("/safety bor"), ["boris "]);
-        assert!(completed("hello bo").is_empty());
     }
 }

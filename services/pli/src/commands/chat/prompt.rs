@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the editor's thread and the chat share: the prompt and the names to complete.
+//! What the editor and the chat share: the prompt and the names to complete.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ struct State {
     names: Vec<String>,
 }
 
-/// Shared between the chat and the editor's thread.
+/// Shared between the chat and the editor.
 #[derive(Debug, Clone)]
 pub struct Shared(Arc<Mutex<State>>);
 
@@ -71,20 +71,20 @@ impl Shared {
         format!("{} {}{target}> ", symbol(state.connection), state.handle)
     }
 
-    /// `shown` with the connection as it is now; the same width.
-    pub fn refreshed(&self, shown: &str, colours: bool) -> String {
-        let connection = self.state().connection;
-        let rest: String = shown.chars().skip(1).collect();
+    /// The same, painted.
+    pub fn painted(&self, colours: bool) -> String {
+        let plain = self.plain();
         if !colours {
-            return format!("{}{rest}", symbol(connection));
+            return plain;
         }
+        let connection = self.state().connection;
+        let rest: String = plain.chars().skip(1).collect();
         let colour = if connection == ConnectionState::Online { AnsiColor::Green } else { AnsiColor::Yellow };
         let style = Style::new().fg_color(Some(colour.into()));
         format!("{style}{}{style:#}{rest}", symbol(connection))
     }
 }
 
-/// One column each, so that a prompt on the screen can change in place.
 const fn symbol(state: ConnectionState) -> char {
     match state {
         ConnectionState::Online => '●',
@@ -100,10 +100,9 @@ mod tests {
     #[test]
     fn the_prompt_says_who_to_whom_and_how_the_connection_stands() {
         let shared = Shared::new(&"alice".parse().expect("a handle"));
-        let first = shared.plain();
-        assert_eq!(first, "○ alice> ");
+        assert_eq!(shared.plain(), "○ alice> ");
         shared.set_state(ConnectionState::Online);
-        assert_eq!(shared.refreshed(&first, false), "● alice> ");
+        assert_eq!(shared.painted(false), "● alice> ");
         shared.set_target(Some("@bob".into()));
         assert_eq!(shared.plain(), "● alice → @bob> ");
     }

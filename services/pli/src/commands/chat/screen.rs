@@ -6,9 +6,9 @@ use pli_client::HistoryItem;
 use pli_client::core::{Event, IncomingMessage, RowKind, RowStatus};
 use pli_domain::UnixMillis;
 
-use super::editor::{Printer, print};
+use super::paper::Paper;
 use crate::commands::json::name;
-use crate::commands::output::{RESTORED, new_key};
+use crate::commands::output::{OLDER_PROFILE, RESTORED, new_key, unreadable};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -29,14 +29,14 @@ pub fn colours() -> bool {
 
 /// Prints lines for people.
 pub struct Screen {
-    printer: Printer,
+    paper: Paper,
     colours: bool,
 }
 
 impl Screen {
-    /// Through this printer.
-    pub fn new(printer: Printer) -> Self {
-        Self { printer, colours: colours() }
+    /// On this paper.
+    pub fn new(paper: Paper) -> Self {
+        Self { paper, colours: colours() }
     }
 
     /// A line. Others choose names of groups, so nothing in it may steer the terminal.
@@ -45,7 +45,7 @@ impl Screen {
     }
 
     fn put(&self, text: String) {
-        print(&self.printer, text);
+        self.paper.print(&text);
     }
 
     /// Something to know.
@@ -86,8 +86,8 @@ impl Screen {
         self.put(format!("{at} {who}{place}: {}", clean(text).replace('\n', "\n      ")));
     }
 
-    /// A row of the history.
-    pub fn history(&self, item: &HistoryItem, me: &str, place: &str) {
+    /// A row of the history; `tick` says how far a message of one's own came.
+    pub fn history(&self, item: &HistoryItem, me: &str, (place, tick): (&str, &str)) {
         let row = &item.row;
         let who = if row.handle.is_empty() { "?" } else { &row.handle };
         let late = if row.late { " (late)" } else { "" };
@@ -95,7 +95,7 @@ impl Screen {
             RowKind::Outgoing => {
                 let tick = match row.status() {
                     RowStatus::Waiting => " …",
-                    RowStatus::Accepted | RowStatus::Stored => " ✓",
+                    RowStatus::Accepted | RowStatus::Stored => tick,
                     RowStatus::Refused => " ✗",
                 };
                 self.said(UnixMillis(row.sent_at_ms), me, &format!("{place}{tick}"), &row.text);
@@ -127,6 +127,8 @@ impl Screen {
                 self.note(&format!("@{} removed @{}", name(by), name(member)));
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
+            Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
+            Event::OlderProfile => self.warning(OLDER_PROFILE),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
             Event::ServerRestored => self.warning(RESTORED),
             Event::Rejoining { .. } => self.note("joining the conversation again"),

@@ -64,6 +64,7 @@ impl Ticks {
                 said.0 = said.0.max(*up_to);
                 news.then(|| format!("✓✓ delivered to @{} {}", name(by), self.numbered(*conversation, *up_to)))
             }
+            Event::Lost { conversation, by, lane_nos, .. } => Some(self.lost(*conversation, &name(by), *lane_nos)),
             Event::Read { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
                 let news = *up_to > said.1;
@@ -72,6 +73,13 @@ impl Ticks {
             }
             _ => None,
         }
+    }
+
+    fn lost(&self, conversation: ConversationId, by: &str, (first, last): (u64, u64)) -> String {
+        let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
+        let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
+        let which = if known.is_empty() { "(earlier messages)".to_string() } else { known.join(" ") };
+        format!("✗ lost, never shown to @{by}: {which}; send it again")
     }
 
     fn called(&self, message: &SendId) -> String {
@@ -108,5 +116,20 @@ mod tests {
         assert_eq!(ticks.see(&delivered), None);
         assert_eq!(ticks.see(&read).as_deref(), Some("✓✓ read by @bob “hello”"));
         assert_eq!(ticks.see(&read), None);
+    }
+
+    #[test]
+    fn what_is_lost_is_named() {
+        let here = ConversationId::from_bytes([1; 16]);
+        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let mut ticks = Ticks::default();
+        for (n, text) in [(1, "one"), (2, "two"), (3, "three")] {
+            let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
+            ticks.sent(here, message, text);
+        }
+        let device = DeviceId::from_bytes([4; 16]);
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2) };
+        let said = ticks.see(&lost).expect("a line");
+        assert!(said.contains("@bob: “two”") && !said.contains("three"), "{said}");
     }
 }

@@ -5,46 +5,47 @@ use std::path::Path;
 
 use anstyle::Style;
 
+use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::About;
+use crate::terminal::say;
 
 /// One line of JSON, for scripts.
-pub fn print_json(about: &About) -> anyhow::Result<()> {
-    anstream::println!("{}", serde_json::to_string(about)?);
-    Ok(())
+pub fn print_json(about: &About) -> Result<(), Failure> {
+    say!("{}", serde_json::to_string(about).exit(Exit::Failed)?)
 }
 
 /// The text for people, with two lines to copy.
-pub fn print(about: &About) {
+pub fn print(about: &About) -> Result<(), Failure> {
     let bold = Style::new().bold();
-    anstream::println!("{bold}Pli is ready.{bold:#}");
-    print_places(about);
-    anstream::println!("\nChat from two other terminals:");
+    say!("{bold}Pli is ready.{bold:#}")?;
+    print_places(about)?;
+    say!("\nChat from two other terminals:")?;
     for handle in ["alice", "bob"] {
-        anstream::println!("  {bold}{}{bold:#}", chat_line(handle, &about.data));
+        say!("  {bold}{}{bold:#}", chat_line(handle, &about.data))?;
     }
-    anstream::println!("In the first one type `@bob hello`. Ctrl-C here ends the server.");
+    say!("In the first one type `@bob hello`. Ctrl-C here ends the server.")
 }
 
 /// The text of a server of some roles.
-pub fn print_roles(about: &About) {
+pub fn print_roles(about: &About) -> Result<(), Failure> {
     let bold = Style::new().bold();
-    anstream::println!("{bold}Pli is ready.{bold:#}");
-    anstream::println!("  roles        {}", about.roles);
-    print_places(about);
-    anstream::println!("Ctrl-C or SIGTERM ends it in order.");
+    say!("{bold}Pli is ready.{bold:#}")?;
+    say!("  roles        {}", about.roles)?;
+    print_places(about)?;
+    say!("Ctrl-C or SIGTERM ends it in order.")
 }
 
-fn print_places(about: &About) {
+fn print_places(about: &About) -> Result<(), Failure> {
     if let Some(sessions) = &about.sessions {
-        anstream::println!("  server info  {}", sessions.url);
-        anstream::println!("  address      {}", sessions.address);
-        anstream::println!("  certificate  {}", sessions.fingerprint);
+        say!("  server info  {}", sessions.url)?;
+        say!("  address      {}", sessions.address)?;
+        say!("  certificate  {}", sessions.fingerprint)?;
     }
     if let Some(internal) = about.internal {
-        anstream::println!("  internal     {internal}");
+        say!("  internal     {internal}")?;
     }
-    anstream::println!("  health       http://{}/readyz", about.admin);
-    anstream::println!("  data         {}", about.data.display());
+    say!("  health       http://{}/readyz", about.admin)?;
+    say!("  data         {}", about.data.display())
 }
 
 /// A command that runs from any folder.

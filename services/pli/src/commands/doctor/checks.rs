@@ -27,9 +27,10 @@ const CLOCK_MIN: Duration = Duration::from_secs(1_767_225_600);
 pub async fn all(config: &Config) -> Vec<Finding> {
     let server = &config.server;
     let running = ServerFile::read(&server.data).ok().flatten().filter(|file| is_running(file.pid));
+    let (sessions, admin) = addresses(config, running.as_ref());
     let mut findings = vec![
-        port("port", SocketAddr::new(server.host, server.port), running.as_ref()).await,
-        port("admin port", SocketAddr::new(server.admin_host, server.admin_port), running.as_ref()).await,
+        port("port", sessions, running.as_ref()).await,
+        port("admin port", admin, running.as_ref()).await,
         clock(&server.data),
         disk(&server.data),
         file_limit(),
@@ -43,6 +44,15 @@ pub async fn all(config: &Config) -> Vec<Finding> {
         EngineKind::Cluster => findings.extend(cluster::all(config).await),
     }
     findings
+}
+
+/// Where the folder's server listens; of one that does not run, where it would.
+fn addresses(config: &Config, running: Option<&ServerFile>) -> (SocketAddr, SocketAddr) {
+    let server = &config.server;
+    let sessions = running.and_then(|file| file.address.parse().ok());
+    let sessions = sessions.unwrap_or_else(|| SocketAddr::new(server.host, server.port));
+    let admin = running.map(|file| file.admin);
+    (sessions, admin.unwrap_or_else(|| SocketAddr::new(server.admin_host, server.admin_port)))
 }
 
 /// Whether a process of this id exists.

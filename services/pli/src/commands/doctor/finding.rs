@@ -3,6 +3,9 @@
 
 use anstyle::{AnsiColor, Style};
 
+use crate::exit::Failure;
+use crate::terminal::say;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -42,16 +45,17 @@ impl Finding {
     }
 
     /// Prints it, with its fix below.
-    pub fn print(&self) {
+    pub fn print(&self) -> Result<(), Failure> {
         let (word, colour) = match self.level {
             Level::Fine => ("ok", AnsiColor::Green),
             Level::Warning => ("warning", AnsiColor::Yellow),
             Level::Fault => ("fault", AnsiColor::Red),
         };
         let style = Style::new().fg_color(Some(colour.into()));
-        anstream::println!("{style}{word:<8}{style:#}{:<12} {}", self.name, self.seen);
+        say!("{style}{word:<8}{style:#}{:<12} {}", self.name, self.seen)?;
         if let Some(fix) = &self.fix {
-            anstream::println!("{:<20} fix: {fix}", "");
+            say!("{:<20} fix: {fix}", "")?;
         }
+        Ok(())
     }
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli chat` on a terminal: what the prompt shows, and where a line goes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Child;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::process::{PATIENCE, Server, pli, run, text};
+
+/// `pli chat` with a keyboard and a screen.
+struct Terminal {
+    child: Child,
+    keyboard: File,
+    screen: Receiver<String>,
+    seen: String,
+}
+
+impl Terminal {
+    fn start(home: &Path, handle: &str) -> Self {
+        let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("ours");
+        let name = ptsname(&keyboard, Vec::new()).expect("a name");
+        let open = || rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");
+        let mut command = pli(home, &["chat", handle, "--data", "data"]);
+        let child = command.stdin(open()).stdout(open()).spawn().expect("starts");
+        let keyboard = File::from(keyboard);
+        let mut reader = keyboard.try_clone().expect("a handle");
+        let (send, screen) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = reader.read(&mut buffer) {
+                if send.send(String::from_utf8_lossy(&buffer[..read]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keyboard, screen, seen: String::new() }
+    }
+
+    /// Presses keys, all at once, as a paste does.
+    fn keys(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).expect("written");
+    }
+
+    /// Reads until this was painted; forgets everything before it.
+    fn until(&mut self, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.find(wanted) {
+                self.seen.drain(..at + wanted.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(painted) => self.seen.push_str(&painted),
+                Err(error) => panic!("`{wanted}` is not painted ({error}): {:?}", self.seen),
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn register(home: &Path, handle: &str) {
+    text(&run(home, &["recv", handle, "--data", "data"]));
+}
+
+fn send(home: &Path, from: &str, to: &str, said: &str) {
+    text(&run(home, &["send", from, to, said, "--data", "data"]));
+}
+
+fn received(home: &Path, handle: &str) -> String {
+    text(&run(home, &["recv", handle, "--data", "data"]))
+}
+
+#[test]
+fn everything_that_is_pasted_is_done_at_once() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("● alice> ");
+    alice.keys("/list\r");
+    alice.until("no conversation yet");
+    alice.keys("@bob one\ntwo\nthree\r/who\r");
+    for text in ["accepted   “one”", "accepted   “two”", "accepted   “three”"] {
+        alice.until(text);
+    }
+    let said = received(home.path(), "bob");
+    assert!(said.contains("one") && said.contains("two") && said.contains("three"), "{said}");
+}
+
+#[test]
+fn a_line_without_a_target_never_goes_to_a_stranger_that_wrote_meanwhile() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let mut erin = Terminal::start(home.path(), "erin");
+    erin.until("● erin> ");
+    erin.keys("oops");
+    erin.until("oops");
+    send(home.path(), "mallory", "erin", "hello");
+    erin.until("hello");
+    erin.until("● erin> oops");
+    erin.keys("\r");
+    erin.until("to whom?");
+    // The text is still there, and the next message, with nothing typed, names its sender in the prompt.
+    erin.keys("\x1b[A");
+    erin.until("● erin> oops");
+    erin.keys("\x15");
+    send(home.path(), "mallory", "erin", "again");
+    erin.until("again");
+    erin.until("● erin → @mallory> ");
+    erin.keys("hello mallory\r");
+    erin.until("✓ accepted");
+    let said = received(home.path(), "mallory");
+    assert!(said.contains("hello mallory") && !said.contains("oops"), "{said}");
+}
+
+#[test]
+fn a_line_for_a_group_that_one_was_removed_from_is_refused_with_the_reason() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["dave", "erin"] {
+        register(home.path(), handle);
+    }
+    let group = |arguments: &[&str]| text(&run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat()));
+    group(&["create", "alice", "#club", "dave", "erin"]);
+    let mut erin = Terminal::start(home.path(), "erin");
+    erin.until("● erin");
+    erin.until("#club: ");
+    erin.keys("#club\r");
+    erin.until("● erin → #club> ");
+    erin.keys("a secret");
+    erin.until("a secret");
+    group(&["remove", "alice", "#club", "erin"]);
+    erin.until("you are no longer in #club");
+    erin.until("● erin> a secret");
+    send(home.path(), "dave", "erin", "hi");
+    erin.until("@dave");
+    erin.keys("\r");
+    erin.until("not sent: you are no longer in #club");
+    erin.keys("\x1b[A");
+    erin.until("a secret");
+    assert!(!received(home.path(), "dave").contains("a secret"));
+}
