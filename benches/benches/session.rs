@@ -22,8 +22,8 @@ const WINDOW: usize = 16;
 const WARM: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(10);
 /// Rounds of each of two servers that take turns; odd.
-const ROUNDS: usize = 9;
-const ROUND: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_secs(3);
 /// Messages a second in such a round: what one server holds with ease.
 const ROUND_PER_S: f64 = 4_000.0;
 const LIMIT_MEASURED: Duration = Duration::from_secs(2);
