@@ -45,6 +45,8 @@ pub struct Reading {
     pub statements: f64,
     /// Entries that edges appended.
     pub entries: f64,
+    /// How long edges waited for their appends in all, in seconds.
+    pub append_s: f64,
     /// Pairs of device and envelope that an acknowledgement took from the tail or the rows.
     pub acked: f64,
 }
@@ -70,6 +72,7 @@ impl Target {
             reading.rows += sum_of(&page, "pli_delivery_rows_written_total");
             reading.statements += sum_of(&page, "pli_cql_statements_total");
             reading.entries += sum_of(&page, "pli_edge_entry_envelopes_count");
+            reading.append_s += sum_of(&page, "pli_edge_append_seconds_sum");
             reading.acked += sum_of(&page, "pli_delivery_acked_total");
         }
         Ok(reading)
@@ -102,6 +105,7 @@ impl Reading {
             rows: self.rows - earlier.rows,
             statements: self.statements - earlier.statements,
             entries: self.entries - earlier.entries,
+            append_s: self.append_s - earlier.append_s,
             acked: self.acked - earlier.acked,
         }
     }

@@ -168,6 +168,13 @@ mod tests {
     }
 
     #[test]
+    fn names_without_a_row_are_missing() {
+        let mut summary = Summary::at("never written".into());
+        summary.add(Row::plain("a", 1.0, "s"));
+        assert_eq!(summary.missing(&["a", "b"]), ["b"]);
+    }
+
+    #[test]
     fn a_ratio_better_than_the_limit_is_refused() {
         let limit = Limit { name: "raw".into(), value: 10.0 };
         assert!(Row::limited("rate", 11.0, "1/s", &limit, Direction::More).is_err());

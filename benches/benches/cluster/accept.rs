@@ -26,7 +26,9 @@ const SUBJECT: &str = "pli.log.0";
 pub fn measure(bench: &mut Bench) -> Result<()> {
     let pairs = bench.connect(IN_FLIGHT.min(bench.form.pairs))?;
     let (_, measured) = bench.run(pairs, Pace::Window(1))?;
-    println!("  {:.2} log entries for each message", measured.each(measured.used.entries));
+    let append_ms = measured.used.append_s / measured.used.entries * 1_000.0;
+    let entries = measured.each(measured.used.entries);
+    println!("  {entries:.2} log entries for each message; the edge waited {append_ms:.1} ms for one (mean)");
     for (name, quantile) in [("cluster_accept_p50_ms", 0.5), ("cluster_accept_p99_ms", 0.99)] {
         let ms = |histogram: &Histogram<u64>| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         let limit = measure_limit(&format!("a bare append to the stream, {IN_FLIGHT} in flight"), || {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use pli_benches::traffic::{Friends, Pace, Pair, exchange};
-use pli_benches::{Direction, Limit, LimitError, Measured, Ready, Row, Summary, Target, data_folder};
+use pli_benches::{Direction, Limit, LimitError, Measured, Ready, Row, Summary, Target, data_folder, metric};
 use pli_testkit::cluster::{Cluster, ClusterSettings, Role, program};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -120,6 +120,18 @@ impl Bench {
         let pairs = self.warm(pairs, pace)?;
         let (pairs, measured) = self.measure(pairs, pace, self.form.measured)?;
         Ok((pairs, measured.whole()?))
+    }
+
+    /// Statements that each role has sent to the database so far, repetitions included.
+    pub fn statements(&self) -> Result<Vec<(Role, f64)>> {
+        let sum = |role| {
+            let names = self.cluster.running(Some(role));
+            let admins: Vec<String> = names.iter().filter_map(|name| self.cluster.admin(name)).collect();
+            let each = admins.iter().map(|admin| metric(admin, "pli_cql_statements_total"));
+            let sum = self.runtime.block_on(futures::future::try_join_all(each))?.iter().sum();
+            Ok((role, sum))
+        };
+        Role::ALL.into_iter().map(sum).collect()
     }
 
     /// Adds a row held against a limit. In the small form, whose machine may be busy, a limit that is refused is printed

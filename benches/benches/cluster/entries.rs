@@ -22,7 +22,12 @@ const WINDOW: usize = 16;
 pub fn measure(bench: &mut Bench) -> Result<()> {
     for (rate, name) in bench.form.rates.into_iter().zip(["10", "300"]) {
         let pairs = bench.connect(bench.form.pairs)?;
+        let before = bench.statements()?;
         let (_, measured) = bench.run(pairs, Pace::PerSecond(rate))?;
+        for ((role, before), (_, after)) in before.into_iter().zip(bench.statements()?) {
+            let seconds = (bench.form.warm + measured.lasted).as_secs_f64();
+            println!("  {role}: {:.1} statements/s", (after - before) / seconds);
+        }
         let entries = measured.each(measured.used.entries);
         bench.summary.add(Row::plain(&format!("cluster_log_entries_per_message_{name}"), entries, "entries"));
         if name == "300" {
