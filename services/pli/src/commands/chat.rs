@@ -90,7 +90,8 @@ impl Chat {
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
         let printed = Printed::open(session.client.folder())?;
         let (ticks, asked) = (Ticks::default(), BTreeMap::new());
-        let mut chat = Self { session, editor, paper, screen, handle, ticks, printed, current: None, gone: None, asked };
+        let mut chat =
+            Self { session, editor, paper, screen, handle, ticks, printed, current: None, gone: None, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
         chat.editor.taken();
