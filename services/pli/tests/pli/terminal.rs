@@ -139,23 +139,6 @@ fn a_line_without_a_target_never_goes_to_a_stranger_that_wrote_meanwhile() {
 }
 
 #[test]
-fn what_was_typed_before_a_stranger_wrote_is_not_for_the_stranger_however_late_it_is_read() {
-    let home = tempfile::tempdir().expect("a folder");
-    let _server = Server::start(home.path());
-    let mut erin = Terminal::start(home.path(), "erin");
-    erin.until("● erin> ");
-    erin.signal(Signal::STOP);
-    erin.keys("oops\r");
-    send(home.path(), "mallory", "erin", "hello");
-    erin.signal(Signal::CONT);
-    erin.until("to whom?");
-    erin.keys("@mallory hello mallory\r");
-    erin.until("✓ accepted");
-    let said = received(home.path(), "mallory");
-    assert!(said.contains("hello mallory") && !said.contains("oops"), "{said}");
-}
-
-#[test]
 fn a_chat_that_is_told_to_end_says_what_waits_and_gives_the_terminal_back() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());

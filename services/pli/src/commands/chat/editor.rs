@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, getpid, kill_process};
 use terminput::{CTRL, KeyCode, KeyEvent};
@@ -35,10 +35,14 @@ pub struct Editor {
 impl Editor {
     /// Begins to read.
     pub fn start(prompt: Prompt) -> Result<Self, Failure> {
-        let (stdin, terminal) = (std::io::stdin(), std::io::stdout().is_terminal());
-        let input = || stdin.as_fd().try_clone_to_owned();
-        let raw = if terminal && stdin.is_terminal() { Some(Raw::new(input()?)?) } else { None };
-        let (keyboard, resized) = (Keyboard::new(input()?)?, signal(SignalKind::window_change())?);
+        let stdin = std::io::stdin();
+        let terminal = stdin.is_terminal() && std::io::stdout().is_terminal();
+        Self::on(stdin.as_fd().try_clone_to_owned()?, terminal, prompt)
+    }
+
+    fn on(input: OwnedFd, terminal: bool, prompt: Prompt) -> Result<Self, Failure> {
+        let raw = if terminal { Some(Raw::new(input.try_clone()?)?) } else { None };
+        let (keyboard, resized) = (Keyboard::new(input)?, signal(SignalKind::window_change())?);
         let paper = Paper::new(prompt, raw.is_some());
         let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
         Ok(Self { keyboard, resized, decoder, keys, bytes, paper, raw })
@@ -164,4 +168,35 @@ fn text(bytes: Vec<u8>) -> String {
     let text = String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned());
     let end = text.trim_end_matches(['\r', '\n']).len();
     text[..end].to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyboard::tests::terminal;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_prompt_does_not_turn_over_what_was_typed_however_late_it_is_read() {
+        let (user, program) = terminal();
+        let mut editor = Editor::on(program, true, Prompt::new("erin".into())).expect("an editor");
+        assert!(editor.may_turn());
+        rustix::io::write(&user, b"oops\rhalf").expect("typed");
+        assert!(!editor.may_turn());
+        assert_eq!(editor.line().await.as_deref(), Some("oops"));
+        assert!(!editor.may_turn());
+        rustix::io::write(&user, b" done\r").expect("typed");
+        assert_eq!(editor.line().await.as_deref(), Some("half done"));
+        assert!(editor.may_turn());
+    }
+
+    #[tokio::test]
+    async fn lines_of_a_file_are_taken_one_by_one_to_its_end() {
+        let (program, user) = std::io::pipe().expect("a pipe");
+        let mut editor = Editor::on(program.into(), false, Prompt::new("erin".into())).expect("an editor");
+        rustix::io::write(&user, b"one\r\n\ntwo").expect("written");
+        drop(user);
+        for line in [Some("one"), Some(""), Some("two"), None] {
+            assert_eq!(editor.line().await.as_deref(), line);
+        }
+    }
 }

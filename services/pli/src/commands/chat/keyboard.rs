@@ -130,14 +130,14 @@ impl Drop for Raw {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use rustix::fs::{Mode, OFlags};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
 
     /// The user's side of a terminal, and the program's.
-    fn terminal() -> (OwnedFd, OwnedFd) {
+    pub fn terminal() -> (OwnedFd, OwnedFd) {
         let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&user).and_then(|()| unlockpt(&user)).expect("ours");
         let name = ptsname(&user, Vec::new()).expect("a name");
