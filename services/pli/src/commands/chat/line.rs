@@ -69,11 +69,6 @@ impl Line {
         }
     }
 
-    /// Puts the cursor behind everything.
-    pub const fn to_end(&mut self) {
-        self.cursor = self.text.len();
-    }
-
     /// Puts `text` in the place of what stands from `start` to the cursor.
     pub fn replace(&mut self, start: usize, text: &str) {
         self.cut(start, self.cursor);

@@ -70,7 +70,7 @@ impl Paper {
     /// Takes the line: it stays on the screen as it is, and no prompt stands below it until [`Paper::open`].
     pub fn take(&self) -> String {
         let mut state = self.state();
-        state.line.to_end();
+        state.line.press(terminput::KeyCode::End.into());
         state.print("");
         state.close();
         state.line.take()
