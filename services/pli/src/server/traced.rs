@@ -133,8 +133,11 @@ mod tests {
     + 'static {
         let seen = seen.clone();
         tower::service_fn(move |_: Request<Body>| {
-            seen.lock().expect("whole").push(current());
-            async { Ok::<_, Infallible>(Response::new(Body::empty())) }
+            let seen = seen.clone();
+            async move {
+                seen.lock().expect("whole").push(current());
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
         })
     }
 
