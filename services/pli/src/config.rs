@@ -102,7 +102,8 @@ pub struct EngineConfig {
     /// Shards of a data folder or cluster that is made now, a power of two. An existing folder keeps its own; a cluster
     /// refuses another number than it was made with (1,024 suits many workers).
     pub shards: u32,
-    /// Embedded: disk space set aside so that acknowledgements and trims go on when the disk is full, in bytes.
+    /// Embedded: disk space set aside so that acknowledgements and trims go on when the disk is full, in
+    /// bytes; the last eighth is for them alone.
     pub reserve_bytes: u64,
     /// Embedded: newest log entries kept in memory per shard, in bytes.
     pub tail_bytes: usize,
