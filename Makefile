@@ -42,7 +42,7 @@ sim: ## simulate SEEDS seeds (or one: SEED=n) under faults
 	@PLI_SIM_SEEDS=$(SEEDS) $(if $(SEED),PLI_SIM_SEED=$(SEED)) $(CARGO) test --package pli --test simulation -- --nocapture
 
 faults: engine-nats engine-cassandra ## faults over real engines: SEEDS seeds (or one with its story: SEED=n)
-	@$(if $(SEED),PLI_FAULTS_SEED=$(SEED),PLI_FAULTS_SEEDS=$(if $(filter 1000,$(SEEDS)),3,$(SEEDS))) \
+	@$(if $(SEED),PLI_FAULTS_SEED=$(SEED),PLI_FAULTS_SEEDS=$(if $(filter file,$(origin SEEDS)),3,$(SEEDS))) \
 	 $(CARGO) test --package pli --test faults real_engines -- --nocapture
 
 verify: ## everything that a change must pass; CHECKS="lints test" for some of it

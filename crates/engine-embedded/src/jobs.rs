@@ -27,9 +27,9 @@ pub(crate) enum Need {
     /// It grows: refused while the disk is full.
     Growth,
     /// What frees space needs it first, but it grows itself: queue rows, without which the log is not trimmed.
-    Relief,
+    Rows,
     /// It frees space, or is a few bytes without which nothing is freed; it may take the last part of the reserve.
-    Release,
+    Freeing,
 }
 
 /// One write other than an append. `run` may be called again after its transaction was rolled back.
@@ -99,7 +99,7 @@ impl Job {
     /// Bytes of queue rows, roughly; nothing for other jobs.
     pub(crate) fn row_bytes(&self) -> u64 {
         match self {
-            Self::Write(write) if write.need() == Need::Relief => write.bytes() as u64,
+            Self::Write(write) if write.need() == Need::Rows => write.bytes() as u64,
             _ => 0,
         }
     }

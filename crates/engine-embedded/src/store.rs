@@ -34,11 +34,11 @@ impl Ask {
     pub(crate) const fn growth(operation: &'static str, bytes: usize) -> Self {
         Self { operation, need: Need::Growth, bytes }
     }
-    pub(crate) const fn relief(operation: &'static str, bytes: usize) -> Self {
-        Self { operation, need: Need::Relief, bytes }
+    pub(crate) const fn rows(operation: &'static str, bytes: usize) -> Self {
+        Self { operation, need: Need::Rows, bytes }
     }
-    pub(crate) const fn release(operation: &'static str, bytes: usize) -> Self {
-        Self { operation, need: Need::Release, bytes }
+    pub(crate) const fn freeing(operation: &'static str, bytes: usize) -> Self {
+        Self { operation, need: Need::Freeing, bytes }
     }
 }
 

@@ -178,7 +178,7 @@ impl Groups {
     /// The reserve is given up and one job still does not fit: what frees space gets the last part.
     fn write_in_last_room(&mut self, job: Vec<Job>) {
         let Writer { conn, counters, upkeep, .. } = &mut self.writer;
-        let frees = job.iter().all(|job| job.need() == Need::Release);
+        let frees = job.iter().all(|job| job.need() == Need::Freeing);
         match if frees { upkeep.make_last_room(conn, counters) } else { Ok(false) } {
             Ok(true) => self.write(job),
             Ok(false) => refuse(job, &Failure::NoSpace),

@@ -3,7 +3,7 @@
 
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
 /// Bounds of latency histograms in seconds: half a millisecond to ten seconds, about two and a half times apart.
@@ -44,7 +44,11 @@ impl Telemetry {
             .without_units()
             .build()?;
         let resource = Resource::builder().with_service_name(service).build();
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        let provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_resource(resource)
+            .with_view(one_series_a_shard)
+            .build();
         Ok(Self { registry, provider })
     }
 
@@ -59,9 +63,30 @@ impl Telemetry {
     }
 }
 
+/// Shards that one process may own: 16 bits number them.
+const SHARDS_MAX: usize = 1 << 16;
+
+/// The library's bound of 2,000 series an instrument would throw the shards above it together.
+fn one_series_a_shard(instrument: &Instrument) -> Option<Stream> {
+    let of_shards = instrument.name().starts_with("pli_delivery_shard_");
+    of_shards.then(|| Stream::builder().with_cardinality_limit(SHARDS_MAX).build().ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_shard_has_a_series_of_its_own() {
+        let telemetry = Telemetry::new("pli").expect("metrics");
+        let gauge = telemetry.meter("delivery").u64_gauge("pli_delivery_shard_lag_entries").build();
+        for shard in 0..2_500 {
+            gauge.record(1, &[opentelemetry::KeyValue::new("shard", shard)]);
+        }
+        let text = telemetry.render().expect("text");
+        assert!(!text.contains("overflow"));
+        assert_eq!(text.lines().filter(|line| line.starts_with("pli_delivery_shard_lag_entries{")).count(), 2_500);
+    }
 
     #[test]
     fn what_is_counted_is_shown() {

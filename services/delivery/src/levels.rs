@@ -143,11 +143,11 @@ impl Levels {
         gauge("pli_delivery_tail_bytes", "bytes of envelopes in the tails of all owned shards", |shards| {
             count(shards.values().map(|levels| levels.tail_bytes.load(Ordering::Relaxed)).sum())
         });
-        gauge("pli_delivery_tail_bytes_max", "bytes of envelopes in the fullest tail", |shards| {
+        gauge("pli_delivery_fullest_tail_bytes", "bytes of envelopes in the fullest tail", |shards| {
             count(most(shards, |levels| &levels.tail_bytes))
         });
         gauge(
-            "pli_delivery_tail_pairs_max",
+            "pli_delivery_fullest_tail_slots",
             "un-acknowledged (device, envelope) pairs in the fullest tail",
             |shards| count(most(shards, |levels| &levels.tail_slots)),
         );
@@ -208,8 +208,8 @@ mod tests {
         for wanted in [
             "pli_delivery_lag_entries_max 5",
             "pli_delivery_tail_bytes 400",
-            "pli_delivery_tail_bytes_max 300",
-            "pli_delivery_tail_pairs_max 30",
+            "pli_delivery_fullest_tail_bytes 300",
+            "pli_delivery_fullest_tail_slots 30",
             "pli_delivery_read_seconds_count 1",
             "pli_delivery_queue_rows_count 1",
         ] {

@@ -174,14 +174,15 @@ impl ShardWork {
                 report(self.shard, running.await)
             }
         };
-        if let Err(error) = self.ports.leases.release(&lease).await {
+        let released = self.ports.leases.release(&lease).await;
+        if let Err(error) = &released {
             tracing::info!(
                 shard = %self.shard,
-                error = &error as &dyn Error,
+                error = error as &dyn Error,
                 "the lease was not given back; it expires by itself"
             );
         }
-        self.count_move(left);
+        self.count_move(left, released.is_ok());
         match (left, failed) {
             (Some(Left::Surplus), _) => Ended::HandedOver,
             (_, true) => Ended::Failed,
@@ -189,11 +190,12 @@ impl ShardWork {
         }
     }
 
-    fn count_move(&self, left: Option<Left>) {
+    fn count_move(&self, left: Option<Left>, released: bool) {
         match left {
             Some(Left::Lost) => self.counters.leases_lost(1),
             Some(Left::Surplus) => self.counters.leases_handed_over(1),
-            None => self.counters.leases_given_back(1),
+            None if released => self.counters.leases_given_back(1),
+            None => {}
         }
     }
 

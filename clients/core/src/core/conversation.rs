@@ -54,7 +54,7 @@ pub(super) enum Work {
 pub(super) struct Mark {
     pub(super) delivered: u64,
     pub(super) read: u64,
-    /// Lane numbers at or below `delivered` that were never shown: ranges, rising, at most [`LOST_RANGES_MAX`].
+    /// Lane numbers at or below `delivered` that were never shown: ranges, rising and apart, at most [`LOST_RANGES_MAX`].
     pub(super) lost: Vec<(u64, u64)>,
     /// This device was out of the conversation meanwhile: what is missing next was not for it.
     pub(super) absent: bool,
@@ -70,6 +70,14 @@ impl Mark {
     pub(super) fn lose(&mut self, from: u64, to: u64) {
         self.lost.push((from, to));
         self.lost.sort_unstable();
+        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(self.lost.len());
+        for (first, last) in self.lost.drain(..) {
+            match apart.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => apart.push((first, last)),
+            }
+        }
+        self.lost = apart;
         self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
         self.delivered = self.delivered.max(to);
     }

@@ -196,7 +196,7 @@ impl Core {
         let Some(Ok(ticks)) = Ticks::of(&content) else { return };
         let own = self.identity.address().device;
         let lane = crate::outbox::OutLane { conversation: sealed.conversation, class: Class::Message };
-        let sent = self.outbox.next_lane_no(&lane) - 1;
+        let sent = self.outbox.next_lane_no(&lane).saturating_sub(1);
         let by = self.member(sealed.sender.account);
         let told = ticks.0.iter().filter(|t| t.sender == own).map(|t| t.delivered).max().unwrap_or(0);
         self.numbers_were_used(lane, (sent, told));
@@ -307,7 +307,7 @@ impl Core {
 
     /// Notes that this device has shown a message of a lane.
     pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64) {
-        if lane.class == Class::Tick {
+        if lane.class != Class::Message {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
@@ -326,7 +326,7 @@ impl Core {
 
     /// Notes that messages of a lane are given up: they are told as lost, never as delivered.
     pub(super) fn mark_lost(&mut self, lane: InLane, from: u64, to: u64) {
-        if lane.class == Class::Tick {
+        if lane.class != Class::Message {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };

@@ -12,6 +12,10 @@ use super::conversation::{LostThread, Phase};
 use super::{Core, Event, Row};
 use crate::outbox::OutLane;
 
+/// A watermark that lies further above the numbers in use is not believed: no copy of a profile lags so far behind, and
+/// every number that is skipped is a hole to the others.
+const LANE_JUMP_MAX: u64 = 1 << 20;
+
 impl Core {
     /// The server says that this device has acknowledged up to `from`.
     pub(super) fn older_profile(&mut self, from: Position) {
@@ -28,7 +32,7 @@ impl Core {
 
     /// Somebody has messages of this device up to `delivered`; this profile has used numbers up to `sent`.
     pub(super) fn numbers_were_used(&mut self, lane: OutLane, (sent, delivered): (u64, u64)) {
-        if delivered <= sent {
+        if delivered <= sent || delivered - sent > LANE_JUMP_MAX {
             return;
         }
         self.outbox.skip_to(lane, delivered);

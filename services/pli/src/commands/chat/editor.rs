@@ -25,9 +25,11 @@ pub struct Editor {
     keyboard: Keyboard,
     resized: Signals,
     decoder: Decoder,
-    /// Keys, or bytes of plain lines, that wait for the line before them.
+    /// Keys, or bytes of plain lines, that wait for the line before them: no more are read while some wait.
     keys: VecDeque<KeyEvent>,
     bytes: Vec<u8>,
+    /// A plain line was too long: its rest is not a line.
+    skipping: bool,
     paper: Paper,
     raw: Option<Raw>,
 }
@@ -45,7 +47,7 @@ impl Editor {
         let (keyboard, resized) = (Keyboard::new(input)?, signal(SignalKind::window_change())?);
         let paper = Paper::new(prompt, raw.is_some());
         let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
-        Ok(Self { keyboard, resized, decoder, keys, bytes, paper, raw })
+        Ok(Self { keyboard, resized, decoder, keys, bytes, skipping: false, paper, raw })
     }
 
     /// The prompt, the line, and what is printed above them.
@@ -58,8 +60,10 @@ impl Editor {
         if self.raw.is_none() {
             return false;
         }
-        let typed = self.keyboard.at_once();
-        self.take_in(typed);
+        if self.keys.is_empty() {
+            let typed = self.keyboard.at_once();
+            self.take_in(typed);
+        }
         self.keys.is_empty() && self.paper.is_empty()
     }
 
@@ -99,12 +103,20 @@ impl Editor {
     }
 
     fn plain(&mut self) -> Typed {
-        let rest = match self.bytes.iter().position(|byte| *byte == b'\n') {
-            Some(end) => self.bytes.split_off(end + 1),
-            None if self.bytes.len() < LINE_BYTES_MAX => return Typed::More,
-            None => Vec::new(),
+        let end = self.bytes.iter().position(|byte| *byte == b'\n');
+        let Some(end) = end else {
+            if self.skipping {
+                self.bytes.clear();
+            }
+            if self.bytes.len() < LINE_BYTES_MAX {
+                return Typed::More;
+            }
+            self.skipping = true;
+            return Typed::Line(text(std::mem::take(&mut self.bytes)));
         };
-        Typed::Line(text(std::mem::replace(&mut self.bytes, rest)))
+        let rest = self.bytes.split_off(end + 1);
+        let line = std::mem::replace(&mut self.bytes, rest);
+        if std::mem::take(&mut self.skipping) { self.plain() } else { Typed::Line(text(line)) }
     }
 
     fn typed(&mut self) -> Typed {

@@ -25,7 +25,7 @@ pub fn of(story: &Story) -> Vec<Gap> {
     if !sender(HopKind::Admitted) && !refused {
         gaps.push(gap(story, None, "edge", "an edge that admitted it", "no edge has seen it"));
     }
-    if story.places.is_empty() && !refused {
+    if story.places.is_empty() && !refused && !sender(HopKind::Stored) {
         gaps.push(gap(story, None, "edge", "its place in a shard's log", "no log has taken it yet"));
     }
     for place in &story.places {
@@ -45,13 +45,16 @@ fn of_place(story: &Story, place: &Place) -> Vec<Gap> {
         gaps.push(missing("delivery", "an owner that read it", "the shard's owner has not read it yet"));
     }
     let told = has(&[HopKind::Told]);
-    if !told && !has(&[HopKind::Rung, HopKind::PagedTail, HopKind::PagedRows]) {
+    let ended = has(&[HopKind::Expired, HopKind::Gone]);
+    if ended {
+        // Nobody waits for it any more.
+    } else if !told && !has(&[HopKind::Rung, HopKind::PagedTail, HopKind::PagedRows]) {
         let not_yet = "no recipient has had a session since";
         gaps.push(missing("delivery", "a doorbell or a page for a recipient", not_yet));
     } else if !told {
         gaps.push(missing("edge", "an edge that sent it to a device", "the session reads something else first"));
     }
-    if told && !has(&[HopKind::Acked, HopKind::Passed]) {
+    if told && !ended && !has(&[HopKind::Acked, HopKind::Passed]) {
         gaps.push(missing("edge", "an acknowledgement", "the device has not acknowledged it"));
     }
     if !has(&[HopKind::Settled]) {
