@@ -14,7 +14,7 @@ CHECKS ?=
 SEEDS ?= 1000
 
 .PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo demo-cluster cluster cluster-down \
-        engine-nats engine-cassandra reference reference-write shipped mutants bench bench-cluster clean
+        engine-nats engine-cassandra faults reference reference-write shipped mutants bench bench-cluster clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 test: engine-nats engine-cassandra ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, the demo on a cluster
+soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, 40 over real engines, the demo on a cluster
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
 	@$(MAKE) --no-print-directory demo-cluster
 
@@ -40,6 +40,10 @@ engine-cassandra: ## fetch the CQL server that tests start
 
 sim: ## simulate SEEDS seeds (or one: SEED=n) under faults
 	@PLI_SIM_SEEDS=$(SEEDS) $(if $(SEED),PLI_SIM_SEED=$(SEED)) $(CARGO) test --package pli --test simulation -- --nocapture
+
+faults: engine-nats engine-cassandra ## faults over real engines: SEEDS seeds (or one with its story: SEED=n)
+	@$(if $(SEED),PLI_FAULTS_SEED=$(SEED),PLI_FAULTS_SEEDS=$(if $(filter 1000,$(SEEDS)),3,$(SEEDS))) \
+	 $(CARGO) test --package pli --test faults real_engines -- --nocapture
 
 verify: ## everything that a change must pass; CHECKS="lints test" for some of it
 	@python3 ci/verify.py $(CHECKS)
@@ -98,8 +102,9 @@ reference-write: ## write the configuration and metrics pages from the code
 shipped: ## the released binary has no planted faults
 	@$(CARGO) build --quiet --release --package pli && python3 ci/shipped.py target/release/pli
 
-mutants: ## break each rule once and show which check notices
+mutants: engine-nats engine-cassandra ## break each rule once and show which check notices
 	$(CARGO) test --workspace --features pli/mutants --test simulation mutants -- --nocapture
+	$(CARGO) test --workspace --features pli/mutants --test faults mutants -- --nocapture
 	@if python3 ci/shipped.py target/debug/pli >/dev/null; then echo "ci/shipped.py does not see planted faults"; exit 1; fi
 
 bench: ## measurements with their limits, into target/bench/summary.json

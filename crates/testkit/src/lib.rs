@@ -2,8 +2,9 @@
 //! Models, conformance suites, fault harnesses and the history checker. Development only.
 //!
 //! [`memory`] holds an in-memory model of every port, [`conformance`] one suite per port that every engine and every
-//! model must pass, [`engines`] launchers of real servers, [`cluster`] every role apart on such servers, [`history`] the checker that judges event logs, [`time`] the
-//! clocks that tests inject, [`disk`] disks that get full.
+//! model must pass, [`engines`] launchers of real servers, [`cluster`] every role apart on such servers, [`proxy`] the
+//! way to a server, to be broken, [`history`] the checker that judges event logs, [`time`] the clocks that tests inject,
+//! [`disk`] disks that get full.
 
 pub mod cluster;
 pub mod conformance;
@@ -11,4 +12,5 @@ pub mod disk;
 pub mod engines;
 pub mod history;
 pub mod memory;
+pub mod proxy;
 pub mod time;

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod simulation {
+    pub mod cast;
     pub mod device;
     pub mod disk;
     pub mod faults;
@@ -23,6 +24,7 @@ mod simulation {
     pub mod rare;
     pub mod rosters;
     pub mod run;
+    pub mod stores;
     mod suite;
     pub mod trace;
     pub mod world;

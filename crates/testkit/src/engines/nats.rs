@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! NATS servers on loopback: one, or a cluster of three.
 
+mod ask;
+
 use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
@@ -16,6 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::child::Guarded;
 use super::ports::free_ports;
+
+pub use ask::ask;
 
 /// Names another binary than the one that `make engine-nats` unpacks.
 pub const SERVER_VARIABLE: &str = "PLI_TEST_NATS_SERVER";

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::simulation::disk::Disk;
 use crate::simulation::network::{Line, Network};
 use crate::simulation::plan::Plan;
-use crate::simulation::world::World;
+use crate::simulation::world::{World, lock};
 
 /// A conversation with everybody in it.
 #[derive(Debug, Clone)]
@@ -183,7 +183,7 @@ impl Device {
         let class = if self.rng.random_bool(0.8) { Class::Message } else { Class::Tick };
         let lane = OutLane { conversation: talk.id, class };
         let send_id = SendId::from_bytes(self.rng.random());
-        let pad = if self.rng.random_bool(0.05) { 3_000 } else { 40 };
+        let pad = if self.rng.random_bool(0.05) { 3_000 } else { self.plan.body_bytes };
         let Ok(lane_no) = self.outbox.push(send_id, lane, vec![7; pad].into()) else { return };
         self.commit();
         let recipients = talk.devices.iter().filter(|d| **d != self.address).map(|d| d.device.to_string()).collect();
@@ -349,6 +349,7 @@ impl Device {
             }
             OutboxEvent::Waiting { send_id, why, .. } => {
                 self.world.say(format_args!("{sender} waits with {send_id}: {}", why.message));
+                *lock(&self.world.waits).entry(format!("{:?}", why.code())).or_default() += 1;
             }
             OutboxEvent::WrongEpoch { lane, .. } => self.outbox.epoch_ready(lane.conversation),
         }

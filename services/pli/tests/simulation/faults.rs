@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pli_domain::{DeviceId, ShardId};
+use pli_testkit::memory::MemoryWorld;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep};
@@ -17,6 +18,7 @@ use crate::simulation::world::World;
 /// Breaks things until its time is over, then mends everything.
 pub struct Faults {
     pub world: Arc<World>,
+    pub memory: MemoryWorld,
     pub plan: Arc<Plan>,
     pub network: Arc<Network>,
     pub owners: Arc<Owners>,
@@ -33,6 +35,7 @@ type Strike = fn(&mut Faults);
 enum Mend {
     StartOwner(usize),
     ResumeOwner(usize),
+    UndeceiveOwner(usize),
     StartEdge(usize),
     ResumeEdge(usize),
     LogHasRoom,
@@ -41,13 +44,13 @@ enum Mend {
 impl Faults {
     /// Nothing is broken yet.
     pub fn new(
-        (world, plan): (Arc<World>, Arc<Plan>),
+        (world, memory, plan): (Arc<World>, MemoryWorld, Arc<Plan>),
         network: Arc<Network>,
         owners: Arc<Owners>,
         devices: Vec<DeviceId>,
     ) -> Self {
         let rng = plan.rng(3);
-        Self { world, plan, network, owners, devices, rng, due: Vec::new() }
+        Self { world, memory, plan, network, owners, devices, rng, due: Vec::new() }
     }
 
     /// Breaks and mends until the plan's time is over or a rule was broken.
@@ -68,8 +71,8 @@ impl Faults {
     /// No more faults; everything runs.
     fn calm(&mut self) {
         self.world.say(format_args!("-- faults end"));
-        self.world.memory.set_faults(pli_testkit::memory::FaultPlan::slow());
-        self.world.memory.deliver_late_writes();
+        self.memory.set_faults(pli_testkit::memory::FaultPlan::slow());
+        self.memory.deliver_late_writes();
         self.mend(Instant::now() + Duration::from_secs(3600));
         (0..self.plan.owners).for_each(|place| self.owners.start(place));
         (0..self.plan.edges).for_each(|place| self.network.start(place));
@@ -94,19 +97,20 @@ impl Faults {
                     self.owners.start(place);
                 }
                 Mend::ResumeOwner(place) => self.owners.pause(place, false),
+                Mend::UndeceiveOwner(place) => self.owners.deceive(place, false),
                 Mend::StartEdge(place) => {
                     self.network.crash(place);
                     self.network.start(place);
                 }
                 Mend::ResumeEdge(place) => self.network.pause(place, false),
-                Mend::LogHasRoom => self.world.memory.set_log_full(false),
+                Mend::LogHasRoom => self.memory.set_log_full(false),
             }
         }
     }
 
     fn strike(&mut self) {
         let weights = self.plan.weights;
-        let kinds: [(u32, Strike); 12] = [
+        let kinds: [(u32, Strike); 13] = [
             (weights.crash_owner, Self::crash_owner),
             (weights.release_owner, Self::release_owner),
             (weights.pause_owner, Self::pause_owner),
@@ -114,11 +118,12 @@ impl Faults {
             (weights.crash_edge, Self::pause_edge),
             (weights.cut_log, Self::cut_log),
             (weights.interrupt_readers, Self::interrupt_readers),
-            (weights.interrupt_bus, |f| f.world.memory.interrupt_signals()),
+            (weights.interrupt_bus, |f| f.memory.interrupt_signals()),
             (weights.expire_lease, Self::expire_lease),
             (weights.power_cut, Self::power_cut),
             (weights.log_full, Self::log_full),
             (weights.forget_tombstones, Self::forget_tombstones),
+            (weights.deceive_owner, Self::deceive_owner),
         ];
         let mut drawn = self.rng.random_range(0..1_000);
         for (chance, strike) in kinds {
@@ -154,6 +159,11 @@ impl Faults {
         self.owners.pause(place, true);
         self.later(10, Mend::ResumeOwner(place));
     }
+    fn deceive_owner(&mut self) {
+        let place = self.owner();
+        self.owners.deceive(place, true);
+        self.later(10, Mend::UndeceiveOwner(place));
+    }
     fn crash_edge(&mut self) {
         let place = self.edge();
         if self.rng.random_bool(0.3) {
@@ -171,28 +181,28 @@ impl Faults {
     fn interrupt_readers(&mut self) {
         let shard = self.shard();
         self.world.say(format_args!("readers of {shard:?} are interrupted"));
-        self.world.memory.interrupt_readers(shard);
+        self.memory.interrupt_readers(shard);
     }
     fn expire_lease(&mut self) {
         let shard = self.shard();
         self.world.say(format_args!("the lease of {shard:?} is free"));
-        self.world.memory.expire_lease(shard);
+        self.memory.expire_lease(shard);
     }
     fn log_full(&mut self) {
         self.world.say(format_args!("the log is full"));
-        self.world.memory.set_log_full(true);
+        self.memory.set_log_full(true);
         self.later(4, Mend::LogHasRoom);
     }
     fn forget_tombstones(&mut self) {
         let device = self.devices[self.rng.random_range(0..self.devices.len())];
-        self.world.memory.forget_tombstones(self.rng.random_range(0..3), device);
+        self.memory.forget_tombstones(self.rng.random_range(0..3), device);
     }
 
     /// The log loses its end, often the newest entries only.
     fn cut_log(&mut self) {
         let (shard, entries) = (self.shard(), self.rng.random_range(1..=5));
         let before: Vec<_> = self.world.shards.shards().map(|shard| (shard, self.world.log(shard))).collect();
-        self.world.memory.cut_log_end(shard, entries);
+        self.memory.cut_log_end(shard, entries);
         self.world.say(format_args!("** the log of {shard:?} loses {entries} entries"));
         for (shard, log) in before {
             let left = self.world.log(shard);
@@ -210,7 +220,7 @@ impl Faults {
         self.world.rare.power_cut.one();
         (0..self.plan.owners).for_each(|place| self.owners.crash(place));
         (0..self.plan.edges).for_each(|place| self.network.crash(place));
-        self.world.memory.power_cut();
+        self.memory.power_cut();
         (0..self.plan.owners).for_each(|place| self.later(3, Mend::StartOwner(place)));
         (0..self.plan.edges).for_each(|place| self.later(3, Mend::StartEdge(place)));
     }

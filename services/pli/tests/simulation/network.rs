@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::simulation::plan::Plan;
 use crate::simulation::ports::{PortLog, PortSignals, Seat};
 use crate::simulation::process::Process;
-use crate::simulation::world::{World, lock};
+use crate::simulation::stores::Place;
+use crate::simulation::world::{World, lock, trail};
 
 /// Frames on their way in one direction.
 const FRAMES_MAX: usize = 64;
@@ -70,14 +71,16 @@ impl Network {
         let process = Arc::new(Process::new(format!("edge-{}", state.started)));
         self.world.say(format_args!("{} starts", process.name()));
         let seat = Seat { world: self.world.clone(), process: process.clone() };
+        let stores = self.world.stores.ports(Place::Edge(place), self.world.clock);
         let ports = EdgePorts {
             registration: "open",
             history: None,
-            log: Arc::new(PortLog { seat: seat.clone(), inner: self.world.memory.log() }),
-            signals: Arc::new(PortSignals { seat, inner: self.world.memory.signals() }),
-            clock: Arc::new(self.world.clock),
+            log: Arc::new(PortLog { seat: seat.clone(), inner: stores.log }),
+            signals: Arc::new(PortSignals { seat, inner: stores.signals }),
+            clock: stores.clock,
             directory: self.rosters.clone(),
             conversations: self.rosters.clone(),
+            trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let edge = Edge::new(ports, self.world.shards, self.config(&mut state.rng), &meter, state.rng.random());
@@ -96,12 +99,17 @@ impl Network {
         if rng.random_bool(0.7) {
             (config.session.recheck_min_ms, config.session.recheck_max_ms) = (10_000, 30_000);
         }
+        if let Some(most) = self.plan.recheck {
+            let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+            (config.session.recheck_min_ms, config.session.recheck_max_ms) = (most / 2, most);
+        } else {
+            // Models answer at once or not at all.
+            config.owner_request_ms = 500;
+        }
         config.append.try_ms = 1_000;
-        config.owner_request_ms = 500;
         config.session.ready_wait_ms = 1_000;
         config.drain_ms = 500;
         config.drain_session_ms = 500;
-        let _ = &self.plan;
         config
     }
 

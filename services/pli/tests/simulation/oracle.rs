@@ -4,6 +4,7 @@
 
 mod checks;
 mod sessions;
+mod tenures;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use crate::simulation::rare::Rare;
 
 pub use checks::{Call, Verdict};
 pub use sessions::SessionTruth;
+pub use tenures::Tenures;
 
 /// Names a content: sending device and its send id.
 pub type Name = (DeviceId, SendId);
@@ -99,6 +101,7 @@ pub struct ShardTruth {
     /// Who started on it last.
     pub holder: String,
     pub settling: BTreeMap<String, u32>,
+    pub tenures: Tenures,
     /// Settles whose outcome nobody heard, or not yet.
     pub unheard: Vec<Settle>,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::metrics::noop::NoopMeterProvider;
-use pli_delivery::{Counters, Delivery, DeliveryPorts};
+use pli_delivery::{CounterValues, Counters, Delivery, DeliveryPorts};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,11 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::simulation::plan::Plan;
 use crate::simulation::ports::{PortLeases, PortLog, PortQueues, PortSignals, Seat};
 use crate::simulation::process::Process;
-use crate::simulation::world::{World, lock};
+use crate::simulation::stores::Place;
+use crate::simulation::world::{World, lock, trail};
+
+/// Seed of workers that have one id.
+const ONE_ID: u64 = 1;
 
 /// One running worker. Dropping it is a crash.
 struct Running {
@@ -53,17 +57,24 @@ impl Owners {
         let process = Arc::new(Process::new(format!("owner-{}", state.counters.len() + 1)));
         self.world.say(format_args!("{} starts", process.name()));
         let seat = Seat { world: self.world.clone(), process: process.clone() };
-        let memory = &self.world.memory;
+        let stores = self.world.stores.ports(Place::Owner(place), self.world.clock);
         let ports = DeliveryPorts {
-            log: Arc::new(PortLog { seat: seat.clone(), inner: memory.log() }),
-            signals: Arc::new(PortSignals { seat: seat.clone(), inner: memory.signals() }),
-            leases: Arc::new(PortLeases { seat: seat.clone(), inner: memory.leases() }),
-            queues: Arc::new(PortQueues { seat, inner: memory.queues() }),
-            clock: Arc::new(self.world.clock),
+            log: Arc::new(PortLog { seat: seat.clone(), inner: stores.log }),
+            signals: Arc::new(PortSignals { seat: seat.clone(), inner: stores.signals }),
+            leases: Arc::new(PortLeases::new(seat.clone(), stores.leases)),
+            queues: Arc::new(PortQueues { seat, inner: stores.queues }),
+            clock: stores.clock,
+            trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let config = self.plan.delivery.clone();
-        let worker = Delivery::new(ports, self.world.shards, config, &meter, state.rng.random());
+        let worker = Delivery::new(
+            ports,
+            self.world.shards,
+            config,
+            &meter,
+            if self.plan.one_id { ONE_ID } else { state.rng.random() },
+        );
         state.counters.push(worker.counters());
         let stop = CancellationToken::new();
         let (world, token) = (self.world.clone(), stop.clone());
@@ -99,8 +110,16 @@ impl Owners {
         }
     }
 
-    /// Log readers that workers created again to follow a log.
-    pub fn readers_again(&self) -> u64 {
-        lock(&self.state).counters.iter().map(|counters| counters.snapshot().readers_recreated).sum()
+    /// Has the worker in this place believe that it keeps its leases, whatever becomes of them; or no more.
+    pub fn deceive(&self, place: usize, deceived: bool) {
+        if let Some(worker) = &lock(&self.state).workers[place] {
+            self.world.say(format_args!("{} believes in its leases: {deceived}", worker.process.name()));
+            worker.process.deceive(deceived);
+        }
+    }
+
+    /// What all workers counted together, those that are gone included.
+    pub fn counted(&self, of: impl Fn(&CounterValues) -> u64) -> u64 {
+        lock(&self.state).counters.iter().map(|counters| of(&counters.snapshot())).sum()
     }
 }

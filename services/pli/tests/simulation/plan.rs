@@ -31,7 +31,7 @@ impl Lean {
 }
 
 /// Chances out of 1,000 with which the next fault is of a kind; what is left is none.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Weights {
     pub crash_owner: u32,
     pub release_owner: u32,
@@ -44,12 +44,15 @@ pub struct Weights {
     pub power_cut: u32,
     pub log_full: u32,
     pub forget_tombstones: u32,
+    pub deceive_owner: u32,
 }
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
+    /// Tells this run from another one of the seed over the same stores: ids of devices and of log entries are its own.
+    pub again: u64,
     pub fate: LogFate,
     pub shared_stream: bool,
     pub shards: u32,
@@ -66,6 +69,12 @@ pub struct Plan {
     /// Longest time that a device stays connected or away.
     pub stay: Duration,
     pub ack_delay: Duration,
+    /// The longest time after which sessions look again by themselves, where the edge's own would last too long.
+    pub recheck: Option<Duration>,
+    /// Bytes of most messages.
+    pub body_bytes: usize,
+    /// Workers take each other for themselves.
+    pub one_id: bool,
     /// Life of a message; short ones expire in queues.
     pub life: Duration,
     pub faults: FaultPlan,
@@ -94,6 +103,7 @@ impl Plan {
         let delivery = delivery(&mut rng, lean);
         Self {
             seed,
+            again: 0,
             fate,
             shared_stream: own && rng.random_bool(0.5),
             shards: pick(&mut rng, &[1, 2, 4]),
@@ -106,6 +116,9 @@ impl Plan {
             send_every: Duration::from_millis(pick(&mut rng, &[1_500, 4_000])),
             stay: Duration::from_secs(pick(&mut rng, &[5, 20])),
             ack_delay: Duration::from_millis(pick(&mut rng, &[0, 50, 2_000])),
+            recheck: None,
+            body_bytes: 40,
+            one_id: false,
             life: Duration::from_secs(if short { 70 } else { 20 * 24 * 3600 }),
             faults: faults(lean),
             weights: weights(lean, own),
@@ -116,7 +129,7 @@ impl Plan {
     /// A source of chance of its own for each part, so that a draw in one shifts nothing in another.
     pub fn rng(&self, stream: u64) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(1_000 + stream);
+        rng.set_stream(1_000 + stream + (self.again << 32));
         rng
     }
 }
@@ -177,6 +190,7 @@ fn weights(lean: Lean, own: bool) -> Weights {
         power_cut: 20,
         log_full: 20,
         forget_tombstones: 50,
+        deceive_owner: 60,
     };
     match lean {
         Lean::Forks => Weights { cut_log: 200, pause_owner: 200, ..even },

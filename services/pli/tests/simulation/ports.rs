@@ -6,16 +6,15 @@ mod log;
 mod queues;
 mod signals;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pli_domain::{OwnerId, ShardId};
 use pli_ports::{Lease, Leases, StoreError};
-use pli_testkit::memory::MemoryLeases;
 
 use crate::simulation::process::Process;
-use crate::simulation::world::World;
+use crate::simulation::world::{World, lock};
 
 pub use log::PortLog;
 pub use queues::PortQueues;
@@ -44,7 +43,16 @@ impl Seat {
 /// Leases.
 pub struct PortLeases {
     pub seat: Seat,
-    pub inner: MemoryLeases,
+    pub inner: Arc<dyn Leases>,
+    /// The last answer to [`Leases::join`], for a process that is deceived.
+    present: Mutex<Vec<OwnerId>>,
+}
+
+impl PortLeases {
+    /// The leases of one process.
+    pub fn new(seat: Seat, inner: Arc<dyn Leases>) -> Self {
+        Self { seat, inner, present: Mutex::default() }
+    }
 }
 
 #[async_trait]
@@ -58,6 +66,9 @@ impl Leases for PortLeases {
         answer
     }
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        if self.seat.process.is_deceived() {
+            return self.seat.call(async { Ok(true) }).await;
+        }
         let answer = self.seat.call(self.inner.renew(lease, ttl)).await;
         if let Ok(false) = answer {
             self.seat.world.say(format_args!("{} lost {:?}", self.seat.name(), lease.shard));
@@ -71,7 +82,13 @@ impl Leases for PortLeases {
         self.seat.call(self.inner.held()).await
     }
     async fn join(&self, owner: OwnerId, ttl: Duration) -> Result<Vec<OwnerId>, StoreError> {
-        self.seat.call(self.inner.join(owner, ttl)).await
+        if self.seat.process.is_deceived() {
+            let present = lock(&self.present).clone();
+            return self.seat.call(async { Ok(present) }).await;
+        }
+        let present = self.seat.call(self.inner.join(owner, ttl)).await?;
+        lock(&self.present).clone_from(&present);
+        Ok(present)
     }
     async fn leave(&self, owner: OwnerId) -> Result<(), StoreError> {
         self.seat.call(self.inner.leave(owner)).await

@@ -3,6 +3,7 @@
 //! goes on later where it stood, with what it then believed: a zombie.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
@@ -20,13 +21,14 @@ enum Running {
 pub struct Process {
     name: String,
     running: Mutex<Running>,
+    deceived: AtomicBool,
     resumed: Notify,
 }
 
 impl Process {
     /// A running process.
     pub fn new(name: String) -> Self {
-        Self { name, running: Mutex::new(Running::On), resumed: Notify::new() }
+        Self { name, running: Mutex::new(Running::On), deceived: AtomicBool::new(false), resumed: Notify::new() }
     }
     /// Its name in traces; a restart has another.
     pub fn name(&self) -> &str {
@@ -50,6 +52,14 @@ impl Process {
     /// Does nothing any more, as after kill -9. What it had handed to a store may still arrive there.
     pub fn kill(&self) {
         *lock(&self.running) = Running::Dead;
+    }
+    /// Nothing of what it says or asks about its leases gets through, and it does not notice; or no more.
+    pub fn deceive(&self, deceived: bool) {
+        self.deceived.store(deceived, Ordering::Relaxed);
+    }
+    /// See [`Process::deceive`].
+    pub fn is_deceived(&self) -> bool {
+        self.deceived.load(Ordering::Relaxed)
     }
     /// Waits while the process is paused; for ever when it is dead.
     pub async fn pass(&self) {

@@ -40,6 +40,8 @@ rare! {
     floor_raised = "floor raised", at least 100;
     /// Two owners had a settle of one shard under way at the same time.
     two_settle = "two owners settling at once", at least 20;
+    /// Two owners of one shard both settled while both took it for theirs.
+    overlap = "overlap of two owners that settled", at least 20;
     /// A fork took the checkpoint's own entry.
     fork_below = "fork below the checkpoint", at least 1;
     /// A release mark was written and taken with it.

@@ -4,9 +4,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::simulation::cast::Outcome;
 use crate::simulation::plan::Plan;
 use crate::simulation::rare::Rare;
-use crate::simulation::run::{Outcome, run};
+use crate::simulation::run::run;
 use crate::simulation::world::lock;
 
 /// Seeds that CI runs unless `PLI_SIM_SEEDS` says otherwise.

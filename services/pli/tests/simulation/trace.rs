@@ -18,10 +18,13 @@ impl Write for Fnv {
     }
 }
 
+/// Is given every line, with the milliseconds since the start.
+pub type Told = Box<dyn FnMut(u128, fmt::Arguments<'_>) + Send>;
+
 struct State {
     hash: Fnv,
     events: u64,
-    printed: bool,
+    told: Option<Told>,
 }
 
 /// Takes one line per event.
@@ -31,9 +34,9 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Prints the lines too when `printed`.
-    pub fn new(printed: bool) -> Self {
-        let state = State { hash: Fnv(0xcbf2_9ce4_8422_2325), events: 0, printed };
+    /// Gives the lines to `told` too.
+    pub fn new(told: Option<Told>) -> Self {
+        let state = State { hash: Fnv(0xcbf2_9ce4_8422_2325), events: 0, told };
         Self { start: Instant::now(), state: Mutex::new(state) }
     }
     /// Takes one event.
@@ -43,8 +46,8 @@ impl Trace {
         state.events += 1;
         // Writing into a hash cannot fail.
         let _ = writeln!(state.hash, "{at} {text}");
-        if state.printed {
-            println!("{:>7}.{:03} {text}", at / 1000, at % 1000);
+        if let Some(told) = state.told.as_mut() {
+            told(at, text);
         }
     }
     /// Hash and number of the events so far.

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What all parts of one run share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pli_domain::{ShardId, ShardMap, UnixMillis};
 use pli_ports::Clock;
+use pli_runtime::Trail;
+use pli_runtime::trail::Hops;
 use pli_testkit::history::Event;
-use pli_testkit::memory::MemoryWorld;
 use pli_testkit::time::{RuntimeClock, START};
 
 use crate::simulation::oracle::{Log, Oracle, Verdict};
 use crate::simulation::rare::Rare;
-use crate::simulation::trace::Trace;
+use crate::simulation::stores::Stores;
+use crate::simulation::trace::{Told, Trace};
 
 /// One run's stores, truth and record.
 pub struct World {
-    pub memory: MemoryWorld,
+    pub stores: Arc<dyn Stores>,
     pub shards: ShardMap,
     pub trace: Trace,
     pub rare: Rare,
@@ -27,6 +29,8 @@ pub struct World {
     failure: Mutex<Option<String>>,
     /// Sessions whose registration was confirmed.
     pub registered: Mutex<BTreeSet<Vec<u8>>>,
+    /// How often senders were told to come back later, by error code.
+    pub waits: Mutex<BTreeMap<String, u64>>,
 }
 
 /// A lock that is never held over an await.
@@ -34,19 +38,25 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The trail of one process: its hops are noted, as in a real one; nothing reads them.
+pub fn trail() -> Trail {
+    Trail { hops: Hops::new(256), ..Trail::default() }
+}
+
 impl World {
     /// Must be called on the run's runtime.
-    pub fn new(memory: MemoryWorld, shards: ShardMap, printed: bool) -> Self {
+    pub fn new(stores: Arc<dyn Stores>, shards: ShardMap, told: Option<Told>) -> Self {
         Self {
-            memory,
+            stores,
             shards,
-            trace: Trace::new(printed),
+            trace: Trace::new(told),
             rare: Rare::default(),
             clock: RuntimeClock::new(START),
             oracle: Mutex::default(),
             history: Mutex::default(),
             failure: Mutex::default(),
             registered: Mutex::default(),
+            waits: Mutex::default(),
         }
     }
     /// The truth.
@@ -59,7 +69,7 @@ impl World {
     }
     /// What the log of a shard holds.
     pub fn log(&self, shard: ShardId) -> Log {
-        self.memory.log_entries(shard)
+        self.stores.entries(shard)
     }
     /// Remembers the first broken invariant.
     pub fn judge(&self, verdict: Verdict) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The shard log.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use pli_domain::{EntryId, EntryRef, Seq, ShardId};
 use pli_ports::{AppendError, LogBounds, LogEntry, LogFate, LogReader, NewEntry, ReadError, ShardLog, StoreError};
 use pli_testkit::history::Event;
-use pli_testkit::memory::MemoryLog;
 
 use super::Seat;
 use crate::simulation::oracle::View;
@@ -13,7 +14,7 @@ use crate::simulation::oracle::View;
 /// The log as one process sees it.
 pub struct PortLog {
     pub seat: Seat,
-    pub inner: MemoryLog,
+    pub inner: Arc<dyn ShardLog>,
 }
 
 #[async_trait]
@@ -26,6 +27,9 @@ impl ShardLog for PortLog {
         }
         let answers = self.seat.call(self.inner.append(entries)).await;
         for ((shard, id), answer) in asked.iter().zip(&answers) {
+            if let Ok(entry) = answer {
+                self.seat.world.stores.found(*shard, *entry);
+            }
             let at = answer.as_ref().map(|e| e.seq.get()).map_err(ToString::to_string);
             self.seat.world.say(format_args!("{} appends {id:?} to {shard:?}: {at:?}", self.seat.name()));
         }
@@ -53,6 +57,7 @@ impl ShardLog for PortLog {
         world.say(format_args!("{name} trims the log of {shard:?} to {}", through.get()));
         let verdict = world.oracle().judge_log_trim(name, shard, through);
         world.judge(verdict);
+        world.stores.trimming(shard, through);
         self.seat.call(self.inner.trim(shard, through)).await
     }
 
@@ -74,6 +79,7 @@ impl PortReader {
         let (world, name) = (&self.seat.world, self.seat.name());
         let mut oracle = world.oracle();
         for entry in entries {
+            world.stores.found(self.shard, EntryRef { seq: entry.seq, id: entry.id });
             let shard = oracle.shard(self.shard);
             let view: &mut View = shard.views.entry(name.into()).or_default();
             view.read.insert(entry.seq, entry.id);

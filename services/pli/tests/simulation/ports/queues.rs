@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Device queues.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use pli_domain::{DeviceId, LogEpoch, Position, ShardId, UnixMillis};
 use pli_ports::{
     DeviceQueues, DeviceState, LogEpochStart, Page, PageQuery, ReleaseMark, Settle, ShardState, StoreError, Usage,
     UsageBound,
 };
-use pli_testkit::memory::MemoryQueues;
 
 use super::Seat;
 use crate::simulation::oracle::{Call, View};
@@ -15,7 +16,7 @@ use crate::simulation::oracle::{Call, View};
 /// The queues as one process sees them.
 pub struct PortQueues {
     pub seat: Seat,
-    pub inner: MemoryQueues,
+    pub inner: Arc<dyn DeviceQueues>,
 }
 
 /// A settle that is under way, until it ends or is dropped.
@@ -44,6 +45,8 @@ impl<'a> UnderWay<'a> {
         oracle.settled(self.shard, &self.settle);
         let view = oracle.shard(self.shard).views.entry(self.seat.name().into()).or_default();
         view.heard.push(self.settle.clone());
+        let overlaps = oracle.shard(self.shard).tenures.settled(self.seat.name());
+        self.seat.world.rare.overlap.by(overlaps);
     }
 }
 
@@ -104,6 +107,7 @@ impl PortQueues {
         let mut oracle = world.oracle();
         let truth = oracle.shard(shard);
         truth.holder = name.into();
+        truth.tenures.began(name);
         truth.views.insert(name.into(), View { epoch: Some(state.log_epoch.epoch), ..View::default() });
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bus.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,6 @@ use pli_api::delivery::{
 };
 use pli_domain::{DeviceId, Position, ShardId};
 use pli_ports::{RequestError, Respond, Signal, SignalEvent, Signals, StoreError, Subject, Subscription};
-use pli_testkit::memory::MemorySignals;
 use prost::Message;
 
 use super::Seat;
@@ -20,7 +20,7 @@ use crate::simulation::world::lock;
 /// The bus as one process sees it.
 pub struct PortSignals {
     pub seat: Seat,
-    pub inner: MemorySignals,
+    pub inner: Arc<dyn Signals>,
 }
 
 impl PortSignals {
