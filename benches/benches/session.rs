@@ -144,7 +144,7 @@ impl Beside {
     }
 
     /// CPU of a message to somebody of all the others, of whom nobody is connected, until its row is written.
-    async fn to_others(&mut self) -> Result<f64> {
+    async fn away_us(&mut self) -> Result<f64> {
         self.pairs.clear();
         let mut pairs = Vec::new();
         for n in 0..PAIRS {
@@ -171,7 +171,8 @@ impl Beside {
 async fn ratios(folder: &Path) -> Result<[Row; 4]> {
     let mut few = Beside::start(&folder.join("few"), 1_000).await?;
     let mut many = Beside::start(&folder.join("many"), 100_000).await?;
-    (few.round().await?, many.round().await?);
+    few.round().await?;
+    many.round().await?;
     let (mut ratios, mut costs) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let (of_few, of_many) = if round % 2 == 0 {
@@ -184,7 +185,7 @@ async fn ratios(folder: &Path) -> Result<[Row; 4]> {
         ratios.push(of_many / of_few);
         costs.push(of_many);
     }
-    let (few, many) = (few.to_others().await?, many.to_others().await?);
+    let (few, many) = (few.away_us().await?, many.away_us().await?);
     Ok([
         Row::plain("message_cpu_us_100k_accounts", median(costs), "us"),
         Row::plain("message_cpu_us_100k_recipients", many, "us"),

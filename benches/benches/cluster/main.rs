@@ -15,6 +15,8 @@ mod form;
 mod rows;
 mod workers;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail, ensure};
 use pli_benches::asked;
 use pli_testkit::cluster::ClusterError;
@@ -42,8 +44,10 @@ const ROWS: &[&str] = &[
     "cluster_throughput_workers_4",
 ];
 
+type Part = fn(&mut Bench) -> Result<()>;
+
 /// The parts, in order: workers end one after the other, most parts run with two.
-const PARTS: [(&str, fn(&mut Bench) -> Result<()>); 7] = [
+const PARTS: [(&str, Part); 7] = [
     ("workers", |bench| workers::measure(bench, 4)),
     ("workers", |bench| workers::measure(bench, 2)),
     ("cost", cost::measure),
@@ -53,7 +57,17 @@ const PARTS: [(&str, fn(&mut Bench) -> Result<()>); 7] = [
     ("workers", |bench| workers::measure(bench, 1)),
 ];
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let form = if std::env::args().any(|argument| argument == "--small") { Form::small() } else { Form::full() };
     let mut bench = match Bench::start(form) {
         Ok(bench) => bench,

@@ -15,11 +15,13 @@ use crate::bench::Bench;
 const PACE: Pace = Pace::Window(16);
 /// The workers share the shards evenly by then.
 const SHARED_WITHIN: Duration = Duration::from_secs(120);
-/// How long messages are exchanged to see who reads them.
+/// How long messages are exchanged between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A worker that reads less than this part of its share of the entries has not its shards yet.
-const SHARE_MIN: f64 = 0.4;
-const ENTRIES: &str = "pli_delivery_entries_total";
+/// Looks in turn without a change; longer together than `delivery.lease_renew_ms`, after which a worker above its share
+/// hands shards over.
+const LOOKS: usize = 4;
+/// Owners that were started: one for each shard that a worker takes.
+const STARTS: &str = "pli_delivery_starts_total";
 
 /// Ends workers until so many are left, waits until they share the shards, and measures.
 pub fn measure(bench: &mut Bench, count: usize) -> Result<()> {
@@ -30,8 +32,9 @@ pub fn measure(bench: &mut Bench, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Ends workers until `count` are left, and waits until every one of them reads its share.
-pub fn leave(bench: &mut Bench, count: usize) -> Result<()> {
+/// Ends workers until `count` are left, and waits until every shard has its owner and no shard changes hands any more:
+/// then nobody has more than its share, and so nobody has less.
+fn leave(bench: &mut Bench, count: usize) -> Result<()> {
     let mut workers = bench.cluster.running(Some(Role::Delivery));
     ensure!(workers.len() >= count, "{} delivery workers run, {count} are wanted", workers.len());
     for name in workers.split_off(count) {
@@ -40,21 +43,20 @@ pub fn leave(bench: &mut Bench, count: usize) -> Result<()> {
     let admins: Vec<String> = workers.iter().filter_map(|name| bench.cluster.admin(name)).collect();
     let mut pairs = bench.connect(bench.form.pairs)?;
     bench.runtime.block_on(async {
-        let deadline = Instant::now() + SHARED_WITHIN;
-        loop {
-            let before = read(&admins).await?;
+        let (deadline, mut quiet, mut before) = (Instant::now() + SHARED_WITHIN, 0, Vec::new());
+        while quiet < LOOKS {
+            // Delivered means that the shards of all receivers have owners.
             pairs = exchange(std::mem::take(&mut pairs), PACE, LOOK).await.context("while shards change hands")?.0;
-            let after = read(&admins).await?;
-            let read: Vec<f64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-            let fair = read.iter().sum::<f64>() / count as f64;
-            if fair > 0.0 && read.iter().all(|entries| *entries >= fair * SHARE_MIN) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{count} workers do not share the shards: they read {read:?} entries");
+            let starts = read(&admins).await?;
+            let still = starts == before && starts.iter().all(|starts| *starts > 0.0);
+            quiet = if still { quiet + 1 } else { 0 };
+            ensure!(Instant::now() < deadline, "{count} workers do not share the shards; owners started: {starts:?}");
+            before = starts;
         }
+        Ok(())
     })
 }
 
 async fn read(admins: &[String]) -> Result<Vec<f64>> {
-    futures::future::try_join_all(admins.iter().map(|admin| metric(admin, ENTRIES))).await
+    futures::future::try_join_all(admins.iter().map(|admin| metric(admin, STARTS))).await
 }
