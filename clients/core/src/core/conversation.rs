@@ -481,6 +481,17 @@ mod tests {
     );
 
     #[test]
+    fn lost_ranges_rise_and_lie_apart_whatever_is_lost_twice() {
+        let mut mark = Mark::default();
+        for (from, to) in [(5, 6), (2, 2), (2, 2), (1, 4), (9, 9), (u64::MAX, u64::MAX)] {
+            mark.lose(from, to);
+        }
+        assert_eq!(mark.lost, [(1, 6), (9, 9), (u64::MAX, u64::MAX)]);
+        mark.find(3);
+        assert_eq!(mark.lost, [(1, 2), (4, 6), (9, 9), (u64::MAX, u64::MAX)]);
+    }
+
+    #[test]
     fn a_conversation_keeps_its_bytes() {
         let stored = hex::decode(STORED).expect("hexadecimal");
         let read = Conversation::decode(&stored).expect("read");
