@@ -34,9 +34,7 @@ impl Ask {
     pub(crate) const fn growth(operation: &'static str, bytes: usize) -> Self {
         Self { operation, need: Need::Growth, bytes }
     }
-    pub(crate) const fn rows(operation: &'static str, bytes: usize) -> Self {
-        Self { operation, need: Need::Rows, bytes }
-    }
+
     pub(crate) const fn freeing(operation: &'static str, bytes: usize) -> Self {
         Self { operation, need: Need::Freeing, bytes }
     }
