@@ -60,8 +60,9 @@ pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow
             for name in stage.server.apart()?.cluster.names(None) {
                 let cluster = struck(stage)?;
                 cluster.end(&name).await?;
+                cluster.speak_newest(&name)?;
                 cluster.restart(&name).await?;
-                again(stage, present, &format!("SIGTERM of {name} and a new start")).await?;
+                again(stage, present, &format!("SIGTERM of {name} and a new start, in the newest protocol")).await?;
             }
             Ok(())
         }
