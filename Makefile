@@ -14,7 +14,7 @@ CHECKS ?=
 SEEDS ?= 1000
 
 .PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo demo-cluster cluster cluster-down \
-        engine-nats engine-cassandra faults reference reference-write shipped mutants bench clean
+        engine-nats engine-cassandra faults reference reference-write shipped mutants bench bench-cluster clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,7 +108,17 @@ mutants: engine-nats engine-cassandra ## break each rule once and show which che
 	@if python3 ci/shipped.py target/debug/pli >/dev/null; then echo "ci/shipped.py does not see planted faults"; exit 1; fi
 
 bench: ## measurements with their limits, into target/bench/summary.json
-	$(CARGO) build --release --package pli && $(CARGO) bench --package pli-benches
+	$(CARGO) build --release --package pli && \
+	  $(CARGO) bench --package pli-benches --bench append --bench drain --bench mls --bench session
+
+# SMALL=1: unoptimised and short, on one server of each kind, into target/bench/trial.json.
+bench-cluster: engine-nats engine-cassandra ## the same with every role apart over NATS and CQL; SMALL=1 only tries it
+	@if [ -n "$(SMALL)" ]; then \
+	  $(BUILD) && $(CARGO) bench --quiet --workspace --profile dev --bench cluster -- --small; \
+	else \
+	  $(CARGO) build --release --package pli && $(CARGO) bench --package pli-benches --bench cluster && \
+	  $(MAKE) --no-print-directory demo-cluster; \
+	fi
 
 clean: ## remove what was built
 	$(CARGO) clean

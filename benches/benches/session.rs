@@ -1,29 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a message and a session cost the whole server process, over real sockets.
+#![allow(clippy::print_stdout, reason = "rounds and what bounds a rate are printed as they are taken")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pli_api::edge::{send_result, server_frame};
-use pli_benches::load::{Device, Session, connector, converse, in_an_hour_ms, message};
+use pli_api::edge::server_frame;
+use pli_benches::load::{Device, Session, connector, converse};
+use pli_benches::traffic::{BYTES, Friends, Pace, Pair, exchange};
 use pli_benches::{
-    Direction, ECHO, Process, Ready, Row, Summary, cpu_us_per_echo, cpu_us_per_handshake, data_folder, measure_limit,
-    metric, seed, serve_echo, start_server,
+    Direction, ECHO, Process, Reading, Ready, Row, Summary, Target, asked, cpu_us_per_echo, cpu_us_per_handshake,
+    data_folder, measure, measure_limit, seed, serve_echo, start_server,
 };
 use pli_domain::ConversationId;
 
 const PAIRS: usize = 64;
-const BYTES: usize = 256;
 /// Sends that each sender keeps in flight.
-const WINDOW: u64 = 16;
+const WINDOW: usize = 16;
+/// Before a measurement, so that what waited is delivered and caches are filled.
+const WARM: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(10);
+/// Rounds of each of two servers that take turns; odd.
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_secs(3);
+/// Messages a second in such a round: what one server holds with ease.
+const ROUND_PER_S: f64 = 4_000.0;
 const LIMIT_MEASURED: Duration = Duration::from_secs(2);
 const IDLE: usize = 2_000;
 /// Connections per figure: the system counts CPU in steps of 10 ms.
 const CONNECTS: usize = 2_000;
 const LIMIT_CONNECTS: usize = 500;
-const ROWS_WRITTEN: &str = "pli_delivery_rows_written_total";
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -57,12 +64,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Whether the command line names this part, or none: `cargo bench --bench session -- traffic idle ready accounts`.
-fn asked(part: &str) -> bool {
-    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    named.is_empty() || named.iter().any(|name| name == part)
-}
-
 /// CPU of a session's beginning, beside a bare TLS handshake of the same kind.
 fn ready_row(runtime: &tokio::runtime::Runtime, folder: &Path, resumed: bool) -> Result<Row> {
     let kind = if resumed { "resumed" } else { "full" };
@@ -81,139 +82,120 @@ struct Traffic {
     envelope_bytes: f64,
 }
 
-/// Two sessions and the conversation that the first one writes into.
-type Pair = (ConversationId, Session, Session);
-
 /// 64 senders, each to a receiver of its own that acknowledges everything.
 async fn traffic(folder: &Path) -> Result<Traffic> {
     let (server, ready) = start_server(folder)?;
+    let (edges, target) = ([ready.clone()], Target::single(&server, &ready));
     let mut pairs = Vec::new();
-    for n in 0..PAIRS as u64 {
-        let (alice, bob) = (Device::register(&ready, 2 * n).await?, Device::register(&ready, 2 * n + 1).await?);
-        let (mut to, mut from) = (alice.connect(&ready).await?, bob.connect(&ready).await?);
-        let conversation = converse((&alice, &mut to), (&bob, &mut from)).await?;
-        pairs.push((conversation, to, from));
+    for n in 0..PAIRS {
+        pairs.push(Friends::meet(&edges, n).await?.connect(&edges, n, 1).await?);
     }
-    exchange(&server, &ready, pairs).await
+    let (pairs, _) = exchange(pairs, Pace::Window(WINDOW), WARM).await?;
+    let disk = server.written_bytes()?;
+    let (_, measured) = measure(&target, pairs, Pace::Window(WINDOW), MEASURED).await?;
+    let measured = measured.whole()?;
+    println!("{:28} {}", "", measured.bound());
+    Ok(Traffic {
+        cpu_us: measured.each(measured.used.roles_cpu_us),
+        per_s: measured.per_s(),
+        rows: measured.each(measured.used.rows),
+        disk_bytes: measured.each(server.written_bytes()? - disk),
+        envelope_bytes: measured.exchanged.envelope_bytes as f64,
+    })
 }
 
-/// Lets every pair send, deliver and acknowledge as fast as its window allows.
-async fn exchange(server: &Process, ready: &Ready, pairs: Vec<Pair>) -> Result<Traffic> {
-    let (cpu, disk, started) = (server.cpu_us()?, server.written_bytes()?, Instant::now());
-    let rows = metric(&ready.admin, ROWS_WRITTEN).await?;
-    let tasks: Vec<_> = pairs
-        .into_iter()
-        .map(|(conversation, to, from)| {
-            let sending = tokio::spawn(send(to, vec![conversation], started + MEASURED));
-            (sending, tokio::spawn(receive(from)))
-        })
-        .collect();
-    let (mut sent, mut envelope_bytes, mut receivers) = (0_u64, 0, Vec::new());
-    for (sending, receiving) in tasks {
-        let (count, _) = sending.await??;
-        sent += count;
-        receivers.push((count, receiving));
+/// A server beside many accounts, 64 pairs of them connected.
+struct Beside {
+    _server: Process,
+    ready: Ready,
+    target: Target,
+    /// Taken while they exchange.
+    pairs: Vec<Pair>,
+    devices: Vec<Device>,
+    /// Conversations of the senders with everybody else.
+    others: Vec<ConversationId>,
+}
+
+impl Beside {
+    async fn start(folder: &Path, accounts: u64) -> Result<Self> {
+        let pairs = PAIRS as u64;
+        let talks = (0..pairs).map(|n| (2 * n, 2 * n + 1));
+        let talks: Vec<_> = talks.chain((2 * pairs..accounts).map(|n| (2 * (n % pairs), n))).collect();
+        std::fs::create_dir_all(folder)?;
+        let (devices, mut ids) = seed(&folder.join("data"), accounts, &talks).await?;
+        let (server, ready) = start_server(folder)?;
+        let others = ids.split_off(PAIRS);
+        let mut open = Vec::new();
+        for (n, room) in ids.into_iter().enumerate() {
+            let (to, from) = (devices[2 * n].connect(&ready).await?, devices[2 * n + 1].connect(&ready).await?);
+            open.push(Pair::new(vec![room], to, Some(from)));
+        }
+        let target = Target::single(&server, &ready);
+        Ok(Self { _server: server, ready, target, pairs: open, devices, others })
     }
-    let elapsed = started.elapsed();
-    // Deliveries follow within moments; the receivers stop when nothing came for a second.
-    for (count, receiving) in receivers {
-        let (received, bytes) = receiving.await??;
-        ensure!(received >= count, "{received} of {count} messages arrived");
-        envelope_bytes = bytes;
+
+    /// CPU of a message in one round between the pairs.
+    async fn round(&mut self) -> Result<f64> {
+        let pairs = std::mem::take(&mut self.pairs);
+        let (pairs, measured) = measure(&self.target, pairs, Pace::PerSecond(ROUND_PER_S), ROUND).await?;
+        self.pairs = pairs;
+        let measured = measured.whole()?;
+        Ok(measured.each(measured.used.roles_cpu_us))
     }
-    let messages = sent as f64;
-    Ok(Traffic {
-        cpu_us: (server.cpu_us()? - cpu) / messages,
-        per_s: messages / elapsed.as_secs_f64(),
-        rows: (metric(&ready.admin, ROWS_WRITTEN).await? - rows) / messages,
-        disk_bytes: (server.written_bytes()? - disk) / messages,
-        envelope_bytes: envelope_bytes as f64,
-    })
+
+    /// CPU of a message to somebody of all the others, of whom nobody is connected, until its row is written.
+    async fn to_others(&mut self) -> Result<f64> {
+        self.pairs.clear();
+        let mut pairs = Vec::new();
+        for n in 0..PAIRS {
+            let to = self.devices[2 * n].connect(&self.ready).await?;
+            let rooms = self.others.iter().skip(n).step_by(PAIRS).copied().collect();
+            pairs.push(Pair::new(rooms, to, None));
+        }
+        let before = self.target.read().await?;
+        let (_, exchanged) = exchange(pairs, Pace::Window(WINDOW), MEASURED).await?;
+        let (accepted, refused) = (exchanged.accepted as f64, exchanged.refused);
+        ensure!(refused == 0, "{refused} messages were refused");
+        let written = |now: &Reading| now.rows >= before.rows + accepted;
+        let after = self.target.until("a row for each message", SETTLED_WITHIN, written).await?;
+        Ok((after.roles_cpu_us - before.roles_cpu_us) / accepted)
+    }
 }
 
 /// Cost per message beside 100,000 accounts over the cost beside 1,000: of pairs that are connected, and of messages that
 /// are spread over all accounts, none of them connected.
+///
+/// Between connected pairs the two servers take turns, the first one changing, at one pace that both can hold: how many
+/// messages share a transaction, and with it the cost of one, depends on the rate, and what else the machine does in one
+/// minute or the next then meets both. The median of the rounds' ratios counts.
 async fn ratios(folder: &Path) -> Result<[Row; 4]> {
-    let (few, many) = (folder.join("few"), folder.join("many"));
-    let (few, many) = (beside(&few, 1_000).await?, beside(&many, 100_000).await?);
+    let mut few = Beside::start(&folder.join("few"), 1_000).await?;
+    let mut many = Beside::start(&folder.join("many"), 100_000).await?;
+    (few.round().await?, many.round().await?);
+    let (mut ratios, mut costs) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (of_few, of_many) = if round % 2 == 0 {
+            (few.round().await?, many.round().await?)
+        } else {
+            let of_many = many.round().await?;
+            (few.round().await?, of_many)
+        };
+        println!("{:28} round {round}: {of_many:.2} us beside {of_few:.2} us, {:.3}", "", of_many / of_few);
+        ratios.push(of_many / of_few);
+        costs.push(of_many);
+    }
+    let (few, many) = (few.to_others().await?, many.to_others().await?);
     Ok([
-        Row::plain("message_cpu_us_100k_accounts", many.0, "us"),
-        Row::plain("message_cpu_us_100k_recipients", many.1, "us"),
-        Row::plain("cpu_ratio_100k_accounts", many.0 / few.0, "ratio"),
-        Row::plain("cpu_ratio_100k_recipients", many.1 / few.1, "ratio"),
+        Row::plain("message_cpu_us_100k_accounts", median(costs), "us"),
+        Row::plain("message_cpu_us_100k_recipients", many, "us"),
+        Row::plain("cpu_ratio_100k_accounts", median(ratios), "ratio"),
+        Row::plain("cpu_ratio_100k_recipients", many / few, "ratio"),
     ])
 }
 
-/// CPU of a message among connected pairs, and of one to somebody of all the others.
-async fn beside(folder: &Path, accounts: u64) -> Result<(f64, f64)> {
-    let pairs = PAIRS as u64;
-    let talks = (0..pairs).map(|n| (2 * n, 2 * n + 1));
-    let others = (2 * pairs..accounts).map(|n| (2 * (n % pairs), n));
-    let talks: Vec<_> = talks.chain(others).collect();
-    std::fs::create_dir_all(folder)?;
-    let (devices, ids) = seed(&folder.join("data"), accounts, &talks).await?;
-    let (server, ready) = start_server(folder)?;
-    let mut open = Vec::new();
-    for n in 0..PAIRS {
-        let (to, from) = (devices[2 * n].connect(&ready).await?, devices[2 * n + 1].connect(&ready).await?);
-        open.push((ids[n], to, from));
-    }
-    let connected = exchange(&server, &ready, open).await?.cpu_us;
-    let (mut tasks, rows) = (Vec::new(), metric(&ready.admin, ROWS_WRITTEN).await?);
-    let (before, end) = (server.cpu_us()?, Instant::now() + MEASURED);
-    for n in 0..PAIRS {
-        let to = devices[2 * n].connect(&ready).await?;
-        let rooms = ids[PAIRS..].iter().skip(n).step_by(PAIRS).copied().collect();
-        tasks.push(tokio::spawn(send(to, rooms, end)));
-    }
-    let mut sent = 0.0;
-    for task in tasks {
-        sent += task.await??.0 as f64;
-    }
-    until_written(&ready, rows + sent).await?;
-    Ok((connected, (server.cpu_us()? - before) / sent))
-}
-
-/// Sends round the conversations with a window until `end`, then waits for the last results. Answers how many were
-/// accepted, and the session.
-async fn send(mut session: Session, rooms: Vec<ConversationId>, end: Instant) -> Result<(u64, Session)> {
-    let expires = in_an_hour_ms()?;
-    let (mut next, mut open, mut accepted) = (0_u64, 0_u64, 0_u64);
-    loop {
-        if Instant::now() < end && open < WINDOW {
-            let room = |n: u64| rooms[n as usize % rooms.len()];
-            let batch = (next..next + WINDOW - open).map(|n| message(room(n), n, BYTES, expires)).collect();
-            next += WINDOW - open;
-            open = WINDOW;
-            session.send(batch).await?;
-        }
-        if open == 0 {
-            return Ok((accepted, session));
-        }
-        if let Some(server_frame::Frame::SendResults(results)) = session.next().await?.frame {
-            for result in results.results {
-                let taken = matches!(result.result, Some(send_result::Result::Accepted(_)));
-                ensure!(taken, "a send is refused: {:?}", result.result);
-                accepted += 1;
-                open -= 1;
-            }
-        }
-    }
-}
-
-/// Acknowledges everything until nothing comes for a second; answers count and bytes of the last envelope.
-async fn receive(mut session: Session) -> Result<(u64, usize)> {
-    let (mut count, mut bytes) = (0, 0);
-    loop {
-        let Ok(frame) = tokio::time::timeout(Duration::from_secs(1), session.next()).await else {
-            return Ok((count, bytes));
-        };
-        if let Some(server_frame::Frame::Deliver(deliver)) = frame?.frame {
-            session.ack(deliver.position).await?;
-            bytes = deliver.envelope.len();
-            count += 1;
-        }
-    }
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Memory of each of 2,000 sessions that have received and acknowledged a first message, then say nothing.
@@ -262,16 +244,6 @@ async fn ready_cpu_us(folder: &Path, resumed: bool) -> Result<f64> {
         ensure!(is == resumed, "the TLS session was resumed: {is}, wanted {resumed}");
     }
     Ok((server.cpu_us()? - before) / CONNECTS as f64)
-}
-
-/// Waits until so many rows were written in all: what is still to be written costs CPU too.
-async fn until_written(ready: &Ready, rows: f64) -> Result<()> {
-    let deadline = Instant::now() + SETTLED_WITHIN;
-    while metric(&ready.admin, ROWS_WRITTEN).await? < rows {
-        ensure!(Instant::now() < deadline, "the owners did not write {rows} rows within {SETTLED_WITHIN:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
 }
 
 /// Resident memory once it stays within 1 % for a second.

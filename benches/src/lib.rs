@@ -10,12 +10,21 @@
 mod echo;
 mod limit;
 pub mod load;
+mod reading;
 mod seed;
 mod server;
 mod summary;
+pub mod traffic;
 
 pub use echo::{ECHO, cpu_us_per_echo, cpu_us_per_handshake, serve as serve_echo};
 pub use limit::{Limit, LimitError, measure_limit};
+pub use reading::{Measured, Reading, Target, measure};
 pub use seed::seed;
-pub use server::{Process, Ready, metric, start_server};
+pub use server::{Process, Ready, cpu_us, metric, start_server};
 pub use summary::{Direction, Row, Summary, SummaryError, data_folder};
+
+/// Whether the command line names this part of a measurement, or no part: `cargo bench --bench session -- traffic idle`.
+pub fn asked(part: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    named.is_empty() || named.iter().any(|name| name == part)
+}

@@ -172,12 +172,14 @@ fn inline(bytes: Vec<u8>) -> Object {
     Object { object: Some(object::Object::Inline(bytes.into())) }
 }
 
-/// A message of `bytes` equal bytes; the server looks into none.
+/// How every send id of [`message`] ends.
+pub(crate) const SEND_ID_END: [u8; 8] = [0x11; 8];
+
+/// A message of `bytes` equal bytes, `n` of its sender; the server looks into none.
 pub fn message(conversation: ConversationId, n: u64, bytes: usize, expires_at_ms: u64) -> Send {
-    let mut send_id = [0x11; 16];
-    send_id[..8].copy_from_slice(&n.to_be_bytes());
+    let send_id = [n.to_be_bytes(), SEND_ID_END].concat();
     Send {
-        send_id: Bytes::copy_from_slice(&send_id),
+        send_id: send_id.into(),
         conversation: Bytes::copy_from_slice(conversation.as_bytes()),
         epoch: 1,
         class: Class::Message.into(),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Microseconds of CPU in one clock tick of /proc (100 a second on Linux, fixed by its ABI).
-const TICK_US: f64 = 10_000.0;
+pub(crate) const TICK_US: f64 = 10_000.0;
 
 /// What `pli dev --ready-json` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,12 +41,14 @@ impl Process {
         Ok(Self { child, first_line })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// User and system CPU so far, in microseconds.
     pub fn cpu_us(&self) -> Result<f64> {
-        let stat = self.proc("stat")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).context("a CPU field of stat");
-        Ok((ticks(11)? + ticks(12)?) * TICK_US)
+        cpu_us(self.id())
     }
 
     /// Resident memory in bytes.
@@ -67,8 +69,20 @@ impl Process {
     }
 
     fn proc(&self, file: &str) -> Result<String> {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).context("the process is gone")
+        proc(self.id(), file)
     }
+}
+
+fn proc(pid: u32, file: &str) -> Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("process {pid} is gone"))
+}
+
+/// User and system CPU of a process so far, in microseconds; proc(5), fields 14 and 15 of `stat`.
+pub fn cpu_us(pid: u32) -> Result<f64> {
+    let stat = proc(pid, "stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).context("a CPU field of stat");
+    Ok((ticks(11)? + ticks(12)?) * TICK_US)
 }
 
 impl Drop for Process {
@@ -110,12 +124,22 @@ pub fn start_server(folder: &Path) -> Result<(Process, Ready)> {
 
 /// One value of the metrics page, summed over labels; 0 when it is not there yet.
 pub async fn metric(admin: &str, name: &str) -> Result<f64> {
+    Ok(sum_of(&metrics_page(admin).await?, name))
+}
+
+/// The metrics page of an admin port.
+pub(crate) async fn metrics_page(admin: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(admin).await?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
-    let values = text.lines().filter(|l| l.split(['{', ' ']).next() == Some(name));
-    Ok(values.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    Ok(text)
+}
+
+/// One value of a metrics page, summed over labels; 0 when it is not there yet.
+pub(crate) fn sum_of(page: &str, name: &str) -> f64 {
+    let values = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

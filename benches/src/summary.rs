@@ -107,8 +107,18 @@ impl Summary {
         Self::at(bench_folder().join("summary.json"))
     }
 
+    /// Of a file beside it, for a run that only tries whether a measurement works: its figures count for nothing.
+    pub fn trial() -> Self {
+        Self::at(bench_folder().join("trial.json"))
+    }
+
     fn at(path: PathBuf) -> Self {
         Self { path, rows: Vec::new() }
+    }
+
+    /// Which of these names have no row.
+    pub fn missing<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|name| self.rows.iter().all(|row| row.name != *name)).collect()
     }
 
     /// Adds a row and prints it.
@@ -155,6 +165,13 @@ mod tests {
         save(&[("b", 3.0)]);
         let rows: Vec<Row> = serde_json::from_slice(&fs::read(&path).expect("it is there")).expect("rows");
         assert_eq!(rows, [Row::plain("a", 1.0, "s"), Row::plain("b", 3.0, "s")]);
+    }
+
+    #[test]
+    fn names_without_a_row_are_missing() {
+        let mut summary = Summary::at("never written".into());
+        summary.add(Row::plain("a", 1.0, "s"));
+        assert_eq!(summary.missing(&["a", "b"]), ["b"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod channel;
 mod convert;
 mod error;
 mod fanout;
+mod outside;
 #[cfg(feature = "grpc")]
 mod status;
 
@@ -21,6 +22,7 @@ pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
 pub use error::{Action, CODES, CodeDoc, limit_reached, refusal};
 pub use fanout::{device_bytes, items_by_shard};
+pub use outside::{Outside, outside};
 #[cfg(feature = "grpc")]
 pub use status::{error_of_status, reply, status_of_error};
 

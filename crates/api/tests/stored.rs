@@ -41,6 +41,7 @@ fn envelope() -> Envelope {
         accepted_at_ms: 1_767_225_600_000,
         expires_at_ms: 1_767_225_600_001,
         body_or_ref: Some(BodyOrRef::Body(Bytes::from_static(b"sealed"))),
+        traceparent: Bytes::new(),
     }
 }
 
@@ -58,6 +59,14 @@ fn an_envelope_keeps_its_bytes() {
     };
     assert_eq!(hex::encode(reference.encode_to_vec()), ENVELOPE_BY_REFERENCE);
     assert_eq!(Envelope::decode(bytes(ENVELOPE_BY_REFERENCE)).expect("decodes"), reference);
+}
+
+#[test]
+fn an_envelope_that_is_traced_says_so_at_its_end() {
+    let traceparent = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let traced = Envelope { traceparent: traceparent.clone(), ..envelope() };
+    assert_eq!(hex::encode(traced.encode_to_vec()), format!("{ENVELOPE}6237{}", hex::encode(&traceparent)));
+    assert_eq!(Envelope::decode(Bytes::from(traced.encode_to_vec())).expect("decodes"), traced);
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Conversations for EmbeddedConversations {
     }
 
     async fn finish(&self, id: ConversationId, from: MlsEpoch) -> Result<(), StoreError> {
-        self.store.write(Ask::relief("open an epoch", 0), move |conn| finish(conn, id, from)).await
+        self.store.write(Ask::release("open an epoch", 0), move |conn| finish(conn, id, from)).await
     }
 
     async fn unfinished(&self, before: UnixMillis, limit: u32) -> Result<Vec<(ConversationId, MlsEpoch)>, StoreError> {

@@ -319,7 +319,8 @@ impl DeviceQueues for EmbeddedDeviceQueues {
         let bodies: usize = step.rows.iter().map(|row| row.envelope.len() + 64).sum();
         let asides: usize = step.aside.iter().map(|aside| aside.bytes.len()).sum();
         let bytes = bodies + asides + step.registers.len() * 64;
-        self.store.write(Ask::relief("settle", bytes), move |conn| settle(conn, shard, &step)).await
+        let ask = if bodies + asides > 0 { Ask::relief } else { Ask::release }("settle", bytes);
+        self.store.write(ask, move |conn| settle(conn, shard, &step)).await
     }
 
     async fn read_page(&self, query: PageQuery) -> Result<Page, StoreError> {
@@ -336,15 +337,15 @@ impl DeviceQueues for EmbeddedDeviceQueues {
     }
 
     async fn take_mark(&self, shard: ShardId) -> Result<ShardState, StoreError> {
-        self.store.write(Ask::relief("take a release mark", 0), move |conn| take_mark(conn, shard)).await
+        self.store.write(Ask::release("take a release mark", 0), move |conn| take_mark(conn, shard)).await
     }
 
     async fn put_mark(&self, shard: ShardId, mark: ReleaseMark) -> Result<bool, StoreError> {
-        self.store.write(Ask::relief("leave a release mark", 0), move |conn| put_mark(conn, shard, mark)).await
+        self.store.write(Ask::release("leave a release mark", 0), move |conn| put_mark(conn, shard, mark)).await
     }
 
     async fn begin_log_epoch(&self, shard: ShardId, from: LogEpoch, to: LogEpochStart) -> Result<bool, StoreError> {
-        let ask = Ask::relief("begin a log epoch", 0);
+        let ask = Ask::release("begin a log epoch", 0);
         self.store.write(ask, move |conn| begin_log_epoch(conn, shard, from, to)).await
     }
 
@@ -360,7 +361,7 @@ impl DeviceQueues for EmbeddedDeviceQueues {
             let known = highest.entry(device).or_insert(through);
             *known = through.max(*known);
         }
-        let ask = Ask::relief("trim queues", highest.len() * 64);
+        let ask = Ask::release("trim queues", highest.len() * 64);
         let counters = Arc::clone(&self.counters);
         let count = move |deleted: &Option<usize>| counters.deleted_rows(deleted.unwrap_or(0) as u64);
         if self.store.write_then(ask, move |conn| trim(conn, &highest), count).await?.is_some() {
@@ -380,6 +381,6 @@ impl DeviceQueues for EmbeddedDeviceQueues {
     }
 
     async fn remove_device(&self, device: DeviceId) -> Result<(), StoreError> {
-        self.store.write(Ask::relief("remove a device", 0), move |conn| remove_device(conn, device)).await
+        self.store.write(Ask::release("remove a device", 0), move |conn| remove_device(conn, device)).await
     }
 }

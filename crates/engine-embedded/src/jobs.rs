@@ -26,13 +26,17 @@ const GROUP_GAP: Duration = Duration::from_micros(100);
 pub(crate) enum Need {
     /// It grows: refused while the disk is full.
     Growth,
-    /// It frees space, or is needed for what frees it.
+    /// What frees space needs it first, but it grows itself: queue rows, without which the log is not trimmed.
     Relief,
+    /// It frees space, or is a few bytes without which nothing is freed; it may take the last part of the reserve.
+    Release,
 }
 
 /// One write other than an append. `run` may be called again after its transaction was rolled back.
 pub(crate) trait Write: Send {
     fn need(&self) -> Need;
+    /// What it carries, roughly.
+    fn bytes(&self) -> usize;
     fn run(&mut self, conn: &Connection) -> rusqlite::Result<()>;
     fn done(self: Box<Self>, outcome: Result<(), Failure>);
 }
@@ -89,6 +93,14 @@ impl Job {
         match self {
             Self::Append(_) => Need::Growth,
             Self::Write(write) => write.need(),
+        }
+    }
+
+    /// Bytes of queue rows, roughly; nothing for other jobs.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        match self {
+            Self::Write(write) if write.need() == Need::Relief => write.bytes() as u64,
+            _ => 0,
         }
     }
 

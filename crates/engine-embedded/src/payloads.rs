@@ -97,6 +97,6 @@ impl Payloads for EmbeddedPayloads {
     }
 
     async fn expire(&self, now: UnixMillis, limit: u32) -> Result<u32, StoreError> {
-        self.store.write(Ask::relief("expire payloads", 0), move |conn| expire(conn, now, limit)).await
+        self.store.write(Ask::release("expire payloads", 0), move |conn| expire(conn, now, limit)).await
     }
 }

@@ -170,7 +170,7 @@ impl ShardLog for EmbeddedShardLog {
                 tail.trimmed(through);
             }
         };
-        let ask = Ask::relief("trim the log", 0);
+        let ask = Ask::release("trim the log", 0);
         self.store.write_then(ask, move |conn| trim(conn, shard, through), hide).await
     }
 

@@ -12,12 +12,18 @@ use tokio::sync::watch;
 /// The file that holds the reserve.
 pub const RESERVE_FILE: &str = "reserve";
 
-/// The reserve of one folder. While it is given up ([`Reserve::held`] is false) the engine refuses growth.
+/// The last part of the reserve is an eighth of it.
+const LAST_PART: u64 = 8;
+
+/// The reserve of one folder. While it is given up ([`Reserve::held`] is false) the engine refuses growth. Its last part
+/// stays until something that frees space finds no room: others on the same disk may have taken the rest.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
     folder: PathBuf,
     bytes: u64,
+    /// Whether the last part is still there.
+    last: bool,
     /// Told to whoever watches, because growth is refused while it is not.
     held: watch::Sender<bool>,
 }
@@ -26,7 +32,8 @@ impl Reserve {
     /// Takes the reserve if there is room for it.
     pub(crate) fn new(folder: &Path, bytes: u64) -> io::Result<Self> {
         let (path, held) = (folder.join(RESERVE_FILE), watch::Sender::new(false));
-        let mut reserve = Self { path, folder: folder.to_owned(), bytes, held };
+        let last = path.exists();
+        let mut reserve = Self { path, folder: folder.to_owned(), bytes, last, held };
         if !reserve.take()? {
             tracing::warn!(folder = %folder.display(), "no space left for the reserve; appends are refused");
         }
@@ -42,15 +49,18 @@ impl Reserve {
         self.held.subscribe()
     }
 
-    /// Gives the space back to the file system.
+    /// Gives all but the last part back to the file system.
     pub(crate) fn release(&mut self) -> io::Result<()> {
         if self.held.send_replace(false) {
             tracing::warn!(folder = %self.folder.display(), "no space left; appends are refused until there is");
         }
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.cut()
+    }
+
+    /// Gives the last part back too, for what frees space; false when it was given before.
+    pub(crate) fn release_last(&mut self) -> io::Result<bool> {
+        let given = std::mem::take(&mut self.last);
+        self.release().map(|()| given)
     }
 
     /// Takes the reserve again if half as much stays free beside it; otherwise growth that is let in would only end
@@ -61,14 +71,25 @@ impl Reserve {
         }
         let taken = self.allocate()?;
         if taken {
+            self.last = true;
             self.held.send_replace(true);
         } else {
-            match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            self.cut()?;
         }
         Ok(taken)
+    }
+
+    /// Leaves of the file what is not given up.
+    fn cut(&self) -> io::Result<()> {
+        let cut = if self.last {
+            OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(self.bytes / LAST_PART))
+        } else {
+            fs::remove_file(&self.path)
+        };
+        match cut {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn allocate(&self) -> io::Result<bool> {
@@ -84,7 +105,13 @@ impl Reserve {
             Err(rustix::io::Errno::OPNOTSUPP) => return write_zeros(&file, self.bytes),
             Err(error) => return Err(error.into()),
         }
-        Ok(free_bytes(&self.folder)? >= self.bytes / 2)
+        Ok(self.free()? >= self.bytes / 2)
+    }
+
+    /// What the file system of the folder has left, in bytes.
+    pub(crate) fn free(&self) -> io::Result<u64> {
+        let found = statvfs(&self.folder)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 
@@ -93,11 +120,6 @@ fn write_zeros(mut file: &fs::File, bytes: u64) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(false),
         other => other.map(|_| true),
     }
-}
-
-fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let found = statvfs(folder)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]
@@ -115,7 +137,11 @@ mod tests {
         assert!(fs::metadata(dir.path().join(RESERVE_FILE)).unwrap().blocks() * 512 >= 1 << 20);
         reserve.release().unwrap();
         reserve.release().unwrap();
-        assert!(!reserve.held() && !*watched.borrow() && !dir.path().join(RESERVE_FILE).exists());
+        assert!(!reserve.held() && !*watched.borrow());
+        let last = fs::metadata(dir.path().join(RESERVE_FILE)).unwrap();
+        assert!(last.len() == (1 << 20) / LAST_PART && last.blocks() * 512 >= last.len());
+        assert!(reserve.release_last().unwrap() && !reserve.release_last().unwrap());
+        assert!(!dir.path().join(RESERVE_FILE).exists());
         assert!(reserve.take().unwrap());
     }
 

@@ -37,6 +37,9 @@ impl Ask {
     pub(crate) const fn relief(operation: &'static str, bytes: usize) -> Self {
         Self { operation, need: Need::Relief, bytes }
     }
+    pub(crate) const fn release(operation: &'static str, bytes: usize) -> Self {
+        Self { operation, need: Need::Release, bytes }
+    }
 }
 
 impl Store {
@@ -58,7 +61,7 @@ impl Store {
         G: FnOnce(&T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let write = Writing { need: ask.need, work, value: None, then, reply };
+        let write = Writing { ask, work, value: None, then, reply };
         let queued = self.queue.push(Job::Write(Box::new(write)), ask.bytes).await;
         let outcome = match queued {
             Ok(()) => answer.await.unwrap_or(Err(Failure::Closed)),
@@ -78,7 +81,7 @@ impl Store {
 }
 
 struct Writing<F, G, T> {
-    need: Need,
+    ask: Ask,
     work: F,
     value: Option<T>,
     then: G,
@@ -92,7 +95,11 @@ where
     G: FnOnce(&T) + Send,
 {
     fn need(&self) -> Need {
-        self.need
+        self.ask.need
+    }
+
+    fn bytes(&self) -> usize {
+        self.ask.bytes
     }
 
     fn run(&mut self, conn: &Connection) -> rusqlite::Result<()> {

@@ -2,6 +2,7 @@
 //! What the writer does between groups: checkpoints of the write-ahead log, shrinking the file, sweeping what has
 //! expired, and the reserve.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,10 @@ use crate::space::Reserve;
 use crate::stats::Counters;
 use crate::{conversations, device_queues};
 
-/// The WAL is copied into the database when it is so many pages ahead of it (8 MiB of 4 KiB pages).
-const COPY_PAGES: i64 = (WAL_BYTES_KEPT / 4_096) as i64;
+/// SQLite's page size, which is its default.
+const PAGE_BYTES: u64 = 4_096;
+/// The WAL is copied into the database when it is so many pages ahead of it (8 MiB).
+const COPY_PAGES: i64 = (WAL_BYTES_KEPT / PAGE_BYTES) as i64;
 /// After about so many written bytes the WAL and the free pages are looked at.
 const LOOK_BYTES: u64 = 1 << 20;
 /// They are looked at too when nothing was written for so long.
@@ -28,6 +31,8 @@ const RESTART_WAIT: Duration = Duration::from_millis(50);
 const FREE_PAGES_KEPT: i64 = 4_096;
 /// Pages given back in one step.
 const SHRINK_PAGES: i64 = 1_024;
+/// On a full disk a step is made smaller, down to this: what it writes must fit into the room that is left.
+const SHRINK_PAGES_MIN: i64 = 4;
 /// Deleted rows after which the table of rows is looked at for sparse pages.
 const DELETED_MIN: u64 = 4_096;
 /// Rows moved out of sparse pages in one step.
@@ -38,6 +43,8 @@ const WRITE_OVERHEAD: u64 = 4_096;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Rows swept in one step.
 const SWEEP_ROWS: u32 = 1_000;
+/// On a full disk queue rows leave so much free: pages that are shared, and what frees space.
+const ROWS_MARGIN: u64 = 512 << 10;
 /// How often a full disk is looked at again.
 const ROOM_EVERY: Duration = Duration::from_millis(200);
 
@@ -95,8 +102,11 @@ impl Upkeep {
         }
     }
 
-    /// A group was committed.
-    pub(crate) fn wrote(&mut self, bytes: u64, jobs: u64) {
+    /// A group was committed. Rows on a full disk are copied out of the WAL at once, before others take that room.
+    pub(crate) fn wrote(&mut self, bytes: u64, jobs: u64, rows: u64) {
+        if rows > 0 && !self.has_room() {
+            self.room_at = Instant::now();
+        }
         self.unseen += bytes + jobs.saturating_mul(256) + WRITE_OVERHEAD;
     }
 
@@ -134,6 +144,12 @@ impl Upkeep {
         self.reserve.release().map_err(stopped)?;
         self.room_at = Instant::now() + ROOM_EVERY;
         self.tolerate_full(conn, counters)
+    }
+
+    /// Gives up the last part of the reserve; false when there was none.
+    pub(crate) fn make_last_room(&mut self, conn: &Connection, counters: &Counters) -> Result<bool, Failure> {
+        let given = self.reserve.release_last().map_err(stopped)?;
+        self.tolerate_full(conn, counters).map(|()| given)
     }
 
     /// The clean end: an empty WAL, so that the next start has nothing to do.
@@ -189,8 +205,11 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Copies and cuts the WAL as far as the disk allows; what stays in it is safe there.
+    /// Copies and cuts the WAL if the disk allows; what stays in it is safe there.
     fn tolerate_full(&self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
+        if !self.copy_fits(conn)? {
+            return Ok(());
+        }
         match wal(conn, "TRUNCATE") {
             Ok(_) => {
                 counters.checkpointed(self.syncing);
@@ -201,18 +220,43 @@ impl Upkeep {
         }
     }
 
+    /// Bytes of queue rows that have room on a full disk: in the WAL and again where it is copied to. Rows in a WAL that
+    /// cannot be copied would take the room of what frees space, for good.
+    pub(crate) fn room_for_rows(&self, conn: &Connection) -> Result<u64, Failure> {
+        let free = self.reserve.free().map_err(stopped)?;
+        Ok(free.saturating_sub(growth(conn)? + ROWS_MARGIN) / 2)
+    }
+
+    /// Whether the WAL can be copied as a whole. A copy that ends half way would free nothing.
+    fn copy_fits(&self, conn: &Connection) -> Result<bool, Failure> {
+        let growth = growth(conn)?;
+        Ok(growth == 0 || growth <= self.reserve.free().map_err(stopped)?)
+    }
+
     /// Shrinks the file as far as it goes and takes the reserve again if there is room.
     fn look_for_room(&mut self, conn: &Connection, counters: &Counters) -> Result<(), Failure> {
         self.tolerate_full(conn, counters)?;
-        match give_back(conn, SHRINK_PAGES) {
-            Ok(()) => self.tolerate_full(conn, counters)?,
-            Err(Failure::NoSpace) => {}
-            Err(failure) => return Err(failure),
+        if !self.give_back_what_fits(conn)? && pragma(conn, "freelist_count")? > 0 {
+            self.reserve.release_last().map_err(stopped)?;
         }
+        self.tolerate_full(conn, counters)?;
         if self.reserve.take().map_err(stopped)? {
             tracing::info!("there is space again; appends are accepted");
         }
         Ok(())
+    }
+
+    /// Whether a step of any size had room.
+    fn give_back_what_fits(&self, conn: &Connection) -> Result<bool, Failure> {
+        let mut pages = SHRINK_PAGES;
+        while pages >= SHRINK_PAGES_MIN {
+            match give_back(conn, pages) {
+                Ok(()) => return Ok(true),
+                Err(Failure::NoSpace) => pages /= 4,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(false)
     }
 
     /// One step; the free pages that it leaves are seen at the next look.
@@ -283,6 +327,13 @@ fn stopped(error: std::io::Error) -> Failure {
 
 fn pragma(conn: &Connection, name: &str) -> Result<i64, Failure> {
     conn.pragma_query_value(None, name, |row| row.get(0)).map_err(Failure::of)
+}
+
+/// Bytes that the database file grows by when the WAL is copied.
+fn growth(conn: &Connection) -> Result<u64, Failure> {
+    let pages = u64::try_from(pragma(conn, "page_count")?).unwrap_or(0);
+    let file = conn.path().map_or(Ok(0), |path| fs::metadata(path).map(|file| file.len())).map_err(stopped)?;
+    Ok((pages * PAGE_BYTES).saturating_sub(file))
 }
 
 fn wal(conn: &Connection, mode: &str) -> Result<Wal, Failure> {

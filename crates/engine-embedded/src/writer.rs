@@ -170,15 +170,41 @@ impl Groups {
         };
         let rest = if cut { group } else { self.refuse_growth(group) };
         match rest.len() {
-            // Nothing is left to give and it still does not fit.
-            1 if !cut && !had_room => refuse(rest, &Failure::NoSpace),
+            1 if !cut && !had_room => self.write_in_last_room(rest),
             _ => rest.into_iter().for_each(|job| self.write(vec![job])),
         }
     }
 
+    /// The reserve is given up and one job still does not fit: what frees space gets the last part.
+    fn write_in_last_room(&mut self, job: Vec<Job>) {
+        let Writer { conn, counters, upkeep, .. } = &mut self.writer;
+        let frees = job.iter().all(|job| job.need() == Need::Release);
+        match if frees { upkeep.make_last_room(conn, counters) } else { Ok(false) } {
+            Ok(true) => self.write(job),
+            Ok(false) => refuse(job, &Failure::NoSpace),
+            Err(failure) => {
+                let failure = self.writer.stop.note(failure);
+                self.end();
+                refuse(job, &failure);
+            }
+        }
+    }
+
     fn refuse_growth(&mut self, group: Vec<Job>) -> Vec<Job> {
-        let (growth, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.need() == Need::Growth);
-        for job in growth {
+        let mut room = match self.writer.upkeep.room_for_rows(&self.writer.conn) {
+            Ok(room) => room,
+            Err(failure) => {
+                self.note(Err(failure));
+                0
+            }
+        };
+        let fits = |job: &Job| {
+            let left = room.checked_sub(job.row_bytes());
+            room = left.unwrap_or(room);
+            job.need() != Need::Growth && left.is_some()
+        };
+        let (rest, refused): (Vec<_>, Vec<_>) = group.into_iter().partition(fits);
+        for job in refused {
             if let Job::Append(append) = &job {
                 self.writer.counters.refused(append.entries.len() as u64);
             }
@@ -254,7 +280,8 @@ impl Groups {
             self.writer.logs.publish(shard, pending.entries.drain(..));
         }
         self.writer.counters.committed(appended, self.writer.syncing);
-        self.writer.upkeep.wrote(bytes, group.len() as u64);
+        let rows = group.iter().map(Job::row_bytes).sum();
+        self.writer.upkeep.wrote(bytes, group.len() as u64, rows);
         for job in group {
             match job {
                 Job::Append(mut append) => answer_with_refs(&mut append),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The admin port: health, metrics and build of the process. For operators, never for the public side.
+//! The admin port: health, metrics, hops of messages and build of the process. For operators, never for the public side.
 //!
 //! Bounds: [`CONNECTIONS_MAX`] at a time, each with [`HEADER_WITHIN`] for the head of a request, from its beginning or
 //! from the end of the answer before it.
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::trail::{HopQuery, Hops};
 use crate::{BuildInfo, Health, Telemetry};
 
 /// Connections at a time; the next ones wait to be accepted.
@@ -52,10 +53,11 @@ pub enum AdminError {
 struct Shown {
     health: Health,
     telemetry: Telemetry,
+    hops: Hops,
     build: BuildInfo,
 }
 
-/// `/livez`, `/readyz`, `/metrics` and `/build` over HTTP.
+/// `/livez`, `/readyz`, `/metrics`, `/hops` and `/build` over HTTP.
 #[derive(Debug)]
 pub struct AdminServer {
     listener: TcpListener,
@@ -69,6 +71,7 @@ impl AdminServer {
         address: SocketAddr,
         health: Health,
         telemetry: Telemetry,
+        hops: Hops,
         build: BuildInfo,
     ) -> Result<Self, AdminError> {
         let failed = |source| AdminError::Bind { address, source };
@@ -78,8 +81,9 @@ impl AdminServer {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
+            .route("/hops", get(hops_of))
             .route("/build", get(|State(shown): State<Shown>| async move { Json(shown.build) }))
-            .with_state(Shown { health, telemetry, build });
+            .with_state(Shown { health, telemetry, hops, build });
         Ok(Self { listener, address: bound, router })
     }
 
@@ -171,6 +175,19 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
     }
 }
 
+/// `send=HEX` or `shard=N&place=N`, for `pli explain`.
+async fn hops_of(State(shown): State<Shown>, RawQuery(query): RawQuery) -> axum::response::Response {
+    let Some(query) = query.as_deref().and_then(HopQuery::parse) else {
+        let say = "ask for ?send= and 16 hexadecimal digits, or for ?shard=N&place=N\n";
+        return (StatusCode::BAD_REQUEST, say).into_response();
+    };
+    // The whole ring is read.
+    match tokio::task::spawn_blocking(move || shown.hops.report(query)).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,8 +210,9 @@ mod tests {
         telemetry.meter("edge").u64_counter("pli_edge_sessions").build().add(1, &[]);
         let log = health.dependency("log");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server =
-            AdminServer::bind(any, health, telemetry, BuildInfo::new("pli", "1.2.3")).await.expect("a free port");
+        let server = AdminServer::bind(any, health, telemetry, Hops::new(8), BuildInfo::new("pli", "1.2.3"))
+            .await
+            .expect("a free port");
         let (address, stop) = (server.local_addr(), CancellationToken::new());
         let running = tokio::spawn(server.run(stop.clone()));
         assert!(get_path(address, "/livez").await.starts_with("HTTP/1.1 200"));
@@ -204,6 +222,8 @@ mod tests {
         assert!(get_path(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get_path(address, "/metrics").await.contains("pli_edge_sessions_total{"));
         assert!(get_path(address, "/build").await.contains("\"1.2.3\""));
+        assert!(get_path(address, "/hops?send=00000000000000ff").await.contains("\"size\":8"));
+        assert!(get_path(address, "/hops?send=x").await.starts_with("HTTP/1.1 400"));
         stop.cancel();
         running.await.expect("joins").expect("ends well");
     }
@@ -212,7 +232,8 @@ mod tests {
         let telemetry = Telemetry::new("pli").expect("metrics");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let build = BuildInfo::new("pli", "1");
-        let server = AdminServer::bind(any, Health::default(), telemetry, build).await.expect("a free port");
+        let server =
+            AdminServer::bind(any, Health::default(), telemetry, Hops::default(), build).await.expect("a free port");
         let (address, stop) = (server.local_addr(), CancellationToken::new());
         (address, stop.clone(), tokio::spawn(server.run(stop)))
     }
@@ -261,10 +282,11 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = taken.local_addr().expect("bound");
         let telemetry = Telemetry::new("pli").expect("metrics");
-        let error = AdminServer::bind(address, Health::default(), telemetry, BuildInfo::new("pli", "1"))
-            .await
-            .expect_err("taken")
-            .to_string();
+        let error =
+            AdminServer::bind(address, Health::default(), telemetry, Hops::default(), BuildInfo::new("pli", "1"))
+                .await
+                .expect_err("taken")
+                .to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--admin-port"), "{error}");
     }
 }

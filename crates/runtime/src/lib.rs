@@ -2,7 +2,7 @@
 //! Configuration, telemetry, health, rate limits and shutdown, the same for every role.
 //!
 //! Nothing here knows a service. [`load`] merges a configuration, [`Telemetry`] makes meters whose figures the admin
-//! port shows, [`Health`] collects what each dependency says of itself, [`AdminServer`] serves both, [`limits`]
+//! port shows, [`Trail`] remembers and traces the way of messages, [`Health`] collects what each dependency says of itself, [`AdminServer`] serves both, [`limits`]
 //! counts what a key may do in a while, and [`Shutdown`] turns signals into two tokens: stop taking work, and stop.
 
 mod admin;
@@ -14,6 +14,7 @@ mod logs;
 mod secret;
 mod shutdown;
 mod telemetry;
+pub mod trail;
 
 pub use admin::{AdminError, AdminServer};
 pub use build::BuildInfo;
@@ -23,3 +24,4 @@ pub use logs::{LogError, LogFormat, LogsConfig, init_logs};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use telemetry::{LATENCY_SECONDS, Telemetry, TelemetryError};
+pub use trail::{TelemetryConfig, Trail};

@@ -156,9 +156,30 @@ impl Cluster {
         self.members.iter().filter(wanted).map(|member| member.name().to_owned()).collect()
     }
 
+    /// The same, of those that run.
+    pub fn running(&self, role: Option<Role>) -> Vec<String> {
+        let wanted = |member: &&Member| !member.is_down() && role.is_none_or(|role| member.role() == role);
+        self.members.iter().filter(wanted).map(|member| member.name().to_owned()).collect()
+    }
+
     /// Where a process tells health and metrics.
     pub fn admin(&self, name: &str) -> Option<String> {
         self.members.iter().find(|member| member.name() == name).and_then(Member::admin)
+    }
+
+    /// Process ids of the roles that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.members.iter().filter_map(Member::process_id).collect()
+    }
+
+    /// Process ids of the NATS servers and CQL nodes that run.
+    pub fn engine_process_ids(&self) -> Vec<u32> {
+        [self.nats.process_ids(), self.cql.process_ids()].concat()
+    }
+
+    /// Addresses of the NATS servers for clients.
+    pub fn nats_addresses(&self) -> Vec<String> {
+        self.nats.addresses()
     }
 
     /// Where the logs of all processes of Pli lie.

@@ -56,6 +56,8 @@ impl Letter {
             accepted_at_ms: self.accepted_at.0,
             expires_at_ms: self.expires_at().0,
             body_or_ref,
+            // It would have to be the same in every try to finish a commit.
+            traceparent: Bytes::new(),
         };
         envelope.encode_to_vec().into()
     }

@@ -60,6 +60,7 @@
 
 mod config;
 mod error;
+mod levels;
 mod metrics;
 mod owner;
 mod service;

@@ -6,11 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::metrics::Meter;
 
+use crate::levels::Levels;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one worker, shared by its shards.
         #[derive(Debug, Default)]
-        pub struct Counters { $($name: AtomicU64,)* }
+        pub struct Counters {
+            /// What goes up and down.
+            pub(crate) levels: Arc<Levels>,
+            $($name: AtomicU64,)*
+        }
 
         /// The counters at one moment.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +34,7 @@ macro_rules! counters {
 
             /// Exports every counter as `pli_delivery_<name>`; Prometheus adds `_total`.
             pub fn export(self: &Arc<Self>, meter: &Meter) {
+                self.levels.export(meter);
                 $({
                     let counters = self.clone();
                     meter
@@ -105,6 +112,14 @@ counters! {
     floors_raised,
     /// Notices sent.
     notices,
+    /// Leases taken: shards that moved here.
+    leases_taken,
+    /// Leases lost although this worker was running: it was too slow to renew, or could not reach the lease store.
+    leases_lost,
+    /// Leases handed over in order to a worker with fewer shards.
+    leases_handed_over,
+    /// Leases given back in order because the worker stops, or because an owner failed.
+    leases_given_back,
     /// Starts of an owner.
     starts,
     /// Log epochs begun.

@@ -13,6 +13,7 @@ mod entry;
 mod follow;
 mod index;
 mod live;
+mod notes;
 mod notices;
 mod page;
 mod receipts;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use opentelemetry::metrics::Meter;
 use pli_domain::{OwnerId, ShardId, ShardMap};
 use pli_ports::{Clock, DeviceQueues, Lease, Leases, ShardLog, Signals};
+use pli_runtime::Trail;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinSet;
@@ -34,6 +35,8 @@ pub struct DeliveryPorts {
     pub queues: Arc<dyn DeviceQueues>,
     /// Server time, for expiry.
     pub clock: Arc<dyn Clock>,
+    /// Where hops and spans of messages go.
+    pub trail: Trail,
 }
 
 /// A delivery worker over all shards of a cluster.
@@ -52,6 +55,7 @@ impl Delivery {
         let counters = Arc::new(Counters::default());
         counters.export(meter);
         let id = OwnerId::from_bytes(ChaCha8Rng::seed_from_u64(seed).random());
+        ports.trail.hops.introduce("delivery", id.as_bytes());
         Self { ports, shards, config: Arc::new(config), counters, id, seed }
     }
 
@@ -132,6 +136,7 @@ impl ShardWork {
         match self.ports.leases.acquire(self.shard, self.id, self.config.lease_ttl()).await {
             Ok(Some(lease)) => {
                 place.keep();
+                self.counters.leases_taken(1);
                 Some(lease)
             }
             Ok(None) => None,
@@ -155,12 +160,12 @@ impl ShardWork {
         let seed = self.rng.random();
         let owner = Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
         let mut running = AbortOnDropHandle::new(tokio::spawn(owner.run(stop_owner.clone())));
-        let mut surplus = false;
+        let mut left = None;
         let failed = tokio::select! {
             biased;
             ended = &mut running => report(self.shard, ended),
             lost = self.keep(&lease) => {
-                surplus = lost == Left::Surplus;
+                left = Some(lost);
                 match lost {
                     Left::Lost => tracing::warn!(shard = %self.shard, "the lease is lost"),
                     Left::Surplus => tracing::info!(shard = %self.shard, "handed over to a worker with fewer shards"),
@@ -176,10 +181,19 @@ impl ShardWork {
                 "the lease was not given back; it expires by itself"
             );
         }
-        match (surplus, failed) {
-            (true, _) => Ended::HandedOver,
-            (false, true) => Ended::Failed,
-            (false, false) => Ended::InOrder,
+        self.count_move(left);
+        match (left, failed) {
+            (Some(Left::Surplus), _) => Ended::HandedOver,
+            (_, true) => Ended::Failed,
+            (_, false) => Ended::InOrder,
+        }
+    }
+
+    fn count_move(&self, left: Option<Left>) {
+        match left {
+            Some(Left::Lost) => self.counters.leases_lost(1),
+            Some(Left::Surplus) => self.counters.leases_handed_over(1),
+            None => self.counters.leases_given_back(1),
         }
     }
 

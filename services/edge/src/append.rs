@@ -146,6 +146,7 @@ impl Worker {
 
     fn send(&mut self) {
         let batch = self.gathering.take();
+        self.ports.metrics.append_queue_envelopes.record(self.gathering.waiting() as u64, &[]);
         let id = EntryId::from_bytes(self.ports.dice.id());
         let origin = Bytes::copy_from_slice(self.ports.edge.as_bytes());
         let bytes = Entry { items: batch.items, origin }.encode_to_vec().into();
@@ -171,7 +172,7 @@ impl AppendPorts {
     /// Appends one entry and tells its tickets.
     async fn append_one(&self, entry: NewEntry, tickets: Vec<Arc<Ticket>>) -> Result<(), Error> {
         let (shard, id) = (entry.shard, entry.id);
-        let began = Instant::now();
+        let (began, noted) = (Instant::now(), self.metrics.notes.appending());
         let outcome = self.append(entry).await;
         self.metrics.append_seconds.record(began.elapsed().as_secs_f64(), &[]);
         match outcome {
@@ -179,7 +180,9 @@ impl AppendPorts {
                 if self.log.fate() == LogFate::OneTransaction {
                     self.receipts.learn_log_epoch(shard).await;
                 }
-                let part = self.receipts.appended(shard, EntryRef { seq: at.seq, id });
+                let at = EntryRef { seq: at.seq, id };
+                self.metrics.notes.appended(shard, at, &tickets, noted);
+                let part = self.receipts.appended(shard, at);
                 for ticket in tickets {
                     ticket.appended(part.clone(), &self.metrics);
                 }

@@ -10,6 +10,7 @@ use pli_api::{Channel, ErrorCode, refusal};
 use pli_domain::limits::{CIPHER_SUITES, ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRAME_BYTES_MAX};
 use pli_domain::{DeviceAddress, EdgeId, Position, SessionId, ShardMap};
 use pli_ports::{Clock, ShardLog, SignalEvent, Signals, StoreError, Subject};
+use pli_runtime::Trail;
 use tokio_util::sync::CancellationToken;
 
 use crate::append::{AppendPorts, Appender};
@@ -17,6 +18,7 @@ use crate::carrier::{Carrier, PeerInfo};
 use crate::config::{Config, ms};
 use crate::limits::AddressLimits;
 use crate::metrics::Metrics;
+use crate::notes::Notes;
 use crate::owner::Owners;
 use crate::receipts::Receipts;
 use crate::registry::Registry;
@@ -46,6 +48,8 @@ pub struct EdgePorts {
     /// The id of the history that began when a backup was restored; none where nothing was restored. A position that a
     /// client names of another one is not believed.
     pub history: Option<[u8; 16]>,
+    /// Where hops and spans of messages go.
+    pub trail: Trail,
 }
 
 impl EdgePorts {
@@ -83,8 +87,8 @@ impl Edge {
     /// of new mail.
     pub fn new(ports: EdgePorts, shards: ShardMap, config: Config, meter: &Meter, seed: u64) -> Self {
         let dice = Arc::new(Dice::new(seed));
-        let metrics = Arc::new(Metrics::new(meter));
         let id = EdgeId::from_bytes(dice.id());
+        let metrics = Arc::new(Metrics::new(meter, Notes::new(ports.trail.clone(), ports.clock.clone(), id)));
         let owners = Owners::new(ports.signals.clone(), ms(config.owner_request_ms));
         let (max, to_owners) = (config.open_receipts_max, owners.clone());
         let receipts = Arc::new(Receipts::new(&shards, max, to_owners, metrics.clone(), dice.clone()));

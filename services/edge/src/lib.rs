@@ -17,6 +17,7 @@ mod edge;
 mod limits;
 mod method;
 mod metrics;
+mod notes;
 mod owner;
 mod receipts;
 mod registry;

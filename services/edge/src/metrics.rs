@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the edge counts. Labels are words from closed lists, never an id.
+//! What the edge counts and notes. Labels are words from closed lists, never an id.
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use pli_api::ErrorCode;
+use pli_api::common::Error;
+
+use crate::notes::Notes;
 
 /// Instruments of one edge.
 pub(crate) struct Metrics {
+    /// Hops and spans; beside the instruments, because whoever counts a step also notes it.
+    pub(crate) notes: Notes,
     pub(crate) sessions: UpDownCounter<i64>,
     pub(crate) connections: UpDownCounter<i64>,
     pub(crate) connections_dropped: Counter<u64>,
     pub(crate) sends: Counter<u64>,
-    pub(crate) sends_refused: Counter<u64>,
+    sends_refused: Counter<u64>,
     pub(crate) deliveries: Counter<u64>,
     pub(crate) doorbells_read: Counter<u64>,
     pub(crate) doorbells_dropped: Counter<u64>,
@@ -22,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) calls: Counter<u64>,
     pub(crate) owner_retries: Counter<u64>,
     pub(crate) append_retries: Counter<u64>,
+    calls_refused: Counter<u64>,
+    pub(crate) append_queue_envelopes: Histogram<u64>,
     pub(crate) entry_envelopes: Histogram<u64>,
     pub(crate) append_seconds: Histogram<f64>,
     pub(crate) receipts_stored: Counter<u64>,
@@ -33,16 +40,20 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter, notes: Notes) -> Self {
         let count = |name: &'static str, about: &'static str| meter.u64_counter(name).with_description(about).build();
         let level =
             |name: &'static str, about: &'static str| meter.i64_up_down_counter(name).with_description(about).build();
         Self {
+            notes,
             sessions: level("pli_edge_sessions", "open sessions"),
             connections: level("pli_edge_connections", "open connections, handshakes included"),
             connections_dropped: count("pli_edge_connections_dropped", "connections above a limit"),
             sends: count("pli_edge_sends", "sends that were accepted"),
-            sends_refused: count("pli_edge_sends_refused", "sends that were refused"),
+            sends_refused: count(
+                "pli_edge_sends_refused",
+                "sends that were refused, by code and, where one was reached, limit",
+            ),
             deliveries: count("pli_edge_deliveries", "envelopes sent to devices"),
             doorbells_read: count("pli_edge_doorbells_read", "doorbells that made the session read"),
             doorbells_dropped: count("pli_edge_doorbells_dropped", "doorbells for what was sent already"),
@@ -53,6 +64,12 @@ impl Metrics {
             calls: count("pli_edge_calls", "calls passed on to services"),
             owner_retries: count("pli_edge_owner_retries", "requests to owners that must be repeated"),
             append_retries: count("pli_edge_append_retries", "appends that were repeated"),
+            calls_refused: count("pli_edge_calls_refused", "calls that the edge itself refused, by code and limit"),
+            append_queue_envelopes: meter
+                .u64_histogram("pli_edge_append_queue_envelopes")
+                .with_description("envelopes of a shard that still wait when one of its entries goes out")
+                .with_boundaries(std::iter::once(0.0).chain((0..=14).step_by(2).map(|n| f64::from(1 << n))).collect())
+                .build(),
             entry_envelopes: meter
                 .u64_histogram("pli_edge_entry_envelopes")
                 .with_description("envelopes of one log entry")
@@ -72,8 +89,24 @@ impl Metrics {
         }
     }
 
+    /// A send was refused.
+    pub(crate) fn send_refused(&self, send_id: &[u8], error: &Error) {
+        self.sends_refused.add(1, &refused_by(error));
+        self.notes.refused(send_id, error);
+    }
+
+    /// A call was refused before it was passed on.
+    pub(crate) fn call_refused(&self, error: &Error) {
+        self.calls_refused.add(1, &refused_by(error));
+    }
+
     /// A session was ended with this code.
     pub(crate) fn closed(&self, code: ErrorCode) {
         self.closes.add(1, &[KeyValue::new("code", code.as_str_name())]);
     }
+}
+
+/// Names of limits are a closed list too: settings of the services.
+fn refused_by(error: &Error) -> [KeyValue; 2] {
+    [KeyValue::new("code", error.code().as_str_name()), KeyValue::new("limit", error.limit.clone())]
 }

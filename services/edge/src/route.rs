@@ -56,6 +56,7 @@ impl Shared {
         let (Ok(position), Ok(session)) = parsed else { return self.malformed() };
         let Some(inbox) = self.registry.session(session) else { return };
         self.receipts.saw(shard, position);
+        self.metrics.notes.bell(shard, position, session);
         let previous = bell.prev.and_then(|prev| Position::from_u64(prev).ok());
         let body = (!bell.envelope.is_empty()).then_some(bell.envelope);
         inbox.ring(Bell { previous, position, body });

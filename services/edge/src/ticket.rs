@@ -9,11 +9,13 @@ use pli_api::common::Error;
 use pli_api::delivery::ReceiptPart;
 use pli_api::edge::{Accepted, Resend, SendResult, Settled, Stored, send_result, settled};
 use pli_domain::UnixMillis;
+use pli_runtime::trail::{HopKind, Span, TraceContext};
 
 use crate::metrics::Metrics;
 use crate::receipts;
 use crate::session::inbox::Inbox;
 
+#[derive(Default)]
 struct State {
     appends_left: usize,
     settles_left: usize,
@@ -21,6 +23,8 @@ struct State {
     refused: Option<Error>,
     receipt: Option<Bytes>,
     over: bool,
+    /// Of a send that is traced, until its verdict.
+    span: Option<Span>,
 }
 
 /// Counts the appends and the settling of one send. Tells its session the verdict when the last append has ended,
@@ -39,30 +43,39 @@ impl Ticket {
         send_id: Bytes,
         accepted_at: UnixMillis,
         shards: usize,
-        inbox: &Arc<Inbox>,
-        open: &Arc<AtomicUsize>,
+        who: (&Arc<Inbox>, &Arc<AtomicUsize>),
+        span: Option<Span>,
     ) -> Arc<Self> {
-        Self::make(send_id, accepted_at, shards, None, (inbox, open))
+        let state = State { appends_left: shards, settles_left: shards, span, ..State::default() };
+        Self::make(send_id, accepted_at, state, who)
     }
 
     /// Of a receipt with so many parts that a client presents.
     pub(crate) fn presented(receipt: Bytes, parts: usize, inbox: &Arc<Inbox>, open: &Arc<AtomicUsize>) -> Arc<Self> {
-        Self::make(Bytes::new(), UnixMillis(0), parts, Some(receipt), (inbox, open))
+        let state = State { settles_left: parts, receipt: Some(receipt), ..State::default() };
+        Self::make(Bytes::new(), UnixMillis(0), state, (inbox, open))
     }
 
     fn make(
         send_id: Bytes,
         accepted_at: UnixMillis,
-        parts: usize,
-        receipt: Option<Bytes>,
+        state: State,
         (inbox, open): (&Arc<Inbox>, &Arc<AtomicUsize>),
     ) -> Arc<Self> {
         inbox.receipt_opened();
         open.fetch_add(1, Ordering::Relaxed);
-        let appends_left = if receipt.is_some() { 0 } else { parts };
-        let state = State { appends_left, settles_left: parts, parts: Vec::new(), refused: None, receipt, over: false };
         let (inbox, open) = (inbox.clone(), open.clone());
         Arc::new(Self { send_id, accepted_at, inbox, open, state: Mutex::new(state) })
+    }
+
+    /// Of the send.
+    pub(crate) fn send_id(&self) -> &[u8] {
+        &self.send_id
+    }
+
+    /// Under which the send is traced.
+    pub(crate) fn context(&self) -> Option<TraceContext> {
+        self.lock().span.as_ref().map(Span::context)
     }
 
     /// One append is durable.
@@ -91,10 +104,12 @@ impl Ticket {
         }
         let result = if let Some(error) = state.refused.clone() {
             state.over = true;
-            metrics.sends_refused.add(1, &[]);
+            metrics.send_refused(&self.send_id, &error);
+            metrics.notes.end(state.span.take(), Some(&error));
             send_result::Result::Refused(error)
         } else {
             metrics.sends.add(1, &[]);
+            metrics.notes.end(state.span.take(), None);
             let mut parts = std::mem::take(&mut state.parts);
             parts.sort_by_key(|part| part.shard);
             let receipt = receipts::receipt(parts);
@@ -127,6 +142,7 @@ impl Ticket {
         };
         state.over = true;
         metrics.receipts_resend.add(1, &[]);
+        self.note(HopKind::Resend, metrics);
         self.tell(receipt, settled::Outcome::Resend(Resend {}));
     }
 
@@ -142,7 +158,15 @@ impl Ticket {
         if let Some(receipt) = state.receipt.clone() {
             state.over = true;
             metrics.receipts_stored.add(1, &[]);
+            self.note(HopKind::Stored, metrics);
             self.tell(receipt, settled::Outcome::Stored(Stored {}));
+        }
+    }
+
+    /// A receipt that was presented does not say which send it is of.
+    fn note(&self, kind: HopKind, metrics: &Metrics) {
+        if !self.send_id.is_empty() {
+            metrics.notes.of_send(kind, &self.send_id);
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pli_client::{Fingerprint, ServerAddress};
 
-use crate::commands::{backup, chat, config, dev, doctor, group, migrate, pipe, recv, restore, send, serve};
+use crate::commands::{backup, chat, config, dev, doctor, explain, group, migrate, pipe, recv, restore, send, serve};
 use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
@@ -48,6 +48,8 @@ pub enum Command {
     Restore(restore::RestoreArgs),
     /// Look for what would keep a server from running well.
     Doctor(doctor::DoctorArgs),
+    /// Follow one message through the server's processes.
+    Explain(explain::ExplainArgs),
 }
 
 /// Which server and which profiles a client command uses.

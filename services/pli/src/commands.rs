@@ -7,6 +7,7 @@ pub mod chat;
 pub mod config;
 pub mod dev;
 pub mod doctor;
+pub mod explain;
 pub mod group;
 mod json;
 pub mod migrate;
@@ -44,6 +45,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Doctor(args) => doctor::run(&args).await,
+        Command::Explain(args) => explain::run(args).await,
     }
 }
 

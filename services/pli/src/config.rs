@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use pli_engine_embedded::EmbeddedOptions;
-use pli_runtime::{ConfigError, LogsConfig, Sources, load};
+use pli_runtime::{ConfigError, LogsConfig, Sources, TelemetryConfig, load};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -24,6 +24,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Log lines.
     pub logs: LogsConfig,
+    /// Following one message over processes.
+    pub telemetry: TelemetryConfig,
     /// Sessions, limits, backpressure.
     pub edge: pli_edge::Config,
     /// Shard owners.
@@ -100,7 +102,8 @@ pub struct EngineConfig {
     /// Shards of a data folder or cluster that is made now, a power of two. An existing folder keeps its own; a cluster
     /// refuses another number than it was made with (1,024 suits many workers).
     pub shards: u32,
-    /// Embedded: disk space set aside so that acknowledgements and trims go on when the disk is full, in bytes.
+    /// Embedded: disk space set aside so that acknowledgements and trims go on when the disk is full, in
+    /// bytes; the last eighth is for them alone.
     pub reserve_bytes: u64,
     /// Embedded: newest log entries kept in memory per shard, in bytes.
     pub tail_bytes: usize,
@@ -160,6 +163,7 @@ impl Config {
         let config: Self = load(sources)?;
         let value = |error: &dyn std::fmt::Display| ConfigError::Value { message: error.to_string() };
         config.logs.check().map_err(|error| value(&error))?;
+        config.telemetry.check().map_err(|error| value(&error))?;
         config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
         pli_domain::ShardMap::new(config.engine.shards, [0; 16]).map_err(|error| value(&error))?;

@@ -8,12 +8,14 @@ mod internal;
 pub mod role;
 mod roles;
 pub mod server_file;
+mod traced;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pli_edge::ws::Identity;
-use pli_runtime::{AdminServer, BuildInfo, Health, Shutdown, Telemetry};
+use pli_runtime::trail::Tracer;
+use pli_runtime::{AdminServer, BuildInfo, Health, Shutdown, Telemetry, Trail};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,7 @@ pub struct Server {
     admin: JoinSet<Result<(), pli_runtime::AdminError>>,
     admin_stop: CancellationToken,
     health: Health,
+    tracer: Tracer,
     shutdown: Shutdown,
 }
 
@@ -53,13 +56,14 @@ impl Server {
 
     async fn begin(config: &Config, roles: &Roles, shutdown: Shutdown) -> Result<Self, Failure> {
         let telemetry = Telemetry::new("pli").exit(Exit::Failed)?;
+        let trail = Trail::new(&config.telemetry, &roles.to_string()).exit(Exit::Config)?;
         let health = Health::default();
         let engine = Engine::open(config, roles).await?;
         let data = std::path::absolute(&config.server.data)?;
         let identity = roles.has(Role::Edge).then(|| identity(config, &data)).transpose()?;
-        let ground = Ground::new(config, &engine, &telemetry, roles)?;
+        let ground = Ground::new(config, &engine, (&telemetry, &trail), roles)?;
         let wired = ground.wire(identity.as_ref()).await?;
-        let admin = admin(&config.server, &health, &telemetry).await?;
+        let admin = admin(&config.server, &health, (&telemetry, &trail)).await?;
         let sessions = wired.address().zip(identity).map(|(address, shown)| Sessions::new(address, &shown));
         let about = About {
             roles: roles.clone(),
@@ -80,7 +84,7 @@ impl Server {
             () = health.wait_started() => {}
         }
         about.write_file()?;
-        Ok(Self { about, engine, roles, admin: serving, admin_stop, health, shutdown })
+        Ok(Self { about, engine, roles, admin: serving, admin_stop, health, tracer: trail.tracer, shutdown })
     }
 
     /// Where it is.
@@ -115,15 +119,21 @@ impl Server {
     async fn close(&mut self) {
         self.roles.close().await;
         self.engine.close().await;
+        self.tracer.close().await;
         self.admin_stop.cancel();
         while self.admin.join_next().await.is_some() {}
     }
 }
 
-async fn admin(config: &ServerConfig, health: &Health, telemetry: &Telemetry) -> Result<AdminServer, Failure> {
+async fn admin(
+    config: &ServerConfig,
+    health: &Health,
+    (telemetry, trail): (&Telemetry, &Trail),
+) -> Result<AdminServer, Failure> {
     let address = SocketAddr::new(config.admin_host, config.admin_port);
     let build = BuildInfo::new("pli", env!("CARGO_PKG_VERSION"));
-    AdminServer::bind(address, health.clone(), telemetry.clone(), build).await.exit(Exit::Address)
+    let (health, telemetry, hops) = (health.clone(), telemetry.clone(), trail.hops.clone());
+    AdminServer::bind(address, health, telemetry, hops, build).await.exit(Exit::Address)
 }
 
 /// What the edge shows to clients: the certificate that is configured, else a self-made one in the data folder.

@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pli-domain", &[]),
     ("pli-ports", &["pli-domain"]),
     ("pli-api", &["pli-domain"]),
-    ("pli-runtime", &[]),
+    ("pli-runtime", &["pli-domain"]),
     ("pli-engine-embedded", &["pli-domain", "pli-ports"]),
     ("pli-engine-nats", &["pli-domain", "pli-ports"]),
     ("pli-engine-cql", &["pli-domain", "pli-ports"]),

@@ -319,6 +319,7 @@ impl Server {
             accepted_at_ms: now,
             expires_at_ms: send.expires_at_ms,
             body_or_ref: Some(log::envelope::BodyOrRef::Body(send.body.clone())),
+            traceparent: Bytes::new(),
         };
         for device in roster.iter().filter(|d| **d != sender) {
             self.queue(*device, &envelope);
@@ -528,6 +529,7 @@ fn envelope(
         accepted_at_ms: 1,
         expires_at_ms: u64::MAX,
         body_or_ref: Some(log::envelope::BodyOrRef::Body(body)),
+        traceparent: Bytes::new(),
     }
 }
 

@@ -131,6 +131,11 @@ impl Member {
         Some(Edge { name, address: address?, url: url?, fingerprint: fingerprint?, admin })
     }
 
+    /// Its process id, where it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Guarded::id)
+    }
+
     pub const fn is_down(&self) -> bool {
         self.process.is_none()
     }

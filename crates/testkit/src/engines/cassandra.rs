@@ -127,6 +127,11 @@ impl Cassandra {
         self.nodes.iter().map(|node| format!("{}:{CQL_PORT}", node.address)).collect()
     }
 
+    /// Process ids of the nodes that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Guarded::id).collect()
+    }
+
     /// Kills a node (SIGKILL) and waits until it is gone.
     pub fn kill(&mut self, node: usize) {
         if let Some(process) = self.nodes[node].process.take() {

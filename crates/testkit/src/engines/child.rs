@@ -63,6 +63,11 @@ impl Guarded {
         Ok(Self { shell, pipe, server })
     }
 
+    /// The server's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.server.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Whether the server has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.shell.try_wait(), Ok(Some(_)))

@@ -140,6 +140,11 @@ impl NatsServers {
         self.nodes.iter().map(|node| node.name.clone()).collect()
     }
 
+    /// Process ids of the servers that run.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Guarded::id).collect()
+    }
+
     /// Takes one server down and waits until its process has ended.
     pub fn down(&mut self, server: usize, how: Down) {
         if let Some(mut process) = self.nodes[server].process.take() {

@@ -4,6 +4,7 @@
 use pli_api::delivery;
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, Position, SessionId};
+use pli_runtime::trail::{HopKind, tag};
 use tokio::time::Instant;
 
 use super::live::Live;
@@ -27,6 +28,7 @@ impl Live {
             self.context.counters.acks_ignored(1);
             return;
         }
+        self.context.hop(HopKind::Passed, position, (0, tag(session.as_bytes())));
         self.heard_of(device, session);
         self.raise_cursor(device, position);
         self.devices.release(device, self.context.config.idle_devices_max);
@@ -72,7 +74,10 @@ impl Live {
         while let Some(slot) = device.slots.front() {
             match slot.position {
                 position if position <= device.cursor => acked += 1,
-                position if position <= device.floor => gapped += 1,
+                position if position <= device.floor => {
+                    gapped += 1;
+                    self.context.hop(HopKind::Gone, position, (0, 0));
+                }
                 _ => break,
             }
             self.tail.close(slot.ordinal);

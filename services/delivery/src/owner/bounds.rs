@@ -192,6 +192,7 @@ impl Live {
             return None;
         };
         let before = known.count;
+        self.context.counters.levels.queue_rows(usage.rows);
         (known.count, known.bytes, known.counted) = (usage.rows, usage.bytes, true);
         let Some(floor) = usage.excess.filter(|floor| *floor > device.cursor.max(device.floor)) else {
             self.devices.release(id, self.context.config.idle_devices_max);

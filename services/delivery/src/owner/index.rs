@@ -70,6 +70,7 @@ impl Live {
             tracing::warn!(shard = %self.context.shard, "too much is un-acknowledged and unsettled; following waits");
         }
         self.keep_budget();
+        self.note_levels();
         if self.context.config.spill_after_ms == 0 || self.over_half() {
             self.settle_on();
         }
@@ -114,13 +115,16 @@ impl Live {
         let ordinal = self.tail.next_ordinal();
         let now = self.context.ports.clock.now();
         let mut targets = Vec::with_capacity(header.targets.len());
-        let mut open = 0;
+        let (mut open, mut noted) = (0, None);
         self.context.counters.entries(1);
         for target in header.targets {
             let position = Position::new(self.epoch.epoch, entry.seq, target.index);
             let prev = self.devices.get(target.device).and_then(|device| device.last_addressed);
             if prev == Some(position) {
                 continue;
+            }
+            if noted.replace(target.index) != Some(target.index) {
+                self.note_read(&entry, position, &target.envelope, now);
             }
             self.context.counters.addressed(1);
             targets.push((target.device, target.index));

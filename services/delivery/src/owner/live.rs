@@ -26,6 +26,7 @@ use super::settle::{Plan, Room, SettleEnd};
 use super::start::Started;
 use super::tail::Tail;
 use crate::error::OwnerError;
+use crate::levels::Owned;
 
 /// How a started owner ends without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub(super) struct Live {
     /// A bound stopped following for good: an operator must act.
     pub stopped_following: bool,
     pub unindexed: Unindexed,
+    /// Where its levels are shown.
+    pub owned: Owned,
     pub end: Option<Ended>,
 }
 
@@ -109,6 +112,7 @@ impl Live {
         let now = Instant::now();
         let follower = Some(Box::new(Follower::new(&context)));
         let settle_from = now + context.config.announce_round();
+        let owned = context.counters.levels.own(context.shard);
         Self {
             epoch: started.epoch,
             checkpoint: started.checkpoint,
@@ -135,6 +139,7 @@ impl Live {
             follower,
             stopped_following: false,
             unindexed: Unindexed::default(),
+            owned,
             end: None,
             context,
         }

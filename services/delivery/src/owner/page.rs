@@ -5,6 +5,7 @@ use pli_api::delivery::{Delivery, GapRange, Page, ReadPage, owner_reply};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, Position, SessionId};
 use pli_ports::{DeviceState, Page as RowPage, PageQuery};
+use pli_runtime::trail::{HopKind, tag};
 use std::error::Error;
 
 use super::live::{Done, Live};
@@ -31,6 +32,8 @@ struct Asked {
     from: Position,
     rows_max: usize,
     bytes_max: usize,
+    /// Of the asking session, for the notes.
+    session: u64,
 }
 
 impl Live {
@@ -56,6 +59,7 @@ impl Live {
             from: after.max(self.devices.get(device).map_or(Position::ZERO, |device| device.settled_to())),
             rows_max: limit(read.rows_max, config.page_rows_max),
             bytes_max: limit(read.bytes_max, config.page_bytes_max),
+            session: tag(&read.session),
         };
         // Nothing was addressed to the device above what the session has: no need to ask the database.
         let known = self.devices.get(device).and_then(|device| device.last_addressed);
@@ -120,6 +124,7 @@ impl Live {
             reply.at_head = true;
             self.devices.entry(device).last_addressed.get_or_insert(self.head);
         }
+        self.note_page(HopKind::PagedRows, &reply, asked.session);
         self.context.answer(respond, owner_reply::Reply::Page(reply)).await;
         self.devices.release(device, self.context.config.idle_devices_max);
     }
@@ -174,6 +179,7 @@ impl Live {
             // Everything addressed to it so far lies at or below the head, and the session has it.
             device.last_addressed.get_or_insert(self.head);
         }
+        self.note_page(HopKind::PagedTail, &reply, asked.session);
         if wants.is_empty() {
             return self.context.answer(respond, owner_reply::Reply::Page(reply)).await;
         }

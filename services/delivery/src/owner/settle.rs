@@ -8,6 +8,7 @@ use pli_domain::limits::{SETTLE_ROWS_MAX, SPILL_LIFE_MIN};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{Checkpoint, DeviceId, LogEpoch, Position, UnixMillis};
 use pli_ports::{Aside, DeviceRegister, DeviceState, QueueRow, Retry, Settle, StoreError};
+use pli_runtime::trail::HopKind;
 use tokio::time::Instant;
 
 use super::Context;
@@ -214,6 +215,7 @@ impl Live {
             debug_assert!(checkpoint.position >= self.checkpoint.position, "a checkpoint never goes back");
             self.leave_tail(&plan);
             self.checkpoint = checkpoint;
+            self.note_levels();
         }
         if end.fenced {
             self.context.counters.zombie_settles(1);
@@ -223,6 +225,7 @@ impl Live {
         }
         if plan.checkpoint.is_some() {
             self.context.counters.settles(1);
+            self.context.hop(HopKind::Settled, self.checkpoint.position, (0, 0));
             self.note_settled(self.checkpoint.position.seq());
             self.notify().await;
         }
@@ -260,6 +263,7 @@ impl Live {
         let counters = self.context.counters.clone();
         for (id, position, bytes) in &end.written {
             counters.rows_written(1);
+            self.context.hop(HopKind::Spilled, *position, (0, 0));
             counters.row_bytes_written(*bytes);
             let device = self.devices.entry(*id);
             device.note_row(*position, *bytes);
@@ -313,7 +317,10 @@ impl Live {
     fn take_slots(&mut self, id: DeviceId, through: Position, soon: UnixMillis) {
         let Some(device) = self.devices.get_mut(id) else { return };
         while let Some(slot) = device.slots.pop_front_if(|slot| slot.position <= through) {
-            self.context.counters.expired(usize::from(slot.expires_at < soon));
+            if slot.expires_at < soon {
+                self.context.counters.expired(1);
+                self.context.hop(HopKind::Expired, slot.position, (0, 0));
+            }
             self.tail.close(slot.ordinal);
         }
         self.devices.release(id, self.context.config.idle_devices_max);

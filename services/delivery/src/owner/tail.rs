@@ -71,6 +71,10 @@ impl Tail {
     pub fn first_ordinal(&self) -> u64 {
         self.first
     }
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
     /// Entries from the oldest on.
     pub fn iter(&self) -> impl Iterator<Item = &TailEntry> {
         self.entries.iter()

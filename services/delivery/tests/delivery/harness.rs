@@ -16,6 +16,7 @@ use pli_api::log::{Entry, Item};
 use pli_delivery::{Config, CounterValues, Counters, DeliveryPorts, Owner, OwnerError};
 use pli_domain::{DeviceId, EdgeId, EntryId, EntryRef, Position, SessionId, ShardId, UnixMillis};
 use pli_ports::{Clock, LogFate, NewEntry, ShardLog, SignalEvent, Signals, Subject, Subscription};
+use pli_runtime::Trail;
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::{RuntimeClock, START};
 use prost::Message;
@@ -98,6 +99,7 @@ impl Shard {
             leases: Arc::new(self.world.leases()),
             queues: Arc::new(self.world.queues()),
             clock: self.clock.clone(),
+            trail: Trail::default(),
         }
     }
     pub fn owner(&self) -> Running {

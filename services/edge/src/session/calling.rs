@@ -5,6 +5,7 @@ use bytes::Bytes;
 use pli_api::Caller;
 use pli_api::common::Error;
 use pli_api::edge::{Call, Reply, reply, server_frame::Frame};
+use pli_runtime::trail::{Span, within};
 use prost::Message;
 
 use super::Session;
@@ -20,7 +21,10 @@ impl Session {
         let allowed = self.limits.call().and_then(|()| method::find(&call.method, &caller));
         let method = match allowed {
             Ok(method) => method,
-            Err(error) => return wire.push(reply(call.id, Err(error))),
+            Err(error) => {
+                self.shared.metrics.call_refused(&error);
+                return wire.push(reply(call.id, Err(error)));
+            }
         };
         let channel = match method.service {
             Service::Edge => {
@@ -33,8 +37,14 @@ impl Session {
         self.calls_open += 1;
         self.shared.metrics.calls.add(1, &[]);
         let (inbox, deadline) = (self.inbox.clone(), ms(self.shared.config.call_ms));
+        let (metrics, mut span) = (self.shared.metrics.clone(), self.shared.metrics.notes.begin("call"));
+        if let Some(span) = &mut span {
+            span.say("rpc.method", method.path);
+        }
         tokio::spawn(async move {
-            let answer = method::pass(channel, method.path, call.body, caller, deadline).await;
+            let pass = method::pass(channel, method.path, call.body, caller, deadline);
+            let answer = within(span.as_ref().map(Span::context), pass).await;
+            metrics.notes.end(span, answer.as_ref().err());
             if let Frame::Reply(reply) = reply(call.id, answer) {
                 inbox.leave(|mail| mail.replies.push(reply));
             }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use pli_api::delivery::{Ack, Announce, Page, ReadPage, Registered, Withdraw};
 use pli_domain::{DeviceAddress, Position, SessionId, ShardId};
+use pli_runtime::trail::Span;
 use tokio::time::Instant;
 
 use crate::config::ms;
@@ -42,6 +43,8 @@ pub(crate) struct Delivering {
     /// The newest ack, or what the hello named.
     committed: Position,
     unacked: VecDeque<Position>,
+    /// Spans of those that are traced, at most a delivery window of them.
+    traced: VecDeque<(Position, Span)>,
     announcing: Option<BoxFuture<'static, Result<Registered, NotNow>>>,
     announce_at: Option<Instant>,
     announce_backoff: Backoff,
@@ -66,6 +69,7 @@ impl Delivering {
             feed: Feed::new(committed),
             committed,
             unacked: VecDeque::new(),
+            traced: VecDeque::new(),
             announcing: None,
             announce_at: Some(now),
             announce_backoff: backoff,
@@ -248,6 +252,11 @@ impl Delivering {
         if self.unacked.is_empty() {
             self.unacked = VecDeque::new();
         }
+        let notes = &self.shared.metrics.notes;
+        notes.acked(self.shard, position, self.session);
+        while let Some((_, span)) = self.traced.pop_front_if(|(at, _)| *at <= position) {
+            notes.end(Some(span), None);
+        }
         let soon = Instant::now() + ms(self.shared.config.session.ack_forward_ms);
         self.ack_at.get_or_insert(soon);
     }
@@ -275,7 +284,10 @@ impl Delivering {
     fn note_from(&mut self, start: usize, out: &Tells) {
         for tell in &out[start..] {
             match tell {
-                Tell::Deliver { position, .. } => {
+                Tell::Deliver { position, body, .. } => {
+                    let notes = &self.shared.metrics.notes;
+                    let span = notes.told(self.shard, *position, self.session, body);
+                    self.traced.extend(span.map(|span| (*position, span)));
                     self.unacked.push_back(*position);
                     self.shared.metrics.deliveries.add(1, &[]);
                 }

@@ -11,6 +11,7 @@ use pli_api::log::{Content, Envelope, envelope::BodyOrRef};
 use pli_api::{ErrorCode, ids, items_by_shard, log, refusal};
 use pli_domain::limits::{ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX};
 use pli_domain::{Class, ConversationId, DeviceAddress, MlsEpoch, SendId, UnixMillis};
+use pli_runtime::trail::{HopKind, Span, TraceContext, within};
 use prost::Message;
 
 use crate::append::Job;
@@ -60,24 +61,36 @@ impl Sender {
             if error.code().is_temporary() {
                 held.insert(lane, error.clone());
             }
-            self.shared.metrics.sends_refused.add(1, &[]);
+            self.shared.metrics.send_refused(&send_id, &error);
             refused.push(SendResult { send_id, result: Some(send_result::Result::Refused(error)) });
         }
         refused
     }
 
+    /// The whole of it is one span, where it is traced, which ends with the verdict.
     async fn admit_one(&self, send: Send) -> Result<(), Error> {
+        let mut span = self.shared.metrics.notes.begin("send");
+        let admitted = self.admit_under(send, &mut span).await;
+        self.shared.metrics.notes.end(span, admitted.as_ref().err());
+        admitted
+    }
+
+    /// Takes the span with it once the appends decide.
+    async fn admit_under(&self, send: Send, span: &mut Option<Span>) -> Result<(), Error> {
         let checked = check(send, self.shared.ports.clock.now())?;
         self.limits.send(checked.body.len())?;
         self.check_room()?;
         let rosters = &self.shared.rosters;
-        let roster = rosters.for_send(checked.conversation, checked.epoch, self.device).await?;
+        let context = span.as_ref().map(Span::context);
+        let roster = rosters.for_send(checked.conversation, checked.epoch, self.device);
+        let roster = within(context, roster).await?;
         let others = roster.iter().copied().filter(|to| to.device != self.device.device);
-        let envelope: Bytes = envelope(&checked, self.device).encode_to_vec().into();
+        let envelope: Bytes = envelope(&checked, self.device, context).encode_to_vec().into();
         let items = items_by_shard(&self.shared.shards, others, checked.class, checked.expires_at, &envelope);
         let send_id = Bytes::copy_from_slice(checked.send_id.as_bytes());
-        let count = self.shared.receipts.count();
-        let ticket = Ticket::new(send_id, checked.accepted_at, items.len(), &self.inbox, count);
+        self.shared.metrics.notes.of_send(HopKind::Admitted, &send_id);
+        let who = (&self.inbox, self.shared.receipts.count());
+        let ticket = Ticket::new(send_id, checked.accepted_at, items.len(), who, span.take());
         if items.is_empty() {
             ticket.nobody(&self.shared.metrics);
         }
@@ -175,7 +188,7 @@ fn check(send: Send, now: UnixMillis) -> Result<Checked, Error> {
 }
 
 /// Encoded once; log, queue and session carry the same bytes.
-fn envelope(send: &Checked, sender: DeviceAddress) -> Envelope {
+fn envelope(send: &Checked, sender: DeviceAddress, context: Option<TraceContext>) -> Envelope {
     Envelope {
         sender: Some(sender.into()),
         send_id: Bytes::copy_from_slice(send.send_id.as_bytes()),
@@ -186,5 +199,6 @@ fn envelope(send: &Checked, sender: DeviceAddress) -> Envelope {
         accepted_at_ms: send.accepted_at.0,
         expires_at_ms: send.expires_at.0,
         body_or_ref: Some(BodyOrRef::Body(send.body.clone())),
+        traceparent: context.map(|context| context.to_string().into()).unwrap_or_default(),
     }
 }

@@ -13,6 +13,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Position, S
 use pli_edge::ws::{Identity, Listener};
 use pli_edge::{Config, Edge, EdgePorts, carrier};
 use pli_ports::{Clock, LogFate};
+use pli_runtime::Trail;
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::{RuntimeClock, START};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ impl Rig {
         let ports = EdgePorts {
             registration: "invite",
             history: None,
+            trail: Trail::default(),
             log: Arc::new(world.log()),
             signals: Arc::new(world.signals()),
             clock: clock.clone(),

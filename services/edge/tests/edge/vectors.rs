@@ -40,6 +40,7 @@ fn envelope() -> Bytes {
         accepted_at_ms: 1_767_225_600_000,
         expires_at_ms: 1_767_312_000_000,
         body_or_ref: Some(BodyOrRef::Body(Bytes::from_static(b"sealed"))),
+        traceparent: Bytes::new(),
     }
     .encode_to_vec()
     .into()

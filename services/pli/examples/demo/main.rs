@@ -6,7 +6,8 @@
 //! stopped for a while and ended in turn. The devices run in this process, each with a profile of its own. Before a
 //! message is sent, the ledger writes to its file that it is intended; what each device shows is written as it is
 //! shown. At the end the history checker of `pli-testkit`, which shares no code with the services, judges the ledger:
-//! the last line is the verdict, and the exit code agrees with it.
+//! the last line is the verdict, and the exit code agrees with it. What a cluster's faults cost the clients goes into
+//! `target/bench/summary.json`, if the verdict is good.
 //!
 //! `make demo` and `make demo-cluster` run it; `--seed N` repeats the moments of the kills, `--keep` leaves the folder
 //! for inspection, `--scenes commits` plays only what is named.
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use pli_benches::{Row, Summary, SummaryError};
 use pli_testkit::history::Report;
 
 use scenes::{Fault, Outcome, Scene, Script};
@@ -90,7 +92,10 @@ fn main() -> ExitCode {
         played.map_err(|_| anyhow::anyhow!("the demo did not end within {most:?}"))?
     });
     match played {
-        Ok((report, outcome)) => verdict(&report, (&outcome, &script), begun.elapsed()),
+        Ok((report, outcome)) => {
+            let whole = verdict(&report, (&outcome, &script), begun.elapsed());
+            if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             println!("the demo failed: {error:#}");
             ExitCode::FAILURE
@@ -109,12 +114,26 @@ async fn play(arguments: &Arguments, script: &Script) -> anyhow::Result<(Report,
     Ok((report, outcome))
 }
 
-/// Prints the ledger; its last line is the verdict.
-fn verdict(report: &Report, (outcome, script): (&Outcome, &Script), took: Duration) -> ExitCode {
+/// Writes how long the faults were noticed, as `recovery_s_<fault>`.
+fn save(outcome: &Outcome) -> Result<(), SummaryError> {
+    let mut summary = Summary::open();
+    for (fault, recovery) in outcome.recoveries() {
+        summary.add(Row::plain(&format!("recovery_s_{fault}"), recovery.as_secs_f64(), "s"));
+    }
+    summary.save()
+}
+
+/// Prints the ledger; its last line is the verdict, which it answers.
+fn verdict(report: &Report, (outcome, script): (&Outcome, &Script), took: Duration) -> bool {
     println!("\n== the ledger");
     println!("{outcome}, in {:.0} s", took.as_secs_f64());
     println!("{} messages intended, {} accepted, {} stored", report.intended, report.accepted, report.stored);
-    let whole = outcome.is_whole(script) && report.is_clean() && report.stored == report.intended;
+    let mut whole = outcome.is_whole(script) && report.is_clean() && report.stored == report.intended;
+    // A figure of a run in which something was lost is worth nothing.
+    if whole && let Err(error) = save(outcome) {
+        println!("the figures are not written: {:#}", anyhow::Error::from(error));
+        whole = false;
+    }
     if !whole {
         println!("NOT as it should be: {report:?}");
         if let Some(found) = outcome.found() {
@@ -122,5 +141,5 @@ fn verdict(report: &Report, (outcome, script): (&Outcome, &Script), took: Durati
         }
     }
     println!("{report}");
-    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    whole
 }

@@ -33,6 +33,11 @@ impl Pulse {
         }
     }
 
+    /// After how long the last device had heard and been shown its first.
+    pub fn slowest(&self) -> Duration {
+        self.accepted.values().chain(self.shown.values()).max().copied().unwrap_or_default()
+    }
+
     /// Whether all of these devices have heard and seen something.
     pub fn is_whole(&self, devices: &[&str]) -> bool {
         devices.iter().all(|device| self.accepted.contains_key(*device) && self.shown.contains_key(*device))

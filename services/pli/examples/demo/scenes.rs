@@ -71,6 +71,8 @@ pub struct Outcome {
     resent: usize,
     /// Changes of members while faults were played.
     changes: usize,
+    /// How long each fault was noticed.
+    recoveries: faults::breaking::Recoveries,
     /// What a scene saw that must not be.
     found: Option<String>,
 }
@@ -84,6 +86,11 @@ impl Outcome {
             && (self.kills_counted >= script.kills || !script.plays(Scene::Kills))
             && (self.races >= script.races || !script.plays(Scene::Race))
             && (broken || !script.plays(Scene::Faults))
+    }
+
+    /// After how long the slowest client heard and saw something new, by fault.
+    pub const fn recoveries(&self) -> &faults::breaking::Recoveries {
+        &self.recoveries
     }
 
     /// What a scene saw that must not be.

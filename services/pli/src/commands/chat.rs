@@ -5,6 +5,7 @@ mod act;
 mod complete;
 mod editor;
 mod input;
+mod keyboard;
 mod keys;
 mod line;
 mod paper;
@@ -17,7 +18,9 @@ use std::collections::BTreeMap;
 use clap::Args;
 use pli_client::core::{Command, ConnectionState, Event};
 use pli_domain::{ConversationId, Handle};
+use tokio_util::sync::CancellationToken;
 
+use super::interrupted;
 use super::printed::Printed;
 use super::session::{self, Deadline, Session};
 use super::target::handle;
@@ -25,7 +28,8 @@ use crate::cli::ClientArgs;
 use crate::exit::Failure;
 use editor::Editor;
 use input::Input;
-use prompt::Shared;
+use paper::Paper;
+use prompt::Prompt;
 use screen::Screen;
 use ticks::Ticks;
 
@@ -50,8 +54,9 @@ pub struct ChatArgs {
 /// Runs `pli chat`.
 pub async fn run(args: ChatArgs) -> Result<(), Failure> {
     let session = session::open(&args.client, &args.handle).await?;
+    let ending = interrupted()?;
     let mut chat = Chat::new(session, &args.handle).await?;
-    let ended = chat.talk().await;
+    let ended = chat.talk(&ending).await;
     chat.say_waiting().await;
     let Chat { session, editor, .. } = chat;
     editor.end();
@@ -63,8 +68,10 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
 struct Chat {
     session: Session,
     editor: Editor,
+    paper: Paper,
     screen: Screen,
-    shared: Shared,
+    /// Of this profile.
+    handle: String,
     ticks: Ticks,
     /// A message on this screen is printed, as far as `recv` is concerned.
     printed: Printed,
@@ -78,22 +85,25 @@ struct Chat {
 
 impl Chat {
     async fn new(session: Session, handle: &Handle) -> Result<Self, Failure> {
-        let shared = Shared::new(handle);
-        let editor = Editor::start(shared.clone())?;
-        let screen = Screen::new(editor.paper());
+        let handle = handle.to_string();
+        let editor = Editor::start(Prompt::new(handle.clone()))?;
+        let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
         let printed = Printed::open(session.client.folder())?;
         let (ticks, asked) = (Ticks::default(), BTreeMap::new());
-        let mut chat = Self { session, editor, screen, shared, ticks, printed, current: None, gone: None, asked };
+        let mut chat =
+            Self { session, editor, paper, screen, handle, ticks, printed, current: None, gone: None, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
         chat.editor.taken();
         Ok(chat)
     }
 
-    async fn talk(&mut self) -> Result<(), Failure> {
+    /// Until the end of the input, `/quit` or a signal.
+    async fn talk(&mut self, ending: &CancellationToken) -> Result<(), Failure> {
         self.screen.note("connecting …  /help lists the commands");
         loop {
             tokio::select! {
+                () = ending.cancelled() => return Ok(()),
                 event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
@@ -155,8 +165,7 @@ impl Chat {
     }
 
     fn connection(&mut self, state: ConnectionState) {
-        let was = self.shared.set_state(state);
-        self.editor.paper().repaint();
+        let was = self.paper.change(|_, prompt| prompt.set_state(state));
         let why = self.session.client.status().borrow().why.clone();
         match state {
             ConnectionState::Online if was != state => self.screen.note("● connected"),

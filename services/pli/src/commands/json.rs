@@ -2,7 +2,8 @@
 //! Events as lines of JSON, for scripts. Names and fields are stable.
 
 use pli_api::common;
-use pli_client::core::{ConnectionState, Event, Member, NewKey};
+use pli_client::core::{ConnectionState, Event, Member, NewKey, OutgoingMessage};
+use pli_domain::ConversationId;
 use serde_json::{Value, json};
 
 use super::advice::advice;
@@ -44,8 +45,16 @@ pub fn of(event: &Event) -> Value {
     }
 }
 
+/// A message was given to the outbox.
+pub fn sent(conversation: ConversationId, message: OutgoingMessage) -> Value {
+    json!({
+        "event": "sent", "conversation": conversation.to_string(), "send_id": message.send_id.to_string(),
+        "lane_no": message.lane_no,
+    })
+}
+
 /// What becomes of one's own messages.
-fn of_tick(event: &Event) -> Option<Value> {
+pub fn of_tick(event: &Event) -> Option<Value> {
     let line = match event {
         Event::Accepted { conversation, message, at } => json!({
             "event": "accepted", "conversation": conversation.to_string(), "send_id": message.to_string(), "at_ms": at.0,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 use pli_client::RequestError;
-use pli_client::core::{Command, CommandError, TEXT_BYTES_MAX};
+use pli_client::core::{Command, CommandError, Event, TEXT_BYTES_MAX};
 use pli_domain::{ConversationId, Handle};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::json;
 use super::number::{count, rate, seconds};
 use super::progress::{Progress, Wait};
 use super::session::{self, Deadline, Session};
@@ -28,7 +29,7 @@ const OPEN_MAX: usize = 512;
 /// command on this profile sends it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli send alice bob 'hello'\n  date | pli send alice bob --wait delivered\n  pli send alice '#team' hi --count 100 --rate 20"
+    after_help = "Examples:\n  pli send alice bob 'hello'\n  date | pli send alice bob --wait delivered\n  pli send alice '#team' hi --count 100 --rate 20\n  pli send alice bob hello --json"
 )]
 pub struct SendArgs {
     /// Whose profile.
@@ -50,6 +51,9 @@ pub struct SendArgs {
     /// Wait at most so many seconds in all.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
+    /// One JSON object a line: `sent` with the send id of each message, then what becomes of it.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -68,6 +72,9 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     let sent = send(&args, &mut session, &text).await;
     session.close().await;
     sent?;
+    if args.json {
+        return Ok(());
+    }
     let (messages, word) = (args.count, format!("{:?}", args.wait).to_lowercase());
     let plural = if messages == 1 { "" } else { "s" };
     say!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64())
@@ -115,15 +122,24 @@ async fn give(
             pace.tick().await;
         }
         let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
-        say(session, progress, (conversation, text), deadline).await?;
+        say(session, progress, (conversation, text), (deadline, args.json)).await?;
         while progress.open() >= OPEN_MAX {
-            progress.see(&session.next(deadline).await?, me)?;
+            progress.see(&next(session, deadline, args.json).await?, me)?;
         }
     }
     while progress.open() > 0 {
-        progress.see(&session.next(deadline).await?, me)?;
+        progress.see(&next(session, deadline, args.json).await?, me)?;
     }
     Ok(())
+}
+
+/// The next event, printed where it tells what becomes of a message.
+async fn next(session: &mut Session, deadline: Deadline, json: bool) -> Result<Event, Failure> {
+    let event = session.next(deadline).await?;
+    if let Some(line) = json::of_tick(&event).filter(|_| json) {
+        say!("{line}")?;
+    }
+    Ok(event)
 }
 
 /// Gives one message to the outbox; waits while it is full.
@@ -131,18 +147,21 @@ async fn say(
     session: &mut Session,
     progress: &mut Progress,
     (conversation, text): (ConversationId, String),
-    deadline: Deadline,
+    (deadline, json): (Deadline, bool),
 ) -> Result<(), Failure> {
     loop {
         let command = Command::SendText { conversation, text: text.clone() };
         match session.client.command(command).await {
             Ok(outcome) => {
+                if let (true, Some(conversation), Some(message)) = (json, outcome.conversation, outcome.message) {
+                    say!("{}", json::sent(conversation, message))?;
+                }
                 progress.sent(outcome);
                 return Ok(());
             }
             Err(RequestError::Command(CommandError::OutboxFull(_))) => {
                 let me = session.client.query(|core| core.address().account).await.map_err(|e| session.request(e))?;
-                progress.see(&session.next(deadline).await?, me)?;
+                progress.see(&next(session, deadline, json).await?, me)?;
             }
             Err(error) => return Err(session.request(error)),
         }

@@ -14,11 +14,13 @@ use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_conversations::ConversationsService;
 use pli_directory::Directory;
+use pli_runtime::trail::Tracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
+use super::traced::Following;
 use crate::config::{InternalConfig, TlsMaterial};
 use crate::exit::{Exit, ExitContext, Failure};
 use identity::FromEdges;
@@ -36,6 +38,8 @@ pub struct Served {
     pub directory: Option<Directory>,
     /// Conversations, when they are.
     pub conversations: Option<ConversationsService>,
+    /// By which calls that are traced go on.
+    pub tracer: Tracer,
 }
 
 /// The internal port, bound.
@@ -97,6 +101,7 @@ impl Internal {
             .timeout(self.call_timeout)
             .layer(Understood)
             .layer(FromEdges)
+            .layer(Following(served.tracer))
             .add_service(health_service)
             .add_service(reflection)
             .add_optional_service(served.directory.map(DirectoryServer::new))

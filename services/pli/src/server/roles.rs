@@ -5,22 +5,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pli_api::Channel;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
-use pli_api::{Channel, in_process};
 use pli_conversations::ConversationsService;
 use pli_delivery::{Delivery, DeliveryPorts};
 use pli_directory::Directory;
 use pli_edge::ws::{Identity, ListenError, Listener};
 use pli_edge::{Edge, EdgePorts};
 use pli_ports::{Clock, SystemClock};
-use pli_runtime::{Health, Telemetry};
+use pli_runtime::trail::Tracer;
+use pli_runtime::{Health, Telemetry, Trail};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::internal::{Internal, Peers, Served};
 use super::role::{Role, Roles};
+use super::traced::{carrying, in_process};
 use crate::config::{Config, TlsMaterial};
 use crate::exit::{Exit, Failure};
 
@@ -29,6 +31,7 @@ pub struct Ground<'a> {
     config: &'a Config,
     engine: &'a Engine,
     telemetry: &'a Telemetry,
+    trail: &'a Trail,
     roles: &'a Roles,
     /// How other processes are met, where that is set.
     material: Option<TlsMaterial>,
@@ -40,12 +43,12 @@ impl<'a> Ground<'a> {
     pub fn new(
         config: &'a Config,
         engine: &'a Engine,
-        telemetry: &'a Telemetry,
+        (telemetry, trail): (&'a Telemetry, &'a Trail),
         roles: &'a Roles,
     ) -> Result<Self, Failure> {
         engine.export(&telemetry.meter("engine"));
         let material = config.internal.is_set().then(|| config.internal.material()).transpose()?;
-        Ok(Self { config, engine, telemetry, roles, material, clock: Arc::new(SystemClock) })
+        Ok(Self { config, engine, telemetry, trail, roles, material, clock: Arc::new(SystemClock) })
     }
 
     /// Builds every role and listens; nothing is served yet. `identity` is what an edge shows to clients.
@@ -70,19 +73,20 @@ impl<'a> Ground<'a> {
             }
             _ => None,
         };
-        Ok(Wired { delivery, directory, conversations, edge, listener, internal })
+        let tracer = self.trail.tracer.clone();
+        Ok(Wired { delivery, directory, conversations, edge, listener, internal, tracer })
     }
 
     fn directory_channel(&self, here: Option<&Directory>) -> Result<Channel, Failure> {
         match here {
-            Some(directory) => Ok(in_process(DirectoryServer::new(directory.clone()))),
+            Some(directory) => Ok(in_process(DirectoryServer::new(directory.clone()), &self.trail.tracer)),
             None => self.peers(Role::Directory),
         }
     }
 
     fn conversations_channel(&self, here: Option<&ConversationsService>) -> Result<Channel, Failure> {
         match here {
-            Some(conversations) => Ok(in_process(ConversationsServer::new(conversations.clone()))),
+            Some(conversations) => Ok(in_process(ConversationsServer::new(conversations.clone()), &self.trail.tracer)),
             None => self.peers(Role::Conversations),
         }
     }
@@ -96,7 +100,8 @@ impl<'a> Ground<'a> {
             Failure::say(Exit::Config, text)
         };
         let material = self.material.as_ref().ok_or_else(missing)?;
-        Ok(Peers::new(role, &self.config.internal, material)?.channel())
+        let channel = Peers::new(role, &self.config.internal, material)?.channel();
+        Ok(carrying(channel, &self.trail.tracer))
     }
 
     fn delivery(&self) -> Result<Delivery, Failure> {
@@ -107,6 +112,7 @@ impl<'a> Ground<'a> {
             leases: bus.leases.clone(),
             queues: self.engine.tables()?.queues.clone(),
             clock: self.clock.clone(),
+            trail: self.trail.clone(),
         };
         let meter = self.telemetry.meter("delivery");
         Ok(Delivery::new(ports, bus.shards, self.config.delivery.clone(), &meter, rand::random()))
@@ -141,6 +147,7 @@ impl<'a> Ground<'a> {
             conversations,
             registration: self.config.directory.registration.name(),
             history: self.engine.history(),
+            trail: self.trail.clone(),
         };
         let meter = self.telemetry.meter("edge");
         Ok(Edge::new(ports, bus.shards, self.config.edge.clone(), &meter, rand::random()))
@@ -161,6 +168,7 @@ pub struct Wired {
     edge: Option<Edge>,
     listener: Option<Listener>,
     internal: Option<Internal>,
+    tracer: Tracer,
 }
 
 impl Wired {
@@ -182,7 +190,8 @@ impl Wired {
             inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
         }
         if let Some(internal) = self.internal {
-            let served = Served { directory: self.directory, conversations: self.conversations.clone() };
+            let served =
+                Served { directory: self.directory, conversations: self.conversations.clone(), tracer: self.tracer };
             inner.run(|stop| internal.run(served, stop));
         }
         if let Some(conversations) = self.conversations {

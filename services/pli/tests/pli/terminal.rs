@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::process::{PATIENCE, Server, pli, run, text};
 
@@ -47,6 +49,14 @@ impl Terminal {
     /// Presses keys, all at once, as a paste does.
     fn keys(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("written");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("signalled");
+    }
+
+    fn echoes(&self) -> bool {
+        tcgetattr(&self.keyboard).expect("a terminal").local_modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
     /// Reads until this was painted; forgets everything before it.
@@ -126,6 +136,26 @@ fn a_line_without_a_target_never_goes_to_a_stranger_that_wrote_meanwhile() {
     erin.until("✓ accepted");
     let said = received(home.path(), "mallory");
     assert!(said.contains("hello mallory") && !said.contains("oops"), "{said}");
+}
+
+#[test]
+fn a_chat_that_is_told_to_end_says_what_waits_and_gives_the_terminal_back() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    register(home.path(), "bob");
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("● alice> ");
+    assert!(!alice.echoes());
+    drop(server);
+    alice.until("○ alice> ");
+    alice.keys("@bob hello\r");
+    alice.until("○ alice → @bob> ");
+    alice.keys("half a line");
+    alice.until("half a line");
+    alice.signal(Signal::TERM);
+    alice.until("1 message waits to be sent");
+    assert!(alice.child.wait().expect("ends").success());
+    assert!(alice.echoes());
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::simulation::plan::Plan;
 use crate::simulation::ports::{PortLog, PortSignals, Seat};
 use crate::simulation::process::Process;
 use crate::simulation::stores::Place;
-use crate::simulation::world::{World, lock};
+use crate::simulation::world::{World, lock, trail};
 
 /// Frames on their way in one direction.
 const FRAMES_MAX: usize = 64;
@@ -80,6 +80,7 @@ impl Network {
             clock: stores.clock,
             directory: self.rosters.clone(),
             conversations: self.rosters.clone(),
+            trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let edge = Edge::new(ports, self.world.shards, self.config(&mut state.rng), &meter, state.rng.random());

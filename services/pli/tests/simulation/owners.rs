@@ -15,7 +15,7 @@ use crate::simulation::plan::Plan;
 use crate::simulation::ports::{PortLeases, PortLog, PortQueues, PortSignals, Seat};
 use crate::simulation::process::Process;
 use crate::simulation::stores::Place;
-use crate::simulation::world::{World, lock};
+use crate::simulation::world::{World, lock, trail};
 
 /// Seed of workers that have one id.
 const ONE_ID: u64 = 1;
@@ -64,6 +64,7 @@ impl Owners {
             leases: Arc::new(PortLeases::new(seat.clone(), stores.leases)),
             queues: Arc::new(PortQueues { seat, inner: stores.queues }),
             clock: stores.clock,
+            trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");
         let config = self.plan.delivery.clone();

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pli_domain::{ShardId, ShardMap, UnixMillis};
 use pli_ports::Clock;
+use pli_runtime::Trail;
+use pli_runtime::trail::Hops;
 use pli_testkit::history::Event;
 use pli_testkit::time::{RuntimeClock, START};
 
@@ -34,6 +36,11 @@ pub struct World {
 /// A lock that is never held over an await.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The trail of one process: its hops are noted, as in a real one; nothing reads them.
+pub fn trail() -> Trail {
+    Trail { hops: Hops::new(256), ..Trail::default() }
 }
 
 impl World {

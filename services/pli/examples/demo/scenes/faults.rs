@@ -2,7 +2,7 @@
 //! A cluster is broken, one fault after the other, while everybody sends, members come and go, and one device is away
 //! every other time.
 
-mod breaking;
+pub mod breaking;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,6 +66,21 @@ impl Fault {
         Self::LoseEnd,
         Self::Rolling,
     ];
+
+    /// What its figure is called, after `recovery_s_`.
+    const fn row(self) -> &'static str {
+        match self {
+            Self::KillEdge => "edge_killed",
+            Self::KillWorker => "owner_killed",
+            Self::KillNats => "one_nats_server",
+            Self::KillCql => "one_cql_node",
+            Self::Zombie => "owner_stopped",
+            Self::AllNats => "all_nats",
+            Self::AllCql => "all_cql",
+            Self::LoseEnd => "logs_cut",
+            Self::Rolling => "rolling",
+        }
+    }
 }
 
 /// Breaks the cluster in every way of `faults`, in turn.
@@ -125,13 +140,13 @@ async fn break_all(
     for (number, &fault) in faults.iter().enumerate() {
         sleep(CALM).await;
         let before: usize = present.iter().map(|device| device.heard().resent).sum();
-        erin = if number % 2 == 0 {
-            leave(erin).await?;
-            breaking::play(stage, present, fault).await.with_context(|| format!("{fault:?}"))?;
-            come_back(stage, team).await?
-        } else {
-            breaking::play(stage, present, fault).await.with_context(|| format!("{fault:?}"))?;
-            erin
+        let away = number % 2 == 0;
+        let here = if away { leave(erin).await.map(|()| None)? } else { Some(erin) };
+        let recoveries = breaking::play(stage, present, fault).await.with_context(|| format!("{fault:?}"))?;
+        outcome.recoveries.extend(recoveries);
+        erin = match here {
+            Some(erin) => erin,
+            None => come_back(stage, team).await?,
         };
         let after: usize = present.iter().map(|device| device.heard().resent).sum();
         if fault == Fault::LoseEnd {

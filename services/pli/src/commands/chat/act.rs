@@ -210,8 +210,8 @@ impl Chat {
         if view.kind == Kind::Group {
             return format!("#{}", called(view));
         }
-        let me = self.shared.handle();
-        let other = view.members.iter().map(name).find(|name| *name != me);
+        let me = &self.handle;
+        let other = view.members.iter().map(name).find(|name| name != me);
         let other = other.or_else(|| view.parts.iter().find_map(|id| self.asked.get(id)).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
@@ -236,8 +236,8 @@ impl Chat {
             Some(current) => self.view(current).await?,
             None => None,
         };
-        self.shared.set_target(view.map(|view| self.called(&view)));
-        self.editor.paper().repaint();
+        let target = view.map(|view| self.called(&view));
+        self.paper.change(|_, prompt| prompt.set_target(target));
         Ok(())
     }
 
@@ -248,7 +248,8 @@ impl Chat {
         let all = self.session.conversations().await?;
         let groups = all.iter().filter(|view| view.kind == Kind::Group).map(called);
         let handles = handles.iter().map(|handle| format!("@{handle}"));
-        self.shared.set_names(handles.chain(groups.map(|group| format!("#{group}"))).collect());
+        let names = handles.chain(groups.map(|group| format!("#{group}"))).collect();
+        self.paper.change(|_, prompt| prompt.set_names(names));
         Ok(())
     }
 
@@ -285,9 +286,9 @@ impl Chat {
         let plural = if items.len() == 1 { "" } else { "s" };
         self.screen.note(&format!("{}: the last {} message{plural}", self.called(&view), items.len()));
         let place = place_of(&view);
-        let me = self.shared.handle();
+        let me = &self.handle;
         let ticks = self.reached(&items).await?;
-        items.iter().zip(&ticks).for_each(|(item, tick)| self.screen.history(item, &me, (&place, tick)));
+        items.iter().zip(&ticks).for_each(|(item, tick)| self.screen.history(item, me, (&place, tick)));
         Ok(())
     }
 }

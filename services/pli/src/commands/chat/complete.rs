@@ -2,11 +2,11 @@
 //! What Tab completes.
 
 use super::input::COMMANDS;
-use super::prompt::Shared;
+use super::prompt::Prompt;
 
 /// Where the last word of `before` begins, and what it may be: a command at the beginning of the line, a handle or group
 /// anywhere.
-pub fn complete(shared: &Shared, before: &str) -> (usize, Vec<String>) {
+pub fn complete(prompt: &Prompt, before: &str) -> (usize, Vec<String>) {
     let start = before.rfind(' ').map_or(0, |space| space + 1);
     let word = &before[start..];
     let pair = |text: String| text + " ";
@@ -15,11 +15,11 @@ pub fn complete(shared: &Shared, before: &str) -> (usize, Vec<String>) {
         return (start, commands.filter(|name| name.starts_with(word)).map(pair).collect());
     }
     if word.starts_with(['@', '#']) {
-        return (start, shared.names(word).into_iter().map(pair).collect());
+        return (start, prompt.names(word).into_iter().map(pair).collect());
     }
     // Commands take bare handles.
     let bare = |name: String| pair(name.trim_start_matches('@').to_string());
-    let names = if before.starts_with('/') { shared.names(&format!("@{word}")) } else { Vec::new() };
+    let names = if before.starts_with('/') { prompt.names(&format!("@{word}")) } else { Vec::new() };
     (start, names.into_iter().map(bare).collect())
 }
 
@@ -38,9 +38,9 @@ mod tests {
     use super::*;
 
     fn completed(line: &str) -> Vec<String> {
-        let shared = Shared::new(&"alice".parse().expect("a handle"));
-        shared.set_names(vec!["@bob".into(), "@boris".into(), "#team".into(), "#team~ab12cd".into()]);
-        complete(&shared, line).1
+        let mut prompt = Prompt::new("alice".into());
+        prompt.set_names(vec!["@bob".into(), "@boris".into(), "#team".into(), "#team~ab12cd".into()]);
+        complete(&prompt, line).1
     }
 
     #[test]

@@ -1,89 +1,90 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The line editor; plain lines where standard input is no terminal.
 //!
-//! A thread reads bytes; everything else is done by the chat's own task, between two events: a line is taken with the
-//! target that its prompt shows, and what was pasted is worked through to its end. (Editors that read on a thread of
-//! their own keep the prompt with which they began a line, and leave pasted bytes in a buffer that nothing wakes.)
+//! Everything is done by the chat's own task, between two events: a line is taken with the target that its prompt shows,
+//! and what was pasted is worked through to its end. Why no library does it: ADR 5.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, getpid, kill_process};
-use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use terminput::{CTRL, KeyCode, KeyEvent};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use super::complete::{complete, shared_beginning};
-use super::keys::{Decoder, Key};
+use super::keyboard::{Keyboard, Raw};
+use super::keys::Decoder;
+use super::line::LINE_BYTES_MAX;
 use super::paper::Paper;
-use super::prompt::Shared;
-use crate::exit::{Exit, ExitContext, Failure};
-
-/// Bytes that are read at a time.
-const READ_BYTES: usize = 4_096;
-/// Reads that may wait; above it the keyboard waits.
-const READS_MAX: usize = 16;
+use super::prompt::Prompt;
+use crate::exit::Failure;
 
 /// A running editor.
 pub struct Editor {
-    reads: mpsc::Receiver<Vec<u8>>,
+    keyboard: Keyboard,
     resized: Signals,
     decoder: Decoder,
     /// Keys, or bytes of plain lines, that wait for the line before them.
-    keys: VecDeque<Key>,
+    keys: VecDeque<KeyEvent>,
     bytes: Vec<u8>,
-    shared: Shared,
     paper: Paper,
-    terminal: Option<Termios>,
+    raw: Option<Raw>,
 }
 
 impl Editor {
     /// Begins to read.
-    pub fn start(shared: Shared) -> Result<Self, Failure> {
-        let terminal = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            Some(tcgetattr(std::io::stdin()).exit(Exit::Failed)?)
-        } else {
-            None
-        };
-        if let Some(terminal) = &terminal {
-            raw(terminal)?;
-        }
-        let (send, reads) = mpsc::channel(READS_MAX);
-        std::thread::spawn(move || read(&send));
-        let resized = signal(SignalKind::window_change())?;
-        let paper = Paper::new(shared.clone(), terminal.is_some());
-        let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
-        Ok(Self { reads, resized, decoder, keys, bytes, shared, paper, terminal })
+    pub fn start(prompt: Prompt) -> Result<Self, Failure> {
+        let stdin = std::io::stdin();
+        let terminal = stdin.is_terminal() && std::io::stdout().is_terminal();
+        Self::on(stdin.as_fd().try_clone_to_owned()?, terminal, prompt)
     }
 
-    /// What is printed above the line.
+    fn on(input: OwnedFd, terminal: bool, prompt: Prompt) -> Result<Self, Failure> {
+        let raw = if terminal { Some(Raw::new(input.try_clone()?)?) } else { None };
+        let (keyboard, resized) = (Keyboard::new(input)?, signal(SignalKind::window_change())?);
+        let paper = Paper::new(prompt, raw.is_some());
+        let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
+        Ok(Self { keyboard, resized, decoder, keys, bytes, paper, raw })
+    }
+
+    /// The prompt, the line, and what is printed above them.
     pub fn paper(&self) -> Paper {
         self.paper.clone()
     }
 
-    /// Whether the prompt may name another target: there is one, and nothing was typed below it.
-    pub fn may_turn(&self) -> bool {
-        self.terminal.is_some() && self.paper.is_empty() && self.keys.is_empty()
+    /// Whether the prompt may name another target: there is one, and nothing was typed below it, read or not.
+    pub fn may_turn(&mut self) -> bool {
+        if self.raw.is_none() {
+            return false;
+        }
+        let typed = self.keyboard.at_once();
+        self.take_in(typed);
+        self.keys.is_empty() && self.paper.is_empty()
     }
 
     /// The next line; none at the end of the input. Cancel safe: what was typed stays here.
     pub async fn line(&mut self) -> Option<String> {
         loop {
-            let line = if self.terminal.is_some() { self.typed() } else { self.plain() };
-            match line {
+            match if self.raw.is_some() { self.typed() } else { self.plain() } {
                 Typed::Line(line) => return Some(line),
                 Typed::End => return None,
+                Typed::More if self.keyboard.ended() && self.bytes.is_empty() => return None,
+                Typed::More if self.keyboard.ended() => return Some(text(std::mem::take(&mut self.bytes))),
                 Typed::More => {}
             }
             tokio::select! {
-                read = self.reads.recv() => match (read, self.terminal.is_some()) {
-                    (Some(bytes), true) => self.keys.extend(bytes.iter().filter_map(|byte| self.decoder.push(*byte))),
-                    (Some(bytes), false) => self.bytes.extend(bytes),
-                    (None, _) if self.bytes.is_empty() => return None,
-                    (None, _) => return Some(text(std::mem::take(&mut self.bytes))),
-                },
+                bytes = self.keyboard.next() => self.take_in(bytes),
                 _ = self.resized.recv() => self.paper.repaint(),
             }
+        }
+    }
+
+    fn take_in(&mut self, bytes: Vec<u8>) {
+        if self.raw.is_some() {
+            self.keys.extend(bytes.into_iter().filter_map(|byte| self.decoder.push(byte)));
+        } else {
+            self.bytes.extend(bytes);
         }
     }
 
@@ -95,51 +96,43 @@ impl Editor {
     /// Gives the terminal back as it was.
     pub fn end(self) {
         self.paper.close();
-        self.restore();
-    }
-
-    fn restore(&self) {
-        if let Some(terminal) = &self.terminal {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, terminal);
-        }
     }
 
     fn plain(&mut self) -> Typed {
-        let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else { return Typed::More };
-        let rest = self.bytes.split_off(end + 1);
-        let mut line = std::mem::replace(&mut self.bytes, rest);
-        line.pop();
-        Typed::Line(text(line))
+        let rest = match self.bytes.iter().position(|byte| *byte == b'\n') {
+            Some(end) => self.bytes.split_off(end + 1),
+            None if self.bytes.len() < LINE_BYTES_MAX => return Typed::More,
+            None => Vec::new(),
+        };
+        Typed::Line(text(std::mem::replace(&mut self.bytes, rest)))
     }
 
     fn typed(&mut self) -> Typed {
         while let Some(key) = self.keys.pop_front() {
-            match key {
-                Key::Enter => return Typed::Line(self.paper.take()),
-                Key::Interrupt => return Typed::End,
-                Key::DeleteOrEnd if self.paper.is_empty() => return Typed::End,
-                Key::Tab => self.complete(),
-                Key::Clear => self.paper.clear(),
-                Key::Suspend => self.suspend(),
-                // Pasted text is painted once.
-                Key::Char(first) => {
-                    let mut all = vec![first];
-                    while let Some(Key::Char(c)) = self.keys.front() {
-                        all.push(*c);
-                        self.keys.pop_front();
-                    }
-                    self.paper.edit(|line| all.into_iter().for_each(|c| line.press(Key::Char(c))));
-                }
-                key => self.paper.edit(|line| line.press(key)),
+            match (key.code, key.modifiers.contains(CTRL)) {
+                (KeyCode::Enter, _) => return Typed::Line(self.paper.take()),
+                (KeyCode::Char('c'), true) => return Typed::End,
+                (KeyCode::Char('d'), true) if self.paper.is_empty() => return Typed::End,
+                (KeyCode::Tab, _) => self.complete(),
+                (KeyCode::Char('l'), true) => self.paper.clear(),
+                (KeyCode::Char('z'), true) => self.suspend(),
+                _ => self.edit(key),
             }
         }
         Typed::More
     }
 
+    /// Pasted text is painted once.
+    fn edit(&mut self, first: KeyEvent) {
+        let is_text = |key: &KeyEvent| matches!(key.code, KeyCode::Char(_)) && !key.modifiers.contains(CTRL);
+        let end = self.keys.iter().position(|key| !is_text(key)).unwrap_or(self.keys.len());
+        let more = self.keys.drain(..if is_text(&first) { end } else { 0 });
+        self.paper.change(|line, _| std::iter::once(first).chain(more).for_each(|key| line.press(key)));
+    }
+
     fn complete(&self) {
-        let shared = &self.shared;
-        let (word, found) = self.paper.edit(|line| {
-            let (start, found) = complete(shared, line.before());
+        let (word, found) = self.paper.change(|line, prompt| {
+            let (start, found) = complete(prompt, line.before());
             let word = line.before()[start..].to_string();
             let beginning = shared_beginning(&found);
             if beginning.len() > word.len() {
@@ -154,12 +147,12 @@ impl Editor {
 
     /// Ctrl-Z, as the shell's user knows it; returns when the shell goes on with it.
     fn suspend(&self) {
+        let Some(raw) = &self.raw else { return };
         self.paper.close();
-        self.restore();
+        raw.leave();
         let _ = kill_process(getpid(), Signal::TSTP);
-        if let Some(terminal) = &self.terminal {
-            let _ = raw(terminal);
-        }
+        // If the terminal went meanwhile, the next read says so.
+        let _ = raw.enter();
         self.paper.open();
     }
 }
@@ -173,30 +166,37 @@ enum Typed {
 
 fn text(bytes: Vec<u8>) -> String {
     let text = String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned());
-    text.strip_suffix('\r').map(ToOwned::to_owned).unwrap_or(text)
+    let end = text.trim_end_matches(['\r', '\n']).len();
+    text[..end].to_string()
 }
 
-/// Keys come one by one and are not echoed; what is printed still begins a new line where it ends one.
-fn raw(terminal: &Termios) -> Result<(), Failure> {
-    let mut raw = terminal.clone();
-    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
-    raw.input_modes -= InputModes::ICRNL | InputModes::INLCR | InputModes::IGNCR | InputModes::IXON;
-    raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-    raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-    tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).exit(Exit::Failed)
-}
+#[cfg(test)]
+mod tests {
+    use super::super::keyboard::tests::terminal;
+    use super::*;
 
-fn read(send: &mpsc::Sender<Vec<u8>>) {
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        match std::io::stdin().lock().read(&mut buffer) {
-            Ok(read) if read > 0 => {
-                if send.blocking_send(buffer[..read].to_vec()).is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => return,
+    #[tokio::test]
+    async fn the_prompt_does_not_turn_over_what_was_typed_however_late_it_is_read() {
+        let (user, program) = terminal();
+        let mut editor = Editor::on(program, true, Prompt::new("erin".into())).expect("an editor");
+        assert!(editor.may_turn());
+        rustix::io::write(&user, b"oops\rhalf").expect("typed");
+        assert!(!editor.may_turn());
+        assert_eq!(editor.line().await.as_deref(), Some("oops"));
+        assert!(!editor.may_turn());
+        rustix::io::write(&user, b" done\r").expect("typed");
+        assert_eq!(editor.line().await.as_deref(), Some("half done"));
+        assert!(editor.may_turn());
+    }
+
+    #[tokio::test]
+    async fn lines_of_a_file_are_taken_one_by_one_to_its_end() {
+        let (program, user) = std::io::pipe().expect("a pipe");
+        let mut editor = Editor::on(program.into(), false, Prompt::new("erin".into())).expect("an editor");
+        rustix::io::write(&user, b"one\r\n\ntwo").expect("written");
+        drop(user);
+        for line in [Some("one"), Some(""), Some("two"), None] {
+            assert_eq!(editor.line().await.as_deref(), line);
         }
     }
 }

@@ -3,14 +3,13 @@
 
 use std::collections::VecDeque;
 
+use terminput::{ALT, CTRL, KeyCode, KeyEvent};
 use unicode_width::UnicodeWidthChar;
-
-use super::keys::Key;
 
 /// Lines of one's own that can be recalled. In memory only: what was typed is sealed at rest, or nowhere.
 const RECALL_MAX: usize = 500;
 /// Bytes of one line; what is typed beyond is not taken. Far more than a message holds, so that its size can be told.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -47,23 +46,25 @@ impl Line {
         text
     }
 
-    /// Does what a key of editing says; others do nothing.
-    pub fn press(&mut self, key: Key) {
-        match key {
-            Key::Char(c) => self.insert(c),
-            Key::Left => self.cursor = self.left(),
-            Key::Right => self.cursor = self.right(),
-            Key::WordLeft => self.cursor = self.word_left(),
-            Key::WordRight => self.cursor = self.word_right(),
-            Key::Home => self.cursor = 0,
-            Key::End => self.cursor = self.text.len(),
-            Key::Backspace => self.cut(self.left(), self.cursor),
-            Key::Delete | Key::DeleteOrEnd => self.cut(self.cursor, self.right()),
-            Key::KillToEnd => self.cut(self.cursor, self.text.len()),
-            Key::KillToStart => self.cut(0, self.cursor),
-            Key::KillWord => self.cut(self.word_left(), self.cursor),
-            Key::Up => self.older(),
-            Key::Down => self.newer(),
+    /// Does what a key of editing says, as Emacs and the shells have them; others do nothing.
+    pub fn press(&mut self, key: KeyEvent) {
+        use KeyCode::{Backspace, Char, Delete, Down, End, Home, Left, Right, Up};
+        let (ctrl, alt) = (key.modifiers.contains(CTRL), key.modifiers.contains(ALT));
+        match (key.code, ctrl, alt) {
+            (Char(c), false, false) => self.insert(c),
+            (Left, true, _) | (Left | Char('b' | 'B'), _, true) => self.cursor = self.word_left(),
+            (Right, true, _) | (Right | Char('f' | 'F'), _, true) => self.cursor = self.word_right(),
+            (Left, ..) | (Char('b'), true, _) => self.cursor = self.left(),
+            (Right, ..) | (Char('f'), true, _) => self.cursor = self.right(),
+            (Home, ..) | (Char('a'), true, _) => self.cursor = 0,
+            (End, ..) | (Char('e'), true, _) => self.cursor = self.text.len(),
+            (Char('w'), true, _) | (Backspace, _, true) => self.cut(self.word_left(), self.cursor),
+            (Backspace, ..) | (Char('h'), true, _) => self.cut(self.left(), self.cursor),
+            (Delete, ..) | (Char('d'), true, _) => self.cut(self.cursor, self.right()),
+            (Char('k'), true, _) => self.cut(self.cursor, self.text.len()),
+            (Char('u'), true, _) => self.cut(0, self.cursor),
+            (Up, ..) | (Char('p'), true, _) => self.older(),
+            (Down, ..) | (Char('n'), true, _) => self.newer(),
             _ => {}
         }
     }
@@ -75,7 +76,8 @@ impl Line {
     }
 
     fn insert(&mut self, c: char) {
-        if self.text.len() + c.len_utf8() <= LINE_BYTES_MAX {
+        // Control characters of the second kind come as characters; they would steer the terminal.
+        if !c.is_control() && self.text.len() + c.len_utf8() <= LINE_BYTES_MAX {
             self.text.insert(self.cursor, c);
             self.cursor += c.len_utf8();
         }
@@ -139,25 +141,29 @@ mod tests {
     use super::*;
 
     fn typed(line: &mut Line, text: &str) {
-        text.chars().for_each(|c| line.press(Key::Char(c)));
+        text.chars().for_each(|c| line.press(KeyCode::Char(c).into()));
+    }
+
+    fn ctrl(c: char) -> KeyEvent {
+        KeyEvent::new(KeyCode::Char(c)).modifiers(CTRL)
     }
 
     #[test]
     fn a_line_is_edited_in_the_middle() {
         let mut line = Line::default();
         typed(&mut line, "hello wrld");
-        (0..3).for_each(|_| line.press(Key::Left));
+        (0..3).for_each(|_| line.press(KeyCode::Left.into()));
         typed(&mut line, "o");
         assert_eq!(line.text(), "hello world");
-        line.press(Key::KillWord);
+        line.press(ctrl('w'));
         assert_eq!(line.text(), "hello rld");
-        line.press(Key::Home);
-        line.press(Key::Delete);
-        line.press(Key::WordRight);
-        line.press(Key::KillToEnd);
+        line.press(ctrl('a'));
+        line.press(ctrl('d'));
+        line.press(KeyEvent::new(KeyCode::Right).modifiers(CTRL));
+        line.press(ctrl('k'));
         assert_eq!(line.text(), "ello");
-        typed(&mut line, "e\u{301}");
-        line.press(Key::Backspace);
+        typed(&mut line, "e\u{301}\u{9b}");
+        line.press(KeyCode::Backspace.into());
         assert_eq!(line.text(), "ello");
     }
 
@@ -169,10 +175,9 @@ mod tests {
             assert_eq!(line.take(), text);
         }
         typed(&mut line, "draft");
-        for (key, shown) in
-            [(Key::Up, "two"), (Key::Up, "one"), (Key::Up, "one"), (Key::Down, "two"), (Key::Down, "draft")]
-        {
-            line.press(key);
+        use KeyCode::{Down, Up};
+        for (key, shown) in [(Up, "two"), (Up, "one"), (Up, "one"), (Down, "two"), (Down, "draft")] {
+            line.press(key.into());
             assert_eq!(line.text(), shown);
         }
     }

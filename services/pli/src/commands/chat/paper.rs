@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The screen below everything that was said: the prompt and the line, painted as they are now. Prompt and target are
-//! one state, and whatever changes it paints, so a prompt on the screen is never behind.
+//! The screen below everything that was said: the prompt and the line, painted as they are now. Prompt and line are one
+//! state, and whatever changes it paints, so a prompt on the screen is never behind.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
 use super::line::Line;
-use super::prompt::Shared;
+use super::prompt::Prompt;
 
 /// Columns where the terminal does not say.
 const COLUMNS_DEFAULT: usize = 80;
@@ -17,14 +17,14 @@ const COLUMNS_DEFAULT: usize = 80;
 /// A terminal, or plain standard output.
 #[derive(Debug)]
 struct State {
-    shared: Shared,
+    prompt: Prompt,
     colours: bool,
     line: Line,
     terminal: bool,
-    /// The prompt stands on the screen, with the cursor in this row of it.
-    painted: Option<usize>,
     /// A line is typed at the moment; else what is said needs no prompt below it.
     open: bool,
+    /// What stands on the screen from the prompt's first column to the cursor.
+    painted: Option<String>,
 }
 
 /// What is printed and typed; shared by the editor and whoever prints.
@@ -33,9 +33,9 @@ pub struct Paper(Arc<Mutex<State>>);
 
 impl Paper {
     /// Of standard output; `terminal` paints a prompt below it.
-    pub fn new(shared: Shared, terminal: bool) -> Self {
+    pub fn new(prompt: Prompt, terminal: bool) -> Self {
         let colours = super::screen::colours();
-        let state = State { shared, colours, line: Line::default(), terminal, painted: None, open: false };
+        let state = State { prompt, colours, line: Line::default(), terminal, open: false, painted: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -43,29 +43,23 @@ impl Paper {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints above the line that is typed.
-    pub fn print(&self, text: &str) {
+    /// Changes the line and the prompt, and paints them.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Line, &mut Prompt) -> T) -> T {
         let mut state = self.state();
-        let mut out = state.erased();
-        out.push_str(text);
-        out.push('\n');
-        state.paint(&mut out);
-        state.put(&out);
+        let State { line, prompt, .. } = &mut *state;
+        let changed = change(line, prompt);
+        state.print("");
+        changed
+    }
+
+    /// Prints a line above the one that is typed.
+    pub fn print(&self, text: &str) {
+        self.state().print(&format!("{text}\n"));
     }
 
     /// Paints the prompt and the line again.
     pub fn repaint(&self) {
-        let mut state = self.state();
-        let mut out = state.erased();
-        state.paint(&mut out);
-        state.put(&out);
-    }
-
-    /// Changes the line that is typed, and paints it.
-    pub fn edit<T>(&self, change: impl FnOnce(&mut Line) -> T) -> T {
-        let changed = change(&mut self.state().line);
-        self.repaint();
-        changed
+        self.state().print("");
     }
 
     /// Nothing is typed at the moment.
@@ -76,12 +70,9 @@ impl Paper {
     /// Takes the line: it stays on the screen as it is, and no prompt stands below it until [`Paper::open`].
     pub fn take(&self) -> String {
         let mut state = self.state();
-        state.line.press(super::keys::Key::End);
-        let mut out = state.erased();
-        state.paint(&mut out);
-        out.push('\n');
-        state.put(&out);
-        (state.painted, state.open) = (None, false);
+        state.line.press(terminput::KeyCode::End.into());
+        state.print("");
+        state.close();
         state.line.take()
     }
 
@@ -89,54 +80,64 @@ impl Paper {
     pub fn open(&self) {
         let mut state = self.state();
         state.open = state.terminal;
-        drop(state);
-        self.repaint();
+        state.print("");
     }
 
     /// Empties the screen.
     pub fn clear(&self) {
         let mut state = self.state();
-        let mut out = "\x1b[H\x1b[2J".to_string();
         state.painted = None;
-        state.paint(&mut out);
-        state.put(&out);
+        state.print("\x1b[H\x1b[2J");
     }
 
-    /// Leaves the line for good; the cursor stands below it.
+    /// Leaves the line; the cursor stands below it.
     pub fn close(&self) {
         let mut state = self.state();
-        if state.painted.take().is_some() {
-            state.put("\n");
-        }
-        state.open = false;
+        state.close();
     }
 }
 
 impl State {
-    /// What takes the prompt from the screen.
-    fn erased(&mut self) -> String {
-        match self.painted.take() {
+    /// Takes the prompt away, prints, and paints it below.
+    fn print(&mut self, text: &str) {
+        let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col.into());
+        let columns = if columns == 0 { COLUMNS_DEFAULT } else { columns };
+        let mut out = self.erased(columns);
+        out.push_str(text);
+        if self.open {
+            self.paint(&mut out, columns);
+        }
+        put(&out, self.terminal);
+    }
+
+    fn close(&mut self) {
+        if self.painted.take().is_some() {
+            put("\n", self.terminal);
+        }
+        self.open = false;
+    }
+
+    /// What takes the prompt from the screen. Terminals break lines anew when they are resized, so its rows are counted
+    /// with the columns of now.
+    fn erased(&mut self, columns: usize) -> String {
+        match self.painted.take().map(|text| place(&text, columns).0) {
+            None => String::new(),
             Some(0) => "\r\x1b[J".into(),
             Some(row) => format!("\r\x1b[{row}A\x1b[J"),
-            None => String::new(),
         }
     }
 
-    fn paint(&mut self, out: &mut String) {
-        if !self.open {
-            return;
-        }
-        let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col.into());
-        let columns = if columns == 0 { COLUMNS_DEFAULT } else { columns };
-        let plain = self.shared.plain();
-        out.push_str(&self.shared.painted(self.colours));
+    fn paint(&mut self, out: &mut String, columns: usize) {
+        let plain = self.prompt.plain();
+        out.push_str(&self.prompt.painted(self.colours));
         out.push_str(self.line.text());
         let (end, column) = place(&format!("{plain}{}", self.line.text()), columns);
         if column == 0 && end > 0 {
             // A full row: the terminal still waits at its end.
             out.push('\n');
         }
-        let (row, column) = place(&format!("{plain}{}", self.line.before()), columns);
+        let before = plain + self.line.before();
+        let (row, column) = place(&before, columns);
         if end > row {
             out.push_str(&format!("\x1b[{}A", end - row));
         }
@@ -144,20 +145,17 @@ impl State {
         if column > 0 {
             out.push_str(&format!("\x1b[{column}C"));
         }
-        self.painted = Some(row);
+        self.painted = Some(before);
     }
+}
 
-    fn put(&self, text: &str) {
-        let done = if self.terminal {
-            let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        } else {
-            let mut out = anstream::stdout().lock();
-            out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        };
-        // Nobody reads any more; the end of the input ends the chat.
-        drop(done);
+fn put(text: &str, terminal: bool) {
+    fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
     }
+    let done = if terminal { all(std::io::stdout().lock(), text) } else { all(anstream::stdout().lock(), text) };
+    // Nobody reads any more; the end of the input ends the chat.
+    drop(done);
 }
 
 /// Row and column after `text`, from (0, 0).
@@ -174,6 +172,8 @@ fn place(text: &str, columns: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use terminput::{KeyCode, KeyEvent};
+
     use super::*;
 
     #[test]
@@ -182,5 +182,28 @@ mod tests {
         assert_eq!(place("abcd", 4), (1, 0));
         assert_eq!(place("abcde", 4), (1, 1));
         assert_eq!(place("abc漢", 4), (1, 2));
+    }
+
+    /// How a line in a window of 60 columns, below a prompt of 17, is taken away when the window has `then` columns.
+    fn erased(text: &str, last: Option<KeyCode>, then: usize) -> String {
+        let mut prompt = Prompt::new("alice".into());
+        prompt.set_target(Some("@bob".into()));
+        let mut state =
+            State { prompt, colours: true, line: Line::default(), terminal: true, open: true, painted: None };
+        let keys = text.chars().map(KeyCode::Char).chain(last);
+        keys.for_each(|key| state.line.press(KeyEvent::new(key)));
+        state.paint(&mut String::new(), 60);
+        state.erased(then)
+    }
+
+    #[test]
+    fn what_is_printed_above_the_line_takes_its_rows_and_no_others() {
+        let wide = "漢".repeat(20);
+        assert_eq!(erased("", None, 60), "\r\x1b[J");
+        assert_eq!(erased(&wide, None, 60), "\r\x1b[J");
+        assert_eq!(erased(&"a".repeat(50), None, 60), "\r\x1b[1A\x1b[J");
+        assert_eq!(erased(&"a".repeat(50), Some(KeyCode::Home), 60), "\r\x1b[J");
+        assert_eq!(erased(&wide, None, 30), "\r\x1b[1A\x1b[J");
+        assert_eq!(erased(&wide, Some(KeyCode::Home), 30), "\r\x1b[J");
     }
 }

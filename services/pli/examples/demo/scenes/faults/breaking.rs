@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One fault: what is done to the cluster, and how long clients notice it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pli_testkit::cluster::{Cluster, Role};
@@ -15,8 +16,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What is lost from the logs was written in this time.
 const LOST: Duration = Duration::from_secs(3);
 
+/// What was done, and after how long the last client had heard `accepted` for, and been shown, something meant after it.
+pub type Recoveries = BTreeMap<String, Duration>;
+
 /// Breaks and mends; fails where not everybody hears and sees something new in time.
-pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow::Result<()> {
+pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow::Result<Recoveries> {
+    let recovery = match fault {
+        Fault::Zombie => return zombie(stage, present).await,
+        Fault::Rolling => return rolling(stage, present).await,
+        _ => play_one(stage, present, fault).await?,
+    };
+    Ok(Recoveries::from([(fault.row().to_owned(), recovery)]))
+}
+
+/// A fault after which there is one thing to wait for.
+async fn play_one(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow::Result<Duration> {
     match fault {
         Fault::KillEdge => {
             let name = one_of(stage, Role::Edge)?;
@@ -29,16 +43,17 @@ pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow
         Fault::KillNats => {
             let server = pick(stage, |cluster| cluster.nats().names().len())?;
             struck(stage)?.nats().down(server, Down::Killed);
-            again(stage, present, &format!("SIGKILL of NATS server {}", server + 1)).await?;
-            Ok(stage.server.apart()?.cluster.nats().up(server).await?)
+            let recovery = again(stage, present, &format!("SIGKILL of NATS server {}", server + 1)).await?;
+            stage.server.apart()?.cluster.nats().up(server).await?;
+            Ok(recovery)
         }
         Fault::KillCql => {
             let node = pick(stage, |cluster| cluster.cql().contact_points().len())?;
             struck(stage)?.cql().kill(node);
-            again(stage, present, &format!("SIGKILL of CQL node {}", node + 1)).await?;
-            Ok(stage.server.apart()?.cluster.cql().resume(node).await?)
+            let recovery = again(stage, present, &format!("SIGKILL of CQL node {}", node + 1)).await?;
+            stage.server.apart()?.cluster.cql().resume(node).await?;
+            Ok(recovery)
         }
-        Fault::Zombie => zombie(stage, present).await,
         Fault::AllNats => {
             let cluster = struck(stage)?;
             cluster.nats().all_down(Down::Killed);
@@ -56,16 +71,7 @@ pub async fn play(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow
             again(stage, present, &format!("SIGKILL of all CQL nodes, ready again after {back:.1} s")).await
         }
         Fault::LoseEnd => lose_end(stage, present).await,
-        Fault::Rolling => {
-            for name in stage.server.apart()?.cluster.names(None) {
-                let cluster = struck(stage)?;
-                cluster.end(&name).await?;
-                cluster.speak_newest(&name)?;
-                cluster.restart(&name).await?;
-                again(stage, present, &format!("SIGTERM of {name} and a new start, in the newest protocol")).await?;
-            }
-            Ok(())
-        }
+        Fault::Zombie | Fault::Rolling => anyhow::bail!("{fault:?} is more than one thing to wait for"),
     }
 }
 
@@ -85,8 +91,8 @@ fn one_of(stage: &mut Stage, role: Role) -> anyhow::Result<String> {
     Ok(stage.server.apart()?.cluster.names(Some(role)).swap_remove(chosen))
 }
 
-/// Waits until everybody hears and sees something that was meant after the fault, and says how long it took.
-async fn again(stage: &Stage, present: &[Device], what: &str) -> anyhow::Result<()> {
+/// Waits until everybody hears and sees something that was meant after the fault; says and answers how long it took.
+async fn again(stage: &Stage, present: &[Device], what: &str) -> anyhow::Result<Duration> {
     let names: Vec<&str> = present.iter().map(|device| device.name.as_str()).collect();
     let whole = async {
         while !stage.ledger.pulse().is_whole(&names) {
@@ -97,27 +103,47 @@ async fn again(stage: &Stage, present: &[Device], what: &str) -> anyhow::Result<
     let pulse = stage.ledger.pulse();
     anyhow::ensure!(in_time, "{what}: not everybody hears and sees again after {:?}: {pulse:?}", stage.patience);
     println!("  {what}: {pulse}");
-    Ok(())
+    Ok(pulse.slowest())
 }
 
 /// The others go on without it; then it comes back.
-async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Result<()> {
+async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Result<Duration> {
     struck(stage)?.kill(name)?;
-    again(stage, present, &format!("SIGKILL of {name}")).await?;
-    Ok(stage.server.apart()?.cluster.restart(name).await?)
+    let recovery = again(stage, present, &format!("SIGKILL of {name}")).await?;
+    stage.server.apart()?.cluster.restart(name).await?;
+    Ok(recovery)
 }
 
-async fn zombie(stage: &mut Stage, present: &[Device]) -> anyhow::Result<()> {
+/// Every process is ended in order and started again; for each role the slowest counts.
+async fn rolling(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Recoveries> {
+    let mut recoveries = Recoveries::new();
+    for role in Role::ALL {
+        for name in stage.server.apart()?.cluster.names(Some(role)) {
+            let cluster = struck(stage)?;
+            cluster.end(&name).await?;
+            cluster.speak_newest(&name)?;
+            cluster.restart(&name).await?;
+            let what = format!("SIGTERM of {name} and a new start, in the newest protocol");
+            let recovery = again(stage, present, &what).await?;
+            let slowest = recoveries.entry(format!("{}_{role}", Fault::Rolling.row())).or_default();
+            *slowest = recovery.max(*slowest);
+        }
+    }
+    Ok(recoveries)
+}
+
+async fn zombie(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Recoveries> {
     let name = stage.server.apart()?.busiest_worker().await?;
     struck(stage)?.pause(&name)?;
     let over = sleep(stage.server.apart()?.lease_over());
-    again(stage, present, &format!("SIGSTOP of {name}")).await?;
+    let stopped = again(stage, present, &format!("SIGSTOP of {name}")).await?;
     over.await;
     struck(stage)?.go_on(&name)?;
-    again(stage, present, &format!("SIGCONT of {name}, whose leases others have")).await
+    let goes_on = again(stage, present, &format!("SIGCONT of {name}, whose leases others have")).await?;
+    Ok(Recoveries::from([(Fault::Zombie.row().into(), stopped), ("owner_goes_on".into(), goes_on)]))
 }
 
-async fn lose_end(stage: &mut Stage, present: &[Device]) -> anyhow::Result<()> {
+async fn lose_end(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Duration> {
     struck(stage)?.keep_logs().await?;
     again(stage, present, "SIGKILL of all NATS servers, whose files are copied").await?;
     sleep(LOST).await;
