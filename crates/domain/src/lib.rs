@@ -11,6 +11,7 @@ mod ids;
 pub mod limits;
 pub mod mutant;
 mod position;
+pub mod protocol;
 mod shard;
 mod time;
 pub mod transcript;

@@ -17,8 +17,10 @@ pub const LOG_ENTRY_BYTES_MAX: usize = 256 * 1024;
 pub const SETTLE_ROWS_MAX: usize = 4_096;
 /// Most bytes of a payload: a group's public state, a tree, a commit with its welcomes.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most bytes of one signal or request on the bus.
-pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of one signal or request on the bus: what NATS takes by default, less the headers.
+pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024 - SIGNAL_HEAD_BYTES_MAX;
+/// Most bytes of the headers of one signal.
+pub const SIGNAL_HEAD_BYTES_MAX: usize = 1024;
 /// Messages that a subscription holds for a reader that is behind; one more interrupts it.
 pub const SUBSCRIPTION_SIGNALS_MAX: usize = 8_192;
 /// An MLS object larger than this travels by reference, in pages of at most this size.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use pli_domain::limits::{LOG_ENTRY_BYTES_MAX, SIGNAL_BYTES_MAX};
+use pli_domain::limits::{LOG_ENTRY_BYTES_MAX, SIGNAL_BYTES_MAX, SIGNAL_HEAD_BYTES_MAX};
 
 use crate::NatsEngine;
 use crate::error::ApiError;
@@ -200,7 +200,7 @@ impl NatsEngine {
 
     fn check_connection(&self, report: &mut CheckReport) {
         let info = self.link.client.server_info();
-        let needed = SIGNAL_BYTES_MAX.max(LOG_ENTRY_BYTES_MAX);
+        let needed = (SIGNAL_BYTES_MAX + SIGNAL_HEAD_BYTES_MAX).max(LOG_ENTRY_BYTES_MAX);
         if info.max_payload < needed {
             report.add(Problem::SmallPayload { found: info.max_payload, needed }, false);
         }

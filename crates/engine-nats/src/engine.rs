@@ -53,7 +53,7 @@ impl NatsEngine {
 
     /// The bus.
     pub fn signals(&self) -> Arc<dyn Signals> {
-        Arc::new(NatsSignals::new(Arc::clone(&self.link)))
+        Arc::new(NatsSignals::new(Arc::clone(&self.link), self.options.protocol))
     }
 
     /// The leases.

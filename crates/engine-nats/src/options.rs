@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pli_domain::protocol::RoleProtocol;
+
 use crate::{Layout, Role};
 
 /// How a process proves who it is.
@@ -46,6 +48,9 @@ pub struct NatsOptions {
     pub heartbeat: Duration,
     /// How often a reader compares the last entry it read with what the log holds.
     pub audit_every: Duration,
+    /// The version of the protocol between roles in which this process speaks on the bus; it understands all of
+    /// [`RoleProtocol`].
+    pub protocol: RoleProtocol,
     /// Milliseconds after which an append is worth repeating when the log is full.
     pub full_retry_after_ms: u32,
     /// Accepts servers that acknowledge before they have synced: acknowledged messages are lost with the power.
@@ -66,6 +71,7 @@ impl Default for NatsOptions {
             answer_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(5),
             audit_every: Duration::from_secs(30),
+            protocol: RoleProtocol::NEWEST,
             full_retry_after_ms: 2_000,
             dangerously_allow_unsynced_storage: false,
             dangerously_allow_one_replica: false,

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use pli_domain::limits::SIGNAL_BYTES_MAX;
+use pli_domain::protocol::{RoleProtocol, UnknownProtocol};
 use pli_ports::{RequestError, Respond, Signal, SignalEvent, Signals, StoreError, Subject, Subscription};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,14 +21,31 @@ use crate::mailbox::Mailbox;
 /// Messages after which a pump that is never idle looks whether any were lost.
 const LOOK_EVERY: usize = 1_024;
 
+/// Header of an answer that refuses its request, with the reason.
+const REFUSED: &str = "pli-refused";
+
 pub(crate) struct NatsSignals {
     link: Arc<Link>,
+    protocol: RoleProtocol,
 }
 
 impl NatsSignals {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { link }
+    pub(crate) fn new(link: Arc<Link>, protocol: RoleProtocol) -> Self {
+        Self { link, protocol }
     }
+
+    /// What a message says about its version.
+    fn headers(&self) -> Option<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RoleProtocol::HEADER, self.protocol.said()?.as_str());
+        Some(headers)
+    }
+}
+
+/// What a process speaks that sent this.
+fn heard(message: &Message) -> Result<RoleProtocol, UnknownProtocol> {
+    let headers = message.headers.as_ref();
+    RoleProtocol::heard(headers.and_then(|headers| headers.get(RoleProtocol::HEADER)).map(|said| said.as_str()))
 }
 
 fn check(operation: &'static str, payload: &Bytes) -> Result<(), StoreError> {
@@ -43,7 +61,13 @@ impl Signals for NatsSignals {
         check("publish", &payload)?;
         // While the connection is down it would be sent when nobody waits for it any more.
         self.link.is_up().await.map_err(|error| error.of("publish"))?;
-        let sent = self.link.client.publish(subject.as_str().to_owned(), payload);
+        let subject = subject.as_str().to_owned();
+        let sent = async {
+            match self.headers() {
+                Some(headers) => self.link.client.publish_with_headers(subject, headers, payload).await,
+                None => self.link.client.publish(subject, payload).await,
+            }
+        };
         match tokio::time::timeout(self.link.answer_timeout, sent).await {
             Ok(sent) => sent.map_err(|error| StoreError::later("publish", error)),
             Err(elapsed) => Err(StoreError::later("publish", elapsed)),
@@ -62,15 +86,19 @@ impl Signals for NatsSignals {
         let arriving = arriving.map_err(|error| StoreError::later("subscribe", error))?;
         self.link.fence().await.map_err(failed)?;
         let mailbox = Arc::new(Mailbox::default());
-        let pump = Pump { subject: subject.clone(), mailbox: Arc::clone(&mailbox), client: self.link.client.clone() };
+        let client = self.link.client.clone();
+        let pump = Pump { subject: subject.clone(), mailbox: Arc::clone(&mailbox), client, refused: None };
         let pumping = tokio::spawn(pump.run(arriving, happened, losses));
         Ok(Box::new(NatsSubscription { mailbox, pumping, _link: Arc::clone(&self.link) }))
     }
 
     async fn request(&self, subject: &Subject, payload: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
         check("request", &payload)?;
-        match self.link.ask(subject.as_str(), None, payload, deadline).await {
-            Ok(answer) => Ok(answer.payload),
+        match self.link.ask(subject.as_str(), self.headers(), payload, deadline).await {
+            Ok(answer) => match answer.headers.as_ref().and_then(|headers| headers.get(REFUSED)) {
+                Some(why) => Err(StoreError::never("request", why.as_str()).into()),
+                None => Ok(answer.payload),
+            },
             Err(ApiError::NoResponder(_)) => Err(RequestError::NoResponder(subject.clone())),
             Err(ApiError::Timeout(_)) => Err(RequestError::Timeout(subject.clone())),
             Err(error) => Err(error.of("request").into()),
@@ -83,10 +111,12 @@ struct Pump {
     subject: Subject,
     mailbox: Arc<Mailbox>,
     client: Client,
+    /// The version that was refused last: it is told once.
+    refused: Option<UnknownProtocol>,
 }
 
 impl Pump {
-    async fn run(self, mut arriving: Subscriber, mut happened: watch::Receiver<Happened>, mut losses: u64) {
+    async fn run(mut self, mut arriving: Subscriber, mut happened: watch::Receiver<Happened>, mut losses: u64) {
         let mut taken = 0;
         loop {
             tokio::select! {
@@ -95,7 +125,10 @@ impl Pump {
                 biased;
                 message = arriving.next() => {
                     let Some(message) = message else { break };
-                    self.put(message);
+                    match heard(&message) {
+                        Ok(_) => self.put(message),
+                        Err(unknown) => self.refuse(message, unknown).await,
+                    }
                     taken += 1;
                     if taken % LOOK_EVERY != 0 {
                         continue;
@@ -110,6 +143,21 @@ impl Pump {
             }
         }
         self.mailbox.close();
+    }
+
+    /// A message is lost, a request is told why.
+    async fn refuse(&mut self, message: Message, unknown: UnknownProtocol) {
+        if self.refused.as_ref() != Some(&unknown) {
+            tracing::warn!(subject = %self.subject, %unknown, "a message of another process is refused");
+        }
+        if let Some(reply) = message.reply {
+            let mut headers = HeaderMap::new();
+            headers.insert(REFUSED, unknown.to_string().as_str());
+            if let Err(error) = self.client.publish_with_headers(reply, headers, Bytes::new()).await {
+                tracing::debug!(%error, "a refusal was not sent");
+            }
+        }
+        self.refused = Some(unknown);
     }
 
     fn put(&self, message: Message) {

@@ -15,5 +15,7 @@ mod reconnect;
 mod security;
 #[path = "nats/support.rs"]
 mod support;
+#[path = "nats/versions.rs"]
+mod versions;
 #[path = "nats/window.rs"]
 mod window;

@@ -49,6 +49,8 @@ pub struct ClusterSettings {
     pub cql: u8,
     /// How many processes of each role.
     pub roles: Vec<(Role, usize)>,
+    /// Version of the protocol between roles that all speak at first; the newest without one.
+    pub protocol_version: Option<u16>,
     /// Sections that every configuration file gets besides, as TOML: settings of the services, `[logs]`.
     pub more: String,
 }
@@ -57,14 +59,14 @@ impl ClusterSettings {
     /// Three servers of each kind, two processes of each role.
     pub fn full(program: PathBuf, folder: PathBuf) -> Self {
         let roles = Role::ALL.map(|role| (role, 2)).to_vec();
-        Self { program, folder, nats: 3, cql: 3, roles, more: String::new() }
+        Self { program, folder, nats: 3, cql: 3, roles, protocol_version: None, more: String::new() }
     }
 
     /// One server of each kind, two edges, two delivery workers, one process of the other roles.
     pub fn small(program: PathBuf, folder: PathBuf) -> Self {
         let count = |role| if matches!(role, Role::Edge | Role::Delivery) { 2 } else { 1 };
         let roles = Role::ALL.map(|role| (role, count(role))).to_vec();
-        Self { program, folder, nats: 1, cql: 1, roles, more: String::new() }
+        Self { program, folder, nats: 1, cql: 1, roles, protocol_version: None, more: String::new() }
     }
 }
 
@@ -217,6 +219,15 @@ impl Cluster {
     /// SIGTERM; returns when it has ended, and fails if it did not end with exit code 0 in its time.
     pub async fn end(&mut self, name: &str) -> Result<(), ClusterError> {
         self.member(name)?.end().await
+    }
+
+    /// Has a process that is down speak the newest version of the protocol between roles from its next start on.
+    pub fn speak_newest(&mut self, name: &str) -> Result<(), ClusterError> {
+        let Some(version) = self.settings.protocol_version else { return Ok(()) };
+        let config = self.member(name)?.config();
+        let read = fs::read_to_string(config).map_err(ClusterError::io("reading a configuration"))?;
+        let text = read.replace(&configuration::protocol_line(version), "");
+        fs::write(config, text).map_err(ClusterError::io("writing a configuration"))
     }
 
     /// Starts a process that is down on its addresses and folder, and waits until it is ready.

@@ -21,8 +21,15 @@ pub(super) struct Common {
     /// Where the internal roles listen.
     directory: Vec<String>,
     conversations: Vec<String>,
+    /// The line that every process begins with, where it speaks an older version.
+    protocol: String,
     /// What edges show.
     public: Files,
+}
+
+/// The setting of an older version.
+pub(super) fn protocol_line(version: u16) -> String {
+    format!("protocol_version = {version}\n")
 }
 
 /// `["a", "b"]`, as TOML spells it.
@@ -75,7 +82,8 @@ production = {production}
             more = settings.more,
         );
         let (directory, conversations) = (listening(Role::Directory), listening(Role::Conversations));
-        Self { sections, directory, conversations, public: public.clone() }
+        let protocol = settings.protocol_version.map(protocol_line).unwrap_or_default();
+        Self { sections, directory, conversations, protocol, public: public.clone() }
     }
 
     /// The file of one process, whose own files lie in `data`.
@@ -108,12 +116,13 @@ admin_port = {admin_port}
 data = {data:?}
 {public}
 [internal]
-{internal}{others}ca_file = {ca:?}
+{protocol}{internal}{others}ca_file = {ca:?}
 certificate_file = {certificate:?}
 key_file = {key:?}
 
 {sections}",
             data = data.display().to_string(),
+            protocol = self.protocol,
             ca = authority.certificate().display().to_string(),
             certificate = certificate.certificate.display().to_string(),
             key = certificate.key.display().to_string(),

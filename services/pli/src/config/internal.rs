@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use pli_domain::protocol::RoleProtocol;
 use serde::{Deserialize, Serialize};
 
 use super::{InvalidSetting, read_pem};
@@ -34,6 +35,9 @@ pub struct InternalConfig {
     pub calls_max: usize,
     /// A call ends after so many milliseconds, whatever its caller asked for.
     pub call_timeout_ms: u64,
+    /// Version of the protocol between roles that this process speaks. Every release understands the newest and the one
+    /// before; keep the one before while processes of the last release run, then remove the line.
+    pub protocol_version: u16,
 }
 
 impl Default for InternalConfig {
@@ -48,6 +52,7 @@ impl Default for InternalConfig {
             key_file: PathBuf::new(),
             calls_max: 1_024,
             call_timeout_ms: 10_000,
+            protocol_version: RoleProtocol::NEWEST.get(),
         }
     }
 }
@@ -77,7 +82,17 @@ impl InternalConfig {
         if self.call_timeout_ms == 0 {
             return Err(InvalidSetting { field: "internal.call_timeout_ms", problem: "is 0; set at least 1" });
         }
+        if RoleProtocol::new(self.protocol_version).is_none() {
+            let problem = "is not understood by this release; remove it, or set 1 while processes of the last one run";
+            return Err(InvalidSetting { field: "internal.protocol_version", problem });
+        }
         Ok(())
+    }
+
+    /// What this process speaks to other ones.
+    pub fn protocol(&self) -> RoleProtocol {
+        // Checked when the configuration was read.
+        RoleProtocol::new(self.protocol_version).unwrap_or_default()
     }
 
     /// Whether other processes are served or asked.
@@ -106,6 +121,8 @@ mod tests {
         assert_eq!(InternalConfig::default().check(), Ok(()));
         let none = InternalConfig { calls_max: 0, ..InternalConfig::default() };
         assert!(none.check().is_err());
+        let future = InternalConfig { protocol_version: 3, ..InternalConfig::default() };
+        assert!(future.check().expect_err("refused").to_string().contains("internal.protocol_version"));
     }
 
     #[test]

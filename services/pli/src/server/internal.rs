@@ -5,6 +5,7 @@ mod identity;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::config::{InternalConfig, TlsMaterial};
 use crate::exit::{Exit, ExitContext, Failure};
 use identity::FromEdges;
 pub use peers::Peers;
+use version::Understood;
 
 /// A connection that stays silent for so long is asked whether it lives …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -97,6 +99,7 @@ impl Internal {
             .concurrency_limit_per_connection(self.calls_max)
             .load_shed(true)
             .timeout(self.call_timeout)
+            .layer(Understood)
             .layer(FromEdges)
             .layer(Following(served.tracer))
             .add_service(health_service)

@@ -41,7 +41,7 @@ pub enum Fault {
     AllCql,
     /// Everything but the database is killed, and the logs lose their end on every replica.
     LoseEnd,
-    /// SIGTERM and start of every process, one after the other.
+    /// SIGTERM and start of every process, one after the other, from the older protocol between roles to the newest.
     Rolling,
 }
 

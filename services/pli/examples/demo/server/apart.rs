@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pli_client::{Fingerprint, ServerAddress};
+use pli_domain::protocol::RoleProtocol;
 use pli_testkit::cluster::{Cluster, ClusterSettings, Edge, Role, program};
 use tokio::time::sleep;
 
@@ -23,6 +24,8 @@ start_backoff_max_ms = 4000
 [logs]
 filter = \"info\"
 ";
+/// Until processes are restarted one by one they speak the version before the newest.
+const OLD: u16 = RoleProtocol::OLDEST.get();
 /// Longer than such a lease, and than the time that it takes another worker to take it.
 const LEASE_OVER: Duration = Duration::from_secs(8);
 /// How long workers are watched to see which one has most to do.
@@ -54,7 +57,7 @@ impl Apart {
         };
         let begun = Instant::now();
         let told = |what: &str| println!("{:6.1} s  starting {what}", begun.elapsed().as_secs_f64());
-        let settings = ClusterSettings { more: SHORT_TIMES.into(), ..settings };
+        let settings = ClusterSettings { protocol_version: Some(OLD), more: SHORT_TIMES.into(), ..settings };
         let cluster = Cluster::start(settings, &told).await?;
         println!("{:6.1} s  the cluster is ready", begun.elapsed().as_secs_f64());
         let edges = cluster.edges();

@@ -113,7 +113,11 @@ fn tell(told: &Dependency, state: Result<(), impl Into<String>>) {
 }
 
 async fn connect(config: &Config, roles: Vec<pli_engine_nats::Role>) -> Result<NatsEngine, Failure> {
-    let nats = reach(config.nats.options(config.engine.shards, roles)?).await?;
+    let nats = reach(NatsOptions {
+        protocol: config.internal.protocol(),
+        ..config.nats.options(config.engine.shards, roles)?
+    })
+    .await?;
     for warning in checked(&nats).await.exit(Exit::Failed)? {
         tracing::warn!(%warning, "the NATS cluster");
     }

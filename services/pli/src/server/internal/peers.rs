@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
+use pli_domain::protocol::RoleProtocol;
 use tonic::body::Body;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{ConnectError, Status};
@@ -43,6 +44,8 @@ const READS: &[&str] = &[
 pub struct Peers {
     channels: Arc<[Channel]>,
     next: Arc<AtomicUsize>,
+    /// What calls say about their version.
+    version: Option<http::HeaderValue>,
 }
 
 impl Peers {
@@ -71,7 +74,8 @@ impl Peers {
             Ok(endpoint.tls_config(tls.clone()).map_err(failed)?.connect_lazy())
         };
         let channels = addresses.iter().map(channel).collect::<Result<Arc<[_]>, Failure>>()?;
-        Ok(Self { channels, next: Arc::default() })
+        let version = config.protocol().said().and_then(|said| said.parse().ok());
+        Ok(Self { channels, next: Arc::default(), version })
     }
 
     /// As services take it.
@@ -84,7 +88,10 @@ impl Peers {
     }
 
     async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(version) = &self.version {
+            head.headers.insert(RoleProtocol::HEADER, version.clone());
+        }
         // A request is one message of bounded size, made in this process.
         let body = body.collect().await?.to_bytes();
         let first = self.next.fetch_add(1, Ordering::Relaxed);

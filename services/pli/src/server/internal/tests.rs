@@ -70,8 +70,12 @@ impl Place {
 }
 
 fn peers(addresses: &[SocketAddr], material: &TlsMaterial) -> pli_api::Channel {
+    peers_speaking(InternalConfig::default().protocol_version, addresses, material)
+}
+
+fn peers_speaking(protocol_version: u16, addresses: &[SocketAddr], material: &TlsMaterial) -> pli_api::Channel {
     let directory = addresses.iter().map(ToString::to_string).collect();
-    let config = InternalConfig { directory, ..InternalConfig::default() };
+    let config = InternalConfig { directory, protocol_version, ..InternalConfig::default() };
     Peers::new(Role::Directory, &config, material).map_err(|failure| failure.error).expect("made").channel()
 }
 
@@ -139,6 +143,22 @@ async fn a_process_that_is_gone_is_passed_over_and_taken_again_when_it_is_back()
     read_lists(&channel).await.expect("one is back");
     read_lists(&channel).await.expect("one is back");
     back.close().await;
+}
+
+#[tokio::test]
+async fn the_version_before_is_served_and_one_that_is_not_understood_is_refused_with_the_fix() {
+    let authority = Authority::new();
+    let (place, edge) = (Place::open(&authority.material(Role::Directory), 0).await, authority.material(Role::Edge));
+    for version in [1, 2] {
+        read_lists(&peers_speaking(version, &[place.address], &edge)).await.expect("understood");
+    }
+    let channel = peers_speaking(1, &[place.address], &edge);
+    let mut request = Request::new(GetDeviceListsRequest { accounts: Vec::new() });
+    request.metadata_mut().insert(pli_domain::protocol::RoleProtocol::HEADER, "3".parse().expect("a number"));
+    let refused = DirectoryClient::new(channel).get_device_lists(request).await.expect_err("from the future");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("version 3") && refused.message().contains("update all processes"));
+    place.close().await;
 }
 
 #[tokio::test]

@@ -121,8 +121,10 @@ async fn rolling(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Recove
         for name in stage.server.apart()?.cluster.names(Some(role)) {
             let cluster = struck(stage)?;
             cluster.end(&name).await?;
+            cluster.speak_newest(&name)?;
             cluster.restart(&name).await?;
-            let recovery = again(stage, present, &format!("SIGTERM of {name} and a new start")).await?;
+            let what = format!("SIGTERM of {name} and a new start, in the newest protocol");
+            let recovery = again(stage, present, &what).await?;
             let slowest = recoveries.entry(format!("{}_{role}", Fault::Rolling.row())).or_default();
             *slowest = recovery.max(*slowest);
         }
