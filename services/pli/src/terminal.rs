@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What may be printed, and how times look.
 
-use std::io::{ErrorKind, Write};
+use std::io::{Error, ErrorKind, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 use pli_domain::UnixMillis;
@@ -17,16 +17,16 @@ pub(crate) use say;
 /// Writes to standard output. A closed pipe is no failure: whoever read there has enough, as `| head` has.
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let error = anyhow::Error::new(error);
-            Err(Failure::new(
-                Exit::Output,
-                error.context("standard output cannot be written; make room, or name another file"),
-            ))
-        }
-        _ => Ok(()),
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(written)
+}
+
+/// What a failed write to standard output means for the command.
+pub fn written(error: Error) -> Result<(), Failure> {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Ok(());
     }
+    let error = anyhow::Error::new(error);
+    Err(Failure::new(Exit::Output, error.context("standard output cannot be written; make room, or name another file")))
 }
 
 /// Stands for what a terminal must not be told by somebody else.

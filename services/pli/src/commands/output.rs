@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events on standard output.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -42,17 +42,17 @@ impl Output {
         self.kept
     }
 
-    /// Prints one event, flushed; false when nobody reads any more.
+    /// Prints one event, flushed.
     ///
     /// `group` is what the event's conversation is called; none in a conversation of two.
-    pub fn event(self, event: &Event, group: Option<&str>) -> bool {
+    pub fn event(self, event: &Event, group: Option<&str>) -> io::Result<()> {
         let line = match self.shape {
             Shape::Json => Some(json::with_group(event, group).to_string()),
             Shape::Text => text(event, group),
         };
-        let Some(line) = line else { return true };
+        let Some(line) = line else { return Ok(()) };
         let mut out = anstream::stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+        writeln!(out, "{line}").and_then(|()| out.flush())
     }
 }
 

@@ -69,7 +69,7 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
         found = args.to.conversation(session, patience, |event| read = read && printer.event(event)) => found?,
     };
     if !read {
-        return Ok(());
+        return printer.ended();
     }
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut input = Input { lines: BufReader::new(tokio::io::stdin()).lines(), ended: false, kept: None };
@@ -88,7 +88,7 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
                 let event = event?;
                 progress.see(&event, me)?;
                 if !printer.event(&event) {
-                    return Ok(());
+                    return printer.ended();
                 }
                 input.retry(session, &mut progress, conversation).await?;
             }

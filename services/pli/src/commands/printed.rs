@@ -16,6 +16,7 @@ use super::names::called;
 use super::output::Output;
 use super::session::Session;
 use crate::exit::{Exit, ExitContext, Failure};
+use crate::terminal;
 
 const FILE: &str = "printed";
 /// Digits of the short id that tells a group from another one of its name.
@@ -99,6 +100,8 @@ pub struct Printer {
     groups: BTreeMap<ConversationId, String>,
     /// Conversations whose name was asked for.
     asked: BTreeSet<ConversationId>,
+    /// Why nothing can be printed any more.
+    failed: Option<std::io::Error>,
 }
 
 impl Printer {
@@ -110,7 +113,8 @@ impl Printer {
         let printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
         let groups = groups(session).await?;
-        Ok((Self { output, printed, groups, asked: BTreeSet::new() }, missed.into_iter().map(Event::Message).collect()))
+        let printer = Self { output, printed, groups, asked: BTreeSet::new(), failed: None };
+        Ok((printer, missed.into_iter().map(Event::Message).collect()))
     }
 
     /// Learns what the event's conversation is called, where that is not known: its messages may come before the event
@@ -125,21 +129,31 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints an event, unless it is a message that was printed before; false when nobody reads any more.
+    /// How a command ends when [`Printer::event`] said false: well where the reader went away.
+    pub fn ended(self) -> Result<(), Failure> {
+        self.failed.map_or(Ok(()), terminal::written)
+    }
+
+    /// Prints an event, unless it is a message that was printed before; false when nothing can be printed any more.
     pub fn event(&mut self, event: &Event) -> bool {
         self.learn_name(event);
         let group = conversation_of(event).and_then(|id| self.groups.get(&id)).map(String::as_str);
         match event {
             Event::Message(message) if self.printed.knows(message) => true,
             Event::Message(message) => {
-                let read = self.output.event(event, group);
+                let printed = self.output.event(event, group);
+                let read = printed.is_ok();
+                self.failed = printed.err();
                 // Noted only after it went out: a message that goes nowhere is printed by the next one.
                 if read && self.output.is_kept() {
                     self.printed.note(message);
                 }
                 read
             }
-            _ => self.output.event(event, group),
+            _ => {
+                self.failed = self.output.event(event, group).err();
+                self.failed.is_none()
+            }
         }
     }
 

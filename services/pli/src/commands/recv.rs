@@ -77,7 +77,7 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
         printer.learn(session, &event).await?;
         let new = printer.is_new(&event);
         if !printer.event(&event) {
-            return Ok(());
+            return printer.ended();
         }
         if let (Event::Message(message), true) = (&event, new) {
             messages += 1;

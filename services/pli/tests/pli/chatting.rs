@@ -438,6 +438,12 @@ fn a_standard_output_that_takes_nothing_is_an_error_and_a_closed_pipe_is_none() 
         assert_eq!(ended.status.code(), Some(12), "{ended:?}");
         assert!(String::from_utf8_lossy(&ended.stderr).contains("standard output cannot be written"), "{ended:?}");
     }
+    for command in ["pli recv bob --data data", "echo hi | pli pipe bob alice --json --data data"] {
+        let ended = shell(home.path(), &format!("{command} >/dev/full"));
+        assert_eq!(ended.status.code(), Some(12), "{ended:?}");
+    }
+    let said = text(&run(home.path(), &["recv", "bob", "--data", "data"]));
+    assert!(said.contains("@alice: hello"), "what was not printed waits: {said}");
     // A reader that is gone before anything is written.
     let ended = shell(home.path(), "mkfifo g && { (: <g) & exec 3>g; wait; pli config print >&3; }");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");

@@ -26,7 +26,7 @@ pub fn version(folder: &Path) -> Finding {
     let path = folder.display();
     match inspect(folder) {
         FolderState::Absent => Finding::fine(NAME, format!("{path} does not exist; the first start makes it")),
-        FolderState::Empty => Finding::fine(NAME, format!("{path} is empty; the first start fills it")),
+        FolderState::Empty => Finding::fine(NAME, format!("{path} holds no data of pli; the first start adds it")),
         FolderState::Version(found) => Finding::fine(NAME, format!("{path} has version {found}")),
         FolderState::NotAFolder => {
             Finding::fault(NAME, format!("{path} is not a folder"), "name another one with --data")
@@ -56,6 +56,10 @@ pub fn version(folder: &Path) -> Finding {
 
 /// Whether the folder and its files are for their owner alone.
 pub fn modes(folder: &Path) -> Finding {
+    if matches!(inspect(folder), FolderState::Empty) {
+        // A folder of somebody else's may be named by mistake: no word about its modes.
+        return Finding::fine(MODES, "there is no data yet");
+    }
     match open_to_others(folder).as_slice() {
         [] => Finding::fine(MODES, "for their owner alone"),
         [first, rest @ ..] => {
