@@ -227,6 +227,8 @@ fn a_chat_shows_its_history_after_a_restart() {
     alice.until("✓ accepted");
     alice.say("/safety bob");
     alice.until("safety number with @bob");
+    alice.say("/leave");
+    alice.until("only a group can be left");
     alice.say("/quit");
     assert_eq!(alice.wait(), Some(0));
     server.process.kill();

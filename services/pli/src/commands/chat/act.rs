@@ -65,17 +65,23 @@ impl Chat {
         match input {
             Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
             Input::Remove(handles) => self.remove(conversation, &handles).await,
-            Input::Leave => match self.command(Command::Leave { conversation }).await? {
-                Some(_) => {
-                    (self.current, self.gone) = (None, Some("you left the group".into()));
-                    Ok(())
-                }
-                None => Ok(()),
-            },
+            Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
             Input::History(rows) => self.show(conversation, rows).await,
             _ => Ok(()),
         }
+    }
+
+    async fn leave(&mut self, conversation: ConversationId) -> Result<(), Failure> {
+        let view = self.session.client.query(move |core| core.conversation(conversation)).await;
+        let view = view.map_err(|error| self.session.request(error))?;
+        if view.is_some_and(|view| view.kind == Kind::Direct) {
+            return self.hint("this is a chat of two; only a group can be left");
+        }
+        if self.command(Command::Leave { conversation }).await?.is_some() {
+            (self.current, self.gone) = (None, Some("you left the group".into()));
+        }
+        Ok(())
     }
 
     /// Says at the end what was not sent.
