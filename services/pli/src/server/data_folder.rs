@@ -50,13 +50,16 @@ pub fn inspect(folder: &Path) -> FolderState {
     }
 }
 
-/// The folder and those of a server's files in it that others than their owner may read or write.
+/// The folder and those of a server's files in it that others than their owner may read or write. A folder without any
+/// of them may be somebody else's, named by mistake: it is not looked at.
 pub fn open_to_others(folder: &Path) -> Vec<PathBuf> {
     let beside = ["-wal", "-shm"].map(|end| folder.join(format!("{DATABASE_FILE}{end}")));
     let files = [DATABASE_FILE, VERSION_FILE, LOCK_FILE, RESERVE_FILE, server_file::FILE, certificate::FILE];
-    let all = std::iter::once(folder.to_path_buf()).chain(files.map(|file| folder.join(file))).chain(beside);
+    let held: Vec<PathBuf> =
+        files.map(|file| folder.join(file)).into_iter().chain(beside).filter(|p| p.exists()).collect();
+    let itself = (!held.is_empty()).then(|| folder.to_path_buf());
     let open = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
-    all.filter(open).collect()
+    itself.into_iter().chain(held).filter(open).collect()
 }
 
 #[cfg(test)]

@@ -56,10 +56,6 @@ pub fn version(folder: &Path) -> Finding {
 
 /// Whether the folder and its files are for their owner alone.
 pub fn modes(folder: &Path) -> Finding {
-    if matches!(inspect(folder), FolderState::Empty) {
-        // A folder of somebody else's may be named by mistake: no word about its modes.
-        return Finding::fine(MODES, "there is no data yet");
-    }
     match open_to_others(folder).as_slice() {
         [] => Finding::fine(MODES, "for their owner alone"),
         [first, rest @ ..] => {
@@ -152,6 +148,16 @@ mod tests {
         let finding = modes(folder.path());
         assert_eq!(finding.level, Level::Warning);
         assert!(finding.fix.expect("a fix").contains("pli.db-wal"));
+    }
+
+    #[test]
+    fn a_folder_that_holds_nothing_of_pli_is_not_to_be_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("set");
+        assert_eq!(modes(folder.path()).level, Level::Fine);
+        std::fs::write(folder.path().join("VERSION"), "1\n").expect("written");
+        assert_eq!(modes(folder.path()).level, Level::Warning);
     }
 
     #[test]
