@@ -130,6 +130,13 @@ impl Groups {
         self.writer.logs.wake_all();
     }
 
+    /// Making room failed for a reason that more room does not mend.
+    fn refuse_at_end(&self, group: Vec<Job>, failure: Failure) {
+        let failure = self.writer.stop.note(failure);
+        self.end();
+        refuse(group, &failure);
+    }
+
     /// Writes a group in one transaction. If that fails for a reason that lies in one job, each is tried alone.
     fn write(&mut self, mut group: Vec<Job>) {
         if group.is_empty() {
@@ -162,11 +169,7 @@ impl Groups {
         };
         let cut = match made {
             Ok(cut) => cut,
-            Err(failure) => {
-                let failure = self.writer.stop.note(failure);
-                self.end();
-                return refuse(group, &failure);
-            }
+            Err(failure) => return self.refuse_at_end(group, failure),
         };
         let rest = if cut { group } else { self.refuse_growth(group) };
         match rest.len() {
@@ -182,11 +185,7 @@ impl Groups {
         match if frees { upkeep.make_last_room(conn, counters) } else { Ok(false) } {
             Ok(true) => self.write(job),
             Ok(false) => refuse(job, &Failure::NoSpace),
-            Err(failure) => {
-                let failure = self.writer.stop.note(failure);
-                self.end();
-                refuse(job, &failure);
-            }
+            Err(failure) => self.refuse_at_end(job, failure),
         }
     }
 

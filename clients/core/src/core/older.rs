@@ -4,7 +4,8 @@
 //! Its MLS keys and lane numbers would be used twice, which others cannot open. It shows in two ways. A device
 //! acknowledges only what it has committed, so a server that reads above the position of the hello knows of more than
 //! this profile does. And somebody's watermark names a lane number that this profile has not used. Either way the
-//! conversation is joined again by external commit, which makes new keys, before anything is sealed.
+//! conversation is joined again by external commit, which makes new keys. What was sealed before it showed may have used
+//! keys twice.
 
 use pli_domain::{ConversationId, Position};
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! gRPC between roles in different processes: mutual TLS, deadlines, load shedding, health and reflection.
 
+mod gate;
 mod identity;
 mod peers;
 #[cfg(test)]
@@ -23,9 +24,10 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use super::traced::Following;
 use crate::config::{InternalConfig, TlsMaterial};
 use crate::exit::{Exit, ExitContext, Failure};
-use identity::FromEdges;
+use gate::Gate;
+use identity::from_edges;
 pub use peers::Peers;
-use version::Understood;
+use version::understood;
 
 /// A connection that stays silent for so long is asked whether it lives …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -99,8 +101,8 @@ impl Internal {
             .concurrency_limit_per_connection(self.calls_max)
             .load_shed(true)
             .timeout(self.call_timeout)
-            .layer(Understood)
-            .layer(FromEdges)
+            .layer(Gate(understood))
+            .layer(Gate(from_edges))
             .layer(Following(served.tracer))
             .add_service(health_service)
             .add_service(reflection)
