@@ -40,7 +40,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "pli-benches",
-        &["pli-api", "pli-client", "pli-client-core", "pli-delivery", "pli-domain", "pli-engine-embedded", "pli-ports"],
+        &[
+            "pli-api",
+            "pli-client",
+            "pli-client-core",
+            "pli-delivery",
+            "pli-domain",
+            "pli-engine-embedded",
+            "pli-ports",
+            "pli-runtime",
+        ],
     ),
 ];
 
