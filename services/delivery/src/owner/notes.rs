@@ -5,7 +5,7 @@
 use pli_api::{delivery, outside};
 use pli_domain::{EdgeId, Position, SessionId, UnixMillis};
 use pli_ports::LogEntry;
-use pli_runtime::trail::{Hop, HopKind, TraceContext, tag};
+use pli_runtime::trail::{Hop, HopKind, SpanKind, TraceContext, tag};
 
 use super::Context;
 use super::live::Live;
@@ -45,7 +45,8 @@ impl Live {
         let outside = outside(envelope);
         if first && outside.accepted_at_ms > 0 {
             let late = now.since(UnixMillis(outside.accepted_at_ms));
-            self.context.counters.levels.read_after(late.as_secs_f64());
+            let replayed = entry.seq <= self.replayed_to;
+            self.context.counters.levels.read_after(late.as_secs_f64(), replayed);
         }
         let (shard, place) = (self.context.shard.get(), position.get());
         let (send, entry) = (tag(outside.send_id), tag(entry.id.as_bytes()));
@@ -53,7 +54,9 @@ impl Live {
         if !trail.tracer.is_on() {
             return;
         }
-        if let Some(mut span) = trail.tracer.child(TraceContext::parse(outside.traceparent), "read", now) {
+        if let Some(mut span) =
+            trail.tracer.child(TraceContext::parse(outside.traceparent), "read", SpanKind::Consumer, now)
+        {
             span.say("pli.shard", i64::from(shard));
             span.say("pli.position", place.cast_signed());
             span.end(now);

@@ -269,6 +269,9 @@ impl Delivering {
         if self.committed > self.ack_told && self.ack_at.is_some() {
             self.tell_ack().await;
         }
+        for (_, span) in self.traced.drain(..) {
+            self.shared.metrics.notes.unacknowledged(span);
+        }
         let (session, device) = (self.session_bytes(), self.device_bytes());
         self.shared.owners.withdraw(self.shard, Withdraw { session, device }).await;
     }
