@@ -96,7 +96,7 @@ impl Levels {
                 .build(),
             replay_seconds: meter
                 .f64_histogram("pli_delivery_replay_seconds")
-                .with_description("the same for entries that stood in the log when the shard's owner started")
+                .with_description("as `pli_delivery_read_seconds`, for entries that stood in the log when the owner of the shard started")
                 .with_boundaries(REPLAY_SECONDS.to_vec())
                 .build(),
             queue_rows: meter

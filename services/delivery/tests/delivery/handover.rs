@@ -250,3 +250,16 @@ async fn what_a_new_owner_reads_again_is_not_counted_as_late() {
     assert_eq!(edge.drain(1, 0).await.shown.len(), 4);
     assert_eq!((count("pli_delivery_read_seconds"), count("pli_delivery_replay_seconds")), (4, 3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_that_fence_each_other_use_few_log_epochs() {
+    let mut shard = Shard::new(0);
+    shard.config.start_backoff_max_ms = 60_000;
+    let (_one, _two) = (shard.owner(), shard.owner());
+    for n in 0..100 {
+        shard.append(&[(&[1], n)]).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    let used = epoch_of(&shard).await.get();
+    assert!((2..=7).contains(&used), "{used} log epochs in ten seconds");
+}
