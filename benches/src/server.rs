@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use pli_runtime::AdminClient;
 use serde::Deserialize;
 
 /// Microseconds of CPU in one clock tick of /proc (100 a second on Linux, fixed by its ABI).
@@ -129,13 +130,7 @@ pub async fn metric(admin: &str, name: &str) -> Result<f64> {
 
 /// The metrics page of an admin port.
 pub(crate) async fn metrics_page(admin: &str) -> Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(admin).await?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
-    Ok(text)
+    Ok(AdminClient::new(admin).text("/metrics").await?)
 }
 
 /// One value of a metrics page, summed over labels; 0 when it is not there yet.

@@ -165,12 +165,41 @@ pub fn refusal(code: ErrorCode, message: impl Into<String>) -> Error {
     Error { code: code.into(), message: message.into(), ..Error::default() }
 }
 
-/// The refusal by a named limit, to be retried after so many milliseconds.
+/// Every named limit: settings of the services. A label of a metric is one of these, or `other`.
+pub const LIMITS: &[&str] = &[
+    "address_connections",
+    "address_hellos",
+    "session_calls",
+    "session_open_receipts",
+    "session_send_bytes",
+    "session_sends",
+    "changes_per_account",
+    "pages_fetched_per_account",
+    "pages_stored_per_account",
+    "questions_per_account",
+    "claims_of_one_account",
+    "claims_per_account",
+    "lists_fetched_per_account",
+    "lists_put_per_account",
+    "lookups_per_account",
+    "publications_per_account",
+    "registrations_per_address",
+];
+
+/// The refusal by a named limit, one of [`LIMITS`], to be retried after so many milliseconds.
 pub fn limit_reached(limit: &str, message: impl Into<String>, retry_after_ms: u32) -> Error {
+    debug_assert!(LIMITS.contains(&limit), "{limit} is not in the list of limits");
     Error { limit: limit.into(), ..refusal(ErrorCode::RateLimited, message).retry_after(retry_after_ms) }
 }
 
 impl Error {
+    /// The limit that was reached as a word from a closed list; empty where none was. Another service may say anything.
+    pub fn limit_word(&self) -> &'static str {
+        if self.limit.is_empty() {
+            return "";
+        }
+        LIMITS.iter().find(|known| **known == self.limit).copied().unwrap_or("other")
+    }
     /// The same refusal, to be retried after so many milliseconds.
     #[must_use]
     pub fn retry_after(mut self, ms: u32) -> Self {
@@ -182,6 +211,16 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_nobody_knows_is_one_word() {
+        let named = |limit: &str| Error { limit: limit.into(), ..refusal(ErrorCode::RateLimited, "") };
+        assert_eq!(named("").limit_word(), "");
+        assert_eq!(named("session_sends").limit_word(), "session_sends");
+        for n in 0..1_000 {
+            assert_eq!(named(&format!("account {n}")).limit_word(), "other");
+        }
+    }
 
     #[test]
     fn every_code_has_exactly_one_row_in_order() {

@@ -20,7 +20,7 @@ pub use caller::Caller;
 #[cfg(feature = "grpc")]
 pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
-pub use error::{Action, CODES, CodeDoc, limit_reached, refusal};
+pub use error::{Action, CODES, CodeDoc, LIMITS, limit_reached, refusal};
 pub use fanout::{device_bytes, items_by_shard};
 pub use outside::{Outside, outside};
 #[cfg(feature = "grpc")]

@@ -15,6 +15,7 @@ use pli_ports::{
     PutDeviceListError, StoreError,
 };
 
+use self::claims::Claim;
 use crate::codec::{Damaged, devices, devices_bytes, time};
 use crate::locks::Turn;
 use crate::statements::Statement;
@@ -109,10 +110,9 @@ impl CqlAccounts {
         }
         let gone: Vec<DeviceId> =
             before.devices.devices.iter().filter(|device| !list.devices.contains(device)).copied().collect();
-        for device in list.devices.iter().filter(|device| !before.devices.devices.contains(device)) {
-            if !self.claim_device(OP, *device, account, &before.attempt).await? {
-                return Err(PutDeviceListError::IdTaken);
-            }
+        let new = list.devices.iter().filter(|device| !before.devices.devices.contains(device));
+        if !self.claim_devices(OP, account, &before.attempt, new).await? {
+            return Err(PutDeviceListError::IdTaken);
         }
         let row = (
             list.version as i64,
@@ -132,6 +132,34 @@ impl CqlAccounts {
             return Ok(self.remove_packages(&after.gone).await?);
         }
         Err(PutDeviceListError::Version { current: after.devices.version })
+    }
+}
+
+impl CqlAccounts {
+    /// Claims all of them or, where another account has one, none: what this call has claimed is released. What stood
+    /// before stays: a device id of a former list is never free again.
+    async fn claim_devices(
+        &self,
+        op: Op,
+        account: AccountId,
+        attempt: &[u8],
+        devices: impl Iterator<Item = &DeviceId> + Send,
+    ) -> Result<bool, StoreError> {
+        let mut won = Vec::new();
+        for device in devices {
+            match self.claim_device(op, *device, account, attempt).await? {
+                Claim::Won => won.push(*device),
+                Claim::Mine => {}
+                Claim::Foreign => {
+                    for device in won {
+                        let claim = (&device.as_bytes()[..], attempt);
+                        self.store.decide(op, Statement::ReleaseDevice, claim).await?;
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 }
 

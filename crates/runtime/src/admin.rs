@@ -4,6 +4,8 @@
 //! Bounds: [`CONNECTIONS_MAX`] at a time, each with [`HEADER_WITHIN`] for the head of a request, from its beginning or
 //! from the end of the answer before it.
 
+mod client;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::trail::{HopQuery, Hops};
 use crate::{BuildInfo, Health, Telemetry};
+
+pub use client::{AdminAnswer, AdminAskError, AdminClient};
 
 /// Connections at a time; the next ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
@@ -195,13 +199,14 @@ mod tests {
 
     use super::*;
 
-    async fn get_path(address: SocketAddr, path: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.expect("listening");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        answer
+    /// Longer than any half-open connection may stand.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Status and body.
+    async fn get_path(address: SocketAddr, path: &str) -> (u16, String) {
+        let client = AdminClient::new(address.to_string()).patience(PATIENCE);
+        let answer = client.get(path).await.expect("an answer");
+        (answer.status, answer.text())
     }
 
     #[tokio::test]
@@ -215,15 +220,15 @@ mod tests {
             .expect("a free port");
         let (address, stop) = (server.local_addr(), CancellationToken::new());
         let running = tokio::spawn(server.run(stop.clone()));
-        assert!(get_path(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert_eq!(get_path(address, "/livez").await.0, 200);
         let unready = get_path(address, "/readyz").await;
-        assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("starting"), "{unready}");
+        assert!(unready.0 == 503 && unready.1.contains("starting"), "{unready:?}");
         log.ready();
-        assert!(get_path(address, "/readyz").await.starts_with("HTTP/1.1 200"));
-        assert!(get_path(address, "/metrics").await.contains("pli_edge_sessions_total{"));
-        assert!(get_path(address, "/build").await.contains("\"1.2.3\""));
-        assert!(get_path(address, "/hops?send=00000000000000ff").await.contains("\"size\":8"));
-        assert!(get_path(address, "/hops?send=x").await.starts_with("HTTP/1.1 400"));
+        assert_eq!(get_path(address, "/readyz").await.0, 200);
+        assert!(get_path(address, "/metrics").await.1.contains("pli_edge_sessions_total{"));
+        assert!(get_path(address, "/build").await.1.contains("\"1.2.3\""));
+        assert!(get_path(address, "/hops?send=00000000000000ff").await.1.contains("\"size\":8"));
+        assert_eq!(get_path(address, "/hops?send=x").await.0, 400);
         stop.cancel();
         running.await.expect("joins").expect("ends well");
     }
@@ -256,7 +261,7 @@ mod tests {
             half.push(stream);
         }
         // All places are taken by requests that never come; this one is answered when their time is over.
-        assert!(get_path(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert_eq!(get_path(address, "/livez").await.0, 200);
         for mut stream in half {
             rest(&mut stream).await;
         }

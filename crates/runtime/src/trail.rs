@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use context::{TraceContext, current, within};
 pub use hops::{Hop, HopKind, HopQuery, Hops, HopsReport, Introduced, NOWHERE, PLACE_MASK, tag};
+pub use opentelemetry::trace::SpanKind;
 pub use spans::{Span, TraceError, Tracer};
 
 /// Most hops that a process may keep: 48 MiB.

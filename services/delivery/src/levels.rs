@@ -36,9 +36,13 @@ impl ShardLevels {
     }
 }
 
+/// Bounds of the histogram of replays in seconds: a hundredth to ten minutes.
+const REPLAY_SECONDS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
+
 #[derive(Debug)]
 struct Instruments {
     read_seconds: Histogram<f64>,
+    replay_seconds: Histogram<f64>,
     queue_rows: Histogram<u64>,
 }
 
@@ -64,10 +68,12 @@ impl Levels {
         Owned { all: self.clone(), shard, levels }
     }
 
-    /// An entry was read so long after an edge accepted its first envelope, by their two clocks.
-    pub(crate) fn read_after(&self, seconds: f64) {
+    /// An entry was read so long after an edge accepted its first envelope, by their two clocks. What stood in the log
+    /// when its owner started is counted apart: it says how long the shard moved, not how far its owner is behind.
+    pub(crate) fn read_after(&self, seconds: f64, replayed: bool) {
         if let Some(instruments) = self.instruments.get() {
-            instruments.read_seconds.record(seconds, &[]);
+            let of = if replayed { &instruments.replay_seconds } else { &instruments.read_seconds };
+            of.record(seconds, &[]);
         }
     }
 
@@ -87,6 +93,11 @@ impl Levels {
                     "from an edge accepting an entry's first envelope to its owner reading it, by two clocks",
                 )
                 .with_boundaries(pli_runtime::LATENCY_SECONDS.to_vec())
+                .build(),
+            replay_seconds: meter
+                .f64_histogram("pli_delivery_replay_seconds")
+                .with_description("as `pli_delivery_read_seconds`, for entries that stood in the log when the owner of the shard started")
+                .with_boundaries(REPLAY_SECONDS.to_vec())
                 .build(),
             queue_rows: meter
                 .u64_histogram("pli_delivery_queue_rows")
@@ -194,7 +205,9 @@ mod tests {
         let (one, two) = (levels.own(ShardId::new(1)), levels.own(ShardId::new(2)));
         one.levels.set(3, None, 300, 30);
         two.levels.set(5, None, 100, 10);
-        levels.read_after(0.5);
+        levels.read_after(0.5, false);
+        levels.read_after(50.0, true);
+        levels.read_after(50.0, true);
         levels.queue_rows(12);
         let shown = telemetry.render().expect("text");
         // Name, a label and the figure.
@@ -211,6 +224,7 @@ mod tests {
             "pli_delivery_fullest_tail_bytes 300",
             "pli_delivery_fullest_tail_slots 30",
             "pli_delivery_read_seconds_count 1",
+            "pli_delivery_replay_seconds_count 2",
             "pli_delivery_queue_rows_count 1",
         ] {
             assert!(has(&shown, wanted), "{wanted} in {shown}");

@@ -88,7 +88,11 @@ impl Owner {
                 match Live::new(context.clone(), started).run(&stop).await? {
                     Ended::Released => return Ok(()),
                     Ended::Fork => forked = true,
-                    Ended::Fenced => forked = false,
+                    Ended::Fenced => {
+                        forked = false;
+                        // Two owners that hear of each other a second later would use up a log epoch a second.
+                        backoff.slow();
+                    }
                 }
             }
             if began.elapsed() >= context.config.start_backoff_max() {

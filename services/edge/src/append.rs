@@ -190,6 +190,7 @@ impl AppendPorts {
             }
             Err(error) => {
                 self.receipts.forget(shard, id);
+                self.metrics.notes.append_failed(shard, &tickets, noted, &error);
                 for ticket in tickets {
                     ticket.failed(error.clone(), &self.metrics);
                 }

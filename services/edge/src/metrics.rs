@@ -106,7 +106,7 @@ impl Metrics {
     }
 }
 
-/// Names of limits are a closed list too: settings of the services.
+/// Names of limits are a closed list too.
 fn refused_by(error: &Error) -> [KeyValue; 2] {
-    [KeyValue::new("code", error.code().as_str_name()), KeyValue::new("limit", error.limit.clone())]
+    [KeyValue::new("code", error.code().as_str_name()), KeyValue::new("limit", error.limit_word())]
 }

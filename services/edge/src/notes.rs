@@ -9,7 +9,7 @@ use pli_api::outside;
 use pli_domain::{EdgeId, EntryRef, LogEpoch, Position, SessionId, ShardId, UnixMillis};
 use pli_ports::Clock;
 use pli_runtime::Trail;
-use pli_runtime::trail::{Hop, HopKind, Span, TraceContext, tag};
+use pli_runtime::trail::{Hop, HopKind, Span, SpanKind, TraceContext, tag};
 
 use crate::ticket::Ticket;
 
@@ -25,12 +25,20 @@ impl Notes {
         Self { trail, clock }
     }
 
-    /// A trace begins here, for the configured part of what is asked for.
-    pub(crate) fn begin(&self, name: &'static str) -> Option<Span> {
+    /// A trace begins here, for the configured part of what is asked for. Kinds are those of OpenTelemetry's conventions
+    /// for messaging spans (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#span-kind>): who makes
+    /// a message's context is its producer, who takes it over a consumer, who only passes it on a client.
+    pub(crate) fn begin(&self, name: &'static str, kind: SpanKind) -> Option<Span> {
         if !self.trail.tracer.is_on() {
             return None;
         }
-        self.trail.tracer.root(name, self.clock.now())
+        self.trail.tracer.root(name, kind, self.clock.now())
+    }
+
+    /// The session has ended before the device acknowledged.
+    pub(crate) fn unacknowledged(&self, mut span: Span) {
+        span.fail("session_ended");
+        span.end(self.clock.now());
     }
 
     /// The span ends, by this error if it failed.
@@ -70,16 +78,34 @@ impl Notes {
         let (now, entry) = (self.clock.now(), tag(at.id.as_bytes()));
         for (index, ticket) in (0u16..).zip(tickets) {
             let place = Position::new(LogEpoch::NONE, at.seq, index).get();
-            let (kind, shard) = (HopKind::Accepted, shard.get());
+            let (kind, ids, shard) = (HopKind::Accepted, shard, shard.get());
             let send = tag(ticket.send_id());
             self.trail.hops.note(Hop { at_ms: now.0, kind, shard, place, first: send, second: entry });
-            let parent = began.and_then(|_| ticket.context());
-            if let Some(mut span) = self.trail.tracer.child(parent, "append", began.unwrap_or(now)) {
-                span.say("pli.shard", i64::from(shard));
+            if let Some(mut span) = self.append_span(ids, ticket, began) {
                 span.say("pli.seq", at.seq.get().cast_signed());
                 span.end(now);
             }
         }
+    }
+
+    /// The entry with these sends will not be appended any more.
+    pub(crate) fn append_failed(
+        &self,
+        shard: ShardId,
+        tickets: &[Arc<Ticket>],
+        began: Option<UnixMillis>,
+        error: &Error,
+    ) {
+        for ticket in tickets {
+            let span = self.append_span(shard, ticket, began);
+            self.end(span, Some(error));
+        }
+    }
+
+    fn append_span(&self, shard: ShardId, ticket: &Ticket, began: Option<UnixMillis>) -> Option<Span> {
+        let mut span = self.trail.tracer.child(ticket.context(), "append", SpanKind::Client, began?)?;
+        span.say("pli.shard", i64::from(shard.get()));
+        Some(span)
     }
 
     /// A doorbell came in.
@@ -107,7 +133,8 @@ impl Notes {
         let (now, outside) = (self.clock.now(), outside(envelope));
         let (place, first, second) = (position.get(), tag(outside.send_id), tag(session.as_bytes()));
         self.trail.hops.note(Hop { at_ms: now.0, kind: HopKind::Told, shard: shard.get(), place, first, second });
-        let mut span = self.trail.tracer.child(TraceContext::parse(outside.traceparent), "deliver", now)?;
+        let mut span =
+            self.trail.tracer.child(TraceContext::parse(outside.traceparent), "deliver", SpanKind::Client, now)?;
         span.say("pli.shard", i64::from(shard.get()));
         span.say("pli.position", place.cast_signed());
         Some(span)

@@ -10,13 +10,19 @@ use pli_api::delivery::{
     Withdraw, owner_reply::Reply, owner_request::Request,
 };
 use pli_domain::ShardId;
-use pli_ports::{Signals, Subject};
+use pli_ports::{RequestError, Signals, Subject};
 use prost::Message;
 
 /// No usable answer now; ask again. `after` is what the owner asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotNow {
     pub(crate) after: Option<Duration>,
+    /// Nobody answered within the deadline: perhaps it was too much.
+    pub(crate) late: bool,
+}
+
+impl NotNow {
+    const PLAIN: Self = Self { after: None, late: false };
 }
 
 /// The owners of all shards, behind the bus.
@@ -73,12 +79,12 @@ impl Owners {
         let answer = self.signals.request(&subject, encoded(shard, request), self.deadline).await;
         let bytes = answer.map_err(|error| {
             tracing::debug!(%shard, error = &error as &dyn std::error::Error, "an owner gave no answer");
-            NotNow { after: None }
+            NotNow { late: matches!(error, RequestError::Timeout(_)), ..NotNow::PLAIN }
         })?;
         let reply = OwnerReply::decode(bytes).ok().and_then(|reply| reply.reply);
         reply.ok_or_else(|| {
             tracing::warn!(%shard, "an owner's answer cannot be decoded");
-            NotNow { after: None }
+            NotNow::PLAIN
         })
     }
 }
@@ -89,10 +95,12 @@ fn encoded(shard: ShardId, request: Request) -> Bytes {
 
 fn unusable(reply: &Reply) -> NotNow {
     match reply {
-        Reply::NotReady(later) => NotNow { after: Some(Duration::from_millis(later.retry_after_ms.into())) },
+        Reply::NotReady(later) => {
+            NotNow { after: Some(Duration::from_millis(later.retry_after_ms.into())), late: false }
+        }
         _ => {
             tracing::warn!("an owner answered something else than was asked");
-            NotNow { after: None }
+            NotNow::PLAIN
         }
     }
 }

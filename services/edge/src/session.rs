@@ -6,6 +6,7 @@ mod delivering;
 pub mod feed;
 pub(crate) mod hello;
 pub(crate) mod inbox;
+mod pages;
 mod sending;
 pub(crate) mod wire;
 

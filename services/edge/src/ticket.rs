@@ -37,30 +37,38 @@ pub(crate) struct Ticket {
     state: Mutex<State>,
 }
 
+/// A send that was admitted.
+pub(crate) struct Sent {
+    /// By which it is told.
+    pub(crate) send_id: Bytes,
+    /// When the edge took it.
+    pub(crate) accepted_at: UnixMillis,
+    /// Shards that it goes to, with one append each.
+    pub(crate) shards: usize,
+    /// Where it is traced.
+    pub(crate) span: Option<Span>,
+}
+
 impl Ticket {
-    /// Of a send that goes to so many shards.
-    pub(crate) fn new(
-        send_id: Bytes,
-        accepted_at: UnixMillis,
-        shards: usize,
-        who: (&Arc<Inbox>, &Arc<AtomicUsize>),
-        span: Option<Span>,
-    ) -> Arc<Self> {
-        let state = State { appends_left: shards, settles_left: shards, span, ..State::default() };
-        Self::make(send_id, accepted_at, state, who)
+    /// Of a send. Its session hears of it through `inbox`; `open` counts tickets of the whole edge.
+    pub(crate) fn new(sent: Sent, inbox: &Arc<Inbox>, open: &Arc<AtomicUsize>) -> Arc<Self> {
+        let (appends_left, settles_left) = (sent.shards, sent.shards);
+        let state = State { appends_left, settles_left, span: sent.span, ..State::default() };
+        Self::make(sent.send_id, sent.accepted_at, state, inbox, open)
     }
 
     /// Of a receipt with so many parts that a client presents.
     pub(crate) fn presented(receipt: Bytes, parts: usize, inbox: &Arc<Inbox>, open: &Arc<AtomicUsize>) -> Arc<Self> {
         let state = State { settles_left: parts, receipt: Some(receipt), ..State::default() };
-        Self::make(Bytes::new(), UnixMillis(0), state, (inbox, open))
+        Self::make(Bytes::new(), UnixMillis(0), state, inbox, open)
     }
 
     fn make(
         send_id: Bytes,
         accepted_at: UnixMillis,
         state: State,
-        (inbox, open): (&Arc<Inbox>, &Arc<AtomicUsize>),
+        inbox: &Arc<Inbox>,
+        open: &Arc<AtomicUsize>,
     ) -> Arc<Self> {
         inbox.receipt_opened();
         open.fetch_add(1, Ordering::Relaxed);

@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pli-domain",
             "pli-engine-embedded",
             "pli-ports",
+            "pli-runtime",
             "pli-testkit",
         ],
     ),

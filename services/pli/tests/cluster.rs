@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use pli_testkit::cluster::{Cluster, ClusterError, ClusterSettings, Edge, Role, program};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -134,6 +135,7 @@ fn one_trace_is_everywhere(spans: &[Span]) {
         instances.len() >= 3 && ["append", "read", "deliver"].iter().all(|name| names.contains(name))
     });
     let whole = whole.unwrap_or_else(|| panic!("no trace is in three processes: {spans:#?}"));
+    assert!(whole.kind == SpanKind::Producer && !whole.failed, "{whole:#?}");
     let edges = spans.iter().filter(|span| span.trace == whole.trace && span.said["pli.roles"] == "edge");
     assert_eq!(edges.map(|span| &span.instance).collect::<BTreeSet<_>>().len(), 2, "{spans:#?}");
     let begun: BTreeSet<_> = trace_of("send").chain(trace_of("call")).map(|span| &span.trace).collect();

@@ -27,7 +27,8 @@ mod simulation {
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use pli_api::edge::{server_frame::Frame, settled};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use pli_api::edge::{SendResult, send_result, server_frame::Frame, settled};
 use pli_api::log::{Class, Entry, Envelope, Item, envelope::BodyOrRef};
 use pli_domain::EntryId;
 use pli_ports::{Clock, NewEntry, ShardLog, SystemClock};
@@ -110,9 +111,15 @@ fn one_trace(collector: &Collector, envelope: &Envelope) {
     let trace = hex::encode(&named("send").next().unwrap_or_else(|| panic!("no send in {spans:?}")).trace);
     assert!(envelope.traceparent.starts_with(format!("00-{trace}-").as_bytes()), "{envelope:?}");
     let mut instances = BTreeSet::new();
-    for name in ["send", "append", "read", "deliver"] {
+    for (name, kind) in [
+        ("send", SpanKind::Producer),
+        ("append", SpanKind::Client),
+        ("read", SpanKind::Consumer),
+        ("deliver", SpanKind::Client),
+    ] {
         let of_trace: Vec<_> = named(name).filter(|span| hex::encode(&span.trace) == trace).collect();
         assert!(!of_trace.is_empty(), "no {name} in {spans:?}");
+        assert!(of_trace.iter().all(|span| span.kind == kind && !span.failed), "{of_trace:?}");
         instances.extend(of_trace.into_iter().map(|span| &span.instance));
     }
     assert_eq!(instances.len(), 3, "two edges and a worker: {spans:?}");
@@ -125,6 +132,30 @@ fn one_trace(collector: &Collector, envelope: &Envelope) {
             "{key} = {value}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_ends_its_spans_with_an_error() {
+    let (collector, endpoint) = Collector::start().await;
+    let world = World::new(10_000, &endpoint).await;
+    let (mut alice, mut bob) = (world.join(0, 1).await, world.join(1, 2).await);
+    alice.send(SEND).await;
+    bob.delivery().await;
+    // Bob's connection ends before he has acknowledged; then no log takes anything.
+    bob.leave().await;
+    world.memory.set_log_full(true);
+    alice.send([1; 16]).await;
+    let refused = |frame| if let Frame::SendResults(batch) = frame { batch.results.into_iter().next() } else { None };
+    let is_refusal = |result: SendResult| matches!(result.result, Some(send_result::Result::Refused(_)));
+    alice.until(|frame| refused(frame).filter(|result| is_refusal(result.clone()))).await;
+    world.export().await;
+    let spans = collector.spans();
+    let failed = |name: &str| {
+        let of_name: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        of_name.into_iter().filter(|span| span.failed).map(|span| span.said["error.type"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(failed("deliver"), ["session_ended"], "{spans:?}");
+    assert_eq!((failed("append").len(), failed("send").len(), failed("read").len()), (1, 1, 0), "{spans:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,17 @@ use crate::store::Op;
 /// A claim that changes hands so often under its claimer is answered with "try later".
 const ROUNDS_MAX: u32 = 8;
 
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Made by this call.
+    Won,
+    /// It stood before.
+    Mine,
+    /// Another account's claim counts.
+    Foreign,
+}
+
 /// The statements of one kind of name.
 #[derive(Clone, Copy)]
 struct Names {
@@ -45,7 +56,7 @@ impl CqlAccounts {
         attempt: &[u8],
     ) -> Result<bool, StoreError> {
         let _turn = self.store.locks.turn(Turn::Handle, handle.as_str().as_bytes()).await;
-        self.claim(op, HANDLES, (handle.as_str(), account, attempt)).await
+        Ok(self.claim(op, HANDLES, (handle.as_str(), account, attempt)).await? != Claim::Foreign)
     }
 
     pub(super) async fn claim_device(
@@ -54,17 +65,17 @@ impl CqlAccounts {
         device: DeviceId,
         account: AccountId,
         attempt: &[u8],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Claim, StoreError> {
         self.claim(op, DEVICES, (&device.as_bytes()[..], account, attempt)).await
     }
 
-    /// Claims `name` for (account, attempt); false while another account's claim counts.
+    /// Claims `name` for (account, attempt).
     async fn claim<N>(
         &self,
         op: Op,
         names: Names,
         (name, account, attempt): (N, AccountId, &[u8]),
-    ) -> Result<bool, StoreError>
+    ) -> Result<Claim, StoreError>
     where
         N: SerializeValue + Copy + Send + Sync,
     {
@@ -73,19 +84,19 @@ impl CqlAccounts {
             let found = self.store.first::<(Vec<u8>, Vec<u8>)>(op, names.read, (name,)).await?;
             let Some((holder, theirs)) = found else {
                 if self.store.decide(op, names.claim, (name, mine, attempt)).await? {
-                    return Ok(true);
+                    return Ok(Claim::Won);
                 }
                 continue;
             };
             if holder == mine && theirs == attempt {
-                return Ok(true);
+                return Ok(Claim::Mine);
             }
             let holder: AccountId = crate::codec::id(names.table, &holder).map_err(op.damaged())?;
             if holder != account && self.counts(op, holder, &theirs).await? {
-                return Ok(false);
+                return Ok(Claim::Foreign);
             }
             if self.store.decide(op, names.take, (mine, attempt, name, theirs)).await? {
-                return Ok(true);
+                return Ok(Claim::Won);
             }
         }
         Err(StoreError::later(op.0, "a name changes hands faster than it can be claimed"))

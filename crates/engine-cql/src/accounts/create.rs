@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use pli_ports::{CreateAccountError, NewAccount, StoreError};
 
+use super::claims::Claim;
 use super::{CqlAccounts, Stored};
 use crate::codec::{devices_bytes, millis};
 use crate::locks::Turn;
@@ -99,7 +100,7 @@ impl CqlAccounts {
 
     async fn claim_all(&self, new: &NewAccount, attempt: &[u8]) -> Result<Claimed, StoreError> {
         for device in &new.devices.devices {
-            if !self.claim_device(OP, *device, new.account, attempt).await? {
+            if self.claim_device(OP, *device, new.account, attempt).await? == Claim::Foreign {
                 return Ok(Claimed::ForeignDevice);
             }
         }

@@ -5,8 +5,10 @@
 //! when it reads an envelope, so one leads to the other. Cost: a counter, a lock that nobody else holds unless the ring
 //! goes round meanwhile, and 48 bytes copied; no allocation. Bound: the size that was given, made once.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pli_domain::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,9 @@ pub enum HopKind {
     Expired,
     /// The queue was too long, so it is gone and told as a gap. (0, 0)
     Gone,
+    /// The floor of one queue came to stand here: its rows up to here are gone and told as a gap. Whose queue it is, is
+    /// not said. (0, 0)
+    Floor,
     /// The checkpoint came to stand here: nothing below depends on the log. (0, 0)
     Settled,
     /// The sender's edge told the sender that it is stored. (send, 0)
@@ -66,7 +71,7 @@ impl HopKind {
     }
     /// Whether it stands for every place up to its own.
     const fn covers_below(self) -> bool {
-        matches!(self, Self::Acked | Self::Passed | Self::Settled)
+        matches!(self, Self::Acked | Self::Passed | Self::Floor | Self::Settled)
     }
     /// Whether `second` is a session.
     pub const fn names_session(self) -> bool {
@@ -138,7 +143,7 @@ pub struct Introduced {
 }
 
 /// What a process answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopsReport {
     /// Roles that note hops here.
     pub roles: Vec<Introduced>,
@@ -146,7 +151,9 @@ pub struct HopsReport {
     pub size: usize,
     /// Hops noted since the start.
     pub noted: u64,
-    /// When the oldest one that is left was noted; 0 when nothing was.
+    /// Since when the process notes hops: it knows of nothing before, whether or not the ring has gone round since.
+    pub started_ms: u64,
+    /// When the oldest one that is left was noted: so far back the ring reaches; 0 when nothing was.
     pub oldest_ms: u64,
     /// In the order noted; the first 1,024.
     pub hops: Vec<Hop>,
@@ -155,6 +162,7 @@ pub struct HopsReport {
 struct Ring {
     slots: Box<[Mutex<Option<Hop>>]>,
     next: AtomicU64,
+    started_ms: u64,
     roles: Mutex<Vec<Introduced>>,
 }
 
@@ -177,7 +185,10 @@ impl Hops {
     pub fn new(size: usize) -> Self {
         let make = || {
             let slots = (0..size).map(|_| Mutex::new(None)).collect();
-            Arc::new(Ring { slots, next: AtomicU64::new(0), roles: Mutex::default() })
+            // The clock of the process, not of a port: it is only told to people.
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            Arc::new(Ring { slots, next: AtomicU64::new(0), started_ms, roles: Mutex::default() })
         };
         Self((size > 0).then(make))
     }
@@ -204,7 +215,7 @@ impl Hops {
     /// Everything that is known of what is asked for. Reads the whole ring: milliseconds for a large one.
     pub fn report(&self, query: HopQuery) -> HopsReport {
         let Some(ring) = &self.0 else {
-            return HopsReport { roles: Vec::new(), size: 0, noted: 0, oldest_ms: 0, hops: Vec::new() };
+            return HopsReport::default();
         };
         let noted = ring.next.load(Ordering::Relaxed);
         let oldest_ms = ring.in_order(noted).next().map_or(0, |hop| hop.at_ms);
@@ -215,7 +226,8 @@ impl Hops {
             }
             HopQuery::Place(shard, place) => ring.of_place(noted, shard, place),
         };
-        HopsReport { roles: lock(&ring.roles).clone(), size: ring.slots.len(), noted, oldest_ms, hops }
+        let (roles, size) = (lock(&ring.roles).clone(), ring.slots.len());
+        HopsReport { roles, size, noted, started_ms: ring.started_ms, oldest_ms, hops }
     }
 }
 
@@ -231,28 +243,27 @@ impl Ring {
     }
 
     /// Hops at the place, and of those that stand for every place below their own the first above: of each session that
-    /// was told or rung here, and of the checkpoint.
+    /// was told or rung here, of a floor, and of the checkpoint. One look at each hop of the ring.
     fn of_place(&self, noted: u64, shard: u16, place: u64) -> Vec<Hop> {
         let mut found: Vec<Hop> = Vec::new();
-        let mut covered: Vec<(HopKind, u64)> = Vec::new();
+        let mut sessions: HashSet<u64> = HashSet::new();
+        let mut covered: HashSet<(HopKind, u64)> = HashSet::new();
         for hop in self.in_order(noted).filter(|hop| hop.shard == shard) {
             let there = hop.place & PLACE_MASK;
-            if hop.kind.covers_below() {
-                let begun = found.iter().any(|known| {
-                    let session = known.kind.names_session() && known.second == hop.second;
-                    session || (hop.kind == HopKind::Settled && !known.kind.covers_below())
-                });
-                if there < place || !begun || covered.contains(&(hop.kind, hop.second)) {
-                    continue;
-                }
-                covered.push((hop.kind, hop.second));
-            } else if there != place {
+            if there < place || found.len() == ANSWER_MAX {
                 continue;
             }
-            found.push(hop);
-            if found.len() == ANSWER_MAX {
-                break;
+            if hop.kind.covers_below() {
+                let begun = if hop.kind.names_session() { sessions.contains(&hop.second) } else { !found.is_empty() };
+                if !begun || !covered.insert((hop.kind, hop.second)) {
+                    continue;
+                }
+            } else if there != place {
+                continue;
+            } else if hop.kind.names_session() {
+                sessions.insert(hop.second);
             }
+            found.push(hop);
         }
         found
     }
@@ -276,6 +287,7 @@ mod tests {
         let report = hops.report(HopQuery::Send(7));
         assert_eq!(report.hops.iter().map(|hop| hop.place).collect::<Vec<_>>(), [3, 4, 5, 6]);
         assert_eq!((report.size, report.noted, report.oldest_ms), (4, 6, 3));
+        assert!(report.started_ms > 0 && report.started_ms == hops.report(HopQuery::Send(8)).started_ms);
         assert_eq!(report.roles, [Introduced { role: "edge".into(), id: 0x0101_0101_0101_0101 }]);
         assert_eq!(hops.report(HopQuery::Send(8)).hops, []);
     }
@@ -303,6 +315,9 @@ mod tests {
             hop(HopKind::Passed, 52, 0, mine),
             hop(HopKind::Passed, 53, 0, mine),
             hop(HopKind::Spilled, 51, 0, 0),
+            hop(HopKind::Floor, 49, 0, 0),
+            hop(HopKind::Floor, 54, 0, 0),
+            hop(HopKind::Floor, 57, 0, 0),
             hop(HopKind::Settled, 55, 0, 0),
             hop(HopKind::Settled, 56, 0, 0),
         ];
@@ -310,8 +325,29 @@ mod tests {
         hops.note(Hop { shard: 4, ..hop(HopKind::Read, 50, 7, 8) });
         let found = hops.report(HopQuery::Place(3, 50)).hops;
         let kinds: Vec<_> = found.iter().map(|hop| (hop.kind, hop.place & PLACE_MASK)).collect();
-        let expected = [(HopKind::Read, 50), (HopKind::Rung, 50), (HopKind::Passed, 52), (HopKind::Settled, 55)];
+        let expected = [
+            (HopKind::Read, 50),
+            (HopKind::Rung, 50),
+            (HopKind::Passed, 52),
+            (HopKind::Floor, 54),
+            (HopKind::Settled, 55),
+        ];
         assert_eq!(kinds, expected);
+    }
+
+    #[test]
+    fn an_answer_is_bounded_and_a_full_ring_is_looked_at_once() {
+        let hops = Hops::new(100_000);
+        for n in 0..50_000 {
+            hops.note(hop(HopKind::Rung, 50, 5, n));
+            hops.note(hop(HopKind::Passed, 60, 0, n));
+        }
+        let found = hops.report(HopQuery::Place(3, 50)).hops;
+        assert_eq!(found.len(), ANSWER_MAX);
+        assert_eq!(
+            found[..2].iter().map(|hop| (hop.kind, hop.second)).collect::<Vec<_>>(),
+            [(HopKind::Rung, 0), (HopKind::Passed, 0)]
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use opentelemetry::trace::{
     Tracer as _, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter as OtlpExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use pli_domain::UnixMillis;
@@ -53,7 +53,7 @@ impl Tracer {
         if config.otlp_endpoint.is_empty() {
             return Ok(Self::default());
         }
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint).build()?;
+        let exporter = OtlpExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint).build()?;
         let instance = format!("{:032x}", rand::random::<u128>());
         let about = [KeyValue::new("service.instance.id", instance), KeyValue::new("pli.roles", roles.to_owned())];
         let resource = Resource::builder().with_service_name("pli").with_attributes(about).build();
@@ -72,9 +72,9 @@ impl Tracer {
     }
 
     /// Begins a trace, for the configured part of what is asked for.
-    pub fn root(&self, name: &'static str, at: UnixMillis) -> Option<Span> {
+    pub fn root(&self, name: &'static str, kind: SpanKind, at: UnixMillis) -> Option<Span> {
         let exporting = self.0.as_ref().filter(|exporting| rand::random::<f64>() < exporting.ratio)?;
-        exporting.begin(name.into(), at, &Context::new())
+        exporting.begin((name.into(), kind), at, &Context::new())
     }
 
     /// Begins a span under `parent`; none where that is not traced.
@@ -82,6 +82,7 @@ impl Tracer {
         &self,
         parent: Option<TraceContext>,
         name: impl Into<Cow<'static, str>>,
+        kind: SpanKind,
         at: UnixMillis,
     ) -> Option<Span> {
         let (exporting, parent) = (self.0.as_ref()?, parent?);
@@ -92,7 +93,8 @@ impl Tracer {
             true,
             TraceState::default(),
         );
-        exporting.begin(name.into(), at, &Context::new().with_remote_span_context(remote))
+        let under = Context::new().with_remote_span_context(remote);
+        exporting.begin((name.into(), kind), at, &under)
     }
 
     /// Exports what waits, within 2 s.
@@ -107,8 +109,8 @@ impl Tracer {
 }
 
 impl Exporting {
-    fn begin(&self, name: Cow<'static, str>, at: UnixMillis, parent: &Context) -> Option<Span> {
-        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(system_time(at));
+    fn begin(&self, (name, kind): (Cow<'static, str>, SpanKind), at: UnixMillis, parent: &Context) -> Option<Span> {
+        let builder = SpanBuilder::from_name(name).with_kind(kind).with_start_time(system_time(at));
         let span = self.tracer.build_with_context(builder, parent);
         let ids = span.span_context();
         let context = TraceContext::new(ids.trace_id().to_bytes(), ids.span_id().to_bytes())?;
@@ -116,7 +118,7 @@ impl Exporting {
     }
 }
 
-/// A span that was begun. Dropped, it ends at that moment.
+/// A span that was begun. Dropped before its end, it ends at that moment, as abandoned.
 #[derive(Debug)]
 pub struct Span {
     context: TraceContext,
@@ -134,8 +136,9 @@ impl Span {
         self.inner.set_attribute(KeyValue::new(key, value.into()));
     }
 
-    /// It failed, by this name.
+    /// It failed, by this name from a closed list.
     pub fn fail(&mut self, name: &'static str) {
+        self.say("error.type", name);
         self.inner.set_status(Status::error(name));
     }
 
@@ -145,18 +148,70 @@ impl Span {
     }
 }
 
+impl Drop for Span {
+    fn drop(&mut self) {
+        if self.inner.is_recording() {
+            self.fail("abandoned");
+            self.inner.end();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+
     use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().expect("whole").extend(batch);
+            Ok(())
+        }
+    }
 
     #[tokio::test]
     async fn without_an_endpoint_nothing_is_traced() {
         let tracer =
             Tracer::new(&TelemetryConfig { trace_ratio: 1.0, ..TelemetryConfig::default() }, "edge").expect("off");
         let parent = TraceContext::new([1; 16], [2; 8]);
-        assert!(!tracer.is_on() && tracer.root("send", UnixMillis(1)).is_none());
-        assert!(tracer.child(parent, "read", UnixMillis(1)).is_none());
+        assert!(!tracer.is_on() && tracer.root("send", SpanKind::Producer, UnixMillis(1)).is_none());
+        assert!(tracer.child(parent, "read", SpanKind::Consumer, UnixMillis(1)).is_none());
         tracer.close().await;
+    }
+
+    #[test]
+    fn a_span_tells_its_kind_and_how_it_ended_and_one_that_is_dropped_is_no_success() {
+        let exporter = Kept::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let tracer = Tracer(Some(Arc::new(Exporting {
+            tracer: provider.tracer("pli"),
+            provider: provider.clone(),
+            ratio: 1.0,
+        })));
+        let begin = |name, kind| tracer.root(name, kind, UnixMillis(1)).expect("all are traced");
+        begin("fine", SpanKind::Producer).end(UnixMillis(2));
+        let mut failed = begin("failed", SpanKind::Client);
+        failed.fail("TEMPORARY");
+        failed.end(UnixMillis(2));
+        drop(begin("dropped", SpanKind::Consumer));
+        let spans = exporter.0.lock().expect("whole");
+        let told: Vec<_> =
+            spans.iter().map(|span| (&*span.name, span.span_kind.clone(), span.status.clone())).collect();
+        assert_eq!(
+            told,
+            [
+                ("fine", SpanKind::Producer, Status::Unset),
+                ("failed", SpanKind::Client, Status::error("TEMPORARY")),
+                ("dropped", SpanKind::Consumer, Status::error("abandoned")),
+            ]
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -167,14 +222,16 @@ mod tests {
             ..TelemetryConfig::default()
         };
         let none = Tracer::new(&config(0.0), "edge").expect("an exporter");
-        assert!((0..1_000).all(|_| none.root("send", UnixMillis(1)).is_none()));
+        assert!((0..1_000).all(|_| none.root("send", SpanKind::Producer, UnixMillis(1)).is_none()));
         let parent = TraceContext::new([1; 16], [2; 8]);
-        let child = none.child(parent, "read", UnixMillis(1)).expect("its parent is traced").context();
+        let child =
+            none.child(parent, "read", SpanKind::Consumer, UnixMillis(1)).expect("its parent is traced").context();
         assert_eq!(child.trace(), &[1; 16]);
         assert_ne!(child.span(), &[2; 8]);
-        assert!(none.child(None, "read", UnixMillis(1)).is_none());
+        assert!(none.child(None, "read", SpanKind::Consumer, UnixMillis(1)).is_none());
         let all = Tracer::new(&config(1.0), "edge").expect("an exporter");
-        let (one, two) = (all.root("send", UnixMillis(1)), all.root("send", UnixMillis(1)));
+        let (one, two) =
+            (all.root("send", SpanKind::Producer, UnixMillis(1)), all.root("send", SpanKind::Producer, UnixMillis(1)));
         assert_ne!(one.expect("all").context().trace(), two.expect("all").context().trace());
     }
 }

@@ -25,6 +25,7 @@ cases! { Store:
     a_device_list_follows_the_one_before,
     a_device_list_that_does_not_follow_is_refused,
     a_device_list_with_another_accounts_device_is_refused,
+    a_refused_device_list_leaves_no_claim,
     racing_device_lists_are_taken_once,
     key_packages_are_claimed_once_each,
     racing_claimers_get_different_key_packages,
@@ -218,6 +219,21 @@ async fn a_device_list_with_another_accounts_device_is_refused(h: &mut dyn Harne
     accounts.put_device_list(account(1), list(3, &[11])).await?;
     // One's own may come back.
     accounts.put_device_list(account(1), list(4, &[1, 11])).await?;
+    Ok(())
+}
+
+async fn a_refused_device_list_leaves_no_claim(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    accounts.create(new(2, "bob")?).await?;
+    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
+    accounts.put_device_list(account(1), list(3, &[1])).await?;
+    let answer = accounts.put_device_list(account(1), list(4, &[1, 11, 12, 13, 2])).await;
+    check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list with another's device: {answer:?}");
+    // Ids that were new are free; one of a former list is not.
+    accounts.put_device_list(account(2), list(2, &[2, 12, 13])).await?;
+    let answer = accounts.put_device_list(account(2), list(3, &[2, 11])).await;
+    check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a device that another had once: {answer:?}");
     Ok(())
 }
 

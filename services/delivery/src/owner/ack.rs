@@ -28,7 +28,7 @@ impl Live {
             self.context.counters.acks_ignored(1);
             return;
         }
-        self.context.hop(HopKind::Passed, position, (0, tag(session.as_bytes())));
+        self.context.hop_of_session(HopKind::Passed, position, tag(session.as_bytes()));
         self.heard_of(device, session);
         self.raise_cursor(device, position);
         self.devices.release(device, self.context.config.idle_devices_max);
@@ -76,7 +76,7 @@ impl Live {
                 position if position <= device.cursor => acked += 1,
                 position if position <= device.floor => {
                     gapped += 1;
-                    self.context.hop(HopKind::Gone, position, (0, 0));
+                    self.context.hop(HopKind::Gone, position);
                 }
                 _ => break,
             }

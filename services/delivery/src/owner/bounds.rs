@@ -8,6 +8,7 @@ use pli_api::delivery::{FloorRaised, edge_signal};
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, EntryRef, Position, Seq};
 use pli_ports::{DeviceRegister, LogFate, Retry, Settle, StoreError, Usage, UsageBound};
+use pli_runtime::trail::HopKind;
 use tokio::time::Instant;
 
 use super::Context;
@@ -205,6 +206,8 @@ impl Live {
         device.floor = floor;
         self.context.counters.gapped(gone);
         self.context.counters.floors_raised(1);
+        // What of it stands in rows has no slot that could say so of itself.
+        self.context.hop(HopKind::Floor, floor);
         self.pass(id);
         self.tell_floor(id, floor).await;
         Some((id, floor))

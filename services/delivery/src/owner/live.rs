@@ -77,6 +77,8 @@ pub(super) struct Live {
     pub mark: Option<EntryRef>,
     /// The log's head when it was looked at last.
     pub log_head: Seq,
+    /// The log's head when the owner started: what it reads up to here may have been read before.
+    pub replayed_to: Seq,
     /// Entries kept aside. Bound: `aside_entries_max`.
     pub aside: usize,
     pub tail: Tail,
@@ -122,6 +124,7 @@ impl Live {
             next: started.next,
             mark: started.mark,
             log_head: started.log_head,
+            replayed_to: started.log_head,
             aside: started.aside as usize,
             tail: Tail::default(),
             devices: Devices::default(),

@@ -3,16 +3,30 @@
 //! wants to know.
 
 use pli_api::{delivery, outside};
-use pli_domain::{Position, UnixMillis};
+use pli_domain::{EdgeId, Position, SessionId, UnixMillis};
 use pli_ports::LogEntry;
-use pli_runtime::trail::{Hop, HopKind, TraceContext, tag};
+use pli_runtime::trail::{Hop, HopKind, SpanKind, TraceContext, tag};
 
 use super::Context;
 use super::live::Live;
 
 impl Context {
-    /// Notes a hop of the envelope at `position`; see [`HopKind`] for the two numbers.
-    pub fn hop(&self, kind: HopKind, position: Position, (first, second): (u64, u64)) {
+    /// Notes a hop that names nobody, of the envelope at `position`.
+    pub fn hop(&self, kind: HopKind, position: Position) {
+        self.note(kind, position, 0, 0);
+    }
+
+    /// Notes a hop of the envelope at `position` to or from a session, by its tag.
+    pub fn hop_of_session(&self, kind: HopKind, position: Position, session: u64) {
+        self.note(kind, position, 0, session);
+    }
+
+    /// The owner rang for the envelope at `position`.
+    pub fn rung(&self, position: Position, edge: EdgeId, session: SessionId) {
+        self.note(HopKind::Rung, position, tag(edge.as_bytes()), tag(session.as_bytes()));
+    }
+
+    fn note(&self, kind: HopKind, position: Position, first: u64, second: u64) {
         if self.ports.trail.hops.is_on() {
             let (at_ms, place) = (self.ports.clock.now().0, position.get());
             self.ports.trail.hops.note(Hop { at_ms, kind, shard: self.shard.get(), place, first, second });
@@ -31,7 +45,8 @@ impl Live {
         let outside = outside(envelope);
         if first && outside.accepted_at_ms > 0 {
             let late = now.since(UnixMillis(outside.accepted_at_ms));
-            self.context.counters.levels.read_after(late.as_secs_f64());
+            let replayed = entry.seq <= self.replayed_to;
+            self.context.counters.levels.read_after(late.as_secs_f64(), replayed);
         }
         let (shard, place) = (self.context.shard.get(), position.get());
         let (send, entry) = (tag(outside.send_id), tag(entry.id.as_bytes()));
@@ -39,7 +54,9 @@ impl Live {
         if !trail.tracer.is_on() {
             return;
         }
-        if let Some(mut span) = trail.tracer.child(TraceContext::parse(outside.traceparent), "read", now) {
+        if let Some(mut span) =
+            trail.tracer.child(TraceContext::parse(outside.traceparent), "read", SpanKind::Consumer, now)
+        {
             span.say("pli.shard", i64::from(shard));
             span.say("pli.position", place.cast_signed());
             span.end(now);
@@ -53,7 +70,7 @@ impl Live {
         }
         for delivery in &page.deliveries {
             if let Ok(position) = Position::from_u64(delivery.position) {
-                self.context.hop(kind, position, (0, session));
+                self.context.hop_of_session(kind, position, session);
             }
         }
     }

@@ -14,6 +14,9 @@ use super::Context;
 /// Shortest upper bound of a wait.
 const FIRST: Duration = Duration::from_millis(50);
 
+/// Tries after which a wait is drawn from up to 1.6 s.
+const SLOW: u32 = 5;
+
 /// Exponential back-off with full jitter (Brooker, "Exponential Backoff And Jitter", 2015).
 pub(super) struct Backoff {
     most: Duration,
@@ -30,6 +33,10 @@ impl Backoff {
         let bound = FIRST.saturating_mul(1 << self.attempt.min(20)).min(self.most);
         self.attempt += 1;
         sleep(bound.mul_f64(self.rng.random_range(0.0..1.0))).await;
+    }
+    /// What comes next waits no less than after [`SLOW`] tries.
+    pub fn slow(&mut self) {
+        self.attempt = self.attempt.max(SLOW);
     }
     /// Begins anew with short waits.
     pub fn reset(&mut self) {

@@ -13,7 +13,6 @@ use pli_api::delivery::{
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{DeviceId, EdgeId, Position, Seq, SessionId};
 use pli_ports::{DeviceState, Respond, ShardState, Signal, SignalEvent, StoreError, Subject};
-use pli_runtime::trail::{HopKind, tag};
 use prost::Message;
 use tokio::time::Instant;
 
@@ -246,7 +245,7 @@ impl Live {
     /// A session that another owner knew learns that something waits.
     async fn ring_read(&mut self, hello: Hello, position: Position) {
         let mut bells = Doorbells::default();
-        self.context.hop(HopKind::Rung, position, (tag(hello.edge.as_bytes()), tag(hello.session.as_bytes())));
+        self.context.rung(position, hello.edge, hello.session);
         let bell = Doorbell {
             session: id_bytes(hello.session.as_bytes()),
             device: id_bytes(hello.device.as_bytes()),
@@ -273,7 +272,7 @@ impl Live {
         let prev = if broken(Mutant::UnknownPrevIsZero) { prev.or(Some(Position::ZERO)) } else { prev };
         for session in &device.sessions {
             self.context.counters.unknown_prev_sent(usize::from(prev.is_none()));
-            self.context.hop(HopKind::Rung, position, (tag(session.edge.as_bytes()), tag(session.id.as_bytes())));
+            self.context.rung(position, session.edge, session.id);
             bells.by_edge.entry(session.edge).or_default().push(Doorbell {
                 session: session.wire.0.clone(),
                 device: session.wire.1.clone(),

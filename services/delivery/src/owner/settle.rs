@@ -225,7 +225,7 @@ impl Live {
         }
         if plan.checkpoint.is_some() {
             self.context.counters.settles(1);
-            self.context.hop(HopKind::Settled, self.checkpoint.position, (0, 0));
+            self.context.hop(HopKind::Settled, self.checkpoint.position);
             self.note_settled(self.checkpoint.position.seq());
             self.notify().await;
         }
@@ -263,7 +263,7 @@ impl Live {
         let counters = self.context.counters.clone();
         for (id, position, bytes) in &end.written {
             counters.rows_written(1);
-            self.context.hop(HopKind::Spilled, *position, (0, 0));
+            self.context.hop(HopKind::Spilled, *position);
             counters.row_bytes_written(*bytes);
             let device = self.devices.entry(*id);
             device.note_row(*position, *bytes);
@@ -319,7 +319,7 @@ impl Live {
         while let Some(slot) = device.slots.pop_front_if(|slot| slot.position <= through) {
             if slot.expires_at < soon {
                 self.context.counters.expired(1);
-                self.context.hop(HopKind::Expired, slot.position, (0, 0));
+                self.context.hop(HopKind::Expired, slot.position);
             }
             self.tail.close(slot.ordinal);
         }

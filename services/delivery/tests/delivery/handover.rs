@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use pli_api::log::{Entry, Envelope, Item};
 use pli_domain::LogEpoch;
 use pli_ports::DeviceQueues;
+use prost::Message;
 use tokio::time::sleep;
 
-use crate::harness::{SHARD, SPILLS, Shard, body};
+use crate::harness::{SHARD, SPILLS, Shard, body, device};
 
 async fn epoch_of(shard: &Shard) -> LogEpoch {
     shard.world.queues().shard_state(SHARD).await.expect("readable").log_epoch.epoch
@@ -211,4 +213,53 @@ async fn the_first_doorbell_of_a_new_owner_makes_a_session_read_what_no_doorbell
     let bell = edge.bell().await;
     assert!(bell.prev.is_none_or(|prev| prev > sent), "the session is not complete up to {:?}", bell.prev);
     assert_eq!(edge.drain(1, sent).await.bodies(), [body(0), body(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_owner_reads_again_is_not_counted_as_late() {
+    let telemetry = pli_runtime::Telemetry::new("pli").expect("metrics");
+    let shard = Shard::new(10_000);
+    shard.counters.export(&telemetry.meter("delivery"));
+    let count = |name: &str| {
+        let text = telemetry.render().expect("text");
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}_count"))).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let append = async |shard: &Shard| {
+        let envelope = Envelope { accepted_at_ms: shard.clock_now_after(Duration::ZERO).0, ..Envelope::default() };
+        let item = Item {
+            devices: vec![pli_api::device_bytes(device(1))],
+            expires_at_ms: shard.in_a_day().0,
+            class: 3,
+            envelope: envelope.encode_to_vec().into(),
+        };
+        shard.append_bytes(Entry { items: vec![item], ..Entry::default() }.encode_to_vec().into()).await;
+    };
+    let owner = shard.owner();
+    let edge = shard.edge(1).await;
+    edge.drain(1, 0).await;
+    for _ in 0..3 {
+        append(&shard).await;
+    }
+    assert_eq!(edge.drain(1, 0).await.shown.len(), 3);
+    assert_eq!((count("pli_delivery_read_seconds"), count("pli_delivery_replay_seconds")), (3, 0));
+    owner.crash().await;
+    let _owner = shard.owner();
+    assert_eq!(edge.drain(1, 0).await.shown.len(), 3);
+    append(&shard).await;
+    assert_eq!(edge.drain(1, 0).await.shown.len(), 4);
+    assert_eq!((count("pli_delivery_read_seconds"), count("pli_delivery_replay_seconds")), (4, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_that_fence_each_other_use_few_log_epochs() {
+    let mut shard = Shard::new(0);
+    shard.config.start_backoff_max_ms = 60_000;
+    let (_one, _two) = (shard.owner(), shard.owner());
+    for n in 0..100 {
+        shard.append(&[(&[1], n)]).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    let used = epoch_of(&shard).await.get();
+    assert!((2..=7).contains(&used), "{used} log epochs in ten seconds");
 }

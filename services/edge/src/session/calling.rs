@@ -5,7 +5,7 @@ use bytes::Bytes;
 use pli_api::Caller;
 use pli_api::common::Error;
 use pli_api::edge::{Call, Reply, reply, server_frame::Frame};
-use pli_runtime::trail::{Span, within};
+use pli_runtime::trail::{Span, SpanKind, within};
 use prost::Message;
 
 use super::Session;
@@ -37,7 +37,8 @@ impl Session {
         self.calls_open += 1;
         self.shared.metrics.calls.add(1, &[]);
         let (inbox, deadline) = (self.inbox.clone(), ms(self.shared.config.call_ms));
-        let (metrics, mut span) = (self.shared.metrics.clone(), self.shared.metrics.notes.begin("call"));
+        let (metrics, mut span) =
+            (self.shared.metrics.clone(), self.shared.metrics.notes.begin("call", SpanKind::Server));
         if let Some(span) = &mut span {
             span.say("rpc.method", method.path);
         }

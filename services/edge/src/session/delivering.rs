@@ -19,6 +19,7 @@ use crate::edge::Shared;
 use crate::owner::NotNow;
 use crate::retry::Backoff;
 use crate::session::feed::{Bell, Feed, PageRead, Rung, Tell};
+use crate::session::pages::PageRows;
 
 /// A session looks for missed mail within this time after its bus connection was interrupted.
 const RECHECK_SOON: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ pub(crate) struct Delivering {
     reading: Option<BoxFuture<'static, Result<Page, NotNow>>>,
     read_at: Option<Instant>,
     read_backoff: Backoff,
+    page_rows: PageRows,
     telling: Option<BoxFuture<'static, ()>>,
     ack_told: Position,
     ack_at: Option<Instant>,
@@ -61,6 +63,7 @@ impl Delivering {
     pub(crate) fn new(shared: Arc<Shared>, session: SessionId, device: DeviceAddress, committed: Position) -> Self {
         let now = Instant::now();
         let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let page_rows = PageRows::new(shared.config.session.page_rows);
         let mut this = Self {
             shard: shared.shards.shard_of(device.account),
             shared,
@@ -76,6 +79,7 @@ impl Delivering {
             reading: None,
             read_at: None,
             read_backoff: backoff,
+            page_rows,
             telling: None,
             ack_told: Position::ZERO,
             ack_at: None,
@@ -183,6 +187,7 @@ impl Delivering {
         let hint = match answer.map(page_of) {
             Ok(Some(page)) => {
                 self.read_backoff.reset();
+                self.page_rows.came();
                 self.feed.page(page, out);
                 self.note(out);
                 return;
@@ -191,7 +196,12 @@ impl Delivering {
                 tracing::warn!(shard = %self.shard, "a page cannot be used");
                 None
             }
-            Err(not_now) => not_now.after,
+            Err(not_now) => {
+                if not_now.late {
+                    self.page_rows.late();
+                }
+                not_now.after
+            }
         };
         self.shared.metrics.owner_retries.add(1, &[]);
         self.feed.read_failed();
@@ -269,6 +279,9 @@ impl Delivering {
         if self.committed > self.ack_told && self.ack_at.is_some() {
             self.tell_ack().await;
         }
+        for (_, span) in self.traced.drain(..) {
+            self.shared.metrics.notes.unacknowledged(span);
+        }
         let (session, device) = (self.session_bytes(), self.device_bytes());
         self.shared.owners.withdraw(self.shard, Withdraw { session, device }).await;
     }
@@ -317,13 +330,12 @@ impl Delivering {
         Box::pin(async move { owners.announce(shard, announce).await })
     }
 
-    fn read(&self, after: Position, left: usize) -> BoxFuture<'static, Result<Page, NotNow>> {
-        let config = &self.shared.config.session;
+    fn read(&mut self, after: Position, left: usize) -> BoxFuture<'static, Result<Page, NotNow>> {
         let read = ReadPage {
             device: self.device_bytes(),
             after: after.get(),
-            rows_max: config.page_rows.min(u32::try_from(left).unwrap_or(u32::MAX)).max(1),
-            bytes_max: config.page_bytes,
+            rows_max: self.page_rows.ask(left),
+            bytes_max: self.shared.config.session.page_bytes,
             session: self.session_bytes(),
         };
         let (owners, shard) = (self.shared.owners.clone(), self.shard);

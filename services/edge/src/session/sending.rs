@@ -11,7 +11,7 @@ use pli_api::log::{Content, Envelope, envelope::BodyOrRef};
 use pli_api::{ErrorCode, ids, items_by_shard, log, refusal};
 use pli_domain::limits::{ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX};
 use pli_domain::{Class, ConversationId, DeviceAddress, MlsEpoch, SendId, UnixMillis};
-use pli_runtime::trail::{HopKind, Span, TraceContext, within};
+use pli_runtime::trail::{HopKind, Span, SpanKind, TraceContext, within};
 use prost::Message;
 
 use crate::append::Job;
@@ -19,7 +19,7 @@ use crate::edge::Shared;
 use crate::limits::{SessionLimits, limited};
 use crate::receipts;
 use crate::session::inbox::Inbox;
-use crate::ticket::Ticket;
+use crate::ticket::{Sent, Ticket};
 
 /// Receipts in one `Pending` frame.
 pub(crate) const PENDING_MAX: usize = 256;
@@ -69,7 +69,7 @@ impl Sender {
 
     /// The whole of it is one span, where it is traced, which ends with the verdict.
     async fn admit_one(&self, send: Send) -> Result<(), Error> {
-        let mut span = self.shared.metrics.notes.begin("send");
+        let mut span = self.shared.metrics.notes.begin("send", SpanKind::Producer);
         let admitted = self.admit_under(send, &mut span).await;
         self.shared.metrics.notes.end(span, admitted.as_ref().err());
         admitted
@@ -89,8 +89,8 @@ impl Sender {
         let items = items_by_shard(&self.shared.shards, others, checked.class, checked.expires_at, &envelope);
         let send_id = Bytes::copy_from_slice(checked.send_id.as_bytes());
         self.shared.metrics.notes.of_send(HopKind::Admitted, &send_id);
-        let who = (&self.inbox, self.shared.receipts.count());
-        let ticket = Ticket::new(send_id, checked.accepted_at, items.len(), who, span.take());
+        let sent = Sent { send_id, accepted_at: checked.accepted_at, shards: items.len(), span: span.take() };
+        let ticket = Ticket::new(sent, &self.inbox, self.shared.receipts.count());
         if items.is_empty() {
             ticket.nobody(&self.shared.metrics);
         }

@@ -76,6 +76,24 @@ async fn a_long_queue_is_drained_in_order_within_the_delivery_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_is_drained_although_no_whole_page_comes_in_time() {
+    let rig = rig().await;
+    let mut alice = rig.join(1).await;
+    for n in 0..40u32 {
+        let mut send = alice.message(0, &n.to_be_bytes());
+        send.send_id = [n.to_be_bytes(); 4].concat().into();
+        alice.send_one(send).await.unwrap();
+    }
+    rig.owners.lock().rows_in_time = Some(3);
+    let mut bob = rig.join(2).await;
+    for n in 0..40u32 {
+        let delivered = bob.delivery().await;
+        assert_eq!(body(&delivered), n.to_be_bytes().as_slice());
+        bob.ack(delivered.position).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_read_begins_before_the_registration_is_confirmed() {
     let rig = rig().await;
     rig.owners.lock().not_ready = 5;

@@ -49,6 +49,8 @@ pub struct State {
     pub not_ready: usize,
     /// Doorbells are not sent.
     pub silent: bool,
+    /// Pages of more rows are never answered, as by a database that takes too long.
+    pub rows_in_time: Option<u32>,
     /// Doorbells carry no predecessor.
     pub unknown_previous: bool,
 }
@@ -246,6 +248,9 @@ impl Owners {
                     position_ignored: ignored,
                     log_epoch: 1,
                 }))
+            }
+            owner_request::Request::ReadPage(read) if state.rows_in_time.is_some_and(|most| read.rows_max > most) => {
+                None
             }
             owner_request::Request::ReadPage(read) => Some(state.page(shard, &read)),
             owner_request::Request::QueryReceipts(_) if state.not_ready > 0 => {

@@ -7,11 +7,8 @@ mod single;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use pli_client::{Fingerprint, ServerAddress};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use pli_runtime::AdminClient;
 
 pub use apart::{Apart, Size};
 pub use single::Single;
@@ -119,10 +116,7 @@ impl Server {
 
 /// The sum of the series that begin so and are `ours`, as an admin port tells them.
 async fn counter(admin: &str, begins: &str, ours: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
-    let mut stream = TcpStream::connect(admin).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-    let mut said = String::new();
-    timeout(METRICS_WITHIN, stream.read_to_string(&mut said)).await.context("no metrics in time")??;
+    let said = AdminClient::new(admin).patience(METRICS_WITHIN).text("/metrics").await?;
     let lines = said.lines().filter(|line| line.starts_with(begins) && ours(line));
     Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }

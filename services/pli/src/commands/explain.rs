@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
+use futures::StreamExt;
 use pli_domain::SendId;
 use pli_runtime::Sources;
 use pli_runtime::trail::{HopKind, HopQuery, NOWHERE, PLACE_MASK, tag};
@@ -23,6 +24,8 @@ use story::Story;
 
 /// Places that are followed: an envelope stands once in each shard of its recipients, and again after a resend.
 const PLACES_MAX: usize = 256;
+/// Places that are asked for at a time: an admin port serves 64 connections.
+const PLACES_AT_A_TIME: usize = 16;
 
 /// Follow one message through the server's processes.
 ///
@@ -73,7 +76,7 @@ pub async fn run(args: ExplainArgs) -> Result<(), Failure> {
         let text = format!("no process answered; name their admin ports with --admin ({})", why.join("; "));
         return Err(Failure::say(Exit::Unreachable, text));
     }
-    let story = follow(args.send, &processes, asked).await;
+    let story = follow(args.send, asked).await;
     let told = if args.json { format!("{}\n", print::json(&story)) } else { print::text(&story) };
     put(&told)?;
     if story.is_empty() {
@@ -82,15 +85,21 @@ pub async fn run(args: ExplainArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From the send to its places in the logs, then everything at these places.
-async fn follow(send: SendId, processes: &[String], asked: Asked) -> Story {
+/// From the send to its places in the logs, then everything that those who answered know of these places.
+async fn follow(send: SendId, asked: Asked) -> Story {
     let mut places: BTreeSet<(u16, u64)> = BTreeSet::new();
     for (_, hop) in asked.hops().filter(|(_, hop)| hop.shard != NOWHERE) {
         places.insert((hop.shard, hop.place & PLACE_MASK));
     }
-    let mut story = Story::new(send, asked);
-    for (shard, place) in places.into_iter().take(PLACES_MAX) {
-        let more = Asked::all(processes, HopQuery::Place(shard, place)).await;
+    let (answered, left_out) = (asked.answered(), places.len().saturating_sub(PLACES_MAX));
+    let mut story = Story::new(send, asked, left_out);
+    let answered = &answered;
+    let each = places
+        .into_iter()
+        .take(PLACES_MAX)
+        .map(|(shard, place)| async move { (shard, place, Asked::all(answered, HopQuery::Place(shard, place)).await) });
+    let mut told = futures::stream::iter(each).buffered(PLACES_AT_A_TIME);
+    while let Some((shard, place, more)) = told.next().await {
         story.add(shard, place, more);
     }
     story
@@ -135,6 +144,7 @@ const fn word(kind: HopKind) -> &'static str {
         HopKind::Spilled => "spilled",
         HopKind::Expired => "expired",
         HopKind::Gone => "gone",
+        HopKind::Floor => "floor",
         HopKind::Settled => "settled",
         HopKind::Stored => "stored",
         HopKind::Resend => "resend",

@@ -9,9 +9,9 @@ use futures::future::{BoxFuture, Either};
 use http::{HeaderValue, Request, Response};
 use pli_api::Channel;
 use pli_ports::{Clock, SystemClock};
-use pli_runtime::trail::{Span, TraceContext, Tracer, current, within};
-use tonic::Status;
+use pli_runtime::trail::{Span, SpanKind, TraceContext, Tracer, current, within};
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 /// A channel whose calls carry the context of the task that makes them; the same channel where nothing is traced.
@@ -82,7 +82,7 @@ where
         let context = span.context();
         let answer = self.inner.call(request);
         let answer = within(Some(context), answer).map(|answer| {
-            span.end(SystemClock.now());
+            end(span, &answer);
             answer
         });
         Either::Right(answer.boxed())
@@ -97,7 +97,36 @@ fn begin(tracer: &Tracer, request: &Request<Body>) -> Option<Span> {
     let path = request.uri().path();
     // A path that is no method of these services is not worth a name.
     let name = if path.starts_with("/pli.") { path[1..].to_owned() } else { "call".to_owned() };
-    tracer.child(parent, name, SystemClock.now())
+    tracer.child(parent, name, SpanKind::Server, SystemClock.now())
+}
+
+/// The span of a call ends with its status. One that is the caller's own doing is none of the server's failures
+/// (<https://opentelemetry.io/docs/specs/semconv/rpc/grpc/#grpc-status>).
+fn end<E>(mut span: Span, answer: &Result<Response<Body>, E>) {
+    match answer {
+        Err(_) => span.fail("unanswered"),
+        // What has no status in its head was answered; the status then follows the body.
+        Ok(answer) => {
+            let code = Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+            span.say("rpc.grpc.status_code", i64::from(i32::from(code)));
+            if let Some(failed) = failed(code) {
+                span.fail(failed);
+            }
+        }
+    }
+    span.end(SystemClock.now());
+}
+
+const fn failed(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unknown => Some("UNKNOWN"),
+        Code::DeadlineExceeded => Some("DEADLINE_EXCEEDED"),
+        Code::Unimplemented => Some("UNIMPLEMENTED"),
+        Code::Internal => Some("INTERNAL"),
+        Code::Unavailable => Some("UNAVAILABLE"),
+        Code::DataLoss => Some("DATA_LOSS"),
+        _ => None,
+    }
 }
 
 /// A channel straight over a server value of this process, traced as one behind a socket is.

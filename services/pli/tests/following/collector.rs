@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -19,6 +20,9 @@ pub struct Span {
     pub instance: String,
     pub name: String,
     pub trace: Vec<u8>,
+    pub kind: SpanKind,
+    /// It ended with an error.
+    pub failed: bool,
     /// Everything that was said of it and of its process.
     pub said: BTreeMap<String, String>,
 }
@@ -66,7 +70,10 @@ impl TraceService for Collector {
             let instance = about.get("service.instance.id").cloned().unwrap_or_default();
             for span in of_process.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 let said = about.clone().into_iter().chain(span.attributes.iter().map(text)).collect();
-                let span = Span { instance: instance.clone(), name: span.name, trace: span.trace_id, said };
+                let kind = span.kind();
+                let failed = span.status.is_some_and(|status| status.code() == StatusCode::Error);
+                let span =
+                    Span { instance: instance.clone(), name: span.name, trace: span.trace_id, kind, failed, said };
                 self.spans.lock().expect("whole").push(span);
             }
         }

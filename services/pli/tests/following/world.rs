@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::metrics::noop::NoopMeterProvider;
-use pli_api::edge::{Ack, ClientFrame, Send, SendBatch, ServerFrame, client_frame, server_frame::Frame};
+use pli_api::edge::{Ack, ClientFrame, Deliver, Send, SendBatch, ServerFrame, client_frame, server_frame::Frame};
 use pli_api::log::Class;
 use pli_delivery::{Delivery, DeliveryPorts};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Position, ShardMap};
@@ -19,6 +19,7 @@ use pli_ports::{Clock, SystemClock};
 use pli_runtime::{AdminServer, BuildInfo, Health, Telemetry, TelemetryConfig, Trail};
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use prost::Message;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -113,8 +114,9 @@ impl World {
     pub async fn join(&self, edge: usize, n: u8) -> Client {
         let (carrier, peer) = memory(64);
         let edge = self.edges[edge].0.clone();
-        tokio::spawn(async move { edge.serve_authenticated(Box::new(carrier), device(n), Position::ZERO).await });
-        let mut client = Client { peer };
+        let serving =
+            tokio::spawn(async move { edge.serve_authenticated(Box::new(carrier), device(n), Position::ZERO).await });
+        let mut client = Client { peer, serving };
         client.until(|frame| matches!(frame, Frame::Ready(_)).then_some(())).await;
         client
     }
@@ -141,6 +143,7 @@ impl Drop for World {
 /// A session.
 pub struct Client {
     peer: MemoryPeer,
+    serving: JoinHandle<()>,
 }
 
 impl Client {
@@ -175,10 +178,20 @@ impl Client {
         self.say(client_frame::Frame::Send(SendBatch { sends: vec![send] })).await;
     }
 
+    /// The next delivery, not acknowledged.
+    pub async fn delivery(&mut self) -> Deliver {
+        self.until(|frame| if let Frame::Deliver(deliver) = frame { Some(deliver) } else { None }).await
+    }
+
+    /// Ends the connection; the edge has ended the session then.
+    pub async fn leave(self) {
+        drop(self.peer);
+        timeout(PATIENCE, self.serving).await.expect("in time").expect("no panic");
+    }
+
     /// The next delivery, acknowledged; its envelope.
     pub async fn receive(&mut self) -> pli_api::log::Envelope {
-        let delivered =
-            self.until(|frame| if let Frame::Deliver(deliver) = frame { Some(deliver) } else { None }).await;
+        let delivered = self.delivery().await;
         self.say(client_frame::Frame::Ack(Ack { position: delivered.position })).await;
         pli_api::log::Envelope::decode(delivered.envelope).expect("an envelope")
     }

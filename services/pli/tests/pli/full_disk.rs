@@ -186,15 +186,15 @@ impl World {
     }
 }
 
-/// Waits until `/readyz` answers with this status, and returns the whole answer.
-fn until_readyz(server: &Server, status: &str, mut meanwhile: impl FnMut()) -> String {
+/// Waits until `/readyz` answers with this status, and returns what it says.
+fn until_readyz(server: &Server, status: u16, mut meanwhile: impl FnMut()) -> String {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
-        let said = server.admin("/readyz");
-        if said.starts_with(&format!("HTTP/1.1 {status}")) {
+        let (answered, said) = server.admin("/readyz");
+        if answered == status {
             return said;
         }
-        assert!(std::time::Instant::now() < end, "not {status}: {said}");
+        assert!(std::time::Instant::now() < end, "{answered}, not {status}: {said}");
         meanwhile();
     }
 }
@@ -205,7 +205,7 @@ fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_
     let home = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(disk.dir()).expect("made");
     let started = Server::start(&disk.dir());
-    until_readyz(&started, "200", || {});
+    until_readyz(&started, 200, || {});
     let connect =
         ["--server", &started.address(), "--fingerprint", started.about["fingerprint"].as_str().expect("one")];
     let send = |words: &str| {
@@ -216,16 +216,16 @@ fn readyz_says_that_the_disk_is_full_while_appends_are_refused_and_not_a_moment_
     let ballast = disk.fill();
     // The engine notices when it has to write something that does not fit.
     let words = "x".repeat(16 * 1024);
-    let said = until_readyz(&started, "503", || drop(send(&words)));
+    let said = until_readyz(&started, 503, || drop(send(&words)));
     assert!(said.contains("\"engine\"") && said.contains("disk of the data folder is full"), "{said}");
     // A process that starts on a full disk serves what makes room.
     let port = started.port();
     started.process.kill();
     let again = Server::start_on(&disk.dir(), port);
-    let said = until_readyz(&again, "503", || {});
+    let said = until_readyz(&again, 503, || {});
     assert!(said.contains("disk of the data folder is full"), "{said}");
     std::fs::remove_file(ballast).expect("removed");
-    until_readyz(&again, "200", std::thread::yield_now);
+    until_readyz(&again, 200, std::thread::yield_now);
     text(&run(home.path(), &[&["send", "alice", "bob", "after", "--wait", "accepted"][..], &connect].concat()));
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting the binary, waiting for what it says, ending it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use pli_runtime::AdminClient;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -220,19 +220,17 @@ impl Server {
         self.about["address"].as_str().expect("an address").to_string()
     }
 
-    /// What the admin port answers to a GET, head and body.
-    pub fn admin(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.about["admin"].as_str().expect("an address")).expect("connects");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("asked");
-        let mut said = String::new();
-        stream.read_to_string(&mut said).expect("answered");
-        said
+    /// What the admin port answers to a GET: status and body.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let client = AdminClient::new(self.about["admin"].as_str().expect("an address"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let answer = runtime.block_on(client.get(path)).expect("answered");
+        (answer.status, answer.text())
     }
 
     /// The sum of a counter over its labels, as the admin port tells it; 0 when it was never counted.
     pub fn metric(&self, name: &str) -> f64 {
-        let said = self.admin("/metrics");
+        let (_, said) = self.admin("/metrics");
         assert!(said.contains("pli_edge_"), "no metrics in {said}");
         let total = format!("{name}_total");
         let lines = said.lines().filter(|line| line.split(['{', ' ']).next() == Some(&total));

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The data folder's version and the engine's health.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use pli_runtime::AdminClient;
 
 use super::finding::Finding;
 use crate::server::data_folder::{FolderState, inspect, open_to_others};
@@ -18,8 +15,6 @@ const MODES: &str = "file modes";
 const ENGINE: &str = "engine";
 /// A healthy server answers its admin port well within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// The longest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Whether this program can use the folder.
 pub fn version(folder: &Path) -> Finding {
@@ -73,17 +68,18 @@ pub fn modes(folder: &Path) -> Finding {
 /// The running server's own word, else what the database says of itself.
 pub async fn engine(folder: &Path, running: Option<&ServerFile>) -> Finding {
     if let Some(server) = running {
-        return match timeout(ANSWER_WITHIN, readiness(server.admin)).await {
-            Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => {
+        let client = AdminClient::new(server.admin.to_string()).patience(ANSWER_WITHIN);
+        return match client.get("/readyz").await {
+            Ok(answer) if answer.status == 200 => {
                 Finding::fine(ENGINE, format!("process {} says that it is ready", server.pid))
             }
-            Ok(Ok(answer)) => {
-                let body = answer.lines().last().unwrap_or_default().to_string();
-                Finding::fault(ENGINE, format!("process {} is not ready: {body}", server.pid), "look at its log")
+            Ok(answer) => {
+                let seen = format!("process {} is not ready: {}", server.pid, answer.text().trim_end());
+                Finding::fault(ENGINE, seen, "look at its log")
             }
-            _ => Finding::fault(
+            Err(error) => Finding::fault(
                 ENGINE,
-                format!("process {} does not answer at http://{}/readyz", server.pid, server.admin),
+                format!("process {} does not answer at its admin port: {error}", server.pid),
                 "look at its log, and start it again if it hangs",
             ),
         };
@@ -96,14 +92,6 @@ pub async fn engine(folder: &Path, running: Option<&ServerFile>) -> Finding {
         Ok(Err(error)) => Finding::fault(ENGINE, error.to_string(), "restore a backup with `pli restore --replace`"),
         Err(error) => Finding::fault(ENGINE, error.to_string(), "report this as a defect"),
     }
-}
-
-async fn readiness(admin: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(admin).await?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-    Ok(answer)
 }
 
 #[cfg(test)]

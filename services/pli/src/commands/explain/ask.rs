@@ -1,19 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Asking admin ports for hops.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
 use futures::future::join_all;
 use pli_runtime::trail::{Hop, HopQuery, HopsReport};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-/// How long one process may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Most bytes of an answer: 1,024 hops are about 150 KB.
-const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+use pli_runtime::{AdminAskError, AdminClient};
 
 /// A process that answered.
 #[derive(Debug, Clone)]
@@ -50,10 +40,15 @@ impl Asked {
         for (process, answer) in join_all(each).await {
             match answer {
                 Ok(report) => asked.answers.push(Answer { process, report }),
-                Err(error) => asked.silent.push(Silent { process, why: format!("{error:#}") }),
+                Err(why) => asked.silent.push(Silent { process, why }),
             }
         }
         asked
+    }
+
+    /// Whom to ask more.
+    pub fn answered(&self) -> Vec<String> {
+        self.answers.iter().map(|answer| answer.process.clone()).collect()
     }
 
     /// Every hop with the process that noted it.
@@ -62,30 +57,17 @@ impl Asked {
     }
 }
 
-async fn ask(process: &str, query: HopQuery) -> anyhow::Result<HopsReport> {
+async fn ask(process: &str, query: HopQuery) -> Result<HopsReport, String> {
     let path = match query {
         HopQuery::Send(send) => format!("/hops?send={send:016x}"),
         HopQuery::Place(shard, place) => format!("/hops?shard={shard}&place={place}"),
     };
-    let answer = timeout(ANSWER_WITHIN, get(process, &path)).await;
-    let answer = answer.map_err(|_| anyhow::anyhow!("no answer within {} s", ANSWER_WITHIN.as_secs()))??;
-    serde_json::from_slice(&answer).context("its answer is not that of a Pli admin port of this version")
-}
-
-/// The body of the answer to one GET, on a connection of its own.
-async fn get(process: &str, path: &str) -> anyhow::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(process).await.context("cannot connect")?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {process}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut said = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut said).await?;
-    let head = said.windows(4).position(|end| end == b"\r\n\r\n").context("its answer is not HTTP")?;
-    let status = String::from_utf8_lossy(said.get(9..12).unwrap_or_default()).into_owned();
-    match status.as_str() {
-        "200" => Ok(said.split_off(head + 4)),
-        "404" => bail!("it has no hops to ask for; it is an older version, or no Pli admin port"),
-        _ => bail!("it answered with status {status}"),
-    }
+    AdminClient::new(process).json(&path).await.map_err(|error| match error {
+        AdminAskError::Status { status: 404, .. } => {
+            "it has no hops to ask for; it is an older version, or no Pli admin port".to_owned()
+        }
+        error => error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +98,8 @@ mod tests {
         );
         assert_eq!(asked.silent.len(), 1);
         assert!(asked.silent[0].why.contains("cannot connect"), "{:?}", asked.silent);
-        assert_eq!(Asked::all(&[there], HopQuery::Place(3, 1024)).await.hops().count(), 1);
+        let again = Asked::all(&asked.answered(), HopQuery::Place(3, 1024)).await;
+        assert_eq!((again.hops().count(), again.silent.len()), (1, 0), "who did not answer is not asked again");
         stop.cancel();
         running.await.expect("joins").expect("ends well");
     }

@@ -6,7 +6,7 @@ use pli_runtime::trail::{Hop, HopKind};
 use serde_json::{Value, json};
 
 use super::gaps::Gap;
-use super::story::{Place, Step, Story};
+use super::story::{Place, Step, Story, Teller};
 use super::word;
 
 /// For people.
@@ -21,8 +21,14 @@ pub fn text(story: &Story) -> String {
         lines.extend(place.steps.iter().map(|step| line(story, step, begin)));
     }
     lines.extend(story.gaps().iter().map(missing));
-    let names: Vec<&str> = story.tellers.iter().map(|teller| teller.process.as_str()).collect();
-    lines.push(format!("answered: {}", names.join(", ")));
+    if story.left_out > 0 {
+        lines.push(format!("not looked at: {} further places in logs", story.left_out));
+    }
+    let answered = |teller: &Teller| match teller.size {
+        0 => teller.process.clone(),
+        _ => format!("{} (runs since {})", teller.process, moment(teller.started_ms)),
+    };
+    lines.push(format!("answered: {}", story.tellers.iter().map(answered).collect::<Vec<_>>().join(", ")));
     lines.extend(story.silent.iter().map(|silent| format!("no answer: {}: {}", silent.process, silent.why)));
     lines.join("\n") + "\n"
 }
@@ -41,7 +47,8 @@ fn line(story: &Story, step: &Step, begin: u64) -> String {
 
 fn missing(gap: &Gap) -> String {
     let at = gap.shard.map_or_else(String::new, |shard| format!(" (shard {shard})"));
-    format!("missing{at}: {}: {}", gap.missing, gap.reasons.join("; "))
+    let of = gap.of.map_or_else(String::new, |(n, all)| format!(" ({n} of {all})"));
+    format!("missing{at}: {}{of}: {}", gap.missing, gap.reasons.join("; "))
 }
 
 fn sentence(story: &Story, hop: &Hop) -> String {
@@ -61,6 +68,9 @@ fn sentence(story: &Story, hop: &Hop) -> String {
         HopKind::Spilled => "owner: nobody had acknowledged it; written as a row".into(),
         HopKind::Expired => "owner: expired".into(),
         HopKind::Gone => "owner: the queue was too long; told as a gap".into(),
+        HopKind::Floor => {
+            "owner: a queue of this shard was too long; if this stood in its rows, it is gone and told as a gap".into()
+        }
         HopKind::Settled => "owner: settled; the checkpoint is above it".into(),
         HopKind::Stored => "edge: told the sender that it is stored".into(),
         HopKind::Resend => "edge: told the sender to send it again".into(),
@@ -98,10 +108,14 @@ pub fn json(story: &Story) -> Value {
             "hops": steps,
         })
     };
-    let gap = |gap: &Gap| json!({ "shard": gap.shard, "missing": gap.missing, "reasons": gap.reasons });
+    let gap = |gap: &Gap| {
+        let (count, of) = gap.of.unzip();
+        json!({ "shard": gap.shard, "missing": gap.missing, "count": count, "of": of, "reasons": gap.reasons })
+    };
     let tellers = story.tellers.iter().map(|teller| {
         json!({
             "process": teller.process, "roles": teller.roles, "hops_max": teller.size, "since_ms": teller.since_ms,
+            "started_ms": Some(teller.started_ms).filter(|at| *at > 0),
         })
     });
     let silent = story.silent.iter().map(|silent| json!({ "process": silent.process, "why": silent.why }));
@@ -109,6 +123,7 @@ pub fn json(story: &Story) -> Value {
         "send_id": story.send.to_string(),
         "sender": story.sender.iter().map(step).collect::<Vec<_>>(),
         "places": story.places.iter().map(place).collect::<Vec<_>>(),
+        "places_left_out": story.left_out,
         "missing": story.gaps().iter().map(gap).collect::<Vec<_>>(),
         "answered": tellers.collect::<Vec<_>>(),
         "no_answer": silent.collect::<Vec<_>>(),

@@ -38,6 +38,8 @@ pub struct Teller {
     pub roles: Vec<String>,
     /// Hops that its ring keeps.
     pub size: usize,
+    /// Since when it runs; it knows nothing of what was before.
+    pub started_ms: u64,
     /// The oldest that it has; none while its ring is not full, so that it knows everything since its start.
     pub since_ms: Option<u64>,
 }
@@ -51,6 +53,8 @@ pub struct Story {
     pub sender: Vec<Step>,
     /// In order of shard and place.
     pub places: Vec<Place>,
+    /// Further places that were not asked for.
+    pub left_out: usize,
     /// Who answered.
     pub tellers: Vec<Teller>,
     /// Who did not, to any question.
@@ -61,11 +65,12 @@ pub struct Story {
 
 impl Story {
     /// From the answers to the first question.
-    pub fn new(send: SendId, asked: Asked) -> Self {
+    pub fn new(send: SendId, asked: Asked, left_out: usize) -> Self {
         let mut story = Self {
             send,
             sender: Vec::new(),
             places: Vec::new(),
+            left_out,
             tellers: Vec::new(),
             silent: asked.silent.clone(),
             names: BTreeMap::new(),
@@ -80,6 +85,7 @@ impl Story {
                 process: answer.process.clone(),
                 roles: report.roles.iter().map(|introduced| introduced.role.clone()).collect(),
                 size: report.size,
+                started_ms: report.started_ms,
                 since_ms: turned.then_some(report.oldest_ms),
             });
         }
