@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::NatsOptions;
 use crate::error::{ApiError, append_error};
 use crate::link::Link;
+use crate::migrate::stream_info;
 use crate::names::{entry_id, log_subject, message_id};
 use crate::reader::NatsLogReader;
 use crate::wire::{Done, Found, Head, MESSAGE_NOT_FOUND};
@@ -184,6 +185,16 @@ impl ShardLog for NatsShardLog {
         let body = json!({ "filter": log_subject(shard), "seq": below });
         self.link.api::<Done>(&purge, &body).await.map_err(|error| error.of("trim"))?;
         Ok(())
+    }
+
+    /// Bytes of the shard's stream against its max bytes.
+    async fn fullness(&self, shard: ShardId) -> Result<u16, StoreError> {
+        let stream = self.options.layout.stream_of(shard);
+        let info = stream_info(&self.link, &stream).await.map_err(|error| error.of("fullness"))?;
+        let Some(info) = info else { return Ok(0) };
+        let most = info.config.get("max_bytes").and_then(serde_json::Value::as_u64).filter(|most| *most > 0);
+        let part = most.map_or(0, |most| u128::from(info.state.bytes) * 1_000 / u128::from(most));
+        Ok(u16::try_from(part.min(1_000)).unwrap_or(1_000))
     }
 
     fn fate(&self) -> LogFate {

@@ -104,6 +104,13 @@ pub trait ShardLog: Send + Sync + 'static {
     /// [`ShardLog::bounds`] shows it.
     async fn trim(&self, shard: ShardId, through: Seq) -> Result<(), StoreError>;
 
+    /// How full the log is that the shard shares with others, in thousandths of what it may hold; appends are refused when
+    /// nothing is left. 0 where it has no bound of its own. A little old, and only good for deciding when to trim.
+    async fn fullness(&self, shard: ShardId) -> Result<u16, StoreError> {
+        let _ = shard;
+        Ok(0)
+    }
+
     /// Whether this log can lose its end.
     fn fate(&self) -> LogFate;
 }

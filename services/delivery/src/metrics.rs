@@ -84,6 +84,8 @@ counters! {
     row_trims,
     /// Trims of the log.
     log_trims,
+    /// Of these, before receipts were old enough, because the log was over 70 % full.
+    log_trims_early,
     /// Doorbells sent.
     doorbells,
     /// Doorbells sent without knowing the position before.

@@ -26,8 +26,8 @@ impl Notes {
     }
 
     /// A trace begins here, for the configured part of what is asked for. Kinds are those of OpenTelemetry's conventions
-    /// for messaging spans (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#span-kind>): who makes
-    /// a message's context is its producer, who takes it over a consumer, who only passes it on a client.
+    /// for messaging spans (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#span-kind>): who
+    /// makes a message's context is its producer, who takes it over a consumer, who only passes it on a client.
     pub(crate) fn begin(&self, name: &'static str, kind: SpanKind) -> Option<Span> {
         if !self.trail.tracer.is_on() {
             return None;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_engine_nats::{ConnectError, Credentials, Layout, MigrateError, NatsEngine, NatsOptions, Problem, log_stream};
+use pli_ports::NewEntry;
 use pli_testkit::engines::nats::{Down, NatsSettings};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{engine, in_time, one_server, options, raw, servers, text};
+use crate::support::{SHARD, append, engine, entry, in_time, one_server, options, raw, servers, text};
 
 /// The words of everything that forbids to start.
 async fn refusal(engine: &NatsEngine) -> String {
@@ -105,6 +106,21 @@ async fn migrating_twice_at_once_and_again_is_harmless() {
     second.unwrap();
     assert!(two.check().await.problems.is_empty());
     assert_eq!(mapped(&two).await, shards, "it stays as long as the cluster");
+}
+
+#[tokio::test]
+async fn a_log_says_how_full_its_stream_is() {
+    let Some(servers) = one_server("a_log_says_how_full_its_stream_is").await else { return };
+    let mut small = options(&servers);
+    small.layout.stream_bytes_max = 1 << 20;
+    let engine = engine(small).await;
+    let log = engine.shard_log();
+    assert_eq!(log.fullness(SHARD).await.unwrap(), 0);
+    for number in 0..12 {
+        append(&log, NewEntry { bytes: Bytes::from(vec![7; 64 << 10]), ..entry(SHARD, number) }).await;
+    }
+    let full = log.fullness(SHARD).await.unwrap();
+    assert!((750..800).contains(&full), "{full}: 12 of 16 times 64 KiB, and some for heads");
 }
 
 #[tokio::test]

@@ -380,6 +380,12 @@ impl ShardLog for MemoryLog {
         Ok(())
     }
 
+    async fn fullness(&self, _: ShardId) -> Result<u16, StoreError> {
+        let state = lock(&self.world.log);
+        let part = u128::from(state.bytes) * 1_000 / u128::from(state.bytes_max.max(1));
+        Ok(u16::try_from(part).unwrap_or(1_000))
+    }
+
     fn fate(&self) -> LogFate {
         self.world.options.fate
     }

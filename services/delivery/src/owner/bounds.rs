@@ -3,6 +3,7 @@
 //! queue that is too long, and bodies when the database is down and the budget full.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pli_api::delivery::{FloorRaised, edge_signal};
 use pli_domain::mutant::{Mutant, broken};
@@ -24,6 +25,20 @@ const MEASURES_MAX: usize = 64;
 /// Steps in which the log is trimmed behind the checkpoint.
 const SETTLED_STEPS: u32 = 64;
 
+/// Thousandths of the log's room above which it is trimmed before receipts are old.
+const CROWDED: u16 = 700;
+/// How often the owner asks how full the log is.
+const FULLNESS_EVERY: Duration = Duration::from_secs(60);
+
+/// How full the log was when it was asked last.
+#[derive(Debug, Default)]
+pub(super) struct Fullness {
+    /// When it is asked next.
+    due: Option<Instant>,
+    /// It was over [`CROWDED`]; one answer is good for one trim.
+    crowded: bool,
+}
+
 /// Settled sequences with the time. Bound: [`SETTLED_STEPS`] plus one.
 pub(super) type Settled = VecDeque<(Instant, Seq)>;
 
@@ -36,6 +51,9 @@ pub(super) struct TidyPlan {
     /// With the time when it was settled.
     log_through: Option<(Instant, Seq)>,
     measure: Vec<(DeviceId, Position)>,
+    /// Whether the log is asked how full it is, and what it said.
+    ask_fullness: bool,
+    fullness: Option<u16>,
     /// What measuring found.
     usages: Vec<(DeviceId, Usage)>,
     /// The store had no room even for deleting.
@@ -44,7 +62,8 @@ pub(super) struct TidyPlan {
 
 impl TidyPlan {
     fn is_empty(&self) -> bool {
-        self.floors.is_empty() && self.trims.is_empty() && self.log_through.is_none() && self.measure.is_empty()
+        let nothing = self.floors.is_empty() && self.trims.is_empty() && self.measure.is_empty();
+        nothing && self.log_through.is_none() && !self.ask_fullness
     }
 }
 
@@ -55,6 +74,7 @@ impl Live {
             trims: self.plan_trims(),
             log_through: self.plan_log_trim(),
             measure: self.plan_measures(),
+            ask_fullness: self.plan_fullness(),
             ..TidyPlan::default()
         };
         self.tidy(plan)
@@ -95,18 +115,44 @@ impl Live {
         ids.iter().map(|id| (*id, above(id))).collect()
     }
 
+    /// Whether the log is to be asked how full it is. Shards of one worker ask at different moments.
+    fn plan_fullness(&mut self) -> bool {
+        if self.context.ports.log.fate() == LogFate::OneTransaction {
+            return false;
+        }
+        let now = Instant::now();
+        let first = || now + FULLNESS_EVERY.mul_f64(f64::from(self.context.shard.get() % 64) / 64.0);
+        let due = *self.fullness.due.get_or_insert_with(first) <= now;
+        if due {
+            self.fullness.due = Some(now + FULLNESS_EVERY);
+        }
+        due
+    }
+
+    /// Takes what is settled and old enough; where the log is crowded, half of the rest too.
+    fn settled_through(&mut self, kept: Duration) -> Option<(Instant, Seq)> {
+        let mut through = None;
+        while let Some(settled) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+            through = Some(settled);
+        }
+        if !std::mem::take(&mut self.fullness.crowded) {
+            return through;
+        }
+        let half = self.settled.len().div_ceil(2);
+        let early = self.settled.drain(..half).last();
+        self.context.counters.log_trims_early(usize::from(early.is_some()));
+        early.or(through)
+    }
+
     /// How far the log may go: right up to the checkpoint where log and tables are one, else as far as receipts are
     /// old, and never the checkpoint's own entry.
     fn plan_log_trim(&mut self) -> Option<(Instant, Seq)> {
         let checkpoint = self.checkpoint.position.seq();
-        let mut through = None;
         let kept = match self.context.ports.log.fate() {
-            LogFate::OneTransaction => std::time::Duration::ZERO,
+            LogFate::OneTransaction => Duration::ZERO,
             LogFate::OwnSystem => self.context.config.receipts_kept(),
         };
-        while let Some(settled) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
-            through = Some(settled);
-        }
+        let through = self.settled_through(kept);
         let most = match self.context.ports.log.fate() {
             LogFate::OneTransaction => checkpoint,
             LogFate::OwnSystem => checkpoint.prev(),
@@ -122,7 +168,7 @@ impl Live {
     /// Remembers when a sequence was settled.
     pub fn note_settled(&mut self, seq: Seq) {
         let step = match self.context.ports.log.fate() {
-            LogFate::OneTransaction => std::time::Duration::ZERO,
+            LogFate::OneTransaction => Duration::ZERO,
             LogFate::OwnSystem => self.context.config.receipts_kept() / SETTLED_STEPS,
         };
         if self.settled.back().is_none_or(|(at, _)| at.elapsed() >= step) {
@@ -148,6 +194,7 @@ impl Live {
         if plan.no_room {
             return self.tidy_later(plan);
         }
+        self.fullness.crowded |= plan.fullness.is_some_and(|fullness| fullness > CROWDED);
         for (id, position) in &plan.trims {
             self.trimmed(*id, *position);
         }
@@ -289,6 +336,12 @@ async fn tidy(context: &Context, plan: &mut TidyPlan) -> Result<(), StoreError> 
             return Ok(());
         }
         other => other?,
+    }
+    if plan.ask_fullness {
+        // Asked again in a minute whatever went wrong.
+        let fullness = context.ports.log.fullness(shard).await;
+        plan.fullness =
+            fullness.inspect_err(|error| tracing::debug!(%shard, %error, "the log does not say how full it is")).ok();
     }
     let bound = UsageBound { rows_max: context.config.queue_rows_max, bytes_max: context.config.queue_bytes_max };
     for (device, above) in &plan.measure {

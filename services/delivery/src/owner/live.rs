@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::bounds::{Settled, TidyPlan};
+use super::bounds::{Fullness, Settled, TidyPlan};
 use super::devices::Devices;
 use super::follow::{Followed, Follower};
 use super::index::Unindexed;
@@ -86,6 +86,7 @@ pub(super) struct Live {
     pub expiries: Expiries,
     pub notices: Notices,
     pub settled: Settled,
+    pub fullness: Fullness,
     /// Bound: one follow, one settle or tidying, one epoch check, and `jobs_max` that somebody waits for.
     jobs: FuturesUnordered<Job>,
     /// Jobs that somebody waits for.
@@ -131,6 +132,7 @@ impl Live {
             expiries: Expiries::default(),
             notices: Notices::new(started.checkpoint.position),
             settled: Settled::default(),
+            fullness: Fullness::default(),
             jobs: FuturesUnordered::new(),
             asked: 0,
             settling: false,

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use pli_api::delivery::edge_signal;
-use pli_domain::Position;
-use pli_ports::DeviceQueues;
-use pli_testkit::memory::{FaultPlan, QueueFaults};
+use pli_domain::{Position, Seq};
+use pli_ports::{DeviceQueues, ShardLog};
+use pli_testkit::memory::{FaultPlan, QueueFaults, WorldOptions};
 use tokio::time::sleep;
 
 use crate::harness::{SHARD, SPILLS, Shard, body, device};
@@ -165,4 +165,28 @@ async fn with_little_room_smaller_steps_are_settled() {
     shard.until("all rows", |c| c.rows_written == 20).await;
     assert!(shard.counts().settles_without_room > 0);
     assert_eq!(shard.edge(1).await.drain(1, 0).await.bodies(), (10..30).map(body).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_over_seventy_percent_is_trimmed_before_receipts_are_old_and_never_above_the_checkpoint() {
+    for (appended, early) in [(60, false), (90, true)] {
+        // 100 entries of this size fit.
+        let one = Shard::new(10_000);
+        one.append(&[(&[1], 10)]).await;
+        let entry = one.world.log().reader(SHARD, Seq::ZERO.next()).await.expect("open").next(1).await.expect("one");
+        let room = entry[0].bytes.len() as u64 * 100;
+        let shard = Shard::with(10_000, WorldOptions { log_bytes_max: room, ..WorldOptions::default() });
+        let _owner = shard.owner();
+        for n in 0..appended {
+            shard.append(&[(&[1], 10 + n % 80)]).await;
+        }
+        shard.until("settled", |counts| counts.rows_written == appended).await;
+        sleep(Duration::from_secs(300)).await;
+        let left = shard.world.log_entries(SHARD).len() as u64;
+        let counts = shard.counts();
+        assert_eq!((counts.log_trims_early > 0, left < appended), (early, early), "{left} of {appended} are left");
+        let checkpoint = shard.world.queues().shard_state(SHARD).await.expect("readable").checkpoint.position.seq();
+        assert!(shard.world.log_entries(SHARD).iter().any(|(seq, _)| *seq == checkpoint), "its own entry is kept");
+        assert_eq!(shard.edge(1).await.drain(1, 0).await.shown.len() as u64, appended, "nothing is lost");
+    }
 }
