@@ -166,3 +166,26 @@ fn every_role_has_a_word_of_its_own() {
     let about = server.json(|value| value.get("url").is_some());
     assert!(about["address"].is_string(), "{about}");
 }
+
+#[test]
+fn a_group_that_one_is_added_to_is_told_once_with_its_name_and_members() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    text(&run(home.path(), &["recv", "dave", "--data", "data"]));
+    let mut erin = Running::start(pli(home.path(), &["chat", "erin", "--data", "data"]));
+    erin.until("● connected");
+    let group = |arguments: &[&str]| text(&run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat()));
+    group(&["create", "alice", "#club", "dave"]);
+    group(&["add", "alice", "#club", "erin"]);
+    text(&run(home.path(), &["send", "alice", "#club", "hello", "--data", "data"]));
+    while !erin.seen().iter().any(|line| line.contains("#club: hello"))
+        || !erin.seen().iter().any(|line| line.contains("* #"))
+    {
+        erin.line();
+    }
+    erin.say("/quit");
+    let all = [erin.seen().join("\n"), erin.rest()].join("\n");
+    let told: Vec<&str> = all.lines().filter(|line| line.starts_with("* #")).collect();
+    assert_eq!(told.len(), 1, "{all}");
+    assert!(["#club: ", "@alice", "@dave", "@erin"].iter().all(|part| told[0].contains(part)), "{told:?}");
+}
