@@ -21,6 +21,8 @@ mod conversation;
 mod group;
 mod history;
 mod inbound;
+mod lives;
+mod mark;
 mod objects;
 mod older;
 mod outbound;
@@ -128,6 +130,8 @@ pub struct Core {
     resync_after: Bytes,
     /// What the first envelope waited for; if it still cannot be opened it is skipped.
     caught_up_for: Option<(ConversationId, u64)>,
+    /// Names this run of the program; another one for every run.
+    life: u64,
     /// The last place given in the history.
     order: u64,
     stepped_at: UnixMillis,

@@ -9,8 +9,10 @@ use pli_domain::{Class, ConversationId, DeviceId, SendId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
-use super::conversation::{Mark, Phase};
+use super::conversation::Phase;
 use super::history::Draft;
+use super::lives::{Life, life_of};
+use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, GroupInfo, Kind, Tick, Ticks};
@@ -21,6 +23,7 @@ use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 struct Ready {
     kind: Kind,
     lane_base: u64,
+    lives: Vec<Life>,
 }
 
 impl Core {
@@ -42,6 +45,7 @@ impl Core {
         let sent_at_ms = self.session.server_time(now).0;
         let draft = Draft { order, sent_at_ms, content: content.encode().into() };
         let lane_no = self.outbox.push(send_id, lane, draft.encode_to_vec().into())?;
+        self.note_life(lane, lane_no);
         Ok((send_id, lane_no))
     }
 
@@ -109,7 +113,7 @@ impl Core {
                 Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
                 _ if !open => None,
-                _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base() }))),
+                _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base(), lives: conversation.lives.clone() }))),
             }
         });
         each.collect()
@@ -145,6 +149,7 @@ impl Core {
                 let at = message.accepted_at().unwrap_or(UnixMillis(0));
                 self.write_own(&message, RowStatus::Stored, at);
                 self.tell(&message, Event::Stored { conversation: lane.conversation, message: send_id });
+                self.keep(&message);
             }
             OutboxEvent::Resending { send_id, lane } => {
                 let Some(message) = self.outbox.get(&send_id).cloned() else { return };
@@ -186,7 +191,7 @@ impl Core {
 }
 
 fn tick(sender: DeviceId, mark: &Mark) -> Tick {
-    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered), lost: mark.lost.clone() }
+    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered), lost: mark.lost.clone(), life: mark.life }
 }
 
 fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {
@@ -199,12 +204,19 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
     let Ok(draft) = Draft::decode(message.content.clone()) else {
         return Seal::Refuse(refusal(ErrorCode::Internal, "the stored message does not decode"));
     };
+    let (life, life_first, life_before) = match message.lane.class {
+        Class::Message => life_of(&ready.lives, message.lane_no),
+        _ => (0, 0, 0),
+    };
     let frame = Frame {
         lane_no: message.lane_no,
         lane_base: ready.lane_base,
         kind: ready.kind.into(),
         sent_at_ms: draft.sent_at_ms,
         content: draft.content,
+        life,
+        life_first,
+        life_before,
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

@@ -59,6 +59,7 @@ impl Core {
     fn with(identity: Identity, mut rng: ChaCha20Rng) -> Self {
         let mut mls_seed = [0; 32];
         rng.fill_bytes(&mut mls_seed);
+        let life = rng.next_u64().max(1);
         let mls = Mls::new(identity.address(), identity.signing_key(), mls_seed);
         Self {
             identity,
@@ -82,6 +83,7 @@ impl Core {
             comparing: None,
             resync_after: Bytes::new(),
             caught_up_for: None,
+            life,
             order: 0,
             stepped_at: UnixMillis(0),
             dirty: BTreeSet::new(),

@@ -59,8 +59,10 @@ fn people_come_and_go() {
     world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
     world.run();
     world.say(2, id, "back again");
-    world.run();
+    // Nothing waits for time: what was said meanwhile was not for bob.
+    world.run_a_little(40);
     assert_eq!(world.history(1, id).last().unwrap(), "carol: back again");
+    assert_eq!(world.devices[1].core.held(), 0);
 }
 
 #[test]
