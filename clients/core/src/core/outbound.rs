@@ -19,6 +19,9 @@ use crate::content::{Content, Frame, GroupInfo, Kind, Tick, Ticks};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
+/// Said of a message whose answer was lost with a connection and that cannot be asked for again.
+const IN_DOUBT: &str = ", and the answer to an earlier try was lost: it may have been accepted";
+
 /// What sealing needs to know of a conversation that is ready.
 struct Ready {
     kind: Kind,
@@ -175,11 +178,15 @@ impl Core {
         }
     }
 
-    /// One's own message will never be sent.
+    /// One's own message will never be sent, or not again.
     pub(super) fn refuse(&mut self, message: &OutMessage, why: &common::Error) {
         self.write_own(message, RowStatus::Refused, UnixMillis(0));
         let conversation = message.lane.conversation;
-        self.tell(message, Event::Refused { conversation, message: message.send_id, why: why.clone() });
+        let mut why = why.clone();
+        if message.is_in_doubt() {
+            why.message.push_str(IN_DOUBT);
+        }
+        self.tell(message, Event::Refused { conversation, message: message.send_id, why });
     }
 
     /// Events are for what a user wrote, not for ticks and names.

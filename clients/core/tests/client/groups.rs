@@ -59,10 +59,75 @@ fn people_come_and_go() {
     world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
     world.run();
     world.say(2, id, "back again");
-    // Nothing waits for time: what was said meanwhile was not for bob.
-    world.run_a_little(40);
+    world.run();
     assert_eq!(world.history(1, id).last().unwrap(), "carol: back again");
-    assert_eq!(world.devices[1].core.held(), 0);
+}
+
+#[test]
+fn who_comes_back_waits_for_nothing_that_was_said_without_them() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.say(0, id, "before");
+    world.run();
+    let bob = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    world.say(0, id, "without bob");
+    world.run();
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+    world.run_a_little(200);
+    world.say(0, id, "back again");
+    // Frames move, and no time.
+    world.run_a_little(200);
+    assert_eq!(world.history(1, id), ["alice: before", "alice: back again"]);
+    world.run();
+    let lost = |event: &Event| matches!(event, Event::Lost { .. } | Event::Hole { .. });
+    assert!(!world.devices.iter().any(|device| device.events.iter().any(lost)));
+}
+
+/// Carol says something that is on the wire when her group ends for her, without a verdict yet.
+fn end_with_a_message_on_the_wire() -> (World, ConversationId) {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let carol = world.address(2);
+    // The server's answers, and so the verdict, come after the commit that removes her.
+    world.server.hold_results.insert(carol);
+    world.say(2, id, "on the wire");
+    world.run_a_little(20);
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![carol.account] });
+    world.run_a_little(100);
+    let left = |event: &Event| matches!(event, Event::Left { .. });
+    assert!(world.devices[2].events.iter().any(left), "she knows that she is out");
+    world.devices[2].events.clear();
+    (world, id)
+}
+
+#[test]
+fn what_is_on_the_wire_when_a_group_ends_becomes_what_the_server_says() {
+    let (mut world, id) = end_with_a_message_on_the_wire();
+    world.server.hold_results.clear();
+    world.run();
+    let events = &world.devices[2].events;
+    assert!(events.iter().any(|e| matches!(e, Event::Accepted { .. })), "{events:?}");
+    assert!(!events.iter().any(|e| matches!(e, Event::Refused { .. })), "{events:?}");
+    assert_eq!(world.history(0, id), ["carol: on the wire"]);
+    assert_eq!(world.devices[2].core.waiting(), (0, 0));
+}
+
+#[test]
+fn a_message_whose_verdict_was_lost_with_the_connection_is_not_called_unsent() {
+    let (mut world, _) = end_with_a_message_on_the_wire();
+    let now = world.now;
+    world.devices[2].drop_connection(now);
+    world.server.lose_results();
+    world.run();
+    let why = |e: &Event| match e {
+        Event::Refused { why, .. } => Some(why.message.clone()),
+        _ => None,
+    };
+    let said: Vec<_> = world.devices[2].events.iter().filter_map(why).collect();
+    assert!(matches!(&said[..], [one] if one.contains("may have been accepted")), "{said:?}");
+    assert_eq!(world.devices[2].core.waiting(), (0, 0));
 }
 
 #[test]
