@@ -102,7 +102,12 @@ fn a_handle_that_nobody_has_fails_the_conversation_and_refuses_its_messages() {
     let message = world.say(0, id, "hello?").message.unwrap();
     world.run();
     let events = &world.devices[0].events;
-    assert!(events.iter().any(|e| matches!(e, Event::ConversationFailed { conversation, .. } if *conversation == id)));
+    let why = |e: &Event| match e {
+        Event::ConversationFailed { conversation, why } if *conversation == id => Some(why.message.clone()),
+        _ => None,
+    };
+    let said: Vec<String> = events.iter().filter_map(why).collect();
+    assert!(matches!(&said[..], [one] if one.starts_with("@nobody: ")), "{said:?}");
     assert!(events.iter().any(|e| matches!(e, Event::Refused { message: m, .. } if *m == message.send_id)));
     assert_eq!(world.devices[0].core.waiting(), (0, 0));
 }
@@ -387,4 +392,24 @@ fn many_of_a_life_that_cannot_be_opened_are_each_shown_once_or_told_as_lost() {
     let settled = open.values().filter(|lane_no| **lane_no <= delivered_up_to(&world, 0)).count();
     assert_eq!((settled, shown + lost), (shown, 41), "delivered are exactly those that were shown");
     assert!(lost > 0 && shown >= 16, "{shown} shown, {lost} lost");
+}
+
+#[test]
+fn key_packages_are_published_once_however_often_an_edge_calls_them_low_right_after() {
+    let mut world = World::new(&["alice"]);
+    let published = |world: &World| world.server.calls.iter().filter(|call| *call == "PublishKeyPackages").count();
+    assert_eq!(published(&world), 1);
+    for _ in 0..3 {
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.key_packages_low(0);
+        world.run();
+    }
+    assert_eq!(published(&world), 1, "the number is of before");
+    world.now += 61_000;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.key_packages_low(0);
+    world.run();
+    assert_eq!(published(&world), 2, "and later it is believed");
 }
