@@ -86,7 +86,7 @@ impl Core {
         self.conversations.get(&id)?.peer
     }
 
-    fn parts_with(&self, peer: AccountId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
+    pub(super) fn parts_with(&self, peer: AccountId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
         self.conversations.iter().filter(move |(_, c)| c.peer == Some(peer)).map(|(id, c)| (*id, c))
     }
 

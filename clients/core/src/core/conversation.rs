@@ -88,6 +88,8 @@ pub(super) struct Conversation {
     pub(super) told: BTreeMap<DeviceId, Mark>,
     /// What others received of this device.
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
+    /// Who let this device in, until it is said where they are strangers.
+    pub(super) added_by: Option<AccountId>,
     /// Which numbers of this device were given in which life, rising.
     pub(super) lives: Vec<Life>,
     /// Up to this number others have messages that this profile knows nothing of; it has joined again for them.
@@ -208,6 +210,7 @@ impl Conversation {
             root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
             awaits_welcome: self.awaits_welcome,
             lives: self.lives.iter().map(LifeRecord::of).collect(),
+            added_by: self.added_by.map(|a| Bytes::copy_from_slice(a.as_bytes())),
             disowned: self.disowned,
             kept: self.kept.iter().map(KeptRecord::of).collect(),
         }
@@ -237,6 +240,7 @@ impl Conversation {
             root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
             awaits_welcome: r.awaits_welcome,
             lives: r.lives.iter().map(LifeRecord::read).collect(),
+            added_by: r.added_by.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             disowned: r.disowned,
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
@@ -298,6 +302,8 @@ struct Record {
     disowned: u64,
     #[prost(message, repeated, tag = "22")]
     kept: Vec<KeptRecord>,
+    #[prost(bytes = "bytes", optional, tag = "23")]
+    added_by: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

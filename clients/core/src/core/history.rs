@@ -185,7 +185,8 @@ mod tests {
     #[test]
     fn what_inbox_and_outbox_carry_keeps_its_bytes() {
         let (account, content) = (Bytes::from(vec![1; 16]), Bytes::from_static(b"content"));
-        let ordered = Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7, ..Ordered::default() };
+        let ordered =
+            Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7, ..Ordered::default() };
         assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
         let draft = Draft { order: 4, sent_at_ms: 6, content };
         assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);

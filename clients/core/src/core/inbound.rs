@@ -252,6 +252,7 @@ impl Core {
                     ours: old.ours,
                     told: old.told,
                     theirs: old.theirs,
+                    added_by: Some(sealed.sender.account),
                     lives: old.lives,
                     disowned: old.disowned,
                     kept: old.kept,

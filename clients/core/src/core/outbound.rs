@@ -116,7 +116,14 @@ impl Core {
                 Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
                 _ if !open => None,
-                _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base(), lives: conversation.lives.clone() }))),
+                _ => Some((
+                    id,
+                    Some(Ready {
+                        kind: conversation.kind(),
+                        lane_base: conversation.lane_base(),
+                        lives: conversation.lives.clone(),
+                    }),
+                )),
             }
         });
         each.collect()
@@ -198,7 +205,13 @@ impl Core {
 }
 
 fn tick(sender: DeviceId, mark: &Mark) -> Tick {
-    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered), lost: mark.lost.clone(), life: mark.life }
+    Tick {
+        sender,
+        delivered: mark.delivered,
+        read: mark.read.min(mark.delivered),
+        lost: mark.lost.clone(),
+        life: mark.life,
+    }
 }
 
 fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {

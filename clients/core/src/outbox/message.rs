@@ -67,6 +67,17 @@ impl OutMessage {
 
     pub(super) fn new(send_id: SendId, lane: OutLane, lane_no: u64, content: Bytes) -> Self {
         let state = SendState::Queued { not_before: UnixMillis(0) };
-        Self { send_id, lane, lane_no, content, expires_at: None, state, attempts: 0, asked: false, in_doubt: false, sealed: None }
+        Self {
+            send_id,
+            lane,
+            lane_no,
+            content,
+            expires_at: None,
+            state,
+            attempts: 0,
+            asked: false,
+            in_doubt: false,
+            sealed: None,
+        }
     }
 }

@@ -421,3 +421,27 @@ fn who_comes_back_and_writes_at_once_reads_everything_that_waited_through_many_e
     assert_eq!(world.history(1, id), all.collect::<Vec<_>>());
     assert_eq!(world.history(0, id), ["bob: I was away"]);
 }
+
+#[test]
+fn a_group_of_a_stranger_is_told_as_one_and_once() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let chat = world.start(1, "alice");
+    world.say(1, chat, "we have talked");
+    world.run();
+    let id = group(&mut world, &["bob", "carol"]);
+    let now = world.now;
+    world.devices[2].restart(now);
+    world.say(0, id, "hello");
+    world.run();
+    let told = |n: usize| {
+        let by = |event: &Event| match event {
+            Event::AddedByStranger { conversation, name, by } if *conversation == id => {
+                Some((name.clone().unwrap(), by.handle.clone().unwrap()))
+            }
+            _ => None,
+        };
+        world.devices[n].events.iter().filter_map(by).collect::<Vec<_>>()
+    };
+    assert_eq!(told(2), [("team".to_string(), handle("alice"))]);
+    assert!(told(1).is_empty() && told(0).is_empty());
+}

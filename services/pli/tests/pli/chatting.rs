@@ -262,7 +262,9 @@ fn a_group_is_made_changed_and_left() {
     let said = group(&["leave", "carol", "team"]);
     assert!(said.contains("left team"), "{said}");
     // What is not here is told at once, with what is, long before the time is up.
-    for command in [&["leave", "dave", "guild"][..], &["add", "alice", "guild", "dave"], &["remove", "alice", "guild", "dave"]] {
+    for command in
+        [&["leave", "dave", "guild"][..], &["add", "alice", "guild", "dave"], &["remove", "alice", "guild", "dave"]]
+    {
         let all = [&["group"], command, &["--timeout", "600", "--data", "data"]].concat();
         let (code, said) = failure(&run(home.path(), &all));
         assert_eq!(code, Some(8), "{said}");
