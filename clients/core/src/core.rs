@@ -21,6 +21,8 @@ mod conversation;
 mod group;
 mod history;
 mod inbound;
+mod lives;
+mod mark;
 mod objects;
 mod older;
 mod outbound;
@@ -35,6 +37,7 @@ mod types;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::edge::{self, client_frame, server_frame};
@@ -66,6 +69,10 @@ pub const TEXT_BYTES_MAX: usize = 32 * 1024;
 pub const GROUP_OTHERS_MAX: usize = pli_domain::limits::MEMBERS_MAX - 1;
 /// The session protocol that this client speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
+/// and short beside the time in which others may claim all.
+const PUBLISHED_BELIEVED: Duration = Duration::from_secs(60);
 
 /// Why stored rows are not a core.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +125,8 @@ pub struct Core {
     asked_lists: BTreeSet<AccountId>,
     /// An encoded request with key packages that the directory has not confirmed.
     packages: Option<Vec<u8>>,
+    /// Local time when the directory last confirmed key packages; stored, so that the next start knows it.
+    published: Option<UnixMillis>,
     /// A gap was told and the conversations were not compared since.
     resync: bool,
     /// The history of the server that the committed position is of; empty where no backup was restored.
@@ -128,6 +137,8 @@ pub struct Core {
     resync_after: Bytes,
     /// What the first envelope waited for; if it still cannot be opened it is skipped.
     caught_up_for: Option<(ConversationId, u64)>,
+    /// Names this run of the program; another one for every run.
+    life: u64,
     /// The last place given in the history.
     order: u64,
     stepped_at: UnixMillis,
@@ -155,7 +166,7 @@ impl Core {
             Some(Frame::Ping(ping)) => self.send(client_frame::Frame::Pong(edge::Pong { id: ping.id })),
             Some(Frame::GoAway(away)) => self.go_away(away.reconnect_after_ms),
             Some(Frame::Close(close)) => self.closed(close),
-            Some(Frame::Notice(notice)) => self.notice(&notice),
+            Some(Frame::Notice(notice)) => self.notice(&notice, now),
             // A pong was heard; a second hello, signals and frames of newer versions ask for nothing.
             Some(Frame::Pong(_) | Frame::Hello(_) | Frame::Signal(_)) | None => {}
         }
@@ -180,8 +191,10 @@ impl Core {
         all.into_iter().flatten().filter(|at| *at > self.stepped_at && at.0 < u64::MAX).min()
     }
 
-    fn notice(&mut self, notice: &edge::Notice) {
-        if let Some(edge::notice::Notice::KeyPackagesLow(low)) = &notice.notice {
+    /// An edge believes a number of key packages for seconds, which may be of before the last publication.
+    fn notice(&mut self, notice: &edge::Notice, now: UnixMillis) {
+        let fresh = self.published.is_some_and(|at| at <= now && now.since(at) < PUBLISHED_BELIEVED);
+        if let (false, Some(edge::notice::Notice::KeyPackagesLow(low))) = (fresh, &notice.notice) {
             self.make_packages(low.left);
         }
     }

@@ -168,7 +168,7 @@ impl Inbox {
     }
 
     /// Takes an opened envelope; answers what is to be shown now. A content seen before only moves the position, and takes
-    /// its place in a lane that it was moved into since: then what is shown of it has no body.
+    /// its place in a lane that it was moved into since: the caller leaves the content out of its body.
     pub fn deliver(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
         self.pass(delivery.position);
         let (lane, send_id) = (delivery.lane, delivery.send_id);

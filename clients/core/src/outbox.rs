@@ -345,10 +345,11 @@ impl Outbox {
         queued.into_iter().filter_map(|at| self.remove(at)).collect()
     }
 
-    /// Drops every message of a conversation that is no more; answers them, oldest first.
+    /// Drops every message of a conversation that is no more, but for what is on the wire; answers them, oldest first.
     pub fn drop_conversation(&mut self, conversation: ConversationId) -> Vec<OutMessage> {
         let gone: Vec<u64> =
             self.messages.iter().filter(|(_, m)| m.lane.conversation == conversation).map(|(&at, _)| at).collect();
+        let gone = gone.into_iter().filter(|at| !self.in_flight.contains(at)).collect::<Vec<_>>();
         self.held.remove(&conversation);
         gone.into_iter().filter_map(|at| self.remove(at)).collect()
     }

@@ -23,11 +23,14 @@ pub struct Tick {
     /// Lane numbers at or below `delivered` that were never shown there, first and last of each range, rising; at most
     /// [`LOST_RANGES_MAX`]. Empty from clients that do not tell.
     pub lost: Vec<(u64, u64)>,
+    /// The life ([`super::Frame::life`]) in which the number `delivered` was given; 0 where it was not told.
+    pub life: u64,
 }
 
 /// Delivery and read ticks of one conversation as watermarks: they only rise, so that a lost one is repaired by the
 /// next. CBOR: an array of [device, delivered, read]; behind it, where something is lost, an array of
-/// [device, [first, last, first, last, …]], which earlier versions do not look at.
+/// [device, [first, last, first, last, …]], and behind that, where lives are known, an array of [device, life]; earlier
+/// versions do not look at what they do not know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ticks(pub Vec<Tick>);
 
@@ -47,6 +50,7 @@ impl Ticks {
                 .and_then(|e| e.u64(tick.read));
         }
         encode_lost(&mut e, ticks);
+        encode_lives(&mut e, ticks);
         Content::single(salt, Disposition::UNSPECIFIED, TICKS, out)
     }
 
@@ -64,16 +68,17 @@ impl Ticks {
                 return Err(ContentError::Format("a tick has three fields"));
             }
             let sender = DeviceId::try_from(d.bytes()?).map_err(|_| ContentError::Format("a device has 16 bytes"))?;
-            ticks.push(Tick { sender, delivered: d.u64()?, read: d.u64()?, lost: Vec::new() });
+            ticks.push(Tick { sender, delivered: d.u64()?, read: d.u64()?, lost: Vec::new(), life: 0 });
         }
         decode_lost(&mut d, bytes.len(), &mut ticks)?;
+        decode_lives(&mut d, bytes.len(), &mut ticks)?;
         Ok(Self(ticks))
     }
 }
 
 fn encode_lost(e: &mut Encoder<&mut Vec<u8>>, ticks: &[Tick]) {
     let with: Vec<&Tick> = ticks.iter().filter(|tick| !tick.lost.is_empty()).collect();
-    if with.is_empty() {
+    if with.is_empty() && ticks.iter().all(|tick| tick.life == 0) {
         return;
     }
     // Writing to a vector cannot fail.
@@ -110,6 +115,36 @@ fn decode_lost(d: &mut Decoder<'_>, length: usize, ticks: &mut [Tick]) -> Result
         }
         if let Some(tick) = ticks.iter_mut().find(|tick| tick.sender == sender) {
             tick.lost = lost;
+        }
+    }
+    Ok(())
+}
+
+fn encode_lives(e: &mut Encoder<&mut Vec<u8>>, ticks: &[Tick]) {
+    let with: Vec<&Tick> = ticks.iter().filter(|tick| tick.life != 0).collect();
+    if with.is_empty() {
+        return;
+    }
+    // Writing to a vector cannot fail.
+    let _ = e.array(with.len() as u64);
+    for tick in with {
+        let _ = e.array(2).and_then(|e| e.bytes(tick.sender.as_bytes())).and_then(|e| e.u64(tick.life));
+    }
+}
+
+fn decode_lives(d: &mut Decoder<'_>, length: usize, ticks: &mut [Tick]) -> Result<(), ContentError> {
+    if d.position() == length {
+        return Ok(());
+    }
+    let count = d.array()?.filter(|&n| n <= TICKS_MAX as u64).ok_or(ContentError::Format("too many lives"))?;
+    for _ in 0..count {
+        if d.array()? != Some(2) {
+            return Err(ContentError::Format("a life has two fields"));
+        }
+        let sender = DeviceId::try_from(d.bytes()?).map_err(|_| ContentError::Format("a device has 16 bytes"))?;
+        let life = d.u64()?;
+        if let Some(tick) = ticks.iter_mut().find(|tick| tick.sender == sender) {
+            tick.life = life;
         }
     }
     Ok(())

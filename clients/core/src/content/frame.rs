@@ -45,6 +45,17 @@ pub struct Frame {
     /// An encoded [`super::Content`].
     #[prost(bytes = "bytes", tag = "5")]
     pub content: Bytes,
+    /// The life of the sender's profile in which the number was given: random, another one with every start of the
+    /// program. 0 from clients that do not tell.
+    #[prost(uint64, tag = "6")]
+    pub life: u64,
+    /// The first number of that life. What was shown under it or a higher one before the life began is of a copy of the
+    /// sender's profile, and is not what the sender means by it.
+    #[prost(uint64, tag = "7")]
+    pub life_first: u64,
+    /// The life before this one, whose numbers count nevertheless; 0 for none.
+    #[prost(uint64, tag = "8")]
+    pub life_before: u64,
 }
 
 impl Frame {

@@ -73,7 +73,7 @@ fn nesting_is_bounded() {
 
 #[test]
 fn ticks_and_group_info_travel_as_contents() {
-    let tick = |n: u8, lost| Tick { sender: DeviceId::from_bytes([n; 16]), delivered: 70_000, read: 3, lost };
+    let tick = |n: u8, lost| Tick { sender: DeviceId::from_bytes([n; 16]), delivered: 70_000, read: 3, lost, life: 0 };
     let ticks = Ticks(vec![tick(9, Vec::new())]);
     let content = Content::decode(&ticks.content([2; 16]).encode()).expect("own encoding");
     assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), ticks);
@@ -122,7 +122,7 @@ proptest! {
 
 #[test]
 fn what_is_lost_stands_behind_the_watermarks_that_earlier_versions_read() {
-    let tick = |lost| Tick { sender: DeviceId::from_bytes([9; 16]), delivered: 4, read: 3, lost };
+    let tick = |lost| Tick { sender: DeviceId::from_bytes([9; 16]), delivered: 4, read: 3, lost, life: 0 };
     let body = |ticks: Ticks| match ticks.content([2; 16]).part.body {
         PartBody::Single { content, .. } => content,
         _ => panic!("a tick is one part"),
@@ -131,6 +131,11 @@ fn what_is_lost_stands_behind_the_watermarks_that_earlier_versions_read() {
     assert_eq!(now[..before.len()], before[..]);
     // [[h'09…', [2, 2]]]
     assert_eq!(now[before.len()..], [&[0x81, 0x82, 0x50][..], &[9; 16], &[0x82, 2, 2]].concat());
+    // Lives stand behind that, with an empty array where nothing is lost.
+    let lives = Ticks(vec![Tick { life: 7, ..tick(Vec::new()) }]);
+    assert_eq!(body(lives.clone())[before.len()..], [&[0x80, 0x81, 0x82, 0x50][..], &[9; 16], &[7]].concat());
+    let content = Content::decode(&lives.content([2; 16]).encode()).expect("own encoding");
+    assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), lives);
     let many = (0..100).map(|n| (3 * n + 1, 3 * n + 1)).collect();
     let content = Ticks(vec![tick(many)]).content([2; 16]);
     let read = Ticks::of(&content).expect("ticks").expect("bounded");

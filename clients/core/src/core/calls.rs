@@ -73,6 +73,10 @@ impl Calls {
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
+    /// Whether it was refused and is asked again later.
+    pub(super) fn is_put_off(&self, ask: &Ask) -> bool {
+        self.retry.contains_key(ask) && !self.is_open(ask)
+    }
     /// The connection is gone: nothing will be answered.
     pub(super) fn clear(&mut self) {
         self.open.clear();

@@ -86,7 +86,7 @@ impl Core {
         self.conversations.get(&id)?.peer
     }
 
-    fn parts_with(&self, peer: AccountId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
+    pub(super) fn parts_with(&self, peer: AccountId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
         self.conversations.iter().filter(move |(_, c)| c.peer == Some(peer)).map(|(id, c)| (*id, c))
     }
 
@@ -186,6 +186,7 @@ impl Core {
         let send_id = message.send_id;
         let lane = OutLane { conversation: heir, ..message.lane };
         let lane_no = self.outbox.push_again(message, lane);
+        self.note_life(lane, lane_no);
         let key = [old.as_bytes().as_slice(), &order.to_be_bytes()].concat();
         self.out.changes.set(Table::Messages, key, None);
         if let Some(message) = self.outbox.get(&send_id).cloned() {

@@ -12,8 +12,10 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, Sen
 use prost::Message as _;
 
 use super::LoadError;
+use super::lives::{Kept, KeptRecord, Life, LifeRecord};
+use super::mark::{Mark, MarkRecord, marks, unmarks};
 use super::tables::Table;
-use crate::content::{Kind, LOST_RANGES_MAX, group_name};
+use crate::content::{Kind, group_name};
 use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
@@ -47,52 +49,6 @@ pub(super) enum Work {
     /// Bring everybody into the conversation that goes on for one of another history, not before this time. Whoever
     /// cannot be had now is asked for again later.
     Gather(Vec<AccountId>, UnixMillis),
-}
-
-/// Watermarks over one device's messages.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Mark {
-    pub(super) delivered: u64,
-    pub(super) read: u64,
-    /// Lane numbers at or below `delivered` that were never shown: ranges, rising and apart, at most [`LOST_RANGES_MAX`].
-    pub(super) lost: Vec<(u64, u64)>,
-    /// This device was out of the conversation meanwhile: what is missing next was not for it.
-    pub(super) absent: bool,
-}
-
-impl Mark {
-    /// Whether this number was never shown.
-    pub(super) fn is_lost(&self, lane_no: u64) -> bool {
-        self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
-    }
-
-    /// A hole was given up.
-    pub(super) fn lose(&mut self, from: u64, to: u64) {
-        self.lost.push((from, to));
-        self.lost.sort_unstable();
-        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(self.lost.len());
-        for (first, last) in self.lost.drain(..) {
-            match apart.last_mut() {
-                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
-                _ => apart.push((first, last)),
-            }
-        }
-        self.lost = apart;
-        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
-        self.delivered = self.delivered.max(to);
-    }
-
-    /// A number was shown after all.
-    pub(super) fn find(&mut self, lane_no: u64) {
-        let split = |(first, last): (u64, u64)| {
-            let inside = (first..=last).contains(&lane_no);
-            let below = (first, if inside { lane_no - 1 } else { last });
-            let above = if inside { (lane_no + 1, last) } else { (1, 0) };
-            [below, above].into_iter().filter(|(first, last)| first <= last)
-        };
-        self.lost = std::mem::take(&mut self.lost).into_iter().flat_map(split).collect();
-        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
-    }
 }
 
 /// See the module.
@@ -132,6 +88,14 @@ pub(super) struct Conversation {
     pub(super) told: BTreeMap<DeviceId, Mark>,
     /// What others received of this device.
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
+    /// Who let this device in, until it is said where they are strangers.
+    pub(super) added_by: Option<AccountId>,
+    /// Which numbers of this device were given in which life, rising.
+    pub(super) lives: Vec<Life>,
+    /// Up to this number others have messages that this profile knows nothing of; it has joined again for them.
+    pub(super) disowned: u64,
+    /// Messages that are stored and that not everybody is known to have, to be sent again if they cannot be opened.
+    pub(super) kept: Vec<Kept>,
 
     // Not stored: found out again after a restart.
     /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
@@ -245,6 +209,10 @@ impl Conversation {
             heir: self.heir.map(|id| Bytes::copy_from_slice(id.as_bytes())),
             root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
             awaits_welcome: self.awaits_welcome,
+            lives: self.lives.iter().map(LifeRecord::of).collect(),
+            added_by: self.added_by.map(|a| Bytes::copy_from_slice(a.as_bytes())),
+            disowned: self.disowned,
+            kept: self.kept.iter().map(KeptRecord::of).collect(),
         }
         .encode_to_vec()
     }
@@ -271,6 +239,10 @@ impl Conversation {
             heir: r.heir.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
             root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
             awaits_welcome: r.awaits_welcome,
+            lives: r.lives.iter().map(LifeRecord::read).collect(),
+            added_by: r.added_by.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
+            disowned: r.disowned,
+            kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -324,6 +296,14 @@ struct Record {
     root: Option<Bytes>,
     #[prost(bool, tag = "19")]
     awaits_welcome: bool,
+    #[prost(message, repeated, tag = "20")]
+    lives: Vec<LifeRecord>,
+    #[prost(uint64, tag = "21")]
+    disowned: u64,
+    #[prost(message, repeated, tag = "22")]
+    kept: Vec<KeptRecord>,
+    #[prost(bytes = "bytes", optional, tag = "23")]
+    added_by: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -372,21 +352,6 @@ struct ProposalRecord {
     taken: bool,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct MarkRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    device: Bytes,
-    #[prost(uint64, tag = "2")]
-    delivered: u64,
-    #[prost(uint64, tag = "3")]
-    read: u64,
-    /// First and last of each range.
-    #[prost(uint64, repeated, tag = "4")]
-    lost: Vec<u64>,
-    #[prost(bool, tag = "5")]
-    absent: bool,
-}
-
 fn pair(address: &DeviceAddress) -> Bytes {
     Bytes::from([address.account.as_bytes().as_slice(), address.device.as_bytes()].concat())
 }
@@ -394,27 +359,6 @@ fn pair(address: &DeviceAddress) -> Bytes {
 fn unpair(bytes: &[u8]) -> Option<DeviceAddress> {
     let (account, device) = bytes.split_at_checked(16)?;
     Some(DeviceAddress { account: account.try_into().ok()?, device: device.try_into().ok()? })
-}
-
-fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
-    let each = marks.iter().map(|(device, mark)| MarkRecord {
-        device: Bytes::copy_from_slice(device.as_bytes()),
-        delivered: mark.delivered,
-        read: mark.read,
-        lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
-        absent: mark.absent,
-    });
-    each.collect()
-}
-
-fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>> {
-    let mark = |r: &MarkRecord| Mark {
-        delivered: r.delivered,
-        read: r.read,
-        lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
-        absent: r.absent,
-    };
-    records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }
 
 impl WorkRecord {
@@ -479,17 +423,6 @@ mod tests {
         "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
         "0606060606800108",
     );
-
-    #[test]
-    fn lost_ranges_rise_and_lie_apart_whatever_is_lost_twice() {
-        let mut mark = Mark::default();
-        for (from, to) in [(5, 6), (2, 2), (2, 2), (1, 4), (9, 9), (u64::MAX, u64::MAX)] {
-            mark.lose(from, to);
-        }
-        assert_eq!(mark.lost, [(1, 6), (9, 9), (u64::MAX, u64::MAX)]);
-        mark.find(3);
-        assert_eq!(mark.lost, [(1, 2), (4, 6), (9, 9), (u64::MAX, u64::MAX)]);
-    }
 
     #[test]
     fn a_conversation_keeps_its_bytes() {

@@ -352,6 +352,9 @@ impl Core {
 
     /// This account is no longer in the conversation.
     pub(super) fn left(&mut self, id: ConversationId) {
+        if self.conversations.get(&id).is_some_and(|c| matches!(c.phase, Phase::Left | Phase::Failed)) {
+            return;
+        }
         let why = refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation");
         self.end(id, Phase::Left, &why, Event::Left { conversation: id });
     }
@@ -385,7 +388,7 @@ impl Core {
             return self.out.events.push(Event::SameChat { conversation: id, into });
         }
         for message in self.outbox.drop_conversation(id) {
-            // What a log has is on its way to the others, whoever leaves.
+            // What a log has is on its way to the others, whoever leaves; what is on the wire is what the server says.
             if message.accepted_at().is_none() {
                 self.refuse(&message, why);
             }

@@ -22,6 +22,13 @@ pub(super) struct Ordered {
     pub(super) sent_at_ms: u64,
     #[prost(uint64, tag = "4")]
     pub(super) accepted_at_ms: u64,
+    /// As in [`crate::content::Frame`].
+    #[prost(uint64, tag = "5")]
+    pub(super) life: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) life_first: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) life_before: u64,
 }
 
 /// What the outbox keeps. Stored; numbers are never reused.
@@ -55,12 +62,12 @@ impl Core {
             match one {
                 Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
                 Shown::Message { lane, lane_no, send_id, body, late } => {
-                    self.mark_delivered(lane, lane_no);
-                    if body.is_empty() {
-                        // Shown before, in the conversation that it was moved from.
+                    let ordered = Ordered::decode(body).unwrap_or_default();
+                    self.mark_delivered(lane, lane_no, (ordered.life, ordered.life_first, ordered.life_before));
+                    if ordered.content.is_empty() {
+                        // Shown before, under another number or in the conversation that it was moved from.
                         continue;
                     }
-                    let Ok(ordered) = Ordered::decode(body) else { continue };
                     let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
                     let Ok(content) = Content::decode(&ordered.content) else { continue };
                     if let Some(info) = GroupInfo::of(&content) {
@@ -178,7 +185,8 @@ mod tests {
     #[test]
     fn what_inbox_and_outbox_carry_keeps_its_bytes() {
         let (account, content) = (Bytes::from(vec![1; 16]), Bytes::from_static(b"content"));
-        let ordered = Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7 };
+        let ordered =
+            Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7, ..Ordered::default() };
         assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
         let draft = Draft { order: 4, sent_at_ms: 6, content };
         assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);

@@ -8,15 +8,12 @@ use pli_api::{common, edge, log};
 use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::conversation::{Conversation, LostThread, Mark, Phase, Work};
+use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, Kind, LOST_RANGES_MAX, Tick, Ticks};
+use crate::content::{Frame, Kind};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, OpenError, Opened};
-
-/// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
-const LOST_RANGES_KEPT: usize = 256;
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -103,13 +100,10 @@ impl Core {
         }
     }
 
-    /// Whether the content was seen and nothing is left of it to be done. One that was moved from another conversation of
-    /// its chat has a place in its new lane, which only opening it tells.
+    /// Whether the content was seen and nothing is left of it to be done. A message may come again under another number
+    /// or from another conversation of its chat; which place it has there only opening it tells.
     fn is_done(&self, sealed: &Sealed) -> bool {
-        let may_be_moved = |c: &Conversation| c.peer.is_some() || c.root.is_some();
-        let moved =
-            sealed.class != Class::Tick && self.conversations.get(&sealed.conversation).is_some_and(may_be_moved);
-        !moved && self.inbox.is_seen(sealed.sender.device, sealed.send_id)
+        sealed.class == Class::Tick && self.inbox.is_seen(sealed.sender.device, sealed.send_id)
     }
 
     fn skip(&mut self, position: Position) -> Step {
@@ -136,11 +130,12 @@ impl Core {
             self.note_members(id);
         }
         if sealed.class == Class::Tick {
-            self.ticks_from(&sealed, &frame);
+            self.ticks_from(id, sealed.sender, &frame);
             self.inbox.remember(sealed.sender.device, sealed.send_id, now);
             return self.skip(sealed.position);
         }
-        let shown = self.inbox.deliver(delivery(&sealed, &frame), now);
+        let seen = self.inbox.is_seen(sealed.sender.device, sealed.send_id);
+        let shown = self.inbox.deliver(delivery(&sealed, &frame, seen), now);
         self.show(shown);
         Step::Done
     }
@@ -148,6 +143,10 @@ impl Core {
     /// Says that there was a message, and tells its sender anew how far this device has come: one that went back in time
     /// learns from it which numbers it has used.
     fn unreadable(&mut self, sealed: &Sealed) -> Step {
+        if self.inbox.is_seen(sealed.sender.device, sealed.send_id) {
+            // The same bytes once more.
+            return self.skip(sealed.position);
+        }
         if sealed.class != Class::Tick && sealed.sender != self.identity.address() {
             let (conversation, device) = (sealed.conversation, sealed.sender.device);
             let from = self.member(sealed.sender.account);
@@ -188,36 +187,6 @@ impl Core {
                 conversation.peer = None;
             }
             self.joined_chat(id);
-        }
-    }
-
-    fn ticks_from(&mut self, sealed: &Sealed, frame: &Frame) {
-        let Ok(content) = Content::decode(&frame.content) else { return };
-        let Some(Ok(ticks)) = Ticks::of(&content) else { return };
-        let own = self.identity.address().device;
-        let lane = crate::outbox::OutLane { conversation: sealed.conversation, class: Class::Message };
-        let sent = self.outbox.next_lane_no(&lane).saturating_sub(1);
-        let by = self.member(sealed.sender.account);
-        let told = ticks.0.iter().filter(|t| t.sender == own).map(|t| t.delivered).max().unwrap_or(0);
-        self.numbers_were_used(lane, (sent, told));
-        let Some(conversation) = self.conversations.get_mut(&sealed.conversation) else { return };
-        for tick in ticks.0.iter().filter(|t| t.sender == own) {
-            let mark = conversation.theirs.entry(sealed.sender.device).or_default();
-            let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
-            let (by, device, conversation) = (by.clone(), sealed.sender.device, sealed.conversation);
-            // Told before the watermark that passes them.
-            for lane_nos in news_of_loss(mark, tick, sent) {
-                self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
-            }
-            if delivered > mark.delivered {
-                mark.delivered = delivered;
-                self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
-            }
-            if read > mark.read {
-                mark.read = read;
-                self.out.events.push(Event::Read { conversation, by, device, up_to: read });
-            }
-            self.dirty.insert(Row::Conversation(conversation));
         }
     }
 
@@ -263,6 +232,8 @@ impl Core {
         }
         match self.mls.join(&sealed.body, None) {
             Ok(id) => {
+                let held = self.inbox.begin_again(id, self.stepped_at);
+                self.show(held);
                 let mut old = self.conversations.remove(&id).unwrap_or_default();
                 // What was said while this device was out of the conversation was not for it.
                 old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
@@ -281,6 +252,10 @@ impl Core {
                     ours: old.ours,
                     told: old.told,
                     theirs: old.theirs,
+                    added_by: Some(sealed.sender.account),
+                    lives: old.lives,
+                    disowned: old.disowned,
+                    kept: old.kept,
                     ..Conversation::default()
                 };
                 self.conversations.insert(id, conversation);
@@ -304,62 +279,18 @@ impl Core {
         }
         self.skip(sealed.position)
     }
-
-    /// Notes that this device has shown a message of a lane.
-    pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64) {
-        if lane.class != Class::Message {
-            return;
-        }
-        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
-        let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
-        mark.absent = false;
-        if lane_no > mark.delivered {
-            mark.delivered = lane_no;
-        } else if mark.is_lost(lane_no) {
-            mark.find(lane_no);
-        } else {
-            // Used twice: its sender went back in time, and hears anew how far it has come.
-            conversation.told.remove(&lane.sender);
-        }
-        self.dirty.insert(Row::Conversation(lane.conversation));
-    }
-
-    /// Notes that messages of a lane are given up: they are told as lost, never as delivered.
-    pub(super) fn mark_lost(&mut self, lane: InLane, from: u64, to: u64) {
-        if lane.class != Class::Message {
-            return;
-        }
-        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
-        let mark = conversation.ours.entry(lane.sender).or_default();
-        if !std::mem::take(&mut mark.absent) {
-            mark.lose(from, to);
-        }
-        self.dirty.insert(Row::Conversation(lane.conversation));
-    }
 }
 
-/// Takes what a tick says of loss; answers the ranges that were not known.
-fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
-    let mut lost: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= sent).copied().collect();
-    let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
-    if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
-        // The lowest may have been left out.
-        let mut known: Vec<_> = mark.lost.iter().filter(|(_, last)| *last < lowest).copied().collect();
-        known.append(&mut lost);
-        known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
-        lost = known;
-    }
-    mark.lost = lost;
-    news
-}
-
-/// What the inbox puts in order.
-fn delivery(sealed: &Sealed, frame: &Frame) -> Delivery {
+/// What the inbox puts in order; what was `seen` only takes its place, without its content.
+fn delivery(sealed: &Sealed, frame: &Frame, seen: bool) -> Delivery {
     let body = Ordered {
         account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
-        content: frame.content.clone(),
+        content: if seen { Bytes::new() } else { frame.content.clone() },
         sent_at_ms: frame.sent_at_ms,
         accepted_at_ms: sealed.accepted_at.0,
+        life: frame.life,
+        life_first: frame.life_first.max(frame.lane_base),
+        life_before: frame.life_before,
     };
     Delivery {
         position: sealed.position,

@@ -3,19 +3,14 @@
 //!
 //! Its MLS keys and lane numbers would be used twice, which others cannot open. It shows in two ways. A device
 //! acknowledges only what it has committed, so a server that reads above the position of the hello knows of more than
-//! this profile does. And somebody's watermark names a lane number that this profile has not used. Either way the
+//! this profile does. And somebody's watermark speaks of another life of it (`lives.rs`). Either way the
 //! conversation is joined again by external commit, which makes new keys. What was sealed before it showed may have used
-//! keys twice.
+//! keys twice, and is sent again.
 
 use pli_domain::{ConversationId, Position};
 
 use super::conversation::{LostThread, Phase};
 use super::{Core, Event, Row};
-use crate::outbox::OutLane;
-
-/// A watermark that lies further above the numbers in use is not believed: no copy of a profile lags so far behind, and
-/// every number that is skipped is a hole to the others.
-const LANE_JUMP_MAX: u64 = 1 << 20;
 
 impl Core {
     /// The server says that this device has acknowledged up to `from`.
@@ -31,15 +26,11 @@ impl Core {
         }
     }
 
-    /// Somebody has messages of this device up to `delivered`; this profile has used numbers up to `sent`.
-    pub(super) fn numbers_were_used(&mut self, lane: OutLane, (sent, delivered): (u64, u64)) {
-        if delivered <= sent || delivered - sent > LANE_JUMP_MAX {
-            return;
-        }
-        self.outbox.skip_to(lane, delivered);
-        if !self.conversations.get(&lane.conversation).is_none_or(|c| c.renewed) {
+    /// Somebody has messages of this device that this profile knows nothing of.
+    pub(super) fn older_than_sent(&mut self, id: ConversationId) {
+        if !self.conversations.get(&id).is_none_or(|c| c.renewed) {
             self.out.events.push(Event::OlderProfile);
-            self.renew(lane.conversation);
+            self.renew(id);
         }
     }
 

@@ -9,18 +9,24 @@ use pli_domain::{Class, ConversationId, DeviceId, SendId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
-use super::conversation::{Mark, Phase};
+use super::conversation::Phase;
 use super::history::Draft;
+use super::lives::{Life, life_of};
+use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, GroupInfo, Kind, Tick, Ticks};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
+/// Said of a message whose answer was lost with a connection and that cannot be asked for again.
+const IN_DOUBT: &str = ", and the answer to an earlier try was lost: it may have been accepted";
+
 /// What sealing needs to know of a conversation that is ready.
 struct Ready {
     kind: Kind,
     lane_base: u64,
+    lives: Vec<Life>,
 }
 
 impl Core {
@@ -42,6 +48,7 @@ impl Core {
         let sent_at_ms = self.session.server_time(now).0;
         let draft = Draft { order, sent_at_ms, content: content.encode().into() };
         let lane_no = self.outbox.push(send_id, lane, draft.encode_to_vec().into())?;
+        self.note_life(lane, lane_no);
         Ok((send_id, lane_no))
     }
 
@@ -109,7 +116,14 @@ impl Core {
                 Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
                 _ if !open => None,
-                _ => Some((id, Some(Ready { kind: conversation.kind(), lane_base: conversation.lane_base() }))),
+                _ => Some((
+                    id,
+                    Some(Ready {
+                        kind: conversation.kind(),
+                        lane_base: conversation.lane_base(),
+                        lives: conversation.lives.clone(),
+                    }),
+                )),
             }
         });
         each.collect()
@@ -145,6 +159,7 @@ impl Core {
                 let at = message.accepted_at().unwrap_or(UnixMillis(0));
                 self.write_own(&message, RowStatus::Stored, at);
                 self.tell(&message, Event::Stored { conversation: lane.conversation, message: send_id });
+                self.keep(&message);
             }
             OutboxEvent::Resending { send_id, lane } => {
                 let Some(message) = self.outbox.get(&send_id).cloned() else { return };
@@ -170,11 +185,15 @@ impl Core {
         }
     }
 
-    /// One's own message will never be sent.
+    /// One's own message will never be sent, or not again.
     pub(super) fn refuse(&mut self, message: &OutMessage, why: &common::Error) {
         self.write_own(message, RowStatus::Refused, UnixMillis(0));
         let conversation = message.lane.conversation;
-        self.tell(message, Event::Refused { conversation, message: message.send_id, why: why.clone() });
+        let mut why = why.clone();
+        if message.is_in_doubt() {
+            why.message.push_str(IN_DOUBT);
+        }
+        self.tell(message, Event::Refused { conversation, message: message.send_id, why });
     }
 
     /// Events are for what a user wrote, not for ticks and names.
@@ -186,7 +205,13 @@ impl Core {
 }
 
 fn tick(sender: DeviceId, mark: &Mark) -> Tick {
-    Tick { sender, delivered: mark.delivered, read: mark.read.min(mark.delivered), lost: mark.lost.clone() }
+    Tick {
+        sender,
+        delivered: mark.delivered,
+        read: mark.read.min(mark.delivered),
+        lost: mark.lost.clone(),
+        life: mark.life,
+    }
 }
 
 fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {
@@ -199,12 +224,19 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
     let Ok(draft) = Draft::decode(message.content.clone()) else {
         return Seal::Refuse(refusal(ErrorCode::Internal, "the stored message does not decode"));
     };
+    let (life, life_first, life_before) = match message.lane.class {
+        Class::Message => life_of(&ready.lives, message.lane_no),
+        _ => (0, 0, 0),
+    };
     let frame = Frame {
         lane_no: message.lane_no,
         lane_base: ready.lane_base,
         kind: ready.kind.into(),
         sent_at_ms: draft.sent_at_ms,
         content: draft.content,
+        life,
+        life_first,
+        life_before,
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

@@ -106,7 +106,17 @@ impl Core {
             let (kind, name) = (conversation.kind(), conversation.name.clone());
             self.out.events.push(Event::ConversationReady { conversation: id, kind, name, members });
             self.dirty.insert(Row::Conversation(id));
+            self.tell_stranger(id);
         }
+    }
+
+    /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody.
+    fn tell_stranger(&mut self, id: ConversationId) {
+        let Some(group) = self.conversations.get_mut(&id).filter(|c| c.kind() == Kind::Group) else { return };
+        let (name, by) = (group.name.clone(), group.added_by.take());
+        let Some(by) = by.filter(|by| self.parts_with(*by).next().is_none()) else { return };
+        let by = self.member(by);
+        self.out.events.push(Event::AddedByStranger { conversation: id, name, by });
     }
 
     fn warn(&mut self, id: ConversationId) {

@@ -30,7 +30,8 @@ impl Core {
             Ask::Register => self.registered(),
             Ask::Publish => {
                 self.packages = None;
-                self.dirty.insert(Row::Packages);
+                self.published = Some(now);
+                self.dirty.extend([Row::Packages, Row::Published]);
             }
             Ask::Lookup(handle) => match directory::LookupResponse::decode(body) {
                 Ok(found) => self.looked_up(&handle, &found),
@@ -144,7 +145,9 @@ impl Core {
     fn not_found(&mut self, handle: &Handle, why: &common::Error) {
         let waits = |c: &Conversation| matches!(c.work.front(), Some(Work::Add(handles)) if handles.contains(handle));
         let ids: Vec<ConversationId> = self.conversations.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.fail_work(id, why));
+        let mut why = why.clone();
+        why.message = format!("@{handle}: {}", why.message);
+        ids.into_iter().for_each(|id| self.fail_work(id, &why));
     }
 
     fn listed(&mut self, asked: &[AccountId], answer: &directory::GetDeviceListsResponse) {

@@ -28,6 +28,7 @@ pub(super) enum Row {
     Identity,
     Order,
     Packages,
+    Published,
     Resync,
     History,
     Compare,
@@ -38,6 +39,7 @@ pub(super) enum Row {
 const POSITION: &[u8] = b"position";
 const ORDER: &[u8] = b"order";
 const PACKAGES: &[u8] = b"packages";
+const PUBLISHED: &[u8] = b"published";
 const RESYNC: &[u8] = b"resync";
 const HISTORY: &[u8] = b"history";
 const COMPARE: &[u8] = b"compare";
@@ -59,6 +61,7 @@ impl Core {
     fn with(identity: Identity, mut rng: ChaCha20Rng) -> Self {
         let mut mls_seed = [0; 32];
         rng.fill_bytes(&mut mls_seed);
+        let life = rng.next_u64().max(1);
         let mls = Mls::new(identity.address(), identity.signing_key(), mls_seed);
         Self {
             identity,
@@ -76,12 +79,14 @@ impl Core {
             lists_wanted: BTreeSet::new(),
             asked_lists: BTreeSet::new(),
             packages: None,
+            published: None,
             resync: false,
             history: Bytes::new(),
             compare: false,
             comparing: None,
             resync_after: Bytes::new(),
             caught_up_for: None,
+            life,
             order: 0,
             stepped_at: UnixMillis(0),
             dirty: BTreeSet::new(),
@@ -112,6 +117,7 @@ impl Core {
         for (key, value) in take(&mut by_table, Table::Flows) {
             match key.as_slice() {
                 PACKAGES => core.packages = Some(value),
+                PUBLISHED => core.published = Some(UnixMillis(number(Table::Flows, &value)?)),
                 RESYNC => core.resync = true,
                 HISTORY => core.history = value.into(),
                 COMPARE => core.compare = true,
@@ -199,6 +205,10 @@ impl Core {
             Row::Identity => out.put(Table::Identity, Vec::new(), self.identity.encode()),
             Row::Order => out.put(Table::Position, ORDER.to_vec(), self.order.to_be_bytes().to_vec()),
             Row::Packages => out.set(Table::Flows, PACKAGES.to_vec(), self.packages.clone()),
+            Row::Published => {
+                let at = self.published.map(|at| at.0.to_be_bytes().to_vec());
+                out.set(Table::Flows, PUBLISHED.to_vec(), at);
+            }
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
             Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
             Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),

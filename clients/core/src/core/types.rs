@@ -344,6 +344,15 @@ pub enum Event {
         /// By whom; none where somebody left.
         by: Option<Member>,
     },
+    /// Somebody with whom this account has no chat added it to a group; [`Command::Leave`] goes.
+    AddedByStranger {
+        /// Which.
+        conversation: ConversationId,
+        /// What it is called, where that is known.
+        name: Option<String>,
+        /// By whom.
+        by: Member,
+    },
     /// This account is no longer in the conversation.
     Left {
         /// Which.

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use pli_domain::{ConversationId, DeviceAddress, Handle};
 use prost::Message as _;
 
+use super::calls::Ask;
 use super::conversation::Phase;
 use super::history::Draft;
 use super::{ConnectionState, Core, Member};
@@ -86,9 +87,9 @@ impl Core {
         self.inbox.held()
     }
     /// Nothing that was asked of the server waits for its answer; a driver that is told to end waits for this a while,
-    /// so that a first start leaves key packages behind.
+    /// so that a first start leaves key packages behind. What the server has put off is not waited for.
     pub fn is_idle(&self) -> bool {
-        self.packages.is_none() && self.calls.is_empty()
+        (self.packages.is_none() || self.calls.is_put_off(&Ask::Publish)) && self.calls.is_empty()
     }
     /// Every conversation; those that are one chat once.
     pub fn conversations(&self) -> Vec<ConversationView> {

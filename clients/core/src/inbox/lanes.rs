@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pli_domain::{SendId, UnixMillis};
+use pli_domain::{ConversationId, SendId, UnixMillis};
 
 use super::{Delivery, InLane, Inbox, InboxChange, Shown, record};
 
@@ -49,7 +49,7 @@ impl Inbox {
         if self.lanes.get(&delivery.lane).is_some_and(taken) {
             return Vec::new();
         }
-        self.arrange(Delivery { body: Bytes::new(), ..delivery }, now)
+        self.arrange(delivery, now)
     }
 
     /// Marks the first hole of a lane and shows what it held up.
@@ -62,6 +62,21 @@ impl Inbox {
         }
         self.expect(lane, first);
         self.follow_on(lane, now, &mut shown);
+        shown
+    }
+
+    /// Forgets the lanes of a conversation, so that each begins with its next message; answers what they held.
+    pub(crate) fn begin_again(&mut self, conversation: ConversationId, now: UnixMillis) -> Vec<Shown> {
+        let lanes: Vec<InLane> = self.lanes.keys().filter(|lane| lane.conversation == conversation).copied().collect();
+        let mut shown = Vec::new();
+        for lane in lanes {
+            // Each round shows at least one.
+            while self.lanes.get(&lane).is_some_and(|state| !state.held.is_empty()) {
+                shown.append(&mut self.release(lane, now));
+            }
+            self.lanes.remove(&lane);
+            self.changes.push(InboxChange::Expected(lane, None));
+        }
         shown
     }
 

@@ -42,6 +42,11 @@ pub struct OutMessage {
     pub state: SendState,
     /// Tries that failed; steers the backoff.
     pub attempts: u32,
+    /// It was sent, and the answer has not come.
+    pub(super) asked: bool,
+    /// An answer to an earlier try was lost with its connection: the server may have taken it, whatever it says of this
+    /// one.
+    pub(super) in_doubt: bool,
     /// Kept in memory only, until it is accepted: after a restart it is sealed again.
     pub(super) sealed: Option<Sealed>,
 }
@@ -55,8 +60,24 @@ impl OutMessage {
         }
     }
 
+    /// Whether the server may have taken it although no answer says so.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt || self.asked
+    }
+
     pub(super) fn new(send_id: SendId, lane: OutLane, lane_no: u64, content: Bytes) -> Self {
         let state = SendState::Queued { not_before: UnixMillis(0) };
-        Self { send_id, lane, lane_no, content, expires_at: None, state, attempts: 0, sealed: None }
+        Self {
+            send_id,
+            lane,
+            lane_no,
+            content,
+            expires_at: None,
+            state,
+            attempts: 0,
+            asked: false,
+            in_doubt: false,
+            sealed: None,
+        }
     }
 }

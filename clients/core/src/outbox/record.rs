@@ -40,6 +40,9 @@ struct Record {
     receipt: Option<Bytes>,
     #[prost(uint64, tag = "9")]
     accepted_at_ms: u64,
+    /// It was sent, and its answer had not come.
+    #[prost(bool, tag = "10")]
+    asked: bool,
 }
 
 /// What was sent but not answered is stored as waiting: that is what it is after a restart.
@@ -58,6 +61,7 @@ pub(super) fn encode(message: &OutMessage) -> Vec<u8> {
         attempts: message.attempts,
         receipt,
         accepted_at_ms,
+        asked: message.is_in_doubt(),
     }
     .encode_to_vec()
 }
@@ -70,6 +74,7 @@ fn decode(bytes: &[u8]) -> Result<OutMessage, RecordError> {
         OutMessage::new(SendId::try_from(record.send_id.as_ref())?, lane, record.lane_no, record.content.clone());
     message.expires_at = record.expires_at_ms.map(UnixMillis);
     message.attempts = record.attempts;
+    message.asked = record.asked;
     if let Some(receipt) = record.receipt {
         message.state = SendState::Accepted { receipt, accepted_at: UnixMillis(record.accepted_at_ms) };
     }

@@ -24,7 +24,12 @@ impl Outbox {
         if !self.in_flight.contains(&at) {
             return None;
         }
-        match result.result.as_ref()? {
+        let result = result.result.as_ref()?;
+        if let Some(message) = self.messages.get_mut(&at) {
+            message.asked = false;
+            self.dirty.insert(at);
+        }
+        match result {
             edge::send_result::Result::Accepted(accepted) => self.accepted(at, accepted),
             edge::send_result::Result::Refused(why) => self.refused(at, why, now, rng),
         }

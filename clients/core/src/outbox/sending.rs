@@ -115,7 +115,9 @@ impl Outbox {
             },
         };
         let Some(message) = self.messages.get_mut(&at) else { return Prepared::Wait };
-        if message.expires_at.replace(expires_at).is_none() {
+        let first = message.expires_at.replace(expires_at).is_none();
+        message.in_doubt |= message.asked;
+        if !std::mem::replace(&mut message.asked, true) || first {
             self.dirty.insert(at);
         }
         message.state = SendState::Sent;

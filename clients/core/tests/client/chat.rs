@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pli_api::edge;
 use pli_client_core::content::Kind;
-use pli_client_core::{Command, CommandError, Core, Event, NewKey, Reached, SessionAdvice};
-use pli_domain::UnixMillis;
+use pli_client_core::{Command, CommandError, Core, Event, NewKey, OutgoingMessage, Reached, SessionAdvice};
+use pli_domain::{ConversationId, UnixMillis};
 
 use crate::world::{World, handle};
 
@@ -101,7 +102,12 @@ fn a_handle_that_nobody_has_fails_the_conversation_and_refuses_its_messages() {
     let message = world.say(0, id, "hello?").message.unwrap();
     world.run();
     let events = &world.devices[0].events;
-    assert!(events.iter().any(|e| matches!(e, Event::ConversationFailed { conversation, .. } if *conversation == id)));
+    let why = |e: &Event| match e {
+        Event::ConversationFailed { conversation, why } if *conversation == id => Some(why.message.clone()),
+        _ => None,
+    };
+    let said: Vec<String> = events.iter().filter_map(why).collect();
+    assert!(matches!(&said[..], [one] if one.starts_with("@nobody: ")), "{said:?}");
     assert!(events.iter().any(|e| matches!(e, Event::Refused { message: m, .. } if *m == message.send_id)));
     assert_eq!(world.devices[0].core.waiting(), (0, 0));
 }
@@ -280,5 +286,130 @@ fn a_message_that_cannot_be_opened_is_told_on_both_sides() {
     assert_eq!(told_older(&world, 0), 1);
     world.say(0, id, "and on");
     world.run();
-    assert_eq!(world.history(1, id), ["alice: one", "alice: two", "alice: three", "alice: and on"]);
+    let read = ["alice: one", "alice: two", "alice: three", "alice: under a key of two", "alice: and on"];
+    assert_eq!(world.history(1, id), read);
+}
+
+/// A profile is copied, sends so many messages, and is put back; what it says then has a number that bob knows.
+fn put_back_after(messages: u64) -> (World, ConversationId, OutgoingMessage) {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let (copy, alice) = (world.devices[0].rows.clone(), world.address(0));
+    world.server.hold.insert(alice);
+    for n in 0..messages {
+        world.say(0, id, &n.to_string());
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.devices[0].events.clear();
+    let said = world.say(0, id, "from the copy").message.unwrap();
+    world.run();
+    (world, id, said)
+}
+
+fn delivered_up_to(world: &World, n: usize) -> u64 {
+    let up_to = |event: &Event| match event {
+        Event::Delivered { up_to, .. } => Some(*up_to),
+        _ => None,
+    };
+    world.devices[n].events.iter().filter_map(up_to).max().unwrap_or(0)
+}
+
+#[test]
+fn the_watermark_of_another_life_settles_nothing_and_what_could_not_be_opened_is_sent_again() {
+    for restarted in [false, true] {
+        let (mut world, id, said) = put_back_after(1);
+        assert_eq!(said.lane_no, 2, "the number was used before");
+        assert_eq!(world.devices[0].core.waiting(), (0, 0), "it is stored, and out of the outbox");
+        if restarted {
+            let now = world.now;
+            world.devices[0].restart(now);
+        }
+        world.server.hold.clear();
+        world.run();
+        assert_eq!(world.history(1, id), ["alice: one", "alice: 0", "alice: from the copy"], "{restarted}");
+        let moved = |event: &Event| match event {
+            Event::Moved { message, .. } if message.send_id == said.send_id => Some(message.lane_no),
+            _ => None,
+        };
+        let number = world.devices[0].events.iter().find_map(moved).expect("it has a new number");
+        let place = |wanted: &dyn Fn(&Event) -> bool| world.devices[0].events.iter().position(wanted);
+        let (moved, told) = (place(&|e| moved(e).is_some()), place(&|e| matches!(e, Event::Delivered { .. })));
+        assert!(moved < told && moved.is_some(), "nothing settles it before: {:?}", world.devices[0].events);
+        assert!(delivered_up_to(&world, 0) >= number);
+        assert_eq!(told_older(&world, 0), 1);
+        // It is over: the next start is no news.
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.say(0, id, "and on");
+        world.run();
+        assert_eq!(told_older(&world, 0), 1);
+        assert_eq!(world.history(1, id).last().unwrap(), "alice: and on");
+    }
+}
+
+#[test]
+fn many_of_a_life_that_cannot_be_opened_are_each_shown_once_or_told_as_lost() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    let (copy, alice) = (world.devices[0].rows.clone(), world.address(0));
+    world.server.hold.insert(alice);
+    for n in 0..40 {
+        world.say(0, id, &format!("before {n}"));
+    }
+    world.run();
+    world.devices[0].rows = copy;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.devices[0].events.clear();
+    let mut open: BTreeMap<_, _> = BTreeMap::new();
+    for n in 0..41 {
+        let said = world.say(0, id, &format!("after {n}")).message.unwrap();
+        open.insert(said.send_id, said.lane_no);
+    }
+    world.run();
+    world.server.hold.clear();
+    world.run();
+    let mut lost = 0;
+    for event in &world.devices[0].events {
+        match event {
+            Event::Moved { message, .. } => drop(open.insert(message.send_id, message.lane_no)),
+            Event::Lost { lane_nos: (first, last), .. } => {
+                let before = open.len();
+                open.retain(|_, lane_no| !(*first..=*last).contains(lane_no));
+                lost += before - open.len();
+            }
+            _ => {}
+        }
+    }
+    let shown = world.history(1, id).iter().filter(|line| line.starts_with("alice: after")).count();
+    let settled = open.values().filter(|lane_no| **lane_no <= delivered_up_to(&world, 0)).count();
+    assert_eq!((settled, shown + lost), (shown, 41), "delivered are exactly those that were shown");
+    assert!(lost > 0 && shown >= 16, "{shown} shown, {lost} lost");
+}
+
+#[test]
+fn key_packages_are_published_once_however_often_an_edge_calls_them_low_right_after() {
+    let mut world = World::new(&["alice"]);
+    let published = |world: &World| world.server.calls.iter().filter(|call| *call == "PublishKeyPackages").count();
+    assert_eq!(published(&world), 1);
+    for _ in 0..3 {
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.key_packages_low(0);
+        world.run();
+    }
+    assert_eq!(published(&world), 1, "the number is of before");
+    world.now += 61_000;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.key_packages_low(0);
+    world.run();
+    assert_eq!(published(&world), 2, "and later it is believed");
 }

@@ -128,7 +128,8 @@ impl Ghost {
         send_id[8..].copy_from_slice(&lane_no.to_be_bytes());
         let send_id = SendId::from_bytes(send_id);
         let content = content.encode().into();
-        let frame = Frame { lane_no: *lane_no, lane_base: 1, kind: kind.into(), sent_at_ms: 1, content };
+        let frame =
+            Frame { lane_no: *lane_no, lane_base: 1, kind: kind.into(), sent_at_ms: 1, content, ..Frame::default() };
         let sealed = self.mls.seal(id, send_id, Class::Message, &frame.to_bytes()).unwrap();
         let send = edge::Send {
             send_id: Bytes::copy_from_slice(send_id.as_bytes()),

@@ -64,6 +64,73 @@ fn people_come_and_go() {
 }
 
 #[test]
+fn who_comes_back_waits_for_nothing_that_was_said_without_them() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.say(0, id, "before");
+    world.run();
+    let bob = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    world.say(0, id, "without bob");
+    world.run();
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+    world.run_a_little(200);
+    world.say(0, id, "back again");
+    // Frames move, and no time.
+    world.run_a_little(200);
+    assert_eq!(world.history(1, id), ["alice: before", "alice: back again"]);
+    world.run();
+    let lost = |event: &Event| matches!(event, Event::Lost { .. } | Event::Hole { .. });
+    assert!(!world.devices.iter().any(|device| device.events.iter().any(lost)));
+}
+
+/// Carol says something that is on the wire when her group ends for her, without a verdict yet.
+fn end_with_a_message_on_the_wire() -> (World, ConversationId) {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let carol = world.address(2);
+    // The server's answers, and so the verdict, come after the commit that removes her.
+    world.server.hold_results.insert(carol);
+    world.say(2, id, "on the wire");
+    world.run_a_little(20);
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![carol.account] });
+    world.run_a_little(100);
+    let left = |event: &Event| matches!(event, Event::Left { .. });
+    assert!(world.devices[2].events.iter().any(left), "she knows that she is out");
+    world.devices[2].events.clear();
+    (world, id)
+}
+
+#[test]
+fn what_is_on_the_wire_when_a_group_ends_becomes_what_the_server_says() {
+    let (mut world, id) = end_with_a_message_on_the_wire();
+    world.server.hold_results.clear();
+    world.run();
+    let events = &world.devices[2].events;
+    assert!(events.iter().any(|e| matches!(e, Event::Accepted { .. })), "{events:?}");
+    assert!(!events.iter().any(|e| matches!(e, Event::Refused { .. })), "{events:?}");
+    assert_eq!(world.history(0, id), ["carol: on the wire"]);
+    assert_eq!(world.devices[2].core.waiting(), (0, 0));
+}
+
+#[test]
+fn a_message_whose_verdict_was_lost_with_the_connection_is_not_called_unsent() {
+    let (mut world, _) = end_with_a_message_on_the_wire();
+    let now = world.now;
+    world.devices[2].drop_connection(now);
+    world.server.lose_results();
+    world.run();
+    let why = |e: &Event| match e {
+        Event::Refused { why, .. } => Some(why.message.clone()),
+        _ => None,
+    };
+    let said: Vec<_> = world.devices[2].events.iter().filter_map(why).collect();
+    assert!(matches!(&said[..], [one] if one.contains("may have been accepted")), "{said:?}");
+    assert_eq!(world.devices[2].core.waiting(), (0, 0));
+}
+
+#[test]
 fn who_leaves_is_gone_and_the_others_go_on() {
     let mut world = World::new(&["alice", "bob", "carol"]);
     let id = group(&mut world, &["bob", "carol"]);
@@ -353,4 +420,28 @@ fn who_comes_back_and_writes_at_once_reads_everything_that_waited_through_many_e
     let all = (0..4).flat_map(|n| [format!("alice: with dave {n}"), format!("alice: without {n}")]);
     assert_eq!(world.history(1, id), all.collect::<Vec<_>>());
     assert_eq!(world.history(0, id), ["bob: I was away"]);
+}
+
+#[test]
+fn a_group_of_a_stranger_is_told_as_one_and_once() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let chat = world.start(1, "alice");
+    world.say(1, chat, "we have talked");
+    world.run();
+    let id = group(&mut world, &["bob", "carol"]);
+    let now = world.now;
+    world.devices[2].restart(now);
+    world.say(0, id, "hello");
+    world.run();
+    let told = |n: usize| {
+        let by = |event: &Event| match event {
+            Event::AddedByStranger { conversation, name, by } if *conversation == id => {
+                Some((name.clone().unwrap(), by.handle.clone().unwrap()))
+            }
+            _ => None,
+        };
+        world.devices[n].events.iter().filter_map(by).collect::<Vec<_>>()
+    };
+    assert_eq!(told(2), [("team".to_string(), handle("alice"))]);
+    assert!(told(1).is_empty() && told(0).is_empty());
 }

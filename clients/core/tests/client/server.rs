@@ -42,6 +42,9 @@ pub struct Server {
     pub lose_receipts: bool,
     /// Devices that nothing is delivered to for now.
     pub hold: BTreeSet<DeviceAddress>,
+    /// Devices whose sends are answered later, and these answers.
+    pub hold_results: BTreeSet<DeviceAddress>,
+    held_results: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// Codes that sends were refused with.
     pub refused: Vec<ErrorCode>,
     /// Objects that are larger than one page, and pages of those that are not whole yet.
@@ -87,7 +90,12 @@ impl Server {
             client_frame::Frame::Send(batch) => {
                 assert!(from.hello);
                 let device = from.device.expect("authenticated");
-                batch.sends.into_iter().flat_map(|send| self.send(device, send, now)).collect()
+                let answers: Vec<_> = batch.sends.into_iter().flat_map(|send| self.send(device, send, now)).collect();
+                if self.hold_results.contains(&device) {
+                    self.held_results.extend(answers.into_iter().map(|answer| (device, answer)));
+                    return Vec::new();
+                }
+                answers
             }
             client_frame::Frame::Pending(pending) => {
                 let lost = self.lose_receipts;
@@ -146,8 +154,15 @@ impl Server {
     /// What waits for the device and was not sent on this connection.
     pub fn deliveries(&mut self, to: &mut Connection, caught_up: &mut bool) -> Vec<edge::ServerFrame> {
         let Some(device) = to.device.filter(|device| !self.hold.contains(device)) else { return Vec::new() };
-        let queue = self.queues.entry(device).or_default();
         let mut out = Vec::new();
+        if !self.hold_results.contains(&device) {
+            let held = std::mem::take(&mut self.held_results).into_iter();
+            let (due, rest) = held.partition(|(to, _): &(DeviceAddress, _)| *to == device);
+            self.held_results = rest;
+            let due: Vec<_> = due;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
+        }
+        let queue = self.queues.entry(device).or_default();
         for (&position, envelope) in queue.range(to.sent + 1..) {
             let deliver = edge::Deliver { position, envelope: envelope.clone(), previous: to.sent };
             out.push(frame(server_frame::Frame::Deliver(deliver)));
@@ -181,6 +196,12 @@ impl Server {
         let last = queue.keys().next_back().copied().unwrap_or(0);
         queue.clear();
         last
+    }
+
+    /// Loses the answers that were held.
+    pub fn lose_results(&mut self) {
+        self.held_results.clear();
+        self.hold_results.clear();
     }
 
     /// Loses the message that waits for a device first.

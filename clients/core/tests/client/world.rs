@@ -128,6 +128,15 @@ impl World {
         self.devices[n].to_client.push_back(frame);
     }
 
+    /// The device's connection says that its key packages are low.
+    pub fn key_packages_low(&mut self, n: usize) {
+        self.connect(n);
+        let low = edge::notice::Notice::KeyPackagesLow(edge::KeyPackagesLow { left: 0 });
+        let notice = edge::Notice { notice: Some(low) };
+        let frame = edge::ServerFrame { frame: Some(edge::server_frame::Frame::Notice(notice)) };
+        self.devices[n].to_client.push_back(frame);
+    }
+
     /// Runs until nothing moves any more, time included.
     pub fn run(&mut self) {
         for _ in 0..20_000 {

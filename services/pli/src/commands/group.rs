@@ -7,7 +7,7 @@ use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
 
 use super::json;
-use super::names::{called, group_arriving};
+use super::names::{called, group_here};
 use super::number::seconds;
 use super::session::{self, Deadline, Session, refused};
 use super::target::{group, handle};
@@ -100,17 +100,12 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
     match action {
         Action::Create(change) => create(change, session, deadline).await,
         Action::Add(change) => {
-            let conversation = group_arriving(session, &change.group.name, deadline, |_| {}).await?;
+            let conversation = group_here(session, &change.group.name).await?;
             command(session, Command::AddMembers { conversation, handles: change.members.clone() }).await?;
             wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
         }
         Action::Remove(change) => remove(change, session, deadline).await,
-        Action::Leave(named) => {
-            let conversation = group_arriving(session, &named.name, deadline, |_| {}).await?;
-            command(session, Command::Leave { conversation }).await?;
-            say!("left {}", named.name)?;
-            Ok(())
-        }
+        Action::Leave(named) => leave(named, session, deadline).await,
         Action::List(_) => list(session).await,
     }
 }
@@ -123,8 +118,28 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
     wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
 }
 
+/// Asks to leave, which is done when another member has committed it: nobody can take themselves out of an MLS group
+/// (RFC 9420, section 12.1.3).
+async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let group = group_here(session, &named.name).await?;
+    command(session, Command::Leave { conversation: group }).await?;
+    loop {
+        match session.next(deadline).await {
+            Ok(Event::Left { conversation }) if conversation == group => return say!("left {}", named.name),
+            Ok(Event::ChangeFailed { conversation, why }) if conversation == group => {
+                return Err(refused("the group cannot be left", &why));
+            }
+            Ok(_) => {}
+            Err(late) if late.exit == Exit::TimedOut => {
+                return say!("asked to leave {}; you are out once another member is online", named.name);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
 async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let conversation = group_arriving(session, &change.group.name, deadline, |_| {}).await?;
+    let conversation = group_here(session, &change.group.name).await?;
     let members =
         session.conversations().await?.into_iter().find(|view| view.id == conversation).map(|view| view.members);
     let mut accounts = Vec::new();

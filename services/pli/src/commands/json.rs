@@ -108,6 +108,9 @@ fn of_group(event: &Event) -> Value {
             "event": "member_removed", "conversation": conversation.to_string(), "member": name(member),
             "by": by.as_ref().map(name),
         }),
+        Event::AddedByStranger { conversation, name: called, by } => json!({
+            "event": "added_by_stranger", "conversation": conversation.to_string(), "name": called, "by": name(by),
+        }),
         Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
         Event::SameChat { conversation, into } => json!({
             "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),

@@ -4,6 +4,7 @@
 //! The group that was known first keeps the plain name, so that a later invitation cannot take it; every other one of
 //! that name is `NAME~SHORTID`, and any conversation is `~SHORTID` or its whole id.
 
+use pli_client::core::content::Kind;
 use pli_client::core::{ConnectionState, ConversationView, Event};
 use pli_domain::ConversationId;
 
@@ -29,15 +30,17 @@ pub fn group_named(conversations: &[ConversationView], text: &str) -> Result<Con
     let found: Vec<&ConversationView> = conversations.iter().filter(is_named).filter(fits).collect();
     match found.as_slice() {
         [one] => Ok(one.id),
-        [] => Err(unknown(
-            text,
-            conversations.iter().filter(|view| !name.is_empty() && view.name.as_deref() == Some(name)),
-        )),
+        [] => Err(unknown(text, name, conversations)),
         several => {
             let which = listed(several.iter().copied());
             Err(Failure::say(Exit::Refused, format_args!("`{text}` fits several conversations; type one of {which}")))
         }
     }
+}
+
+/// The same, of what is here once everything has arrived that waited at the server.
+pub async fn group_here(session: &mut Session, text: &str) -> Result<ConversationId, Failure> {
+    group_named(&session.conversations().await?, text)
 }
 
 /// The same; a group that nothing here is called by is waited for, because its invitation may still be on its way. What
@@ -74,12 +77,14 @@ fn may_arrive(conversations: &[ConversationView], text: &str) -> bool {
     !name.is_empty() && conversations.iter().all(|view| view.name.as_deref() != Some(name))
 }
 
-fn unknown<'a>(text: &str, same_name: impl Iterator<Item = &'a ConversationView>) -> Failure {
-    let which = listed(same_name);
-    let fix = if which.is_empty() {
-        "`/list` in a chat or `pli group list HANDLE` shows all".to_string()
-    } else {
-        format!("type one of {which}")
+fn unknown(text: &str, name: &str, conversations: &[ConversationView]) -> Failure {
+    let is_named = |view: &&ConversationView| !name.is_empty() && view.name.as_deref() == Some(name);
+    let which = listed(conversations.iter().filter(is_named));
+    let groups = listed(conversations.iter().filter(|view| view.kind == Kind::Group));
+    let fix = match (which.is_empty(), groups.is_empty()) {
+        (false, _) => format!("type one of {which}"),
+        (true, false) => format!("you are in {groups}; `/list` in a chat or `pli group list HANDLE` shows all"),
+        (true, true) => "`/list` in a chat or `pli group list HANDLE` shows all".to_string(),
     };
     Failure::say(Exit::Refused, format_args!("there is no group `{text}`; {fix}"))
 }
@@ -96,8 +101,6 @@ pub fn called(view: &ConversationView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pli_client::core::content::Kind;
-
     use super::*;
 
     fn view(n: u8, name: &str, label: &str) -> ConversationView {
@@ -131,7 +134,7 @@ mod tests {
         let wrong = found("team~99").expect_err("none");
         assert!(wrong.contains("#team~111111") && wrong.contains("#team"), "{wrong}");
         let nobody = found("nobody").expect_err("none");
-        assert!(nobody.contains("/list"), "{nobody}");
+        assert!(nobody.contains("/list") && nobody.contains("#team, #x"), "{nobody}");
         assert!(found("~").is_err() && found("").is_err());
     }
 

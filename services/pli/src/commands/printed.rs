@@ -188,6 +188,7 @@ const fn conversation_of(event: &Event) -> Option<ConversationId> {
         | Event::ConversationReady { conversation, .. }
         | Event::MemberAdded { conversation, .. }
         | Event::MemberRemoved { conversation, .. }
+        | Event::AddedByStranger { conversation, .. }
         | Event::Left { conversation }
         | Event::Rejoining { conversation, .. }
         | Event::Accepted { conversation, .. }

@@ -259,8 +259,24 @@ fn a_group_is_made_changed_and_left() {
     bob.json(|line| line["event"] == "ready" && has(line, "dave"));
     let said = group(&["remove", "alice", "team", "dave"]);
     assert!(!said.contains("dave"), "{said}");
-    group(&["leave", "carol", "team"]);
+    let said = group(&["leave", "carol", "team"]);
+    assert!(said.contains("left team"), "{said}");
+    // What is not here is told at once, with what is, long before the time is up.
+    for command in
+        [&["leave", "dave", "guild"][..], &["add", "alice", "guild", "dave"], &["remove", "alice", "guild", "dave"]]
+    {
+        let all = [&["group"], command, &["--timeout", "600", "--data", "data"]].concat();
+        let (code, said) = failure(&run(home.path(), &all));
+        assert_eq!(code, Some(8), "{said}");
+        assert!(said.contains("there is no group `guild`"), "{said}");
+        assert_eq!(said.contains("#team"), command[1] == "alice", "{said}");
+    }
     bob.json(|line| line["event"] == "member_removed" && line["member"] == "carol");
+    bob.signal(Signal::INT);
+    bob.wait();
+    // Nobody is there to commit it.
+    let said = group(&["leave", "alice", "team", "--timeout", "1"]);
+    assert!(said.contains("asked to leave team"), "{said}");
 }
 
 #[test]

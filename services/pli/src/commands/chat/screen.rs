@@ -127,6 +127,14 @@ impl Screen {
                 self.note(&format!("@{} removed @{}", name(by), name(member)));
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
+            Event::AddedByStranger { name: called, by, .. } => {
+                let group =
+                    called.as_deref().map_or_else(|| "a group".into(), |called| format!("#{}", one_line(called)));
+                let by = name(by);
+                self.warning(&format!(
+                    "* @{by}, with whom you have not talked, added you to {group}; /leave in it to go"
+                ));
+            }
             Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
             Event::OlderProfile => self.warning(OLDER_PROFILE),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lives of a profile, and messages that are sent again because another life has used their numbers.
+//!
+//! A profile that was restored from a copy gives lane numbers that it has given before, and seals them under keys that
+//! others have used up: nobody can open them. A watermark alone cannot tell: it names a number, and the number is right.
+//! Waiting for what is on its way before anything is sealed is not enough either, for whoever tells may be away. So every
+//! start of the program is a life with a random name, a number belongs to the life it was given in, both sides keep the
+//! life with the watermark, and a watermark of a life that this profile does not know, or above what it gave in that life,
+//! settles nothing. It says instead that this profile is older than what was sent from it: the conversation is joined
+//! again, and what has not arrived is sent again, under the same send id, so that it is shown once, and a new number.
+//!
+//! Messages are kept for that beyond `stored` until everybody has told of the life they were sent in. Clients that do not
+//! tell lives are believed as before.
+
+use bytes::Bytes;
+use pli_domain::{Class, ConversationId, DeviceAddress, SendId, UnixMillis};
+use prost::Message as _;
+use rand_chacha::rand_core::RngCore;
+
+use super::history::Draft;
+use super::tables::RowStatus;
+use super::{Core, Event, OutgoingMessage, Row};
+use crate::content::Tick;
+use crate::outbox::{OutLane, OutMessage};
+
+/// Lives that are known of one conversation; the oldest is forgotten, and what is told of it is believed.
+const LIVES_MAX: usize = 64;
+/// Most messages of one conversation that are kept, and their bytes.
+const KEPT_MAX: usize = 16;
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// A watermark that lies further above the numbers in use is not believed: no copy of a profile lags so far behind, and
+/// every number that is skipped is a hole to the others.
+const LANE_JUMP_MAX: u64 = 1 << 20;
+
+/// A life, as one conversation knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) id: u64,
+    /// The first number that was given in it.
+    pub(super) first: u64,
+    /// From this number on nothing counts that others were shown before ([`crate::content::Frame::life_first`]).
+    pub(super) since: u64,
+    /// The life before, where `since` is below `first`; 0 for none.
+    pub(super) before: u64,
+}
+
+/// A message that may have to be sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) send_id: SendId,
+    pub(super) lane_no: u64,
+    /// An encoded [`Draft`].
+    pub(super) content: Bytes,
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LifeRecord {
+    #[prost(fixed64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    first: u64,
+    #[prost(uint64, tag = "3")]
+    since: u64,
+    #[prost(fixed64, tag = "4")]
+    before: u64,
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct KeptRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    send_id: Bytes,
+    #[prost(uint64, tag = "2")]
+    lane_no: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    content: Bytes,
+}
+
+impl LifeRecord {
+    pub(super) fn of(life: &Life) -> Self {
+        Self { id: life.id, first: life.first, since: life.since, before: life.before }
+    }
+    pub(super) fn read(&self) -> Life {
+        Life { id: self.id, first: self.first, since: self.since, before: self.before }
+    }
+}
+
+impl KeptRecord {
+    pub(super) fn of(kept: &Kept) -> Self {
+        let send_id = Bytes::copy_from_slice(kept.send_id.as_bytes());
+        Self { send_id, lane_no: kept.lane_no, content: kept.content.clone() }
+    }
+    pub(super) fn read(&self) -> Option<Kept> {
+        let send_id = SendId::try_from(self.send_id.as_ref()).ok()?;
+        Some(Kept { send_id, lane_no: self.lane_no, content: self.content.clone() })
+    }
+}
+
+/// The name of a life, the number from which on it counts and the life before, for a frame; zeros for what was numbered by a version that
+/// knew no lives.
+pub(super) fn life_of(lives: &[Life], lane_no: u64) -> (u64, u64, u64) {
+    lives.iter().rev().find(|life| life.first <= lane_no).map_or((0, 0, 0), |life| (life.id, life.since, life.before))
+}
+
+/// The last number that was given in a life, of `sent` in all; none for a life of somebody else.
+fn last_given(lives: &[Life], tick: &Tick, sent: u64) -> Option<u64> {
+    if tick.life == 0 {
+        return Some(sent);
+    }
+    match lives.iter().position(|life| life.id == tick.life) {
+        Some(at) => Some(lives.get(at + 1).map_or(sent, |next| next.first.saturating_sub(1))),
+        // Of a life that is forgotten.
+        None => lives.first().map(|oldest| oldest.first.saturating_sub(1)).filter(|last| tick.delivered <= *last),
+    }
+}
+
+fn message_lane(id: ConversationId) -> OutLane {
+    OutLane { conversation: id, class: Class::Message }
+}
+
+impl Core {
+    /// Notes the life in which a number is given.
+    pub(super) fn note_life(&mut self, lane: OutLane, lane_no: u64) {
+        let id = self.life;
+        if lane.class != Class::Message {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let lives = &mut conversation.lives;
+        let (since, before) = match lives.last() {
+            Some(last) if last.id == id => return,
+            // It gave no number.
+            Some(last) if last.first == lane_no => lives.pop().map_or((lane_no, 0), |last| (last.since, last.before)),
+            _ => (lane_no, 0),
+        };
+        lives.push(Life { id, first: lane_no, since, before });
+        lives.drain(..lives.len().saturating_sub(LIVES_MAX));
+        self.dirty.insert(Row::Conversation(lane.conversation));
+    }
+
+    /// Whether a watermark over this device's messages speaks of numbers that this profile has not given. Then it is an
+    /// older one, which joins again and sends again; once for each number.
+    pub(super) fn is_of_another_life(&mut self, id: ConversationId, tick: &Tick) -> bool {
+        let sent = self.outbox.next_lane_no(&message_lane(id)).saturating_sub(1);
+        let Some(conversation) = self.conversations.get(&id) else { return true };
+        if last_given(&conversation.lives, tick, sent).is_some_and(|last| tick.delivered <= last) {
+            return false;
+        }
+        if tick.delivered > conversation.disowned && tick.delivered.saturating_sub(sent) <= LANE_JUMP_MAX {
+            self.disown(id, tick.delivered, sent);
+        }
+        true
+    }
+
+    /// Others have messages up to `told` of another life; this one has given numbers up to `sent`.
+    fn disown(&mut self, id: ConversationId, told: u64, sent: u64) {
+        let lane = message_lane(id);
+        self.outbox.skip_to(lane, told);
+        let first = self.outbox.next_lane_no(&lane);
+        self.life = self.rng.next_u64().max(1);
+        let life = self.life;
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.disowned = told.max(sent);
+        let own = conversation.lives.last().filter(|life| life.first <= sent);
+        let (since, before) = own.map_or((first, 0), |own| (own.since, own.id));
+        conversation.lives.push(Life { id: life, first, since, before });
+        let kept = std::mem::take(&mut conversation.kept);
+        self.dirty.insert(Row::Conversation(id));
+        self.older_than_sent(id);
+        // What is on the wire, or accepted, is looked at when it is stored.
+        let queued = self.outbox.take_queued(id);
+        kept.into_iter().for_each(|one| self.send_again(lane, one));
+        for OutMessage { send_id, lane, lane_no, content, .. } in queued {
+            self.send_again(lane, Kept { send_id, lane_no, content });
+        }
+    }
+
+    /// Gives a message a new number; a full outbox keeps it for the next time.
+    fn send_again(&mut self, lane: OutLane, kept: Kept) {
+        let id = lane.conversation;
+        let Ok(lane_no) = self.outbox.push(kept.send_id, lane, kept.content.clone()) else {
+            if let Some(conversation) = self.conversations.get_mut(&id).filter(|_| lane.class == Class::Message) {
+                conversation.kept.push(kept);
+            }
+            return;
+        };
+        self.note_life(lane, lane_no);
+        let order = Draft::decode(kept.content).map_or(0, |draft| draft.order);
+        let Some(message) = self.outbox.get(&kept.send_id).cloned().filter(|_| order != 0) else { return };
+        self.write_own(&message, RowStatus::Waiting, UnixMillis(0));
+        let message = OutgoingMessage { send_id: kept.send_id, lane_no, order };
+        self.out.events.push(Event::Moved { conversation: id, into: id, message });
+    }
+
+    /// Sends again what is told as lost, as far as it is kept.
+    pub(super) fn send_lost_again(&mut self, id: ConversationId, ranges: &[(u64, u64)]) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let is_lost = |kept: &Kept| ranges.iter().any(|(first, last)| (*first..=*last).contains(&kept.lane_no));
+        let (lost, rest) = std::mem::take(&mut conversation.kept).into_iter().partition(is_lost);
+        conversation.kept = rest;
+        let lost: Vec<Kept> = lost;
+        lost.into_iter().for_each(|kept| self.send_again(message_lane(id), kept));
+    }
+
+    /// A message is stored: it may have to be kept, or was sent under a number that is not its own.
+    pub(super) fn keep(&mut self, message: &OutMessage) {
+        let (lane, lane_no) = (message.lane, message.lane_no);
+        let confirmed = self.is_confirmed(lane.conversation);
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        if lane.class != Class::Message || self.mls.epoch(lane.conversation).is_none() {
+            return;
+        }
+        let kept = Kept { send_id: message.send_id, lane_no, content: message.content.clone() };
+        if lane_no <= conversation.disowned {
+            return self.send_again(lane, kept);
+        }
+        if confirmed {
+            return;
+        }
+        let current = conversation.lives.last().map_or(0, |life| life.first);
+        let all = &mut conversation.kept;
+        let room = |all: &[Kept]| {
+            let bytes: usize = all.iter().map(|kept| kept.content.len()).sum();
+            all.len() < KEPT_MAX && bytes + kept.content.len() <= KEPT_BYTES_MAX
+        };
+        // The first of a life are those that may not be openable.
+        while !room(all) && all.first().is_some_and(|first| first.lane_no < current) {
+            all.remove(0);
+        }
+        if room(all) {
+            all.push(kept);
+            self.dirty.insert(Row::Conversation(lane.conversation));
+        }
+    }
+
+    /// Forgets what everybody has.
+    pub(super) fn forget_kept(&mut self, id: ConversationId) {
+        let confirmed = self.is_confirmed(id);
+        let others = self.other_devices(id);
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| !c.kept.is_empty()) else { return };
+        let theirs = &conversation.theirs;
+        let delivered = |device: &DeviceAddress| theirs.get(&device.device).map_or(0, |mark| mark.delivered);
+        let by_all = others.iter().map(delivered).min().unwrap_or(0);
+        conversation.kept.retain(|kept| !confirmed && kept.lane_no > by_all);
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Whether everybody has told of the life that this device is in, or tells of none.
+    fn is_confirmed(&self, id: ConversationId) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else { return true };
+        let life = conversation.lives.last().map_or(0, |life| life.id);
+        let told = |device: &DeviceAddress| conversation.theirs.get(&device.device).map(|mark| mark.life);
+        self.other_devices(id).iter().all(|device| told(device).is_some_and(|told| told == life || told == 0))
+    }
+
+    fn other_devices(&self, id: ConversationId) -> Vec<DeviceAddress> {
+        let own = self.identity.address();
+        self.mls.members(id).into_iter().map(|(device, _)| device).filter(|device| *device != own).collect()
+    }
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How far messages have come: watermarks, and the ranges below them that were never shown.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
+
+use super::{Core, Event, Row};
+use crate::content::{Content, Frame, LOST_RANGES_MAX, Tick, Ticks};
+use crate::inbox::InLane;
+use crate::outbox::OutLane;
+
+/// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
+const LOST_RANGES_KEPT: usize = 256;
+
+/// Watermarks over one device's messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    pub(super) delivered: u64,
+    pub(super) read: u64,
+    /// Lane numbers at or below `delivered` that were never shown: ranges, rising and apart, at most [`LOST_RANGES_MAX`].
+    pub(super) lost: Vec<(u64, u64)>,
+    /// The life of the other device's profile ([`crate::content::Frame::life`]) in which the number `delivered` was
+    /// given; 0 where it does not tell.
+    pub(super) life: u64,
+    /// This device was out of the conversation meanwhile: what is missing next was not for it.
+    pub(super) absent: bool,
+}
+
+impl Mark {
+    /// Whether this number was never shown.
+    pub(super) fn is_lost(&self, lane_no: u64) -> bool {
+        self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
+
+    /// A hole was given up.
+    pub(super) fn lose(&mut self, from: u64, to: u64) {
+        self.lost.push((from, to));
+        self.lost.sort_unstable();
+        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(self.lost.len());
+        for (first, last) in self.lost.drain(..) {
+            match apart.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => apart.push((first, last)),
+            }
+        }
+        self.lost = apart;
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+        self.delivered = self.delivered.max(to);
+    }
+
+    /// A number was shown after all.
+    pub(super) fn find(&mut self, lane_no: u64) {
+        let split = |(first, last): (u64, u64)| {
+            let inside = (first..=last).contains(&lane_no);
+            let below = (first, if inside { lane_no - 1 } else { last });
+            let above = if inside { (lane_no + 1, last) } else { (1, 0) };
+            [below, above].into_iter().filter(|(first, last)| first <= last)
+        };
+        self.lost = std::mem::take(&mut self.lost).into_iter().flat_map(split).collect();
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
+    }
+}
+
+impl Core {
+    /// Notes that this device has shown a message of a lane, of this life of its sender with its first number and the
+    /// life before.
+    pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64, (life, first, before): (u64, u64, u64)) {
+        if lane.class != Class::Message {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
+        let absent = std::mem::take(&mut mark.absent);
+        if lane_no > mark.delivered {
+            let is_other = life != 0 && ![life, before].contains(&mark.life);
+            if is_other && first < lane_no && !absent {
+                // Nothing of this life was shown before this number, whatever was shown under those below it.
+                mark.lose(first.max(1), lane_no - 1);
+            }
+            (mark.delivered, mark.life) = (lane_no, life);
+        } else if mark.is_lost(lane_no) {
+            mark.find(lane_no);
+        } else {
+            // Used twice: its sender went back in time, and hears anew how far it has come.
+            conversation.told.remove(&lane.sender);
+        }
+        self.dirty.insert(Row::Conversation(lane.conversation));
+    }
+
+    /// Notes that messages of a lane are given up: they are told as lost, never as delivered.
+    pub(super) fn mark_lost(&mut self, lane: InLane, from: u64, to: u64) {
+        if lane.class != Class::Message {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        let mark = conversation.ours.entry(lane.sender).or_default();
+        if !std::mem::take(&mut mark.absent) {
+            mark.lose(from, to);
+        }
+        self.dirty.insert(Row::Conversation(lane.conversation));
+    }
+
+    /// Takes what a member says of this device's messages.
+    pub(super) fn ticks_from(&mut self, id: ConversationId, from: DeviceAddress, frame: &Frame) {
+        let Ok(content) = Content::decode(&frame.content) else { return };
+        let Some(Ok(ticks)) = Ticks::of(&content) else { return };
+        let own = self.identity.address().device;
+        for tick in ticks.0.iter().filter(|tick| tick.sender == own) {
+            if !self.is_of_another_life(id, tick) {
+                self.told(id, from, tick);
+            }
+        }
+    }
+
+    fn told(&mut self, id: ConversationId, from: DeviceAddress, tick: &Tick) {
+        let lane = OutLane { conversation: id, class: Class::Message };
+        let sent = self.outbox.next_lane_no(&lane).saturating_sub(1);
+        let (by, device, conversation) = (self.member(from.account), from.device, id);
+        let Some(known) = self.conversations.get_mut(&id) else { return };
+        let mark = known.theirs.entry(device).or_default();
+        let lost = news_of_loss(mark, tick, sent);
+        mark.life = tick.life;
+        let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
+        let (news, read_news) = (delivered > mark.delivered, read > mark.read);
+        mark.delivered = mark.delivered.max(delivered);
+        mark.read = mark.read.max(read);
+        self.dirty.insert(Row::Conversation(id));
+        // What is sent again is not lost; what is lost is told before the watermark that passes it.
+        self.send_lost_again(id, &lost);
+        for lane_nos in lost {
+            self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
+        }
+        if news {
+            self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
+        }
+        if read_news {
+            self.out.events.push(Event::Read { conversation, by, device, up_to: read });
+        }
+        self.forget_kept(id);
+    }
+}
+
+/// Takes what a tick says of loss; answers the ranges that were not known.
+fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
+    let mut lost: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= sent).copied().collect();
+    let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
+    if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
+        // The lowest may have been left out.
+        let mut known: Vec<_> = mark.lost.iter().filter(|(_, last)| *last < lowest).copied().collect();
+        known.append(&mut lost);
+        known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
+        lost = known;
+    }
+    mark.lost = lost;
+    news
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MarkRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    device: Bytes,
+    #[prost(uint64, tag = "2")]
+    delivered: u64,
+    #[prost(uint64, tag = "3")]
+    read: u64,
+    /// First and last of each range.
+    #[prost(uint64, repeated, tag = "4")]
+    lost: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    absent: bool,
+    #[prost(uint64, tag = "6")]
+    life: u64,
+}
+
+pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
+    let each = marks.iter().map(|(device, mark)| MarkRecord {
+        device: Bytes::copy_from_slice(device.as_bytes()),
+        delivered: mark.delivered,
+        read: mark.read,
+        lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
+        absent: mark.absent,
+        life: mark.life,
+    });
+    each.collect()
+}
+
+pub(super) fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>> {
+    let mark = |r: &MarkRecord| Mark {
+        delivered: r.delivered,
+        read: r.read,
+        lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
+        absent: r.absent,
+        life: r.life,
+    };
+    records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_ranges_rise_and_lie_apart_whatever_is_lost_twice() {
+        let mut mark = Mark::default();
+        for (from, to) in [(5, 6), (2, 2), (2, 2), (1, 4), (9, 9), (u64::MAX, u64::MAX)] {
+            mark.lose(from, to);
+        }
+        assert_eq!(mark.lost, [(1, 6), (9, 9), (u64::MAX, u64::MAX)]);
+        mark.find(3);
+        assert_eq!(mark.lost, [(1, 2), (4, 6), (9, 9), (u64::MAX, u64::MAX)]);
+    }
+}
