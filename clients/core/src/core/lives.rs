@@ -97,8 +97,8 @@ impl KeptRecord {
     }
 }
 
-/// The name of a life, the number from which on it counts and the life before, for a frame; zeros for what was numbered by a version that
-/// knew no lives.
+/// The name of a life, the number from which on it counts and the life before, for a frame; zeros for what was numbered by
+/// a version that knew no lives.
 pub(super) fn life_of(lives: &[Life], lane_no: u64) -> (u64, u64, u64) {
     lives.iter().rev().find(|life| life.first <= lane_no).map_or((0, 0, 0), |life| (life.id, life.since, life.before))
 }
