@@ -139,7 +139,7 @@ impl Live {
             return through;
         }
         let half = self.settled.len().div_ceil(2);
-        let early = self.settled.drain(..half).last();
+        let early = self.settled.drain(..half).next_back();
         self.context.counters.log_trims_early(usize::from(early.is_some()));
         early.or(through)
     }
