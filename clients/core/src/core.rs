@@ -72,7 +72,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
-const PUBLISHED_BELIEVED: Duration = Duration::from_secs(60);
+const PUBLISHED_BELIEVED: Duration = Duration::from_secs(10);
 
 /// Why stored rows are not a core.
 #[derive(Debug, thiserror::Error)]

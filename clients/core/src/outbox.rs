@@ -326,7 +326,7 @@ impl Outbox {
         let at = self.next_place;
         self.next_place += 1;
         let mut again = OutMessage::new(message.send_id, lane, lane_no, message.content);
-        again.expires_at = message.expires_at;
+        (again.expires_at, again.in_doubt) = (message.expires_at, message.in_doubt);
         self.insert(at, again);
         self.dirty.insert(at);
         lane_no

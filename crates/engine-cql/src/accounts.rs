@@ -136,8 +136,8 @@ impl CqlAccounts {
 }
 
 impl CqlAccounts {
-    /// Claims all of them or, where another account has one, none: what this call has claimed is released. What stood
-    /// before stays: a device id of a former list is never free again.
+    /// Claims all of them, or none where another account has one already. Nothing is released: another list of this
+    /// account may count on the same claim, and a device id of a former list is never free again.
     async fn claim_devices(
         &self,
         op: Op,
@@ -145,18 +145,15 @@ impl CqlAccounts {
         attempt: &[u8],
         devices: impl Iterator<Item = &DeviceId> + Send,
     ) -> Result<bool, StoreError> {
-        let mut won = Vec::new();
+        let devices: Vec<DeviceId> = devices.copied().collect();
+        for device in &devices {
+            if self.is_of_another_account(op, *device, account).await? {
+                return Ok(false);
+            }
+        }
         for device in devices {
-            match self.claim_device(op, *device, account, attempt).await? {
-                Claim::Won => won.push(*device),
-                Claim::Mine => {}
-                Claim::Foreign => {
-                    for device in won {
-                        let claim = (&device.as_bytes()[..], attempt);
-                        self.store.decide(op, Statement::ReleaseDevice, claim).await?;
-                    }
-                    return Ok(false);
-                }
+            if let Claim::Foreign = self.claim_device(op, device, account, attempt).await? {
+                return Ok(false);
             }
         }
         Ok(true)

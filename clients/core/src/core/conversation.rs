@@ -98,6 +98,8 @@ pub(super) struct Conversation {
     pub(super) kept: Vec<Kept>,
 
     // Not stored: found out again after a restart.
+    /// How often something was sent again because this member said so.
+    pub(super) believed: BTreeMap<DeviceId, u8>,
     /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
     pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,

@@ -79,6 +79,8 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if !summary.added.is_empty() || summary.external {
             conversation.lane_base = first;
+            // Whoever joins is not to read what was said before.
+            conversation.kept.clear();
             // Said again when the newcomers' handles are known.
             conversation.announced = false;
         }

@@ -9,11 +9,12 @@
 //! settles nothing. It says instead that this profile is older than what was sent from it: the conversation is joined
 //! again, and what has not arrived is sent again, under the same send id, so that it is shown once, and a new number.
 //!
-//! Messages are kept for that beyond `stored` until everybody has told of the life they were sent in. Clients that do not
-//! tell lives are believed as before.
+//! Messages are kept for that beyond `stored` until everybody has told of the life they were sent in, at most 16 and
+//! 64 KiB of one conversation and until somebody joins who was not to read them; the rest is told as lost. Clients that do
+//! not tell lives are believed as before. A member may lie about what it has: it makes others send again a few times.
 
 use bytes::Bytes;
-use pli_domain::{Class, ConversationId, DeviceAddress, SendId, UnixMillis};
+use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId, SendId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
@@ -31,6 +32,10 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// A watermark that lies further above the numbers in use is not believed: no copy of a profile lags so far behind, and
 /// every number that is skipped is a hole to the others.
 const LANE_JUMP_MAX: u64 = 1 << 20;
+/// A message lives 30 days after it is sent again, and send ids are known for 35: nobody may be shown it twice.
+const SENT_AGAIN_WITHIN_MS: u64 = 4 * 24 * 3_600 * 1_000;
+/// How often in one run of the program something is sent again in a conversation because one member says so.
+const BELIEVED_MAX: u8 = 4;
 
 /// A life, as one conversation knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +110,8 @@ pub(super) fn life_of(lives: &[Life], lane_no: u64) -> (u64, u64, u64) {
 
 /// The last number that was given in a life, of `sent` in all; none for a life of somebody else.
 fn last_given(lives: &[Life], tick: &Tick, sent: u64) -> Option<u64> {
-    if tick.life == 0 {
+    // Nothing is known of lives, on that side or on this one.
+    if tick.life == 0 || lives.is_empty() {
         return Some(sent);
     }
     match lives.iter().position(|life| life.id == tick.life) {
@@ -140,17 +146,26 @@ impl Core {
     }
 
     /// Whether a watermark over this device's messages speaks of numbers that this profile has not given. Then it is an
-    /// older one, which joins again and sends again; once for each number.
-    pub(super) fn is_of_another_life(&mut self, id: ConversationId, tick: &Tick) -> bool {
+    /// older one, which joins again and sends again; once for each number, and a member is believed only so often.
+    pub(super) fn settles_nothing(&mut self, id: ConversationId, from: DeviceId, tick: &Tick) -> bool {
         let sent = self.outbox.next_lane_no(&message_lane(id)).saturating_sub(1);
         let Some(conversation) = self.conversations.get(&id) else { return true };
         if last_given(&conversation.lives, tick, sent).is_some_and(|last| tick.delivered <= last) {
             return false;
         }
-        if tick.delivered > conversation.disowned && tick.delivered.saturating_sub(sent) <= LANE_JUMP_MAX {
+        let is_news = tick.delivered > conversation.disowned && tick.delivered.saturating_sub(sent) <= LANE_JUMP_MAX;
+        if is_news && self.is_believed(id, from) {
             self.disown(id, tick.delivered, sent);
         }
         true
+    }
+
+    /// Whether something is sent again on the word of this member, who may lie: it is counted.
+    fn is_believed(&mut self, id: ConversationId, member: DeviceId) -> bool {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return false };
+        let said = conversation.believed.entry(member).or_default();
+        *said = said.saturating_add(1);
+        *said <= BELIEVED_MAX
     }
 
     /// Others have messages up to `told` of another life; this one has given numbers up to `sent`.
@@ -162,41 +177,66 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
-        let own = conversation.lives.last().filter(|life| life.first <= sent);
-        let (since, before) = own.map_or((first, 0), |own| (own.since, own.id));
+        let last = conversation.lives.last().copied();
+        let (since, before) = match last {
+            Some(last) if last.first > sent => {
+                // It gave no number.
+                conversation.lives.pop();
+                (last.since, last.before)
+            }
+            Some(last) => (last.since, last.id),
+            None => (first, 0),
+        };
         conversation.lives.push(Life { id: life, first, since, before });
+        conversation.lives.drain(..conversation.lives.len().saturating_sub(LIVES_MAX));
         let kept = std::mem::take(&mut conversation.kept);
         self.dirty.insert(Row::Conversation(id));
         self.older_than_sent(id);
         // What is on the wire, or accepted, is looked at when it is stored.
         let queued = self.outbox.take_queued(id);
-        kept.into_iter().for_each(|one| self.send_again(lane, one));
-        for OutMessage { send_id, lane, lane_no, content, .. } in queued {
-            self.send_again(lane, Kept { send_id, lane_no, content });
+        for message in queued {
+            let (send_id, lane, content) = (message.send_id, message.lane, message.content.clone());
+            let lane_no = self.outbox.push_again(message, lane);
+            self.moved(send_id, lane, (lane_no, content));
         }
+        kept.into_iter().for_each(|one| self.send_again(lane, one));
     }
 
-    /// Gives a message a new number; a full outbox keeps it for the next time.
+    /// Gives a message that is stored a new number, unless it is old; a full outbox keeps it for the next time.
     fn send_again(&mut self, lane: OutLane, kept: Kept) {
         let id = lane.conversation;
+        let sent_at = Draft::decode(kept.content.clone()).map_or(0, |draft| draft.sent_at_ms);
+        if self.stepped_at.0.saturating_sub(sent_at) > SENT_AGAIN_WITHIN_MS {
+            return;
+        }
         let Ok(lane_no) = self.outbox.push(kept.send_id, lane, kept.content.clone()) else {
             if let Some(conversation) = self.conversations.get_mut(&id).filter(|_| lane.class == Class::Message) {
                 conversation.kept.push(kept);
             }
             return;
         };
+        self.moved(kept.send_id, lane, (lane_no, kept.content));
+    }
+
+    /// A message of the outbox has got another number.
+    fn moved(&mut self, send_id: SendId, lane: OutLane, (lane_no, content): (u64, Bytes)) {
+        let id = lane.conversation;
         self.note_life(lane, lane_no);
-        let order = Draft::decode(kept.content).map_or(0, |draft| draft.order);
-        let Some(message) = self.outbox.get(&kept.send_id).cloned().filter(|_| order != 0) else { return };
+        let order = Draft::decode(content).map_or(0, |draft| draft.order);
+        let Some(message) = self.outbox.get(&send_id).cloned().filter(|_| order != 0) else { return };
         self.write_own(&message, RowStatus::Waiting, UnixMillis(0));
-        let message = OutgoingMessage { send_id: kept.send_id, lane_no, order };
+        let message = OutgoingMessage { send_id, lane_no, order };
         self.out.events.push(Event::Moved { conversation: id, into: id, message });
     }
 
-    /// Sends again what is told as lost, as far as it is kept.
-    pub(super) fn send_lost_again(&mut self, id: ConversationId, ranges: &[(u64, u64)]) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+    /// Sends again what a member tells as lost, as far as it is kept.
+    pub(super) fn send_lost_again(&mut self, id: ConversationId, from: DeviceId, ranges: &[(u64, u64)]) {
         let is_lost = |kept: &Kept| ranges.iter().any(|(first, last)| (*first..=*last).contains(&kept.lane_no));
+        let has_lost = self.conversations.get(&id).is_some_and(|c| c.kept.iter().any(is_lost));
+        if !has_lost || !self.is_believed(id, from) {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let (lost, rest) = std::mem::take(&mut conversation.kept).into_iter().partition(is_lost);
         conversation.kept = rest;
         let lost: Vec<Kept> = lost;
@@ -236,9 +276,12 @@ impl Core {
 
     /// Forgets what everybody has.
     pub(super) fn forget_kept(&mut self, id: ConversationId) {
+        if self.conversations.get(&id).is_none_or(|conversation| conversation.kept.is_empty()) {
+            return;
+        }
         let confirmed = self.is_confirmed(id);
         let others = self.other_devices(id);
-        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| !c.kept.is_empty()) else { return };
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let theirs = &conversation.theirs;
         let delivered = |device: &DeviceAddress| theirs.get(&device.device).map_or(0, |mark| mark.delivered);
         let by_all = others.iter().map(delivered).min().unwrap_or(0);

@@ -74,7 +74,9 @@ impl Core {
         let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
         let absent = std::mem::take(&mut mark.absent);
         if lane_no > mark.delivered {
-            let is_other = life != 0 && ![life, before].contains(&mark.life);
+            // What was shown before the sender, or this device, told lives is not lost.
+            let is_untold = mark.life == 0 && mark.delivered > 0;
+            let is_other = life != 0 && !is_untold && ![life, before].contains(&mark.life);
             if is_other && first < lane_no && !absent {
                 // Nothing of this life was shown before this number, whatever was shown under those below it.
                 mark.lose(first.max(1), lane_no - 1);
@@ -107,10 +109,10 @@ impl Core {
         let Ok(content) = Content::decode(&frame.content) else { return };
         let Some(Ok(ticks)) = Ticks::of(&content) else { return };
         let own = self.identity.address().device;
-        for tick in ticks.0.iter().filter(|tick| tick.sender == own) {
-            if !self.is_of_another_life(id, tick) {
-                self.told(id, from, tick);
-            }
+        let about_this_one = ticks.0.iter().filter(|tick| tick.sender == own);
+        let Some(tick) = about_this_one.max_by_key(|tick| tick.delivered) else { return };
+        if !self.settles_nothing(id, from.device, tick) {
+            self.told(id, from, tick);
         }
     }
 
@@ -121,14 +123,17 @@ impl Core {
         let Some(known) = self.conversations.get_mut(&id) else { return };
         let mark = known.theirs.entry(device).or_default();
         let lost = news_of_loss(mark, tick, sent);
-        mark.life = tick.life;
+        let place = |id| known.lives.iter().position(|life| life.id == id);
+        if place(tick.life) >= place(mark.life) {
+            mark.life = tick.life;
+        }
         let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
         let (news, read_news) = (delivered > mark.delivered, read > mark.read);
         mark.delivered = mark.delivered.max(delivered);
         mark.read = mark.read.max(read);
         self.dirty.insert(Row::Conversation(id));
         // What is sent again is not lost; what is lost is told before the watermark that passes it.
-        self.send_lost_again(id, &lost);
+        self.send_lost_again(id, device, &lost);
         for lane_nos in lost {
             self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
         }
@@ -144,7 +149,8 @@ impl Core {
 
 /// Takes what a tick says of loss; answers the ranges that were not known.
 fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
-    let mut lost: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= sent).copied().collect();
+    let mut lost: Vec<(u64, u64)> =
+        tick.lost.iter().filter(|(_, last)| *last <= sent.min(tick.delivered)).copied().collect();
     let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
     if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
         // The lowest may have been left out.

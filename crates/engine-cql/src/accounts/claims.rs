@@ -69,6 +69,21 @@ impl CqlAccounts {
         self.claim(op, DEVICES, (&device.as_bytes()[..], account, attempt)).await
     }
 
+    /// Whether another account has the device, without claiming it.
+    pub(super) async fn is_of_another_account(
+        &self,
+        op: Op,
+        device: DeviceId,
+        account: AccountId,
+    ) -> Result<bool, StoreError> {
+        let name = (&device.as_bytes()[..],);
+        let Some((holder, attempt)) = self.store.first::<(Vec<u8>, Vec<u8>)>(op, DEVICES.read, name).await? else {
+            return Ok(false);
+        };
+        let holder: AccountId = crate::codec::id(DEVICES.table, &holder).map_err(op.damaged())?;
+        Ok(holder != account && self.counts(op, holder, &attempt).await?)
+    }
+
     /// Claims `name` for (account, attempt).
     async fn claim<N>(
         &self,

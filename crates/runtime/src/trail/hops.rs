@@ -152,6 +152,7 @@ pub struct HopsReport {
     /// Hops noted since the start.
     pub noted: u64,
     /// Since when the process notes hops: it knows of nothing before, whether or not the ring has gone round since.
+    #[serde(default)]
     pub started_ms: u64,
     /// When the oldest one that is left was noted: so far back the ring reaches; 0 when nothing was.
     pub oldest_ms: u64,

@@ -27,6 +27,8 @@ const SETTLED_STEPS: u32 = 64;
 
 /// Thousandths of the log's room above which it is trimmed before receipts are old.
 const CROWDED: u16 = 700;
+/// However full the log is, receipts are answered from it for so long: a sender that was away longer sends again.
+const RECEIPTS_KEPT_LEAST: Duration = Duration::from_secs(10 * 60);
 /// How often the owner asks how full the log is.
 const FULLNESS_EVERY: Duration = Duration::from_secs(60);
 
@@ -129,7 +131,8 @@ impl Live {
         due
     }
 
-    /// Takes what is settled and old enough; where the log is crowded, half of the rest too.
+    /// Takes what is settled and old enough; where the log is crowded, half of what is older than
+    /// [`RECEIPTS_KEPT_LEAST`] too.
     fn settled_through(&mut self, kept: Duration) -> Option<(Instant, Seq)> {
         let mut through = None;
         while let Some(settled) = self.settled.pop_front_if(|(at, _)| at.elapsed() >= kept) {
@@ -138,7 +141,8 @@ impl Live {
         if !std::mem::take(&mut self.fullness.crowded) {
             return through;
         }
-        let half = self.settled.len().div_ceil(2);
+        let older = self.settled.iter().take_while(|(at, _)| at.elapsed() >= RECEIPTS_KEPT_LEAST).count();
+        let half = older.div_ceil(2);
         let early = self.settled.drain(..half).next_back();
         self.context.counters.log_trims_early(usize::from(early.is_some()));
         early.or(through)
