@@ -186,7 +186,11 @@ impl Core {
             if frame.kind() == Kind::Group {
                 conversation.peer = None;
             }
+            let announced = conversation.announced;
             self.joined_chat(id);
+            if announced {
+                self.tell_stranger(id);
+            }
         }
     }
 

@@ -111,7 +111,7 @@ impl Core {
     }
 
     /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody.
-    fn tell_stranger(&mut self, id: ConversationId) {
+    pub(super) fn tell_stranger(&mut self, id: ConversationId) {
         let Some(group) = self.conversations.get_mut(&id).filter(|c| c.kind() == Kind::Group) else { return };
         let (name, by) = (group.name.clone(), group.added_by.take());
         let Some(by) = by.filter(|by| self.parts_with(*by).next().is_none()) else { return };
