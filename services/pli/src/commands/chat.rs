@@ -147,7 +147,7 @@ impl Chat {
                 self.announce(*conversation).await?;
                 self.show_target().await?;
             }
-            Event::NewKey { .. } | Event::MemberAdded { .. } => {
+            Event::NewKey { .. } => {
                 self.learn_names().await?;
                 self.screen.event(&event);
                 self.show_target().await?;
@@ -162,6 +162,14 @@ impl Chat {
             Event::ConversationFailed { conversation, .. } => {
                 self.screen.event(&event);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
+            }
+            Event::MemberAdded { conversation, .. }
+            | Event::MemberRemoved { conversation, .. }
+            | Event::AddedByStranger { conversation, .. } => {
+                self.learn_names().await?;
+                let place = self.place(*conversation).await?;
+                self.screen.members(&event, &place);
+                self.show_target().await?;
             }
             _ => match self.ticks.see(&event, &self.whereabouts(&event).await?) {
                 Some(line) => self.screen.tick(&line),

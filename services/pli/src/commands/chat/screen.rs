@@ -108,6 +108,29 @@ impl Screen {
         }
     }
 
+    /// Who came and went, and where: ` #team`, or nothing in a chat of two.
+    pub fn members(&self, event: &Event, place: &str) {
+        let preposition = |word: &str| if place.is_empty() { String::new() } else { format!(" {word}{place}") };
+        match event {
+            // A newcomer whose handle is not known yet is shown when it is, with everybody.
+            Event::MemberAdded { member, by, .. } if member.handle.is_some() => {
+                self.note(&format!("@{} added @{}{}", name(by), name(member), preposition("to")));
+            }
+            Event::MemberRemoved { member, by: Some(by), .. } => {
+                self.note(&format!("@{} removed @{}{}", name(by), name(member), preposition("from")));
+            }
+            Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left{place}", name(member))),
+            Event::AddedByStranger { by, .. } => {
+                let by = name(by);
+                let group = if place.is_empty() { " a group" } else { place };
+                self.warning(&format!(
+                    "* @{by}, with whom you have not talked, added you to{group}; /leave in it to go"
+                ));
+            }
+            _ => {}
+        }
+    }
+
     /// Everything else that a person should see.
     pub fn event(&self, event: &Event) {
         match event {
@@ -119,21 +142,6 @@ impl Screen {
             Event::Waiting { why, .. } => self.note(&format!("waiting: {}", sentence(why))),
             Event::Hole { from, lane_nos: (first, last), .. } => {
                 self.warning(&format!("* messages {first} to {last} of @{} have not arrived", name(from)));
-            }
-            // A newcomer whose handle is not known yet is shown when it is, with everybody.
-            Event::MemberAdded { member, .. } if member.handle.is_none() => {}
-            Event::MemberAdded { member, by, .. } => self.note(&format!("@{} added @{}", name(by), name(member))),
-            Event::MemberRemoved { member, by: Some(by), .. } => {
-                self.note(&format!("@{} removed @{}", name(by), name(member)));
-            }
-            Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left", name(member))),
-            Event::AddedByStranger { name: called, by, .. } => {
-                let group =
-                    called.as_deref().map_or_else(|| "a group".into(), |called| format!("#{}", one_line(called)));
-                let by = name(by);
-                self.warning(&format!(
-                    "* @{by}, with whom you have not talked, added you to {group}; /leave in it to go"
-                ));
             }
             Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
             Event::OlderProfile => self.warning(OLDER_PROFILE),
