@@ -23,7 +23,7 @@ pub struct Tick {
     /// Lane numbers at or below `delivered` that were never shown there, first and last of each range, rising; at most
     /// [`LOST_RANGES_MAX`]. Empty from clients that do not tell.
     pub lost: Vec<(u64, u64)>,
-    /// The life ([`super::Frame::life`]) in which the number `delivered` was given; 0 where it was not told.
+    /// The life ([`super::LifeSpan::id`]) in which the number `delivered` was given; 0 where it was not told.
     pub life: u64,
 }
 

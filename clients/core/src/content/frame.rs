@@ -45,17 +45,25 @@ pub struct Frame {
     /// An encoded [`super::Content`].
     #[prost(bytes = "bytes", tag = "5")]
     pub content: Bytes,
-    /// The life of the sender's profile in which the number was given: random, another one with every start of the
-    /// program. 0 from clients that do not tell.
-    #[prost(uint64, tag = "6")]
-    pub life: u64,
-    /// The first number of that life. What was shown under it or a higher one before the life began is of a copy of the
-    /// sender's profile, and is not what the sender means by it.
-    #[prost(uint64, tag = "7")]
-    pub life_first: u64,
-    /// The life before this one, whose numbers count nevertheless; 0 for none.
-    #[prost(uint64, tag = "8")]
-    pub life_before: u64,
+    /// Lives of the sender's profile, rising, from one that everybody has told of to the one in which the number was
+    /// given, at most [`LIVES_TOLD_MAX`]; none from clients that do not tell.
+    #[prost(message, repeated, tag = "6")]
+    pub lives: Vec<LifeSpan>,
+}
+
+/// Most lives in a frame, 15 bytes each.
+pub const LIVES_TOLD_MAX: usize = 32;
+
+/// A life of a profile: a run of its program, until others are found to have numbers that it has not given. Profiles that
+/// were copied give one number in several lives.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LifeSpan {
+    /// Random, not 0.
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    /// The first number that was given in it.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
 }
 
 impl Frame {

@@ -12,10 +12,10 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, Sen
 use prost::Message as _;
 
 use super::LoadError;
-use super::lives::{Kept, KeptRecord, Life, LifeRecord};
+use super::lives::{Kept, KeptRecord};
 use super::mark::{Mark, MarkRecord, marks, unmarks};
 use super::tables::Table;
-use crate::content::{Kind, group_name};
+use crate::content::{Kind, LifeSpan, group_name};
 use crate::mls::{Commit, MlsError};
 
 /// Most things to be done in one conversation.
@@ -91,7 +91,7 @@ pub(super) struct Conversation {
     /// Who let this device in, until it is said where they are strangers.
     pub(super) added_by: Option<AccountId>,
     /// Which numbers of this device were given in which life, rising.
-    pub(super) lives: Vec<Life>,
+    pub(super) lives: Vec<LifeSpan>,
     /// Up to this number others have messages that this profile knows nothing of; it has joined again for them.
     pub(super) disowned: u64,
     /// Messages that are stored and that not everybody is known to have, to be sent again if they cannot be opened.
@@ -211,7 +211,7 @@ impl Conversation {
             heir: self.heir.map(|id| Bytes::copy_from_slice(id.as_bytes())),
             root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
             awaits_welcome: self.awaits_welcome,
-            lives: self.lives.iter().map(LifeRecord::of).collect(),
+            lives: self.lives.clone(),
             added_by: self.added_by.map(|a| Bytes::copy_from_slice(a.as_bytes())),
             disowned: self.disowned,
             kept: self.kept.iter().map(KeptRecord::of).collect(),
@@ -241,7 +241,7 @@ impl Conversation {
             heir: r.heir.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
             root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
             awaits_welcome: r.awaits_welcome,
-            lives: r.lives.iter().map(LifeRecord::read).collect(),
+            lives: r.lives.clone(),
             added_by: r.added_by.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             disowned: r.disowned,
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
@@ -299,7 +299,7 @@ struct Record {
     #[prost(bool, tag = "19")]
     awaits_welcome: bool,
     #[prost(message, repeated, tag = "20")]
-    lives: Vec<LifeRecord>,
+    lives: Vec<LifeSpan>,
     #[prost(uint64, tag = "21")]
     disowned: u64,
     #[prost(message, repeated, tag = "22")]

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::tables::{MessageRow, RowKind, RowStatus, Table};
 use super::{Core, Event, IncomingMessage, Row};
-use crate::content::{Content, GroupInfo, Kind, group_name};
+use crate::content::{Content, GroupInfo, Kind, LifeSpan, group_name};
 use crate::inbox::{InLane, Shown};
 use crate::outbox::OutMessage;
 
@@ -23,12 +23,8 @@ pub(super) struct Ordered {
     #[prost(uint64, tag = "4")]
     pub(super) accepted_at_ms: u64,
     /// As in [`crate::content::Frame`].
-    #[prost(uint64, tag = "5")]
-    pub(super) life: u64,
-    #[prost(uint64, tag = "6")]
-    pub(super) life_first: u64,
-    #[prost(uint64, tag = "7")]
-    pub(super) life_before: u64,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) lives: Vec<LifeSpan>,
 }
 
 /// What the outbox keeps. Stored; numbers are never reused.
@@ -63,7 +59,7 @@ impl Core {
                 Shown::Hole { lane, from, to } => self.show_hole(lane, from, to),
                 Shown::Message { lane, lane_no, send_id, body, late } => {
                     let ordered = Ordered::decode(body).unwrap_or_default();
-                    self.mark_delivered(lane, lane_no, (ordered.life, ordered.life_first, ordered.life_before));
+                    self.mark_delivered(lane, lane_no, &ordered.lives);
                     if ordered.content.is_empty() {
                         // Shown before, under another number or in the conversation that it was moved from.
                         continue;

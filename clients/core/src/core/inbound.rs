@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
-use crate::content::{Frame, Kind};
+use crate::content::{Frame, Kind, LifeSpan};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, OpenError, Opened};
 
@@ -292,9 +292,8 @@ fn delivery(sealed: &Sealed, frame: &Frame, seen: bool) -> Delivery {
         content: if seen { Bytes::new() } else { frame.content.clone() },
         sent_at_ms: frame.sent_at_ms,
         accepted_at_ms: sealed.accepted_at.0,
-        life: frame.life,
-        life_first: frame.life_first.max(frame.lane_base),
-        life_before: frame.life_before,
+        // What was given before this device was addressed is nothing that it lacks.
+        lives: frame.lives.iter().map(|life| LifeSpan { first: life.first.max(frame.lane_base), ..*life }).collect(),
     };
     Delivery {
         position: sealed.position,

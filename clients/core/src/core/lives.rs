@@ -18,10 +18,12 @@ use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId, SendId, UnixMil
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
+use super::conversation::Conversation;
 use super::history::Draft;
+use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, OutgoingMessage, Row};
-use crate::content::Tick;
+use crate::content::{LIVES_TOLD_MAX, LifeSpan, Tick};
 use crate::outbox::{OutLane, OutMessage};
 
 /// Lives that are known of one conversation; the oldest is forgotten, and what is told of it is believed.
@@ -37,18 +39,6 @@ const SENT_AGAIN_WITHIN_MS: u64 = 4 * 24 * 3_600 * 1_000;
 /// How often in one run of the program something is sent again in a conversation because one member says so.
 const BELIEVED_MAX: u8 = 4;
 
-/// A life, as one conversation knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Life {
-    pub(super) id: u64,
-    /// The first number that was given in it.
-    pub(super) first: u64,
-    /// From this number on nothing counts that others were shown before ([`crate::content::Frame::life_first`]).
-    pub(super) since: u64,
-    /// The life before, where `since` is below `first`; 0 for none.
-    pub(super) before: u64,
-}
-
 /// A message that may have to be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
@@ -56,19 +46,6 @@ pub(super) struct Kept {
     pub(super) lane_no: u64,
     /// An encoded [`Draft`].
     pub(super) content: Bytes,
-}
-
-/// Numbers are never reused.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct LifeRecord {
-    #[prost(fixed64, tag = "1")]
-    id: u64,
-    #[prost(uint64, tag = "2")]
-    first: u64,
-    #[prost(uint64, tag = "3")]
-    since: u64,
-    #[prost(fixed64, tag = "4")]
-    before: u64,
 }
 
 /// Numbers are never reused.
@@ -82,15 +59,6 @@ pub(super) struct KeptRecord {
     content: Bytes,
 }
 
-impl LifeRecord {
-    pub(super) fn of(life: &Life) -> Self {
-        Self { id: life.id, first: life.first, since: life.since, before: life.before }
-    }
-    pub(super) fn read(&self) -> Life {
-        Life { id: self.id, first: self.first, since: self.since, before: self.before }
-    }
-}
-
 impl KeptRecord {
     pub(super) fn of(kept: &Kept) -> Self {
         let send_id = Bytes::copy_from_slice(kept.send_id.as_bytes());
@@ -102,14 +70,31 @@ impl KeptRecord {
     }
 }
 
-/// The name of a life, the number from which on it counts and the life before, for a frame; zeros for what was numbered by
-/// a version that knew no lives.
-pub(super) fn life_of(lives: &[Life], lane_no: u64) -> (u64, u64, u64) {
-    lives.iter().rev().find(|life| life.first <= lane_no).map_or((0, 0, 0), |life| (life.id, life.since, life.before))
+/// What a frame with this number tells of lives; nothing for what was numbered by a version that knew none.
+pub(super) fn lives_of(lives: &[LifeSpan], lane_no: u64) -> Vec<LifeSpan> {
+    let until = lives.iter().rposition(|life| life.first <= lane_no).map_or(0, |at| at + 1);
+    lives[until.saturating_sub(LIVES_TOLD_MAX)..until].to_vec()
+}
+
+/// Begins a life with this number. One that gave none is forgotten.
+fn begin(lives: &mut Vec<LifeSpan>, id: u64, first: u64) {
+    while lives.pop_if(|last| last.first >= first).is_some() {}
+    lives.push(LifeSpan { id, first });
+    lives.drain(..lives.len().saturating_sub(LIVES_MAX));
+}
+
+impl Conversation {
+    /// The lives that somebody has not told of, and the one before them.
+    pub(super) fn untold_lives(&self) -> Vec<LifeSpan> {
+        let place = |mark: &Mark| self.lives.iter().position(|life| life.id == mark.life);
+        let last = self.lives.len().saturating_sub(1);
+        let told = self.theirs.values().map(|mark| if mark.life == 0 { last } else { place(mark).unwrap_or(0) });
+        self.lives[told.min().unwrap_or(0)..].to_vec()
+    }
 }
 
 /// The last number that was given in a life, of `sent` in all; none for a life of somebody else.
-fn last_given(lives: &[Life], tick: &Tick, sent: u64) -> Option<u64> {
+fn last_given(lives: &[LifeSpan], tick: &Tick, sent: u64) -> Option<u64> {
     // Nothing is known of lives, on that side or on this one.
     if tick.life == 0 || lives.is_empty() {
         return Some(sent);
@@ -133,15 +118,10 @@ impl Core {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
-        let lives = &mut conversation.lives;
-        let (since, before) = match lives.last() {
-            Some(last) if last.id == id => return,
-            // It gave no number.
-            Some(last) if last.first == lane_no => lives.pop().map_or((lane_no, 0), |last| (last.since, last.before)),
-            _ => (lane_no, 0),
-        };
-        lives.push(Life { id, first: lane_no, since, before });
-        lives.drain(..lives.len().saturating_sub(LIVES_MAX));
+        if conversation.lives.last().is_some_and(|last| last.id == id) {
+            return;
+        }
+        begin(&mut conversation.lives, id, lane_no);
         self.dirty.insert(Row::Conversation(lane.conversation));
     }
 
@@ -177,18 +157,9 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
-        let last = conversation.lives.last().copied();
-        let (since, before) = match last {
-            Some(last) if last.first > sent => {
-                // It gave no number.
-                conversation.lives.pop();
-                (last.since, last.before)
-            }
-            Some(last) => (last.since, last.id),
-            None => (first, 0),
-        };
-        conversation.lives.push(Life { id: life, first, since, before });
-        conversation.lives.drain(..conversation.lives.len().saturating_sub(LIVES_MAX));
+        // Numbers up to `sent` alone were given.
+        conversation.lives.retain(|life| life.first <= sent);
+        begin(&mut conversation.lives, life, first);
         let kept = std::mem::take(&mut conversation.kept);
         self.dirty.insert(Row::Conversation(id));
         self.older_than_sent(id);

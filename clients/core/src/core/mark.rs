@@ -7,12 +7,14 @@ use bytes::Bytes;
 use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
 
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, LOST_RANGES_MAX, Tick, Ticks};
+use crate::content::{Content, Frame, LIVES_TOLD_MAX, LOST_RANGES_MAX, LifeSpan, Tick, Ticks};
 use crate::inbox::InLane;
 use crate::outbox::OutLane;
 
 /// Ranges of one's own lost messages that are kept for each device; the lowest are forgotten.
 const LOST_RANGES_KEPT: usize = 256;
+/// Lives of another device that are remembered.
+const SEEN_MAX: usize = LIVES_TOLD_MAX;
 
 /// Watermarks over one device's messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,9 +23,11 @@ pub(super) struct Mark {
     pub(super) read: u64,
     /// Lane numbers at or below `delivered` that were never shown: ranges, rising and apart, at most [`LOST_RANGES_MAX`].
     pub(super) lost: Vec<(u64, u64)>,
-    /// The life of the other device's profile ([`crate::content::Frame::life`]) in which the number `delivered` was
+    /// The life of the other device's profile ([`LifeSpan::id`]) in which the number `delivered` was
     /// given; 0 where it does not tell.
     pub(super) life: u64,
+    /// The lives of which something was shown, the last one last; at most [`SEEN_MAX`].
+    pub(super) seen: Vec<u64>,
     /// This device was out of the conversation meanwhile: what is missing next was not for it.
     pub(super) absent: bool,
 }
@@ -32,6 +36,27 @@ impl Mark {
     /// Whether this number was never shown.
     pub(super) fn is_lost(&self, lane_no: u64) -> bool {
         self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
+
+    /// Of a number above `delivered` whose frame tells these lives: the first one below it that nothing of what was shown
+    /// stands for.
+    fn first_unshown(&self, lives: &[LifeSpan]) -> Option<u64> {
+        // What was shown before the sender, or this device, told lives is believed.
+        let is_untold = self.life == 0 && self.delivered > 0;
+        let own = lives.last().filter(|own| !is_untold && own.id != self.life)?;
+        let unshown = match lives.iter().rposition(|life| self.seen.contains(&life.id)) {
+            Some(shown) => lives.get(shown + 1)?,
+            None => lives.first().unwrap_or(own),
+        };
+        Some(unshown.first.max(1))
+    }
+
+    fn see(&mut self, life: u64) {
+        if life != 0 && self.seen.last() != Some(&life) {
+            self.seen.retain(|seen| *seen != life);
+            self.seen.push(life);
+            self.seen.drain(..self.seen.len().saturating_sub(SEEN_MAX));
+        }
     }
 
     /// A hole was given up.
@@ -64,9 +89,9 @@ impl Mark {
 }
 
 impl Core {
-    /// Notes that this device has shown a message of a lane, of this life of its sender with its first number and the
-    /// life before.
-    pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64, (life, first, before): (u64, u64, u64)) {
+    /// Notes that this device has shown a message of a lane, whose frame tells these lives.
+    pub(super) fn mark_delivered(&mut self, lane: InLane, lane_no: u64, lives: &[LifeSpan]) {
+        let life = lives.last().map_or(0, |life| life.id);
         if lane.class != Class::Message {
             return;
         }
@@ -74,16 +99,15 @@ impl Core {
         let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
         let absent = std::mem::take(&mut mark.absent);
         if lane_no > mark.delivered {
-            // What was shown before the sender, or this device, told lives is not lost.
-            let is_untold = mark.life == 0 && mark.delivered > 0;
-            let is_other = life != 0 && !is_untold && ![life, before].contains(&mark.life);
-            if is_other && first < lane_no && !absent {
-                // Nothing of this life was shown before this number, whatever was shown under those below it.
-                mark.lose(first.max(1), lane_no - 1);
+            // Another life gave the numbers below it: whatever was shown under them, this one's were not.
+            if let Some(first) = mark.first_unshown(lives).filter(|first| *first < lane_no && !absent) {
+                mark.lose(first, lane_no - 1);
             }
             (mark.delivered, mark.life) = (lane_no, life);
+            mark.see(life);
         } else if mark.is_lost(lane_no) {
             mark.find(lane_no);
+            mark.see(life);
         } else {
             // Used twice: its sender went back in time, and hears anew how far it has come.
             conversation.told.remove(&lane.sender);
@@ -177,8 +201,10 @@ pub(super) struct MarkRecord {
     lost: Vec<u64>,
     #[prost(bool, tag = "5")]
     absent: bool,
-    #[prost(uint64, tag = "6")]
+    #[prost(fixed64, tag = "6")]
     life: u64,
+    #[prost(fixed64, repeated, tag = "7")]
+    seen: Vec<u64>,
 }
 
 pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
@@ -189,6 +215,7 @@ pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
         absent: mark.absent,
         life: mark.life,
+        seen: mark.seen.clone(),
     });
     each.collect()
 }
@@ -200,6 +227,7 @@ pub(super) fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>
         lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
         absent: r.absent,
         life: r.life,
+        seen: r.seen.clone(),
     };
     records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }

@@ -11,11 +11,11 @@ use rand_chacha::rand_core::RngCore;
 
 use super::conversation::Phase;
 use super::history::Draft;
-use super::lives::{Life, life_of};
+use super::lives::lives_of;
 use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, GroupInfo, Kind, Tick, Ticks};
+use crate::content::{Content, Frame, GroupInfo, Kind, LifeSpan, Tick, Ticks};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
@@ -26,7 +26,7 @@ const IN_DOUBT: &str = ", and the answer to an earlier try was lost: it may have
 struct Ready {
     kind: Kind,
     lane_base: u64,
-    lives: Vec<Life>,
+    lives: Vec<LifeSpan>,
 }
 
 impl Core {
@@ -121,7 +121,7 @@ impl Core {
                     Some(Ready {
                         kind: conversation.kind(),
                         lane_base: conversation.lane_base(),
-                        lives: conversation.lives.clone(),
+                        lives: conversation.untold_lives(),
                     }),
                 )),
             }
@@ -224,19 +224,14 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
     let Ok(draft) = Draft::decode(message.content.clone()) else {
         return Seal::Refuse(refusal(ErrorCode::Internal, "the stored message does not decode"));
     };
-    let (life, life_first, life_before) = match message.lane.class {
-        Class::Message => life_of(&ready.lives, message.lane_no),
-        _ => (0, 0, 0),
-    };
+    let numbered = message.lane.class == Class::Message;
     let frame = Frame {
         lane_no: message.lane_no,
         lane_base: ready.lane_base,
         kind: ready.kind.into(),
         sent_at_ms: draft.sent_at_ms,
         content: draft.content,
-        life,
-        life_first,
-        life_before,
+        lives: if numbered { lives_of(&ready.lives, message.lane_no) } else { Vec::new() },
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

@@ -353,6 +353,39 @@ fn the_watermark_of_another_life_settles_nothing_and_what_could_not_be_opened_is
 }
 
 #[test]
+fn as_many_of_a_copy_as_of_the_original_are_not_taken_for_it_by_whoever_was_away_for_both() {
+    for count in [1, 3, 16] {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = world.start(0, "bob");
+        world.say(0, id, "first");
+        world.run();
+        world.take_offline(1);
+        let copy = world.devices[0].rows.clone();
+        let run = |world: &mut World, name: &str| {
+            for n in 0..count {
+                let now = world.now;
+                world.devices[0].restart(now);
+                world.say(0, id, &format!("{name} {n}"));
+                world.run();
+            }
+        };
+        run(&mut world, "original");
+        world.devices[0].rows = copy;
+        run(&mut world, "copy");
+        world.bring_online(1);
+        world.run();
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.devices[0].events.clear();
+        world.say(0, id, "after");
+        world.run();
+        let shown = world.history(1, id);
+        let of = |name: &str| shown.iter().filter(|line| line.contains(name)).count();
+        assert_eq!((of("first"), of("original"), of("copy"), of("after")), (1, count, count, 1), "{shown:?}");
+    }
+}
+
+#[test]
 fn many_of_a_life_that_cannot_be_opened_are_each_shown_once_or_told_as_lost() {
     let mut world = World::new(&["alice", "bob"]);
     let id = world.start(0, "bob");
