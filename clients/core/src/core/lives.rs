@@ -200,11 +200,10 @@ impl Core {
         self.out.events.push(Event::Moved { conversation: id, into: id, message });
     }
 
-    /// Sends again what a member tells as lost, as far as it is kept.
+    /// Sends again what a member tells as lost, as far as it is kept; what is not stored yet follows when it is.
     pub(super) fn send_lost_again(&mut self, id: ConversationId, from: DeviceId, ranges: &[(u64, u64)]) {
         let is_lost = |kept: &Kept| ranges.iter().any(|(first, last)| (*first..=*last).contains(&kept.lane_no));
-        let has_lost = self.conversations.get(&id).is_some_and(|c| c.kept.iter().any(is_lost));
-        if !has_lost || !self.is_believed(id, from) {
+        if ranges.is_empty() || !self.is_believed(id, from) {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
@@ -223,7 +222,9 @@ impl Core {
             return;
         }
         let kept = Kept { send_id: message.send_id, lane_no, content: message.content.clone() };
-        if lane_no <= conversation.disowned {
+        let is_believed = |device| conversation.believed.get(device).is_none_or(|said| *said <= BELIEVED_MAX);
+        let is_missed = conversation.theirs.iter().any(|(device, mark)| mark.is_lost(lane_no) && is_believed(device));
+        if lane_no <= conversation.disowned || is_missed {
             return self.send_again(lane, kept);
         }
         if confirmed {
