@@ -9,6 +9,9 @@
 //! settles nothing. It says instead that this profile is older than what was sent from it: the conversation is joined
 //! again, and what has not arrived is sent again, under the same send id, so that it is shown once, and a new number.
 //!
+//! A frame tells the lives that not everybody has told of. Whoever was away while both a copy and its original sent sees by
+//! them that what it was shown under a number was the other's, and tells the number as lost.
+//!
 //! Messages are kept for that beyond `stored` until everybody has told of the life they were sent in, at most 16 and
 //! 64 KiB of one conversation and until somebody joins who was not to read them; the rest is told as lost. Clients that do
 //! not tell lives are believed as before. A member may lie about what it has: it makes others send again a few times.
