@@ -9,7 +9,8 @@ TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 BUF := node_modules/@bufbuild/buf-linux-x64/bin/buf
 # Selected as the tests are, so that no dependency is built twice.
-BUILD := $(CARGO) build --quiet --workspace --bins --examples
+EVERYTHING := --workspace --bins --examples
+BUILD := $(CARGO) build --quiet $(EVERYTHING)
 CHECKS ?=
 SEEDS ?= 1000
 
@@ -20,10 +21,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
-	$(CARGO) run --package pli -- dev
+	@$(CARGO) build $(EVERYTHING) && exec target/debug/pli dev
 
 build: ## build the binary with optimisation: target/release/pli
-	$(CARGO) build --release --package pli
+	$(CARGO) build --release --package pli && python3 ci/shipped.py target/release/pli
 
 engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 	@python3 ci/engine_nats.py
@@ -99,8 +100,8 @@ reference: ## the configuration and metrics pages are what the code says
 reference-write: ## write the configuration and metrics pages from the code
 	@$(BUILD) && python3 ci/reference.py target/debug/pli --write
 
-shipped: ## the released binary has no planted faults
-	@$(CARGO) build --quiet --release --package pli && python3 ci/shipped.py target/release/pli
+shipped: ## no planted faults without the feature `mutants`; `make build` looks at what it releases
+	@$(BUILD) && python3 ci/shipped.py target/debug/pli
 
 mutants: engine-nats engine-cassandra ## break each rule once and show which check notices
 	$(CARGO) test --workspace --features pli/mutants --test simulation mutants -- --nocapture
@@ -116,8 +117,8 @@ bench-cluster: engine-nats engine-cassandra ## the same with every role apart ov
 	@if [ -n "$(SMALL)" ]; then \
 	  $(BUILD) && $(CARGO) bench --quiet --workspace --profile dev --bench cluster -- --small; \
 	else \
-	  $(CARGO) build --release --package pli && $(CARGO) bench --package pli-benches --bench cluster && \
-	  $(MAKE) --no-print-directory demo-cluster; \
+	  $(CARGO) build --release --package pli --bins --examples && \
+	  $(CARGO) bench --package pli-benches --bench cluster && target/release/examples/demo --cluster; \
 	fi
 
 clean: ## remove what was built

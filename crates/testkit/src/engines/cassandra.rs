@@ -13,9 +13,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use super::EngineError;
 use super::child::Guarded;
@@ -26,6 +27,9 @@ const RING_PORT: u16 = 7000;
 const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A stopped node has drained by then.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+/// Parts of a slow node's turn.
+const STILL: Duration = Duration::from_millis(450);
+const GOING: Duration = Duration::from_millis(50);
 /// Tries to find loopback addresses that nobody uses.
 const ADDRESSES_TRIED: u32 = 50;
 
@@ -49,6 +53,34 @@ pub struct Launch {
 pub struct Cassandra {
     launch: Launch,
     nodes: Vec<Node>,
+}
+
+/// A node that goes on for 50 ms of every 500: it answers, late, and nobody calls it dead. Dropped, it goes on as before.
+#[derive(Debug)]
+pub struct Slowed {
+    server: Pid,
+    turns: JoinHandle<()>,
+}
+
+impl Slowed {
+    fn begin(server: Pid) -> Self {
+        let turns = tokio::spawn(async move {
+            // A signal to a node that is gone meanwhile reaches nobody.
+            while kill_process(server, Signal::STOP).is_ok() {
+                sleep(STILL).await;
+                let _ = kill_process(server, Signal::CONT);
+                sleep(GOING).await;
+            }
+        });
+        Self { server, turns }
+    }
+}
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        self.turns.abort();
+        let _ = kill_process(self.server, Signal::CONT);
+    }
 }
 
 #[derive(Debug)]
@@ -137,6 +169,11 @@ impl Cassandra {
         if let Some(process) = self.nodes[node].process.take() {
             process.kill();
         }
+    }
+
+    /// Makes a node slow until what this answers is dropped; `None` where it is down.
+    pub fn slow(&self, node: usize) -> Option<Slowed> {
+        self.nodes[node].process.as_ref().map(|process| Slowed::begin(process.pid()))
     }
 
     /// Kills all of them, the signals first, then the waiting.

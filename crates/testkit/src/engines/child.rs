@@ -68,6 +68,11 @@ impl Guarded {
         self.server.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// The same, for signals.
+    pub(crate) const fn pid(&self) -> Pid {
+        self.server
+    }
+
     /// Whether the server has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.shell.try_wait(), Ok(Some(_)))

@@ -50,8 +50,8 @@ struct Arguments {
     /// Start three NATS servers, three CQL nodes and every role twice instead of one process, and break them in turn.
     #[arg(long)]
     cluster: bool,
-    /// With --cluster, only these faults, by name and in this order: KillEdge, KillWorker, KillNats, KillCql, Zombie,
-    /// AllNats, AllCql, LoseEnd, Rolling.
+    /// With --cluster, only these faults, by name and in this order: KillEdge, KillWorker, KillNats, KillCql, SlowCql,
+    /// Zombie, AllNats, AllCql, LoseEnd, Rolling.
     #[arg(long, value_delimiter = ',', requires = "cluster")]
     faults: Vec<Fault>,
     /// Play only these scenes; left out, all that fit the server: away, race; for one process kills and commits; for a

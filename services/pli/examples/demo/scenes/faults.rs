@@ -33,6 +33,8 @@ pub enum Fault {
     KillNats,
     /// SIGKILL of one CQL node of three.
     KillCql,
+    /// One CQL node of three stands still nine tenths of the time.
+    SlowCql,
     /// SIGSTOP of a delivery worker for longer than its leases live, then SIGCONT.
     Zombie,
     /// SIGKILL of all NATS servers at once.
@@ -55,11 +57,12 @@ impl FromStr for Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KillEdge,
         Self::KillWorker,
         Self::KillNats,
         Self::KillCql,
+        Self::SlowCql,
         Self::Zombie,
         Self::AllNats,
         Self::AllCql,
@@ -74,6 +77,7 @@ impl Fault {
             Self::KillWorker => "owner_killed",
             Self::KillNats => "one_nats_server",
             Self::KillCql => "one_cql_node",
+            Self::SlowCql => "slow_cql_node",
             Self::Zombie => "owner_stopped",
             Self::AllNats => "all_nats",
             Self::AllCql => "all_cql",

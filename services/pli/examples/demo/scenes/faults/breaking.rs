@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use pli_testkit::cluster::{Cluster, Role};
 use pli_testkit::engines::nats::Down;
 use rand::Rng;
@@ -15,6 +16,8 @@ use super::{Device, Fault, Stage};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What is lost from the logs was written in this time.
 const LOST: Duration = Duration::from_secs(3);
+/// How long a slow replica stays slow; rows are written several times meanwhile.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// What was done, and after how long the last client had heard `accepted` for, and been shown, something meant after it.
 pub type Recoveries = BTreeMap<String, Duration>;
@@ -54,6 +57,7 @@ async fn play_one(stage: &mut Stage, present: &[Device], fault: Fault) -> anyhow
             stage.server.apart()?.cluster.cql().resume(node).await?;
             Ok(recovery)
         }
+        Fault::SlowCql => slow_cql(stage, present).await,
         Fault::AllNats => {
             let cluster = struck(stage)?;
             cluster.nats().all_down(Down::Killed);
@@ -112,6 +116,19 @@ async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Resu
     let recovery = again(stage, present, &format!("SIGKILL of {name}")).await?;
     stage.server.apart()?.cluster.restart(name).await?;
     Ok(recovery)
+}
+
+/// A replica is late for longer than a statement waits for it; the slower of two looks meanwhile counts.
+async fn slow_cql(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Duration> {
+    let node = pick(stage, |cluster| cluster.cql().contact_points().len())?;
+    let slowed = struck(stage)?.cql().slow(node).context("the node is down")?;
+    let over = sleep(SLOW);
+    let begun = again(stage, present, &format!("CQL node {} stands still nine tenths of the time", node + 1)).await?;
+    over.await;
+    struck(stage)?;
+    let later = again(stage, present, &format!("it has been slow for {} s", SLOW.as_secs())).await?;
+    drop(slowed);
+    Ok(begun.max(later))
 }
 
 /// Every process is ended in order and started again; for each role the slowest counts.
