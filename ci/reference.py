@@ -29,8 +29,9 @@ CRATES = {
 CONFIGURATION = """# Configuration
 
 Every setting with its default. Settings come from, each over the one before: defaults, a TOML file (`--config FILE`), the
-environment (`PLI_` and the path in capitals joined by `__`, for example `PLI_DELIVERY__SPILL_AFTER_MS=0`), flags. Unknown
-keys are refused. `pli config print` shows what is in force, `pli config check` checks it.
+environment (`PLI_` and the path in capitals joined by `__`, for example `PLI_DELIVERY__SPILL_AFTER_MS=0`; lists with
+commas, `PLI_NATS__SERVERS=nats://a:4222,nats://b:4222`), flags. Unknown keys are refused; other variables that begin with
+`PLI_` and are read by nothing are warned of. `pli config print` shows what is in force, `pli config check` checks it.
 
 This page is written from the code by `ci/reference.py`.
 """

@@ -13,15 +13,14 @@ pub mod load;
 mod reading;
 mod seed;
 mod server;
-mod summary;
 pub mod traffic;
 
 pub use echo::{ECHO, cpu_us_per_echo, cpu_us_per_handshake, serve as serve_echo};
-pub use limit::{Limit, LimitError, measure_limit};
+pub use limit::{LimitError, measure_limit};
+pub use pli_testkit::summary::{Direction, Limit, Row, Summary, SummaryError, data_folder};
 pub use reading::{Measured, Reading, Target, measure};
 pub use seed::seed;
 pub use server::{Process, Ready, cpu_us, metric, start_server};
-pub use summary::{Direction, Row, Summary, SummaryError, data_folder};
 
 /// Whether the command line names this part of a measurement, or no part: `cargo bench --bench session -- traffic idle`.
 pub fn asked(part: &str) -> bool {

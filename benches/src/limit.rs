@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a figure is held against.
 
+use pli_testkit::summary::Limit;
+
 /// Times a limit is measured; the median counts.
 const RUNS: usize = 5;
 
 /// The most that one run may be off the median of its own five.
 const SCATTER_MAX: f64 = 2.0;
-
-/// A measured ceiling.
-#[derive(Debug, Clone)]
-pub struct Limit {
-    /// What does the work, for the table.
-    pub name: String,
-    /// Median of five runs, in the unit of the figure.
-    pub value: f64,
-}
 
 /// Why there is no limit.
 #[derive(Debug, thiserror::Error)]

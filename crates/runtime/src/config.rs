@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One way to configure: defaults < TOML file < environment < flags; a key that nothing reads is an error.
 
+mod names;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,8 @@ const PREFIX: &str = "PLI";
 /// Stands between the levels of a key in an environment variable: `PLI_EDGE__LISTEN` is `edge.listen`. A variable
 /// without it (`PLI_HOME`) belongs to a command line flag, not to the configuration.
 const SEPARATOR: &str = "__";
+/// Stands between the elements of a list in an environment variable.
+const LIST_SEPARATOR: char = ',';
 
 /// Why a configuration cannot be used; each message names the key or the place.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +39,29 @@ pub enum ConfigError {
         message: String,
     },
     /// A value from the environment or a flag cannot be used.
-    #[error(
-        "configuration: {message}; check the PLI_… environment variables and flags (`pli config print` shows all keys)"
-    )]
+    #[error("configuration: {message}; check {given} (`pli config print` shows all keys)")]
     Value {
         /// The key and the fault.
+        message: String,
+        /// The variables and flags that were given.
+        given: String,
+    },
+    /// A variable is written like a setting, and there is none of its name.
+    #[error("the environment variable {variable} sets nothing: there is no setting `{key}`{meant}")]
+    Variable {
+        /// The variable.
+        variable: String,
+        /// The setting that it would set.
+        key: String,
+        /// What was probably meant, as the end of the sentence.
+        meant: String,
+    },
+    /// Values that can be read do not work.
+    #[error("{origin}: {message}")]
+    Unusable {
+        /// Where the value comes from.
+        origin: String,
+        /// The key, the fault and what would do.
         message: String,
     },
 }
@@ -62,9 +84,59 @@ impl Sources {
 
     /// An environment of one's own; no file, no flags.
     pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let ours = |key: &str| key.strip_prefix("PLI_").is_some_and(|rest| rest.contains(SEPARATOR));
-        let environment = variables.into_iter().filter(|(key, _)| ours(key)).collect();
+        let ours = |variable: &str| variable.starts_with(names::VARIABLE);
+        let environment = variables.into_iter().filter(|(variable, _)| ours(variable)).collect();
         Self { environment, ..Self::default() }
+    }
+
+    /// What of `T` the environment sets: variable, setting and value.
+    fn settings(&self) -> impl Iterator<Item = (&str, String, &str)> {
+        self.environment.iter().filter_map(|(variable, value)| Some((&**variable, names::key_of(variable)?, &**value)))
+    }
+
+    /// Warnings, one for each variable that begins with `PLI_` and is not written like a setting (`PLI_SECTION__NAME`)
+    /// nor read by anything else; `others` are the variables of flags. It is no error: such names may be of somebody
+    /// else's making, as those that Kubernetes sets for a service called `pli`.
+    pub fn unread<T: Serialize + Default>(&self, others: &[String]) -> Vec<String> {
+        let Ok(defaults) = toml::Table::try_from(T::default()) else { return Vec::new() };
+        let is_setting = |variable: &str| names::key_of(variable).is_some();
+        let unread = |variable: &&String| !is_setting(variable) && !names::is_read_elsewhere(variable, others);
+        let mut unread: Vec<&String> = self.environment.keys().filter(unread).collect();
+        unread.sort_unstable();
+        let warning = |variable: &String| {
+            let meant = meant(variable, &defaults, others);
+            format!("the environment variable {variable} is read by nothing{meant}")
+        };
+        unread.into_iter().map(warning).collect()
+    }
+
+    /// An error for values that can be read but do not work; `message` names the setting, or several, with their
+    /// sections. Says which source the first one that was given comes from.
+    pub fn unusable(&self, message: &str) -> ConfigError {
+        let words = message.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_')));
+        let origin = words.filter(|word| word.contains('.')).find_map(|key| self.origin(key.trim_end_matches('.')));
+        ConfigError::Unusable { origin: origin.unwrap_or_else(|| "configuration".into()), message: message.into() }
+    }
+
+    /// Where the value of this setting comes from; none for a default.
+    fn origin(&self, key: &str) -> Option<String> {
+        if self.flags.iter().any(|(flag, _)| *flag == key) {
+            return Some("command line".into());
+        }
+        if let Some((variable, ..)) = self.settings().find(|(_, set, _)| set == key) {
+            return Some(format!("environment variable {variable}"));
+        }
+        let path = self.file.as_ref()?;
+        let given: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        names::look_up(&given, key).map(|_| path.display().to_string())
+    }
+
+    /// What was given above the file, for a message that cannot say which of it is wrong.
+    fn given(&self) -> String {
+        let mut variables: Vec<&str> = self.settings().map(|(variable, ..)| variable).collect();
+        variables.sort_unstable();
+        variables.extend(self.flags.iter().map(|(key, _)| *key));
+        if variables.is_empty() { "the defaults".into() } else { variables.join(", ") }
     }
 
     /// Reads this TOML file; it must exist.
@@ -85,22 +157,64 @@ impl Sources {
 /// Merges the sources into `T`, whose `Default` holds the defaults and whose structs deny unknown fields. The defaults
 /// are a source like the others: whatever is not given, however deep, is what it is by default.
 pub fn load<T: DeserializeOwned + Serialize + Default>(sources: &Sources) -> Result<T, ConfigError> {
+    let fault = |message: String| ConfigError::Value { message, given: sources.given() };
+    let value_error = |error: ::config::ConfigError| fault(error.to_string());
     let defaults = toml::Table::try_from(T::default())
-        .map_err(|error| ConfigError::Value { message: format!("the defaults cannot be written: {error}") })?;
+        .map_err(|error| fault(format!("the defaults cannot be written: {error}")))?;
+    let lists = checked_environment(sources, &defaults)?;
     let mut builder = Config::builder().add_source(File::from_str(&defaults.to_string(), FileFormat::Toml));
     if let Some(path) = &sources.file {
         builder = builder.add_source(File::from_str(&checked_file::<T>(path, defaults)?, FileFormat::Toml));
     }
+    let single = |(variable, key, value): (&str, String, &str)| {
+        (!lists.contains_key(&key)).then(|| (variable.to_string(), value.to_string()))
+    };
     let environment = Environment::with_prefix(PREFIX)
         .prefix_separator("_")
         .separator(SEPARATOR)
         .try_parsing(true)
-        .source(Some(sources.environment.clone().into_iter().collect()));
+        .source(Some(sources.settings().filter_map(single).collect()));
     builder = builder.add_source(environment);
+    for (key, elements) in lists {
+        builder = builder.set_override(key, elements).map_err(value_error)?;
+    }
     for (key, value) in &sources.flags {
         builder = builder.set_override(*key, value.as_str()).map_err(value_error)?;
     }
     builder.build().and_then(Config::try_deserialize).map_err(value_error)
+}
+
+/// The lists that the environment sets. A variable that no setting has the name of is refused with the nearest one.
+fn checked_environment(sources: &Sources, defaults: &toml::Table) -> Result<HashMap<String, Vec<String>>, ConfigError> {
+    let mut lists = HashMap::new();
+    for (variable, key, value) in sources.settings() {
+        match names::look_up(defaults, &key) {
+            None => {
+                let meant = meant(variable, defaults, &[]);
+                return Err(ConfigError::Variable { variable: variable.into(), key, meant });
+            }
+            Some(toml::Value::Array(_)) => {
+                let elements = value.split(LIST_SEPARATOR).map(str::trim).filter(|element| !element.is_empty());
+                lists.insert(key, elements.map(String::from).collect());
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(lists)
+}
+
+/// How a message about a variable that nothing reads ends: what was probably meant.
+fn meant(variable: &str, defaults: &toml::Table, others: &[String]) -> String {
+    let known = || names::keys(defaults).into_iter().map(|key| names::variable_of(&key));
+    let section = format!("{variable}{SEPARATOR}");
+    let near = names::nearest(variable, known().chain(others.iter().cloned()));
+    match known().find(|name| name.starts_with(&section)) {
+        Some(first) => format!("; it names a section: name a setting of it, such as {first}"),
+        None => match near {
+            Some(name) => format!("; did you mean {name}?"),
+            None => "; `pli config print` shows all settings".into(),
+        },
+    }
 }
 
 /// The text of a file that is right over the defaults; its faults are told with their line.
@@ -131,10 +245,6 @@ fn over(mut lower: toml::Table, upper: toml::Table) -> toml::Table {
     lower
 }
 
-fn value_error(error: ::config::ConfigError) -> ConfigError {
-    ConfigError::Value { message: error.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};
@@ -147,11 +257,13 @@ mod tests {
         listen: String,
         sessions_max: u32,
         hellos: crate::limits::Rate,
+        hosts: Vec<String>,
+        ports: Vec<u16>,
     }
     impl Default for Edge {
         fn default() -> Self {
             let hellos = crate::limits::Rate::new(100, 20);
-            Self { listen: "127.0.0.1:7480".into(), sessions_max: 10, hellos }
+            Self { listen: "127.0.0.1:7480".into(), sessions_max: 10, hellos, hosts: Vec::new(), ports: vec![1] }
         }
     }
     #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
@@ -223,5 +335,47 @@ mod tests {
     fn a_missing_file_is_refused_with_its_path() {
         let error = load::<All>(&env(&[]).file(Some("/no/such/pli.toml".into()))).expect_err("missing").to_string();
         assert!(error.contains("/no/such/pli.toml"), "{error}");
+    }
+
+    #[test]
+    fn lists_are_given_by_the_environment_with_commas() {
+        let hosts = |value: &str| load::<All>(&env(&[("PLI_EDGE__HOSTS", value)])).expect("valid").edge.hosts;
+        assert_eq!(hosts("a.example,b.example"), ["a.example", "b.example"]);
+        assert_eq!(hosts(" a , b,"), ["a", "b"]);
+        assert_eq!(hosts("7"), ["7"]);
+        assert!(hosts("").is_empty());
+        let (_folder, path) = file("[edge]\nports = [4, 5, 6]\n");
+        let ports = env(&[("PLI_EDGE__PORTS", "7,8")]).file(Some(path));
+        assert_eq!(load::<All>(&ports).expect("valid").edge.ports, [7, 8]);
+        let error = load::<All>(&env(&[("PLI_EDGE__PORTS", "7,many")])).expect_err("no number").to_string();
+        assert!(error.contains("many") && error.contains("PLI_EDGE__PORTS"), "{error}");
+        let comma = env(&[("PLI_EDGE__LISTEN", "a,b")]);
+        assert_eq!(load::<All>(&comma).expect("valid").edge.listen, "a,b");
+    }
+
+    #[test]
+    fn a_variable_that_sets_nothing_is_refused_or_told_with_what_was_meant() {
+        let error = load::<All>(&env(&[("PLI_EDGE__SESIONS_MAX", "1")])).expect_err("a typing mistake").to_string();
+        assert!(error.contains("PLI_EDGE__SESIONS_MAX") && error.contains("mean PLI_EDGE__SESSIONS_MAX"), "{error}");
+        let given =
+            env(&[("PLI_FOO", "1"), ("PLI_EDGE", "1"), ("PLI_EDGE_LISTEN", "x"), ("PLI_HOME", "/"), ("FOO", "")]);
+        let said = given.unread::<All>(&["PLI_HOME".into()]);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].contains("PLI_EDGE is read by nothing; it names a section"), "{said:?}");
+        assert!(said[1].contains("PLI_EDGE_LISTEN ") && said[1].contains("mean PLI_EDGE__LISTEN?"), "{said:?}");
+        assert!(said[2].contains("PLI_FOO ") && said[2].contains("pli config print"), "{said:?}");
+        assert!(load::<All>(&given).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_work_is_told_with_where_it_stands() {
+        let (_folder, path) = file("[edge]\nsessions_max = 0\n");
+        let message = "edge.sessions_max is 0; set at least 1";
+        let said = |sources: Sources| sources.unusable(message).to_string();
+        assert_eq!(said(env(&[]).file(Some(path.clone()))), format!("{}: {message}", path.display()));
+        let both = env(&[("PLI_EDGE__SESSIONS_MAX", "0")]).file(Some(path));
+        assert_eq!(said(both), format!("environment variable PLI_EDGE__SESSIONS_MAX: {message}"));
+        assert_eq!(said(env(&[]).flag("edge.sessions_max", Some(0))), format!("command line: {message}"));
+        assert_eq!(said(env(&[])), format!("configuration: {message}"));
     }
 }

@@ -4,7 +4,7 @@
 //! [`memory`] holds an in-memory model of every port, [`conformance`] one suite per port that every engine and every
 //! model must pass, [`engines`] launchers of real servers, [`cluster`] every role apart on such servers, [`proxy`] the
 //! way to a server, to be broken, [`history`] the checker that judges event logs, [`time`] the clocks that tests inject,
-//! [`disk`] disks that get full.
+//! [`disk`] disks that get full, [`summary`] the file of what was measured.
 
 pub mod cluster;
 pub mod conformance;
@@ -13,4 +13,5 @@ pub mod engines;
 pub mod history;
 pub mod memory;
 pub mod proxy;
+pub mod summary;
 pub mod time;

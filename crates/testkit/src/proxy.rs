@@ -18,6 +18,9 @@ const CONNECTIONS_MAX: usize = 128;
 /// Bytes under way in one direction of one connection.
 const BUFFER_BYTES: usize = 32 * 1024;
 
+/// How long nothing is accepted after an error.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// What the way is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -86,7 +89,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, following: watch::Rec
     loop {
         // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((client, _)) = listener.accept().await else { continue };
+        let Some((client, _)) = or_pause(listener.accept().await).await else { continue };
         let state = following.clone();
         tokio::spawn(async move {
             let _place = place;
@@ -97,6 +100,17 @@ async fn accept(listener: TcpListener, target: SocketAddr, following: watch::Rec
                 _ = pass(client, target, state) => {}
             }
         });
+    }
+}
+
+/// What was accepted. An error is followed by a pause: out of file descriptors, the next try fails at once again.
+async fn or_pause<T>(accepted: io::Result<T>) -> Option<T> {
+    match accepted {
+        Ok(accepted) => Some(accepted),
+        Err(_) => {
+            sleep(PAUSE).await;
+            None
+        }
     }
 }
 
@@ -213,5 +227,14 @@ mod tests {
         proxy.set(Way::Open);
         let mut stream = client(&proxy).await;
         timeout(SOON, there_and_back(&mut stream)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_error_nothing_is_accepted_for_a_moment() {
+        let begun = Instant::now();
+        assert_eq!(or_pause(Ok(7)).await, Some(7));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(or_pause(Err::<u8, _>(io::ErrorKind::Other.into())).await, None);
+        assert_eq!(begun.elapsed(), PAUSE);
     }
 }

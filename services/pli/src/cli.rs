@@ -2,9 +2,10 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use pli_client::{Fingerprint, ServerAddress};
+use pli_client::{Fingerprint, InvalidServerAddress, ServerAddress};
 
 use crate::commands::{backup, chat, config, dev, doctor, explain, group, migrate, pipe, recv, restore, send, serve};
 use crate::exit::TABLE;
@@ -52,6 +53,26 @@ pub enum Command {
     Explain(explain::ExplainArgs),
 }
 
+/// A server's address as the user wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedServer {
+    /// The address.
+    pub address: ServerAddress,
+    /// No port was written, and none that a scheme means.
+    pub without_port: bool,
+}
+
+impl FromStr for NamedServer {
+    type Err = InvalidServerAddress;
+    fn from_str(text: &str) -> Result<Self, InvalidServerAddress> {
+        let (text, address) = (text.trim(), text.trim().parse::<ServerAddress>()?);
+        // Behind the bracket of an IPv6 address, whose own colons are none.
+        let behind = text.trim_end_matches('/').rsplit(']').next().unwrap_or_default();
+        let written = text.starts_with("https://") || behind.contains(':');
+        Ok(Self { address, without_port: !written })
+    }
+}
+
 /// Which server and which profiles a client command uses.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
@@ -59,11 +80,13 @@ pub struct ClientArgs {
     /// nothing of the libraries in it.
     #[arg(long, env = "PLI_LOG", value_name = "FILTER", default_value = "off,pli=error")]
     pub log: String,
-    /// The server, as HOST:PORT.
+    /// The server, as HOST:PORT; several addresses of it with commas or with the flag again.
     ///
-    /// Left out, it is read from the file `server.json` that a running `pli dev` keeps in its data folder (see --data).
-    #[arg(long, env = "PLI_SERVER", value_name = "HOST:PORT")]
-    pub server: Option<ServerAddress>,
+    /// The first one names the profile; whenever a connection is lost or cannot be had, the next one is tried, in turn. All
+    /// must have the same certificate. Left out, it is read from the file `server.json` that a running `pli dev` keeps in
+    /// its data folder (see --data).
+    #[arg(long, env = "PLI_SERVER", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub server: Vec<NamedServer>,
     /// The data folder of a `pli dev` on this machine; its address and certificate are taken from there.
     #[arg(long, env = "PLI_DATA", value_name = "DIR", default_value = "pli-data")]
     pub data: PathBuf,
@@ -77,4 +100,21 @@ pub struct ClientArgs {
     /// Left out: $XDG_DATA_HOME/pli, else ~/.local/share/pli.
     #[arg(long, env = "PLI_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_not_written_is_known() {
+        let without = |text: &str| text.parse::<NamedServer>().map(|named| named.without_port).ok();
+        for (text, is_without) in [("localhost", true), ("10.0.0.443", true), ("[::1]", true), ("[::443]", true)] {
+            assert_eq!(without(text), Some(is_without), "{text}");
+        }
+        for text in ["localhost:443", "https://chat.example/", " [::1]:7480", "10.0.0.1:443/"] {
+            assert_eq!(without(text), Some(false), "{text}");
+        }
+        assert_eq!(without("host:"), None);
+    }
 }

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod explain;
 pub mod group;
 mod json;
+mod lines;
 pub mod migrate;
 mod names;
 mod number;

@@ -161,12 +161,13 @@ impl Config {
     /// Merges the sources and checks what a type cannot say.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let config: Self = load(sources)?;
-        let value = |error: &dyn std::fmt::Display| ConfigError::Value { message: error.to_string() };
+        let value = |error: &dyn std::fmt::Display| sources.unusable(&error.to_string());
         config.logs.check().map_err(|error| value(&error))?;
         config.telemetry.check().map_err(|error| value(&error))?;
         config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
-        pli_domain::ShardMap::new(config.engine.shards, [0; 16]).map_err(|error| value(&error))?;
+        let shards = pli_domain::ShardMap::new(config.engine.shards, [0; 16]);
+        shards.map_err(|error| value(&format_args!("engine.{error}")))?;
         config.server.check().map_err(|error| value(&error))?;
         config.internal.check().map_err(|error| value(&error))?;
         Ok(config)

@@ -34,6 +34,8 @@ pub enum Exit {
     Lost = 11,
     /// Standard output cannot be written.
     Output = 12,
+    /// Some of what was read cannot be sent; the rest was.
+    Input = 13,
 }
 
 /// The table that stands under every `--help`.
@@ -51,7 +53,8 @@ Exit codes:
    9  `pli doctor` has findings
   10  what was waited for did not come in time
   11  a message was lost on its way: somebody will never be shown it
-  12  standard output cannot be written (a closed pipe ends a command with 0)";
+  12  standard output cannot be written (a closed pipe ends a command with 0)
+  13  some lines of standard input cannot be sent; the others were";
 
 /// The error and everything under it, in one line.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -121,6 +124,7 @@ mod tests {
             Exit::TimedOut,
             Exit::Lost,
             Exit::Output,
+            Exit::Input,
         ];
         let numbers: Vec<u8> =
             TABLE.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();

@@ -10,13 +10,16 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use pli_runtime::Sources;
 
 use crate::cli::Cli;
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    warn_of_variables();
     match start(cli) {
         Ok(()) => ExitCode::from(Exit::Ok as u8),
         Err(failure) => {
@@ -32,6 +35,17 @@ fn start(cli: Cli) -> Result<(), Failure> {
     // A thread that still waits for the keyboard must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Says which of our environment variables nothing reads.
+fn warn_of_variables() {
+    fn of_flags(command: &clap::Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_string()));
+        own.chain(command.get_subcommands().flat_map(of_flags)).collect()
+    }
+    for warning in Sources::from_process().unread::<Config>(&of_flags(&Cli::command())) {
+        anstream::eprintln!("warning: {warning}");
+    }
 }
 
 /// The error with its causes, each said once.

@@ -40,14 +40,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "pli-benches",
-        &["pli-api", "pli-client", "pli-client-core", "pli-delivery", "pli-domain", "pli-engine-embedded", "pli-ports"],
+        &[
+            "pli-api",
+            "pli-client",
+            "pli-client-core",
+            "pli-delivery",
+            "pli-domain",
+            "pli-engine-embedded",
+            "pli-ports",
+            "pli-testkit",
+        ],
     ),
 ];
 
 /// A service sees the words, the seams, the contracts and the runtime: no engine and no other service.
 const SERVICE: &[&str] = &["pli-api", "pli-domain", "pli-ports", "pli-runtime"];
 
-/// Only tests may use it, of any crate.
+/// Only tests may use it, of any crate, and the benches, which ship nothing.
 const TESTS_ONLY: &str = "pli-testkit";
 
 /// Crates that name a storage or bus driver. Only engines and clients (their own profile file) may.

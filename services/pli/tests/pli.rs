@@ -15,3 +15,5 @@ mod restoring;
 mod starting;
 #[path = "pli/terminal.rs"]
 mod terminal;
+#[path = "pli/unusual.rs"]
+mod unusual;

@@ -24,6 +24,7 @@ mod simulation {
     pub mod rare;
     pub mod rosters;
     pub mod run;
+    pub mod seeds;
     pub mod stores;
     mod suite;
     pub mod trace;

@@ -24,8 +24,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pli_benches::{Row, Summary, SummaryError};
 use pli_testkit::history::Report;
+use pli_testkit::summary::{Row, Summary, SummaryError};
 
 use scenes::{Fault, Outcome, Scene, Script};
 use server::{Kind, Size};

@@ -57,6 +57,7 @@ fn back_up(args: &BackupArgs) -> Result<(), Failure> {
     let (_, bytes) = data_of(&args.data).map_err(failed)?;
     let target = target(&args.to)?;
     let folder = parent(&target);
+    check_outside(&folder, args)?;
     check_space(&folder, bytes)?;
     // In the same folder, so that the last step is one rename.
     let draft = Draft::new(&target)?;
@@ -114,6 +115,18 @@ fn target(to: &Path) -> Result<PathBuf, Failure> {
         }
         Err(error) => refuse(format!("{} cannot be used: {error}; choose another place with --to", to.display())),
     }
+}
+
+/// A backup inside of what it is a backup of goes with it, and a restore with --replace would take it away.
+fn check_outside(folder: &Path, args: &BackupArgs) -> Result<(), Failure> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| unwritable(path, error));
+    if !real(folder)?.starts_with(real(&args.data)?) {
+        return Ok(());
+    }
+    let (to, data) = (args.to.display(), args.data.display());
+    let sentence =
+        format_args!("--to {to} lies inside the data folder {data}; keep backups elsewhere, best on another disk");
+    Err(Failure::say(Exit::Folder, sentence))
 }
 
 /// The folder in which `path` lies.

@@ -38,7 +38,8 @@ use ticks::Ticks;
 /// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
 /// a line without `@` goes to whom the prompt shows. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
-/// the commands, Tab completes handles and commands, Ctrl-D ends. NO_COLOR turns colours off.
+/// the commands, Tab completes handles and commands. Ctrl-C throws away what is typed and ends where nothing is; Ctrl-D
+/// ends. Of what is pasted, lines are sent and commands wait for an Enter of yours. NO_COLOR turns colours off.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
@@ -50,6 +51,9 @@ pub struct ChatArgs {
     #[command(flatten)]
     client: ClientArgs,
 }
+
+/// Said instead of carrying out a command that nobody pressed Enter for.
+const PASTED: &str = "not done, because it was pasted: the up arrow brings it back, and Enter does it";
 
 /// Runs `pli chat`.
 pub async fn run(args: ChatArgs) -> Result<(), Failure> {
@@ -79,6 +83,8 @@ struct Chat {
     current: Option<ConversationId>,
     /// Why the last target is none any more.
     gone: Option<String>,
+    /// What was said last of who is in a group.
+    announced: BTreeMap<ConversationId, String>,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
     asked: BTreeMap<ConversationId, Handle>,
 }
@@ -89,9 +95,9 @@ impl Chat {
         let editor = Editor::start(Prompt::new(handle.clone()))?;
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
         let printed = Printed::open(session.client.folder())?;
-        let (ticks, asked) = (Ticks::default(), BTreeMap::new());
-        let mut chat =
-            Self { session, editor, paper, screen, handle, ticks, printed, current: None, gone: None, asked };
+        let (ticks, asked, announced) = (Ticks::default(), BTreeMap::new(), BTreeMap::new());
+        let (current, gone) = (None, None);
+        let mut chat = Self { session, editor, paper, screen, handle, ticks, printed, current, gone, announced, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
         chat.editor.taken();
@@ -107,7 +113,8 @@ impl Chat {
                 event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
-                    match Input::parse(&line) {
+                    match Input::parse(&line.text) {
+                        Ok(input) if line.pasted && input.is_command() => self.screen.note(PASTED),
                         Ok(Input::Quit) => return Ok(()),
                         Ok(input) => self.act(input).await?,
                         Err(hint) => self.screen.note(&hint),
@@ -156,7 +163,7 @@ impl Chat {
                 self.screen.event(&event);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
-            _ => match self.ticks.see(&event) {
+            _ => match self.ticks.see(&event, &self.whereabouts(&event).await?) {
                 Some(line) => self.screen.tick(&line),
                 None => self.screen.event(&event),
             },

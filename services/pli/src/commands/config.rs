@@ -14,7 +14,8 @@ use crate::terminal::{put, say};
 ///
 /// Values come, the later winning, from: defaults, a TOML file (--config), environment variables, flags. A key in the
 /// environment is written PLI_<SECTION>__<KEY>, for example PLI_SERVER__PORT=8000 or PLI_EDGE__SESSION__IDLE_MS=60000.
-/// A key that nothing reads is an error, so a typing mistake is found at start.
+/// The elements of a list are separated by commas there. A key that nothing reads is an error, so a typing mistake is
+/// found at start; another variable that begins with PLI_ and that nothing reads is warned of.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pli config print > pli.toml\n  pli config check --config pli.toml")]
 pub struct ConfigArgs {

@@ -7,6 +7,7 @@ use pli_domain::ConversationId;
 use serde_json::{Value, json};
 
 use super::advice::advice;
+use super::lines::Unfit;
 
 /// The event as in [`of`], with the group's name as `group` beside the conversation's id; null for two people.
 pub fn with_group(event: &Event, group: Option<&str>) -> Value {
@@ -51,6 +52,11 @@ pub fn sent(conversation: ConversationId, message: OutgoingMessage) -> Value {
         "event": "sent", "conversation": conversation.to_string(), "send_id": message.send_id.to_string(),
         "lane_no": message.lane_no,
     })
+}
+
+/// A line of the input is not sent.
+pub fn not_sent(number: u64, unfit: &Unfit) -> Value {
+    json!({ "event": "not_sent", "line": number, "code": unfit.code(), "message": unfit.to_string() })
 }
 
 /// What becomes of one's own messages.

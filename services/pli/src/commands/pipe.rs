@@ -5,9 +5,11 @@ use clap::Args;
 use pli_client::RequestError;
 use pli_client::core::{Command, CommandError};
 use pli_domain::{ConversationId, Handle};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::io::{BufReader, Stdin};
 use tokio_util::sync::CancellationToken;
 
+use super::json;
+use super::lines::{BoundedLines, Line, Unfit};
 use super::number::seconds;
 use super::output::{Output, Shape};
 use super::printed::Printer;
@@ -16,7 +18,8 @@ use super::send::others;
 use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
 use crate::cli::ClientArgs;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::terminal::say;
 
 /// Messages that may be waited for at a time; above it nothing is read.
 const OPEN_MAX: usize = 512;
@@ -24,7 +27,8 @@ const OPEN_MAX: usize = 512;
 /// Send every line that is read, print everything that arrives.
 ///
 /// At the end of its input it waits until every message has come as far as --wait says, and ends; with --follow it goes
-/// on printing until Ctrl-C.
+/// on printing until Ctrl-C. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
+/// standard error and with --json as `not_sent`; the others are sent, and the exit code is 13.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pli pipe alice bob --json\n  tail -f log | pli pipe alice '#team' --follow")]
 pub struct PipeArgs {
@@ -33,7 +37,7 @@ pub struct PipeArgs {
     from: Handle,
     /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
-    /// One JSON object a line, every event: messages, ticks, members, keys, connection.
+    /// One JSON object a line, every event: what was sent, messages, ticks, members, keys, connection.
     #[arg(long)]
     json: bool,
     /// Go on after the end of the input until Ctrl-C.
@@ -72,76 +76,103 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
         return printer.ended();
     }
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
-    let mut input = Input { lines: BufReader::new(tokio::io::stdin()).lines(), ended: false, kept: None };
+    let mut input = Input::new(conversation, args.json);
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
     let mut deadline = Deadline::after(None);
     loop {
         if input.ended && progress.open() == 0 && !args.follow {
-            return Ok(());
+            return input.end();
         }
         let room = progress.open() < OPEN_MAX;
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return input.end(),
             event = session.next(deadline) => {
                 let event = event?;
                 progress.see(&event, me)?;
                 if !printer.event(&event) {
                     return printer.ended();
                 }
-                input.retry(session, &mut progress, conversation).await?;
+                input.retry(session, &mut progress).await?;
             }
             line = input.next(), if room => {
                 match line? {
-                    Some(line) => input.kept = Some(line),
+                    Some(Line::Text(text)) => input.kept = Some(text),
+                    Some(Line::Unfit(number, unfit)) => input.not_sent(number, &unfit)?,
                     None if !args.follow => deadline = Deadline::after(Some(args.timeout)),
                     None => {}
                 }
-                input.retry(session, &mut progress, conversation).await?;
+                input.retry(session, &mut progress).await?;
             }
         }
     }
 }
 
 struct Input {
-    lines: Lines<BufReader<Stdin>>,
+    lines: BoundedLines<BufReader<Stdin>>,
     ended: bool,
     /// A line that the outbox had no room for.
     kept: Option<String>,
+    /// Where the lines go.
+    conversation: ConversationId,
+    json: bool,
+    /// Lines that cannot be sent.
+    unfit: u64,
 }
 
 impl Input {
+    fn new(conversation: ConversationId, json: bool) -> Self {
+        let lines = BoundedLines::new(BufReader::new(tokio::io::stdin()));
+        Self { lines, ended: false, kept: None, conversation, json, unfit: 0 }
+    }
+
     /// The next line that says something; none at the end, and nothing after it or while a line is kept.
-    async fn next(&mut self) -> Result<Option<String>, Failure> {
+    async fn next(&mut self) -> Result<Option<Line>, Failure> {
         if self.ended || self.kept.is_some() {
             std::future::pending::<()>().await;
         }
-        loop {
-            match self.lines.next_line().await? {
-                Some(line) if line.is_empty() => {}
-                Some(line) => return Ok(Some(line)),
-                None => {
-                    self.ended = true;
-                    return Ok(None);
-                }
-            }
-        }
+        let line = self.lines.next().await?;
+        self.ended = line.is_none();
+        Ok(line)
     }
 
     /// Sends the kept line; keeps it when the outbox is full.
-    async fn retry(
-        &mut self,
-        session: &Session,
-        progress: &mut Progress,
-        conversation: ConversationId,
-    ) -> Result<(), Failure> {
+    async fn retry(&mut self, session: &Session, progress: &mut Progress) -> Result<(), Failure> {
         let Some(text) = self.kept.take() else { return Ok(()) };
-        match session.client.command(Command::SendText { conversation, text: text.clone() }).await {
-            Ok(outcome) => progress.sent(outcome),
+        let command = Command::SendText { conversation: self.conversation, text: text.clone() };
+        match session.client.command(command).await {
+            Ok(outcome) => {
+                if let (true, Some(conversation), Some(message)) = (self.json, outcome.conversation, outcome.message) {
+                    say!("{}", json::sent(conversation, message))?;
+                }
+                progress.sent(outcome);
+            }
             Err(RequestError::Command(CommandError::OutboxFull(_))) => self.kept = Some(text),
+            // Of the line, not of the conversation: the next one may be taken.
+            Err(RequestError::Command(error @ (CommandError::TextTooLong(_) | CommandError::TextEmpty))) => {
+                self.not_sent(self.lines.number(), &Unfit::NotTaken(error.to_string()))?;
+            }
             Err(error) => return Err(session.request(error)),
         }
         Ok(())
+    }
+
+    /// Tells that a line cannot be sent.
+    fn not_sent(&mut self, number: u64, unfit: &Unfit) -> Result<(), Failure> {
+        self.unfit += 1;
+        anstream::eprintln!("line {number} is not sent: {unfit}");
+        if self.json { say!("{}", json::not_sent(number, unfit)) } else { Ok(()) }
+    }
+
+    /// How the command ends.
+    fn end(&self) -> Result<(), Failure> {
+        match self.unfit {
+            0 => Ok(()),
+            1 => Err(Failure::say(Exit::Input, "1 line of standard input was not sent; see above")),
+            lines => {
+                Err(Failure::say(Exit::Input, format_args!("{lines} lines of standard input were not sent; see above")))
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pli recv`: print what arrives.
 
+use std::time::Duration;
+
 use clap::Args;
 use pli_client::core::{Command, ConnectionState, Event};
 use pli_domain::Handle;
@@ -14,11 +16,20 @@ use super::target::handle;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 
+/// How long ticks may take at the end.
+const TICKS_WITHIN: Duration = Duration::from_secs(5);
+/// How often is looked whether they are gone: no event tells of it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Print what arrives for a handle.
 ///
-/// Without --follow it ends when everything that waited has been printed; what follows a message that has not arrived is
-/// printed after 10 s at the latest. A message is printed once, also one that
-/// another command (`send`, `group`) took from the server meanwhile; `chat` counts as printing. Ctrl-C ends --follow.
+/// When it ends: left to itself, as soon as everything that waited at the server has been printed (at once where nothing
+/// did); what follows a message that has not arrived is printed after 10 s at the latest. With --count N after N messages.
+/// With --follow only at Ctrl-C. With --timeout, or after 60 s without --follow, what was not ready by then is an error.
+/// With --read it stays, at most 5 s more, until the server has the senders' ticks.
+///
+/// A message is printed once, also one that another command (`send`, `group`) took from the server meanwhile; `chat`
+/// counts as printing.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli recv bob\n  pli recv bob --json --follow\n  pli recv bob --json --count 10 --timeout 30"
@@ -51,8 +62,23 @@ pub async fn run(args: RecvArgs) -> Result<(), Failure> {
     let stop = super::interrupted()?;
     let mut session = session::open(&args.client, &args.handle).await?;
     let printed = print(&args, &mut session, &stop).await;
+    if args.read {
+        let _ = tokio::time::timeout(TICKS_WITHIN, told(&session)).await;
+    }
     session.close().await;
     printed
+}
+
+/// Returns when the server has every tick; where there is no connection they go out next time.
+async fn told(session: &Session) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        let waiting = session.client.query(|core| (core.connection(), core.waiting().1)).await;
+        if !matches!(waiting, Ok((ConnectionState::Online, 1..))) {
+            return;
+        }
+    }
 }
 
 async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken) -> Result<(), Failure> {

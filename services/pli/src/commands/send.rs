@@ -21,6 +21,8 @@ use crate::terminal::say;
 
 /// Messages that may be waited for at a time; above it sending pauses.
 const OPEN_MAX: usize = 512;
+/// Bytes of a text that is too long that are counted, to tell its size; what comes then is not read.
+const COUNTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Send a message.
 ///
@@ -48,7 +50,7 @@ pub struct SendArgs {
     /// At most so many a second; left out: as fast as they are taken.
     #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
-    /// Wait at most so many seconds in all.
+    /// Wait at most so many seconds in all, the pauses of --rate included.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
     /// One JSON object a line: `sent` with the send id of each message, then what becomes of it.
@@ -118,8 +120,13 @@ async fn give(
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     for number in 1..=args.count {
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
+        while let Some(pace) = &mut pace {
+            // What happens meanwhile is told when it happens, and the time may be over before it is the next one's turn.
+            tokio::select! {
+                biased;
+                _ = pace.tick() => break,
+                event = next(session, deadline, args.json) => progress.see(&event?, me)?,
+            }
         }
         let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
         say(session, progress, (conversation, text), (deadline, args.json)).await?;
@@ -182,14 +189,16 @@ pub(super) async fn others(
 async fn read_text() -> Result<String, Failure> {
     let mut text = Vec::new();
     let mut input = tokio::io::stdin();
-    // One byte more than fits, and a newline, tell that it does not; of the rest only the size is wanted.
+    // One byte more than fits, and a newline, tell that it does not; of the rest only the size is wanted, and the input
+    // may have no end.
     (&mut input).take(TEXT_BYTES_MAX as u64 + 2).read_to_end(&mut text).await?;
-    let rest = tokio::io::copy(&mut input, &mut tokio::io::sink()).await?;
+    let rest = tokio::io::copy(&mut input.take(COUNTED_BYTES_MAX), &mut tokio::io::sink()).await?;
     if rest > 0 {
         let (whole, max) = (text.len() as u64 + rest, TEXT_BYTES_MAX);
+        let more = if rest < COUNTED_BYTES_MAX { "" } else { "more than " };
         return Err(Failure::say(
             Exit::Usage,
-            format_args!("the text has {whole} bytes; at most {max} fit in a message"),
+            format_args!("the text has {more}{whole} bytes; at most {max} fit in a message"),
         ));
     }
     let text = String::from_utf8(text).map_err(|_| Failure::say(Exit::Usage, "standard input is not UTF-8 text"))?;

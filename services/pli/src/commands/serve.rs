@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use pli_runtime::{Shutdown, Sources, init_logs};
 
 use super::dev::banner;
@@ -23,9 +24,9 @@ use crate::server::role::{Role, Roles};
     after_help = "Examples:\n  pli serve --engine embedded --config /etc/pli.toml\n  pli serve --role edge --config edge.toml\n  pli serve --role delivery,conversations,directory --config core.toml"
 )]
 pub struct ServeArgs {
-    /// The roles of this process, separated by commas [default: all].
+    /// The roles of this process, separated by commas; `all` names every one [default: all].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLE")]
-    role: Vec<Role>,
+    role: Vec<Named>,
     /// What keeps the messages [default: engine.kind of the configuration].
     #[arg(long, value_enum)]
     engine: Option<EngineKind>,
@@ -35,6 +36,38 @@ pub struct ServeArgs {
     /// A TOML file; `pli config print` shows all its keys.
     #[arg(long, env = "PLI_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// What --role names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    All,
+    One(Role),
+}
+
+impl ValueEnum for Named {
+    fn value_variants<'a>() -> &'a [Self] {
+        const {
+            let [edge, delivery, conversations, directory] = Role::ALL;
+            &[Self::All, Self::One(edge), Self::One(delivery), Self::One(conversations), Self::One(directory)]
+        }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::All => Some(PossibleValue::new("all").help("Every role")),
+            Self::One(role) => role.to_possible_value(),
+        }
+    }
+}
+
+/// All where it is named or nothing is.
+fn roles(named: &[Named]) -> Roles {
+    let each = named.iter().map(|named| match named {
+        Named::All => None,
+        Named::One(role) => Some(*role),
+    });
+    each.collect::<Option<Vec<_>>>().map_or_else(Roles::all, |roles| Roles::named(&roles))
 }
 
 /// Runs `pli serve`.
@@ -47,11 +80,26 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&sources).exit(Exit::Config)?;
     init_logs(&config.logs).exit(Exit::Config)?;
     let shutdown = Shutdown::on_signals(std::time::Duration::from_secs(config.server.shutdown_grace_s))?;
-    let server = Server::start(&config, &Roles::named(&args.role), shutdown).await?;
+    let server = Server::start(&config, &roles(&args.role), shutdown).await?;
     if args.ready_json {
         banner::print_json(server.about())?;
     } else {
         banner::print_roles(server.about())?;
     }
     server.wait().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_roles_are_named_by_one_word_or_none() {
+        let one = Named::One(Role::Edge);
+        assert_eq!(roles(&[one]), Roles::named(&[Role::Edge]));
+        for named in [&[][..], &[Named::All], &[one, Named::All]] {
+            assert_eq!(roles(named), Roles::all(), "{named:?}");
+        }
+        assert_eq!(Named::value_variants().len(), Role::ALL.len() + 1);
+    }
 }

@@ -13,7 +13,7 @@ use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, timeout_at};
 
 use super::advice::advice;
-use crate::cli::ClientArgs;
+use crate::cli::{ClientArgs, NamedServer};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
 
@@ -33,38 +33,62 @@ pub struct Session {
 pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure> {
     let logs = LogsConfig { filter: args.log.clone(), ..LogsConfig::default() };
     init_logs(&logs).exit(Exit::Usage)?;
-    let (server, fingerprint) = server(args)?;
+    let (server, others, fingerprint) = server(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
     let folder = pli_client::profile::folder(&home, &server, handle);
     // A name that was right once and cannot be resolved now is retried like any other trouble on the way.
-    if let (Some(named), false) = (&args.server, pli_client::profile::exists(&folder)) {
-        named.resolve().await.map_err(|error| unresolved(named, error))?;
+    if !args.server.is_empty() && !pli_client::profile::exists(&folder) {
+        resolve(&args.server).await?;
     }
+    args.server.iter().filter(|named| named.without_port).for_each(say_port);
     let keys_gone = pli_client::profile::lost(&folder);
-    let options = ClientOptions { server, others: Vec::new(), fingerprint, home, handle: handle.clone() };
+    let options = ClientOptions { server, others, fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events, refusal: None, keys_gone })
 }
 
-/// The server and its certificate: as named, else as the data folder says.
-fn server(args: &ClientArgs) -> Result<(ServerAddress, Option<Fingerprint>), Failure> {
+/// The server, more addresses of it, and its certificate: as named, else as the data folder says.
+fn server(args: &ClientArgs) -> Result<(ServerAddress, Vec<ServerAddress>, Option<Fingerprint>), Failure> {
     let file = ServerFile::read(&args.data).exit(Exit::Unreachable)?;
     let found = file.and_then(|file| Some((file.address.parse().ok()?, file.fingerprint.parse().ok()?)));
-    match (&args.server, found) {
-        (Some(named), Some((address, fingerprint))) if *named == address => {
-            Ok((address, args.fingerprint.or(Some(fingerprint))))
-        }
-        (Some(named), _) => Ok((named.clone(), args.fingerprint)),
-        (None, Some((address, fingerprint))) => Ok((address, args.fingerprint.or(Some(fingerprint)))),
-        (None, None) => Err(Failure::say(
-            Exit::Unreachable,
-            format_args!(
-                "no server is known: {} holds no server.json; start one with `pli dev`, name its data folder with \
-                 --data, or its address with --server",
-                args.data.display()
-            ),
-        )),
+    let mut named: Vec<ServerAddress> = args.server.iter().map(|named| named.address.clone()).collect();
+    if named.is_empty() {
+        let Some((address, fingerprint)) = found else { return Err(unknown(args)) };
+        return Ok((address, Vec::new(), args.fingerprint.or(Some(fingerprint))));
     }
+    let first = named.remove(0);
+    named.retain(|other| *other != first);
+    let found = found.filter(|(address, _)| *address == first).map(|(_, fingerprint)| fingerprint);
+    Ok((first, named, args.fingerprint.or(found)))
+}
+
+fn unknown(args: &ClientArgs) -> Failure {
+    let data = args.data.display();
+    Failure::say(
+        Exit::Unreachable,
+        format_args!(
+            "no server is known: {data} holds no server.json; start one with `pli dev`, name its data folder with --data, \
+             or its address with --server"
+        ),
+    )
+}
+
+/// Whether any of the names is one; the failure is that of the first.
+async fn resolve(servers: &[NamedServer]) -> Result<(), Failure> {
+    let mut failed = Ok(());
+    for named in servers.iter().map(|named| &named.address) {
+        match named.resolve().await {
+            Ok(()) => return Ok(()),
+            Err(error) => failed = failed.and(Err(unresolved(named, error))),
+        }
+    }
+    failed
+}
+
+/// Says which port is asked where none was written: a server on a laptop has another one.
+fn say_port(named: &NamedServer) {
+    let (host, port) = (&named.address, named.address.port());
+    anstream::eprintln!("--server {host} names no port: {port} is taken; `pli dev` says which one it has");
 }
 
 fn unresolved(named: &ServerAddress, error: std::io::Error) -> Failure {

@@ -8,6 +8,7 @@ use crate::faults::schedule::{Fault, plan, schedule};
 use crate::faults::servers::{Servers, servers};
 use crate::simulation::cast::Outcome;
 use crate::simulation::rare::Rare;
+use crate::simulation::seeds::number;
 
 /// Seeds that CI runs; 45 s each.
 const SEEDS: u64 = 3;
@@ -17,10 +18,6 @@ const SOAK_SEEDS: u64 = 40;
 const OVERLAPS_MIN: u64 = 20;
 /// Messages that CI must have expected on devices.
 const EXPECTED_MIN: u64 = 500;
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
 
 /// One seed.
 pub async fn run(servers: &Servers, seed: u64) -> Outcome {

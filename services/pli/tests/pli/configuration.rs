@@ -22,9 +22,80 @@ fn an_unknown_key_is_refused_with_its_name_wherever_it_stands() {
     let output = pli(home.path(), &["config", "check"]).env("PLI_SERVER__PROT", "1").output().expect("ran");
     let (code, said) = failure(&output);
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("prot"), "{said}");
+    assert!(said.contains("PLI_SERVER__PROT") && said.contains("mean PLI_SERVER__PORT?"), "{said}");
     let (code, said) = failure(&run(home.path(), &["dev", "--config", "pli.toml"]));
     assert_eq!(code, Some(3), "{said}");
+}
+
+/// Every list setting, as the environment gives it, and how it is printed.
+const LISTS: &[(&str, &str, &str)] = &[
+    ("PLI_EDGE__HOSTS", "a.example, b.example", "hosts = [\"a.example\", \"b.example\"]"),
+    ("PLI_EDGE__ORIGINS", "https://a.example", "origins = [\"https://a.example\"]"),
+    ("PLI_NATS__SERVERS", "nats://a:1,nats://b:2", "servers = [\"nats://a:1\", \"nats://b:2\"]"),
+    ("PLI_NATS__MONITORS", "http://a:1", "monitors = [\"http://a:1\"]"),
+    ("PLI_CQL__CONTACT_POINTS", "a:1,b:2", "contact_points = [\"a:1\", \"b:2\"]"),
+    ("PLI_INTERNAL__DIRECTORY", "https://a:1,https://b:2", "directory = [\"https://a:1\", \"https://b:2\"]"),
+    ("PLI_INTERNAL__CONVERSATIONS", "https://a:1", "conversations = [\"https://a:1\"]"),
+    ("PLI_TELEMETRY__PROCESSES", "a:1,b:2", "processes = [\"a:1\", \"b:2\"]"),
+];
+
+#[test]
+fn every_list_can_be_given_by_the_environment() {
+    let home = tempfile::tempdir().expect("a folder");
+    let defaults = text(&run(home.path(), &["config", "print"]));
+    let lists = defaults.lines().filter(|line| line.ends_with(']') && line.contains(" = [")).count();
+    assert_eq!(lists, LISTS.len(), "a list is not tested: {defaults}");
+    for (variable, value, printed) in LISTS {
+        let output = pli(home.path(), &["config", "print"]).env(variable, value).output().expect("ran");
+        let said = text(&output);
+        assert!(said.lines().any(|line| line == *printed), "{variable}: {said}");
+    }
+}
+
+#[test]
+fn a_variable_that_nothing_reads_is_told_with_what_was_probably_meant() {
+    let home = tempfile::tempdir().expect("a folder");
+    let said = |variable: &str| {
+        let output = pli(home.path(), &["config", "check"]).env(variable, "1").output().expect("ran");
+        let (code, said) = failure(&output);
+        assert_eq!(code, Some(0), "{variable}: {said}");
+        said
+    };
+    let named = [
+        ("PLI_FOO", "pli config print"),
+        ("PLI_DELIVERY", "PLI_DELIVERY__"),
+        ("PLI_SERVER_PORT", "mean PLI_SERVER__PORT?"),
+        ("PLI_HOMES", "mean PLI_HOME?"),
+    ];
+    for (variable, meant) in named {
+        let warning = said(variable);
+        assert!(warning.contains(&format!("warning: the environment variable {variable} ")), "{warning}");
+        assert!(warning.contains(meant), "{warning}");
+    }
+    for known in ["PLI_HOME", "PLI_SERVER", "PLI_DATA", "PLI_LOG", "PLI_SEED", "PLI_SOAK", "PLI_TEST_CQL"] {
+        assert_eq!(said(known), "", "{known}");
+    }
+}
+
+#[test]
+fn a_value_that_does_not_work_is_told_with_where_it_stands() {
+    let home = tempfile::tempdir().expect("a folder");
+    std::fs::write(home.path().join("pli.toml"), "[delivery]\npage_rows_max = 0\n").expect("written");
+    let check = ["config", "check", "--config", "pli.toml"];
+    let (code, said) = failure(&run(home.path(), &check));
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("pli.toml: delivery.page_rows_max is 0") && !said.contains("PLI_"), "{said}");
+    let given = [
+        ("PLI_DELIVERY__PAGE_ROWS_MAX", "0", "variable PLI_DELIVERY__PAGE_ROWS_MAX: delivery.page_rows_max is 0"),
+        ("PLI_ENGINE__SHARDS", "3", "variable PLI_ENGINE__SHARDS: engine.shards = 3"),
+        ("PLI_SERVER__PORT", "many", "PLI_SERVER__PORT"),
+    ];
+    for (variable, value, named) in given {
+        let output = pli(home.path(), &["config", "check"]).env(variable, value).output().expect("ran");
+        let (code, said) = failure(&output);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
 }
 
 #[test]

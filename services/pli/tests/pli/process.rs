@@ -134,6 +134,11 @@ impl Running {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("written");
     }
 
+    /// Writes a part of a line to its standard input.
+    pub fn write(&mut self, part: &str) {
+        self.stdin.as_mut().expect("open").write_all(part.as_bytes()).expect("written");
+    }
+
     /// Everything that it still prints, to its end.
     pub fn rest(mut self) -> String {
         let begun = self.seen.len();

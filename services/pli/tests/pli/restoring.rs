@@ -192,6 +192,7 @@ fn bad_input_is_refused_with_its_fix_and_changes_nothing() {
         (&["backup", "--data", "data", "--to", "file"], &["is a file"]),
         (&["backup", "--data", "data", "--to", "data"], &["is a data folder"]),
         (&["backup", "--data", "data", "--to", "no/such"], &["no folder", "--to"]),
+        (&["backup", "--data", "data", "--to", "data/new"], &["--to data/new lies inside the data folder data;"]),
         (&["backup", "--data", "data", "--to", "/sys/pli"], &["/sys", "choose another place"]),
         (&["restore", "--from", "none", "--data", "new"], &["no folder none"]),
         (&["restore", "--from", "other", "--data", "new"], &["is no backup"]),

@@ -4,13 +4,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -26,11 +27,15 @@ struct Terminal {
 
 impl Terminal {
     fn start(home: &Path, handle: &str) -> Self {
+        Self::start_as(pli(home, &["chat", handle, "--data", "data"]))
+    }
+
+    /// Starts a command on a terminal.
+    fn start_as(mut command: Command) -> Self {
         let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("ours");
         let name = ptsname(&keyboard, Vec::new()).expect("a name");
         let open = || rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");
-        let mut command = pli(home, &["chat", handle, "--data", "data"]);
         let child = command.stdin(open()).stdout(open()).spawn().expect("starts");
         let keyboard = File::from(keyboard);
         let mut reader = keyboard.try_clone().expect("a handle");
@@ -184,4 +189,76 @@ fn a_line_for_a_group_that_one_was_removed_from_is_refused_with_the_reason() {
     erin.keys("\x1b[A");
     erin.until("a secret");
     assert!(!received(home.path(), "dave").contains("a secret"));
+}
+
+#[test]
+fn a_pasted_command_waits_for_an_enter_and_pasted_lines_are_sent() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("● alice> ");
+    alice.keys("/group team bob\r");
+    alice.until("● alice → #team> ");
+    alice.keys("\x1b[200~one\n/leave\ntwo\n\x1b[201~");
+    alice.until("not done, because it was pasted");
+    alice.until("accepted   “two”");
+    let said = received(home.path(), "bob");
+    assert!(said.contains("one") && said.contains("two") && !said.contains("leave"), "{said}");
+    alice.keys("/who\r");
+    alice.until("  #team: @");
+    alice.keys("\x1b[A\x1b[A\x1b[A");
+    alice.until("> /leave");
+    alice.keys("\r");
+    alice.until("● alice> ");
+}
+
+#[test]
+fn ctrl_c_clears_the_line_and_ends_the_chat_where_there_is_none() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("● alice> ");
+    alice.keys("@bob hello\r");
+    alice.until("✓ accepted");
+    alice.keys("never to be sent\x03");
+    alice.until("never to be sent");
+    alice.keys("but this\r");
+    alice.until("accepted   “but this”");
+    alice.keys("\x03");
+    assert!(alice.child.wait().expect("ends").success());
+    let said = received(home.path(), "bob");
+    assert!(said.contains("but this") && !said.contains("never"), "{said}");
+}
+
+/// The state of a process: `T` when it is stopped.
+fn state(pid: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[test]
+fn ctrl_z_stops_the_whole_job() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    // A job of two processes, as a shell makes it of a script; the second command keeps it from becoming the first.
+    let chat = pli(home.path(), &[]);
+    let mut job = Command::new("/bin/sh");
+    job.arg("-c").arg("\"$0\" chat alice --data data; exit $?").arg(chat.get_program()).env_clear().process_group(0);
+    job.envs(chat.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(home.path());
+    let mut alice = Terminal::start_as(job);
+    let shell = Pid::from_child(&alice.child);
+    alice.until("● alice> ");
+    assert_ne!(state(shell), Some('T'));
+    alice.keys("half\x1a");
+    let deadline = Instant::now() + PATIENCE;
+    while state(shell) != Some('T') {
+        assert!(Instant::now() < deadline, "the shell runs on: {:?}", state(shell));
+        std::thread::yield_now();
+    }
+    kill_process_group(shell, Signal::CONT).expect("signalled");
+    alice.until("● alice> half");
+    alice.keys("\x03\x03");
+    assert!(alice.child.wait().expect("ends").success());
 }

@@ -12,6 +12,7 @@ pub mod ports;
 pub mod process;
 pub mod rare;
 pub mod rosters;
+pub mod seeds;
 pub mod stores;
 pub mod trace;
 pub mod world;

@@ -8,16 +8,13 @@ use crate::simulation::cast::Outcome;
 use crate::simulation::plan::Plan;
 use crate::simulation::rare::Rare;
 use crate::simulation::run::run;
+use crate::simulation::seeds::number;
 use crate::simulation::world::lock;
 
 /// Seeds that CI runs unless `PLI_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 1_000;
 /// Seeds that are run twice.
 const TWICE: u64 = 20;
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
 
 /// Runs seeds on all cores and gives each outcome to `each`, in no order.
 fn many(seeds: std::ops::Range<u64>, each: impl Fn(u64, Outcome) + Sync) {

@@ -2,7 +2,7 @@
 //! Doing what a typed line asks for.
 
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConversationView, Core, Member, Outcome, Reached};
+use pli_client::core::{Command, ConversationView, Core, Event, Member, Outcome, Reached};
 use pli_client::{HistoryItem, RequestError};
 use pli_domain::{ConversationId, Handle};
 
@@ -228,11 +228,27 @@ impl Chat {
         Ok(view.map_or(String::new(), |view| place_of(&view)))
     }
 
-    /// Says who is in a group that became ready.
-    pub(super) async fn announce(&self, conversation: ConversationId) -> Result<(), Failure> {
+    /// How an earlier message is told of in a line about its conversation: `in #team`, `to @bob`.
+    pub(super) async fn whereabouts(&self, event: &Event) -> Result<String, Failure> {
+        let Some(conversation) = ticked(event) else { return Ok(String::new()) };
+        let Some(view) = self.view(conversation).await? else { return Ok(String::new()) };
+        let word = if view.kind == Kind::Group { "in" } else { "to" };
+        Ok(format!(" {word} {}", self.called(&view)))
+    }
+
+    /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told
+    /// one after the other.
+    pub(super) async fn announce(&mut self, conversation: ConversationId) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await?.filter(|view| view.kind == Kind::Group) else { return Ok(()) };
+        if view.name.is_none() || view.members.iter().any(|member| member.handle.is_none()) {
+            return Ok(());
+        }
         let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
-        self.screen.note(&format!("#{}: {}", called(&view), members.join(" ")));
+        let said = format!("#{}: {}", called(&view), members.join(" "));
+        if self.announced.get(&conversation) != Some(&said) {
+            self.screen.note(&said);
+            self.announced.insert(conversation, said);
+        }
         Ok(())
     }
 
@@ -296,6 +312,19 @@ impl Chat {
         let ticks = self.reached(&items).await?;
         items.iter().zip(&ticks).for_each(|(item, tick)| self.screen.history(item, me, (&place, tick)));
         Ok(())
+    }
+}
+
+/// Where a message of one's own is, of which this tells.
+const fn ticked(event: &Event) -> Option<ConversationId> {
+    match event {
+        Event::Accepted { conversation, .. }
+        | Event::Delivered { conversation, .. }
+        | Event::Read { conversation, .. }
+        | Event::Lost { conversation, .. }
+        | Event::Refused { conversation, .. }
+        | Event::Resending { conversation, .. } => Some(*conversation),
+        _ => None,
     }
 }
 

@@ -8,17 +8,26 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::{Signal, getpid, kill_process};
-use terminput::{CTRL, KeyCode, KeyEvent};
+use rustix::process::{Signal, kill_current_process_group};
+use terminput::{ALT, CTRL, KeyCode, KeyEvent};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::complete::{complete, shared_beginning};
 use super::keyboard::{Keyboard, Raw};
-use super::keys::Decoder;
+use super::keys::{Decoder, Stroke};
 use super::line::LINE_BYTES_MAX;
 use super::paper::Paper;
 use super::prompt::Prompt;
 use crate::exit::Failure;
+
+/// A line that was ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// What it says.
+    pub text: String,
+    /// Its end was pasted: nobody pressed Enter for it.
+    pub pasted: bool,
+}
 
 /// A running editor.
 pub struct Editor {
@@ -26,7 +35,9 @@ pub struct Editor {
     resized: Signals,
     decoder: Decoder,
     /// Keys, or bytes of plain lines, that wait for the line before them: no more are read while some wait.
-    keys: VecDeque<KeyEvent>,
+    keys: VecDeque<Stroke>,
+    /// The next key is of a paste.
+    pasting: bool,
     bytes: Vec<u8>,
     /// A plain line was too long: its rest is not a line.
     skipping: bool,
@@ -47,7 +58,7 @@ impl Editor {
         let (keyboard, resized) = (Keyboard::new(input)?, signal(SignalKind::window_change())?);
         let paper = Paper::new(prompt, raw.is_some());
         let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
-        Ok(Self { keyboard, resized, decoder, keys, bytes, skipping: false, paper, raw })
+        Ok(Self { keyboard, resized, decoder, keys, pasting: false, bytes, skipping: false, paper, raw })
     }
 
     /// The prompt, the line, and what is printed above them.
@@ -68,13 +79,13 @@ impl Editor {
     }
 
     /// The next line; none at the end of the input. Cancel safe: what was typed stays here.
-    pub async fn line(&mut self) -> Option<String> {
+    pub async fn line(&mut self) -> Option<Entered> {
         loop {
             match if self.raw.is_some() { self.typed() } else { self.plain() } {
                 Typed::Line(line) => return Some(line),
                 Typed::End => return None,
                 Typed::More if self.keyboard.ended() && self.bytes.is_empty() => return None,
-                Typed::More if self.keyboard.ended() => return Some(text(std::mem::take(&mut self.bytes))),
+                Typed::More if self.keyboard.ended() => return Some(plain(std::mem::take(&mut self.bytes))),
                 Typed::More => {}
             }
             tokio::select! {
@@ -112,17 +123,28 @@ impl Editor {
                 return Typed::More;
             }
             self.skipping = true;
-            return Typed::Line(text(std::mem::take(&mut self.bytes)));
+            return Typed::Line(plain(std::mem::take(&mut self.bytes)));
         };
         let rest = self.bytes.split_off(end + 1);
         let line = std::mem::replace(&mut self.bytes, rest);
-        if std::mem::take(&mut self.skipping) { self.plain() } else { Typed::Line(text(line)) }
+        if std::mem::take(&mut self.skipping) { self.plain() } else { Typed::Line(plain(line)) }
     }
 
     fn typed(&mut self) -> Typed {
-        while let Some(key) = self.keys.pop_front() {
+        while let Some(stroke) = self.keys.pop_front() {
+            let key = match stroke {
+                Stroke::Key(key) => key,
+                mark => {
+                    self.pasting = mark == Stroke::PasteBegins;
+                    continue;
+                }
+            };
             match (key.code, key.modifiers.contains(CTRL)) {
-                (KeyCode::Enter, _) => return Typed::Line(self.paper.take()),
+                (KeyCode::Enter, _) => return Typed::Line(Entered { text: self.paper.take(), pasted: self.pasting }),
+                (KeyCode::Tab, _) if self.pasting => self.edit(KeyCode::Char(' ').into()),
+                // Of a paste only its text counts: other keys were not pressed by anybody.
+                _ if self.pasting && !is_text(&key) => {}
+                (KeyCode::Char('c'), true) if !self.paper.is_empty() => self.paper.change(|line, _| line.clear()),
                 (KeyCode::Char('c'), true) => return Typed::End,
                 (KeyCode::Char('d'), true) if self.paper.is_empty() => return Typed::End,
                 (KeyCode::Tab, _) => self.complete(),
@@ -136,9 +158,13 @@ impl Editor {
 
     /// Pasted text is painted once.
     fn edit(&mut self, first: KeyEvent) {
-        let is_text = |key: &KeyEvent| matches!(key.code, KeyCode::Char(_)) && !key.modifiers.contains(CTRL);
-        let end = self.keys.iter().position(|key| !is_text(key)).unwrap_or(self.keys.len());
-        let more = self.keys.drain(..if is_text(&first) { end } else { 0 });
+        let text = |stroke: &Stroke| match stroke {
+            Stroke::Key(key) if is_text(key) => Some(*key),
+            _ => None,
+        };
+        let end = self.keys.iter().position(|stroke| text(stroke).is_none()).unwrap_or(self.keys.len());
+        let more: Vec<_> =
+            self.keys.drain(..if is_text(&first) { end } else { 0 }).filter_map(|key| text(&key)).collect();
         self.paper.change(|line, _| std::iter::once(first).chain(more).for_each(|key| line.press(key)));
     }
 
@@ -157,23 +183,33 @@ impl Editor {
         }
     }
 
-    /// Ctrl-Z, as the shell's user knows it; returns when the shell goes on with it.
+    /// Ctrl-Z, as the shell's user knows it: the whole job stops, as a terminal that is not raw does it. Returns when the
+    /// shell goes on with it.
     fn suspend(&self) {
         let Some(raw) = &self.raw else { return };
         self.paper.close();
         raw.leave();
-        let _ = kill_process(getpid(), Signal::TSTP);
+        let _ = kill_current_process_group(Signal::TSTP);
         // If the terminal went meanwhile, the next read says so.
         let _ = raw.enter();
         self.paper.open();
     }
 }
 
+fn is_text(key: &KeyEvent) -> bool {
+    matches!(key.code, KeyCode::Char(_)) && !key.modifiers.intersects(CTRL | ALT)
+}
+
 enum Typed {
-    Line(String),
+    Line(Entered),
     End,
     /// Nothing complete yet.
     More,
+}
+
+/// A line of an input that is no terminal: whoever wrote it meant it.
+fn plain(bytes: Vec<u8>) -> Entered {
+    Entered { text: text(bytes), pasted: false }
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -187,6 +223,10 @@ mod tests {
     use super::super::keyboard::tests::terminal;
     use super::*;
 
+    async fn entered(editor: &mut Editor) -> Option<String> {
+        editor.line().await.map(|entered| entered.text)
+    }
+
     #[tokio::test]
     async fn the_prompt_does_not_turn_over_what_was_typed_however_late_it_is_read() {
         let (user, program) = terminal();
@@ -194,10 +234,10 @@ mod tests {
         assert!(editor.may_turn());
         rustix::io::write(&user, b"oops\rhalf").expect("typed");
         assert!(!editor.may_turn());
-        assert_eq!(editor.line().await.as_deref(), Some("oops"));
+        assert_eq!(entered(&mut editor).await.as_deref(), Some("oops"));
         assert!(!editor.may_turn());
         rustix::io::write(&user, b" done\r").expect("typed");
-        assert_eq!(editor.line().await.as_deref(), Some("half done"));
+        assert_eq!(entered(&mut editor).await.as_deref(), Some("half done"));
         assert!(editor.may_turn());
     }
 
@@ -208,7 +248,26 @@ mod tests {
         rustix::io::write(&user, b"one\r\n\ntwo").expect("written");
         drop(user);
         for line in [Some("one"), Some(""), Some("two"), None] {
-            assert_eq!(editor.line().await.as_deref(), line);
+            assert_eq!(entered(&mut editor).await.as_deref(), line);
         }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_ends_inside_a_paste_says_so_and_only_the_text_of_a_paste_counts() {
+        let (user, program) = terminal();
+        let mut editor = Editor::on(program, true, Prompt::new("erin".into())).expect("an editor");
+        rustix::io::write(&user, b"\x1b[200~one\ttwo\x03\x04\x1b[A\n/leave\nhalf\x1b[201~ typed\r").expect("pasted");
+        for (text, pasted) in [("one two", true), ("/leave", true), ("half typed", false)] {
+            assert_eq!(editor.line().await, Some(Entered { text: text.into(), pasted }));
+        }
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_throws_a_line_away_and_ends_where_there_is_none() {
+        let (user, program) = terminal();
+        let mut editor = Editor::on(program, true, Prompt::new("erin".into())).expect("an editor");
+        rustix::io::write(&user, b"half\x03whole\r\x03").expect("typed");
+        assert_eq!(entered(&mut editor).await.as_deref(), Some("whole"));
+        assert_eq!(editor.line().await, None);
     }
 }

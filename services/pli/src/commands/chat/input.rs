@@ -58,6 +58,11 @@ pub enum Input {
 }
 
 impl Input {
+    /// Whether it is one of [`COMMANDS`], which change or show more than a conversation's next line.
+    pub const fn is_command(&self) -> bool {
+        !matches!(self, Self::Person(..) | Self::Group(..) | Self::Say(_) | Self::Nothing)
+    }
+
     /// What the line asks for, or a hint what is wrong with it.
     pub fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim();

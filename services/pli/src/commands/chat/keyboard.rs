@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 const READ_BYTES: usize = 4_096;
 /// Bytes that are taken in at once; above it the keyboard waits.
 const TAKEN_BYTES_MAX: usize = 64 * 1024;
+/// Asks a terminal to mark where a paste begins and ends, and no longer to (xterm's DECSET 2004).
+const PASTE_MARKED: &[u8] = b"\x1b[?2004h";
+const PASTE_UNMARKED: &[u8] = b"\x1b[?2004l";
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// See the module.
@@ -113,11 +116,19 @@ impl Raw {
         raw.input_modes -= InputModes::ICRNL | InputModes::INLCR | InputModes::IGNCR | InputModes::IXON;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        Ok(tcsetattr(self.input.as_fd(), OptionalActions::Now, &raw)?)
+        tcsetattr(self.input.as_fd(), OptionalActions::Now, &raw)?;
+        self.ask(PASTE_MARKED);
+        Ok(())
+    }
+
+    /// Tells the terminal; one that cannot be written, or does not know it, pastes as if it were typed.
+    fn ask(&self, what: &[u8]) {
+        let _ = rustix::io::write(&self.input, what);
     }
 
     /// Gives the terminal back as it was.
     pub fn leave(&self) {
+        self.ask(PASTE_UNMARKED);
         // A terminal that is gone needs nothing.
         let _ = tcsetattr(self.input.as_fd(), OptionalActions::Now, &self.before);
     }
@@ -188,5 +199,16 @@ pub mod tests {
         });
         assert!(ended.is_err(), "the modes were never changed");
         assert_eq!(modes(), before);
+    }
+
+    #[test]
+    fn pastes_are_marked_as_long_as_the_program_has_the_terminal() {
+        let (user, program) = terminal();
+        let mut shown = [0; 64];
+        let mut read = || rustix::io::read(&user, &mut shown).map(|read| shown[..read].to_vec()).expect("shown");
+        let raw = Raw::new(program).expect("raw");
+        assert_eq!(read(), PASTE_MARKED);
+        drop(raw);
+        assert_eq!(read(), PASTE_UNMARKED);
     }
 }

@@ -1,30 +1,48 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes of a terminal to keys, one at a time.
+//! Bytes of a terminal to keys, one at a time, and where a paste begins and ends.
 
 use terminput::{Event, KeyCode, KeyEvent, KeyEventKind};
 
 /// Longest sequence that is understood; a longer one means nothing.
 const SEQUENCE_BYTES_MAX: usize = 32;
 const ESCAPE: u8 = 0x1b;
+/// Stand around what is pasted (xterm's "bracketed paste mode").
+const PASTE_BEGINS: &[u8] = b"\x1b[200~";
+const PASTE_ENDS: &[u8] = b"\x1b[201~";
+
+/// What the bytes of a terminal say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stroke {
+    /// A key, or a character that is pasted.
+    Key(KeyEvent),
+    /// What follows is pasted.
+    PasteBegins,
+    /// What follows is typed again.
+    PasteEnds,
+}
 
 /// Keeps what a key that is not complete yet began with.
 #[derive(Debug, Default)]
 pub struct Decoder(Vec<u8>);
 
 impl Decoder {
-    /// The key that this byte completes.
-    pub fn push(&mut self, byte: u8) -> Option<KeyEvent> {
+    /// The key or mark that this byte completes.
+    pub fn push(&mut self, byte: u8) -> Option<Stroke> {
         // A lone Escape does nothing, so it is always the beginning of something.
         if byte == ESCAPE {
             self.0 = vec![ESCAPE];
             return None;
         }
         self.0.push(byte);
+        if let Some(mark) = mark(&self.0) {
+            self.0.clear();
+            return Some(mark);
+        }
         match Event::parse_from(&self.0) {
             Ok(None) if self.0.len() < SEQUENCE_BYTES_MAX => None,
             Ok(Some(Event::Key(key))) => {
                 self.0.clear();
-                Some(key).filter(|key| key.kind != KeyEventKind::Release).map(spelled)
+                Some(key).filter(|key| key.kind != KeyEventKind::Release).map(spelled).map(Stroke::Key)
             }
             Ok(_) => self.dropped(),
             // A character that was broken off does not take the next one with it.
@@ -36,9 +54,17 @@ impl Decoder {
         }
     }
 
-    fn dropped(&mut self) -> Option<KeyEvent> {
+    fn dropped(&mut self) -> Option<Stroke> {
         self.0.clear();
         None
+    }
+}
+
+fn mark(bytes: &[u8]) -> Option<Stroke> {
+    match bytes {
+        PASTE_BEGINS => Some(Stroke::PasteBegins),
+        PASTE_ENDS => Some(Stroke::PasteEnds),
+        _ => None,
     }
 }
 
@@ -57,9 +83,17 @@ mod tests {
 
     use super::*;
 
-    fn keys(bytes: &[u8]) -> Vec<KeyEvent> {
+    fn strokes(bytes: &[u8]) -> Vec<Stroke> {
         let mut decoder = Decoder::default();
         bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+    }
+
+    fn keys(bytes: &[u8]) -> Vec<KeyEvent> {
+        let key = |stroke| match stroke {
+            Stroke::Key(key) => key,
+            mark => panic!("{mark:?} is no key"),
+        };
+        strokes(bytes).into_iter().map(key).collect()
     }
 
     fn codes(bytes: &[u8]) -> Vec<KeyCode> {
@@ -72,6 +106,15 @@ mod tests {
         assert_eq!(codes(b"\x1b[A\x1bOB\x1b[3~\x1b[1~\x1bOH"), [Up, Down, Delete, Home, Home]);
         let with = |code: KeyCode, modifiers| KeyEvent::new(code).modifiers(modifiers);
         assert_eq!(keys(b"\x1b[1;5C\x1bb\x01"), [with(Right, CTRL), with(Char('b'), ALT), with(Char('a'), CTRL)]);
+    }
+
+    #[test]
+    fn a_paste_is_told_from_what_is_typed() {
+        let key = |code: KeyCode| Stroke::Key(code.into());
+        let wanted =
+            [key(Char('a')), Stroke::PasteBegins, key(Char('b')), key(Enter), Stroke::PasteEnds, key(Char('c'))];
+        assert_eq!(strokes(b"a\x1b[200~b\n\x1b[201~c"), wanted);
+        assert_eq!(strokes(b"\x1b[202~d"), [key(Char('d'))]);
     }
 
     #[test]

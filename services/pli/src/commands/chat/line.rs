@@ -33,6 +33,12 @@ impl Line {
         &self.text[..self.cursor]
     }
 
+    /// Throws the line away.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        (self.cursor, self.recalled) = (0, None);
+    }
+
     /// Takes the whole line; it can be recalled.
     pub fn take(&mut self) -> String {
         let text = std::mem::take(&mut self.text);

@@ -43,8 +43,8 @@ impl Ticks {
         }
     }
 
-    /// The line that an event deserves.
-    pub fn see(&mut self, event: &Event) -> Option<String> {
+    /// The line that an event deserves. `place` says where, as the end of "earlier messages": ` in #team`, ` to @bob`.
+    pub fn see(&mut self, event: &Event, place: &str) -> Option<String> {
         match event {
             Event::Moved { into, message, .. } => {
                 let known = self.sent.iter_mut().find(|sent| sent.message.send_id == message.send_id);
@@ -53,44 +53,46 @@ impl Ticks {
                 }
                 None
             }
-            Event::Accepted { message, .. } => Some(format!("✓ accepted   {}", self.called(message))),
-            Event::Resending { message, .. } => Some(format!("↻ sent again {}", self.called(message))),
+            Event::Accepted { message, .. } => Some(format!("✓ accepted   {}", self.called(message, place))),
+            Event::Resending { message, .. } => Some(format!("↻ sent again {}", self.called(message, place))),
             Event::Refused { message, why, .. } => {
-                Some(format!("✗ not sent   {}: {}", self.called(message), sentence(why)))
+                Some(format!("✗ not sent   {}: {}", self.called(message, place), sentence(why)))
             }
             Event::Delivered { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
                 let news = *up_to > said.0.max(said.1);
                 said.0 = said.0.max(*up_to);
-                news.then(|| format!("✓✓ delivered to @{} {}", name(by), self.numbered(*conversation, *up_to)))
+                news.then(|| format!("✓✓ delivered to @{} {}", name(by), self.numbered((*conversation, *up_to), place)))
             }
-            Event::Lost { conversation, by, lane_nos, .. } => Some(self.lost(*conversation, &name(by), *lane_nos)),
+            Event::Lost { conversation, by, lane_nos, .. } => {
+                Some(self.lost((*conversation, *lane_nos), &name(by), place))
+            }
             Event::Read { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
                 let news = *up_to > said.1;
                 said.1 = said.1.max(*up_to);
-                news.then(|| format!("✓✓ read by @{} {}", name(by), self.numbered(*conversation, *up_to)))
+                news.then(|| format!("✓✓ read by @{} {}", name(by), self.numbered((*conversation, *up_to), place)))
             }
             _ => None,
         }
     }
 
-    fn lost(&self, conversation: ConversationId, by: &str, (first, last): (u64, u64)) -> String {
+    fn lost(&self, (conversation, (first, last)): (ConversationId, (u64, u64)), by: &str, place: &str) -> String {
         let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
         let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
-        let which = if known.is_empty() { "(earlier messages)".to_string() } else { known.join(" ") };
+        let which = if known.is_empty() { format!("(earlier messages{place})") } else { known.join(" ") };
         format!("✗ lost, never shown to @{by}: {which}; send it again")
     }
 
-    fn called(&self, message: &SendId) -> String {
+    fn called(&self, message: &SendId, place: &str) -> String {
         let sent = self.sent.iter().rev().find(|sent| sent.message.send_id == *message);
-        sent.map_or_else(|| "an earlier message".into(), |sent| format!("“{}”", sent.excerpt))
+        sent.map_or_else(|| format!("an earlier message{place}"), |sent| format!("“{}”", sent.excerpt))
     }
 
-    fn numbered(&self, conversation: ConversationId, lane_no: u64) -> String {
+    fn numbered(&self, (conversation, lane_no): (ConversationId, u64), place: &str) -> String {
         let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no == lane_no;
         let sent = self.sent.iter().rev().find(is);
-        sent.map_or_else(|| "(earlier messages)".into(), |sent| format!("“{}”", sent.excerpt))
+        sent.map_or_else(|| format!("(earlier messages{place})"), |sent| format!("“{}”", sent.excerpt))
     }
 }
 
@@ -109,13 +111,13 @@ mod tests {
         let mut ticks = Ticks::default();
         ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
         let accepted = Event::Accepted { conversation: here, message: id, at: UnixMillis(0) };
-        assert_eq!(ticks.see(&accepted).as_deref(), Some("✓ accepted   “hello”"));
+        assert_eq!(ticks.see(&accepted, "").as_deref(), Some("✓ accepted   “hello”"));
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
         let read = Event::Read { conversation: here, by, device, up_to: 1 };
-        assert_eq!(ticks.see(&delivered).as_deref(), Some("✓✓ delivered to @bob “hello”"));
-        assert_eq!(ticks.see(&delivered), None);
-        assert_eq!(ticks.see(&read).as_deref(), Some("✓✓ read by @bob “hello”"));
-        assert_eq!(ticks.see(&read), None);
+        assert_eq!(ticks.see(&delivered, "").as_deref(), Some("✓✓ delivered to @bob “hello”"));
+        assert_eq!(ticks.see(&delivered, ""), None);
+        assert_eq!(ticks.see(&read, "").as_deref(), Some("✓✓ read by @bob “hello”"));
+        assert_eq!(ticks.see(&read, ""), None);
     }
 
     #[test]
@@ -129,7 +131,23 @@ mod tests {
         }
         let device = DeviceId::from_bytes([4; 16]);
         let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2) };
-        let said = ticks.see(&lost).expect("a line");
+        let said = ticks.see(&lost, "").expect("a line");
         assert!(said.contains("@bob: “two”") && !said.contains("three"), "{said}");
+    }
+
+    #[test]
+    fn what_is_not_remembered_any_more_is_told_with_its_conversation() {
+        let here = ConversationId::from_bytes([1; 16]);
+        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let device = DeviceId::from_bytes([4; 16]);
+        let mut ticks = Ticks::default();
+        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
+        let said = ticks.see(&delivered, " in #team");
+        assert_eq!(said.as_deref(), Some("✓✓ delivered to @bob (earlier messages in #team)"));
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2) };
+        let said = ticks.see(&lost, " to @bob").expect("a line");
+        assert!(said.contains("(earlier messages to @bob)"), "{said}");
+        let accepted = Event::Accepted { conversation: here, message: SendId::from_bytes([9; 16]), at: UnixMillis(0) };
+        assert_eq!(ticks.see(&accepted, " in #team").as_deref(), Some("✓ accepted   an earlier message in #team"));
     }
 }

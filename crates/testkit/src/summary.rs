@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `target/bench/summary.json`: one list of rows for all bench targets.
+//! `target/bench/summary.json`: one list of rows for all bench targets and the demo.
+
+#![allow(clippy::print_stdout, reason = "figures are printed as they are taken")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Limit;
+/// A measured ceiling.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// What does the work, for the table.
+    pub name: String,
+    /// Median of five runs, in the unit of the figure.
+    pub value: f64,
+}
 
 /// Which way a figure gets better, so that a ratio better than its limit can be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +100,7 @@ pub struct Summary {
 }
 
 fn bench_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench")
 }
 
 /// A folder for the data of one bench target, removed when dropped. It lies on the disk of the project: /tmp may be
