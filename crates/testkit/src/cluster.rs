@@ -98,7 +98,7 @@ impl Cluster {
             fs::create_dir_all(&part).map_err(ClusterError::io("making the cluster's folder"))?;
         }
         told(&format!("{} NATS servers", settings.nats));
-        let servers = NatsSettings { servers: settings.nats, ..NatsSettings::default() };
+        let servers = NatsSettings { servers: settings.nats, max_file_store: 3 << 30, ..NatsSettings::default() };
         let nats = NatsServers::start(&binary, &folder.join("nats"), servers).await.map_err(ClusterError::nats)?;
         let addresses = cassandra::free_addresses(settings.cql)?;
         let launch = Launch { jars, folder: folder.join("cql"), nodes: settings.cql, login: false, certificate: None };

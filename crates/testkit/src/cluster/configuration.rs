@@ -10,7 +10,7 @@ use crate::engines::cassandra::Cassandra;
 use crate::engines::nats::NatsServers;
 
 /// Bytes of the one stream: little, because all servers share one disk.
-const STREAM_BYTES_MAX: u64 = 512 << 20;
+const STREAM_BYTES_MAX: u64 = 2 << 30;
 /// Shards; two workers share them.
 const SHARDS: u32 = 16;
 
