@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -54,6 +54,18 @@ impl Terminal {
     /// Presses keys, all at once, as a paste does.
     fn keys(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("written");
+    }
+
+    /// Waits for its end.
+    fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it runs on");
+            std::thread::yield_now();
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -159,7 +171,7 @@ fn a_chat_that_is_told_to_end_says_what_waits_and_gives_the_terminal_back() {
     alice.until("half a line");
     alice.signal(Signal::TERM);
     alice.until("1 message waits to be sent");
-    assert!(alice.child.wait().expect("ends").success());
+    assert!(alice.ended().success());
     assert!(alice.echoes());
 }
 
@@ -227,7 +239,7 @@ fn ctrl_c_clears_the_line_and_ends_the_chat_where_there_is_none() {
     alice.keys("but this\r");
     alice.until("accepted   “but this”");
     alice.keys("\x03");
-    assert!(alice.child.wait().expect("ends").success());
+    assert!(alice.ended().success());
     let said = received(home.path(), "bob");
     assert!(said.contains("but this") && !said.contains("never"), "{said}");
 }
@@ -257,8 +269,15 @@ fn ctrl_z_stops_the_whole_job() {
         assert!(Instant::now() < deadline, "the shell runs on: {:?}", state(shell));
         std::thread::yield_now();
     }
+    assert!(alice.echoes(), "the shell finds the terminal as it was");
     kill_process_group(shell, Signal::CONT).expect("signalled");
+    // What it painted before it stopped may still be on its way here, and keys would be lost before it listens.
+    let deadline = Instant::now() + PATIENCE;
+    while alice.echoes() {
+        assert!(Instant::now() < deadline, "it goes on without its terminal");
+        std::thread::yield_now();
+    }
     alice.until("● alice> half");
     alice.keys("\x03\x03");
-    assert!(alice.child.wait().expect("ends").success());
+    assert!(alice.ended().success());
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_current_process_group};
 use terminput::{ALT, CTRL, KeyCode, KeyEvent};
@@ -19,6 +20,9 @@ use super::line::LINE_BYTES_MAX;
 use super::paper::Paper;
 use super::prompt::Prompt;
 use crate::exit::Failure;
+
+/// All threads of a process that is told to stop stand still by then.
+const STOPPED_WITHIN: Duration = Duration::from_millis(20);
 
 /// A line that was ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +194,8 @@ impl Editor {
         self.paper.close();
         raw.leave();
         let _ = kill_current_process_group(Signal::TSTP);
+        // Another thread may take the signal: this one must not touch the terminal before all of them stand still.
+        std::thread::sleep(STOPPED_WITHIN);
         // If the terminal went meanwhile, the next read says so.
         let _ = raw.enter();
         self.paper.open();
