@@ -4,7 +4,8 @@
 
     ci/suites.py [CARGO-TEST-ARGUMENT ...]
 
-Prints one line a suite, every failure in full, what was skipped by name, and last `N passed, N failed, N skipped`.
+Prints one line a suite, the end of what each failed test printed, what failed and what was skipped by name, and last
+`N passed, N failed, N skipped`, followed by the first names of what failed.
 A test that cannot run on this machine prints a line `skipped: NAME: REASON` and returns; nothing else counts as
 skipped. The whole output lies in target/test.log.
 """
@@ -19,6 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = re.compile(r"^test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 SUITE = re.compile(r"^\s+(?:Running|Doc-tests) (.+)$")
+PRINTED = re.compile(r"^---- (.*) stdout ----$")
+# Lines of one failed test that are printed here; the log has all of them.
+FAILURE_LINES = 300
+LINE_CHARS = 4_000
 
 
 def suite_name(line: str) -> str:
@@ -40,9 +45,14 @@ class Count:
         self.suites = 0
         # Within what a test printed: a test that runs tests of its own prints counts that are not the suite's.
         self.printed = False
+        # What each failed test printed, by its name.
+        self.failures: dict[str, list[str]] = {}
+        self.in_failures = False
+        self.failure: list[str] | None = None
 
     def line(self, line: str) -> None:
-        if re.match(r"^---- .* stdout ----$", line):
+        self.told(line)
+        if PRINTED.match(line):
             self.printed = True
         elif line in ("successes:", "failures:"):
             self.printed = False
@@ -58,6 +68,25 @@ class Count:
                 print(f"  {passed:5} passed {failed:3} failed  {self.suite}", flush=True)
         elif line.startswith("skipped: "):
             self.skipped.append(line.removeprefix("skipped: ").strip())
+
+    def told(self, line: str) -> None:
+        """Keeps what a failed test printed: its block stands under `failures:`."""
+        if line in ("successes:", "failures:"):
+            self.in_failures, self.failure = line == "failures:", None
+        elif self.in_failures and (match := PRINTED.match(line)):
+            self.failure = self.failures.setdefault(f"{self.suite}: {match[1]}", [])
+        elif RESULT.match(line):
+            self.failure = None
+        elif self.failure is not None:
+            self.failure.append(line)
+
+    def tell(self) -> None:
+        """Prints the failures, each by its end, and after all of them their names."""
+        for name, printed in self.failures.items():
+            lines = (line if len(line) <= LINE_CHARS else f"{line[:LINE_CHARS]} […]" for line in printed[-FAILURE_LINES:])
+            print(f"---- {name} ----", *lines, sep="\n")
+        for name in self.failures:
+            print(f"  failed  {name}")
 
 
 def main() -> int:
@@ -75,8 +104,9 @@ def main() -> int:
             log.write(line)
             count.line(line.rstrip("\n"))
         code = process.wait()
-    if code != 0:
+    if code != 0 and not count.failures:
         print(log_path.read_text()[-60_000:])
+    count.tell()
     # One skipped test may print its line more than once (a case list run on several engines): names are unique.
     skipped = sorted(set(count.skipped))
     for name in skipped:
@@ -85,7 +115,8 @@ def main() -> int:
     failed = count.failed if count.failed or code == 0 else 1
     print(f"{count.suites} suites in {time.monotonic() - started:.0f} s, log in target/test.log")
     # A test that skips returns and is counted by cargo as passed; it is not.
-    print(f"{count.passed - len(skipped)} passed, {failed} failed, {len(skipped)} skipped")
+    names = "".join(f", {name.split()[-1]}" for name in list(count.failures)[:2])
+    print(f"{count.passed - len(skipped)} passed, {failed} failed, {len(skipped)} skipped{names}")
     return 0 if failed == 0 and count.passed > 0 else 1
 
 

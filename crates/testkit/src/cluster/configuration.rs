@@ -9,7 +9,7 @@ use super::member::{Plan, Role};
 use crate::engines::cassandra::Cassandra;
 use crate::engines::nats::NatsServers;
 
-/// Bytes of the one stream: little, because all servers share one disk.
+/// Bytes of the one stream: more than the benches append at full rate before an owner trims.
 const STREAM_BYTES_MAX: u64 = 2 << 30;
 /// Shards; two workers share them.
 const SHARDS: u32 = 16;

@@ -58,14 +58,7 @@ impl Terminal {
 
     /// Waits for its end.
     fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it runs on");
-            std::thread::yield_now();
-        }
+        wait_for("it runs on", || self.child.try_wait().expect("a child"))
     }
 
     fn signal(&self, signal: Signal) {
@@ -97,6 +90,18 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Asks until there is an answer; `otherwise` says what is wrong if none comes in time.
+fn wait_for<T>(otherwise: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{otherwise}");
+        std::thread::yield_now();
     }
 }
 
@@ -264,19 +269,11 @@ fn ctrl_z_stops_the_whole_job() {
     alice.until("● alice> ");
     assert_ne!(state(shell), Some('T'));
     alice.keys("half\x1a");
-    let deadline = Instant::now() + PATIENCE;
-    while state(shell) != Some('T') {
-        assert!(Instant::now() < deadline, "the shell runs on: {:?}", state(shell));
-        std::thread::yield_now();
-    }
+    wait_for("the shell runs on", || (state(shell) == Some('T')).then_some(()));
     assert!(alice.echoes(), "the shell finds the terminal as it was");
     kill_process_group(shell, Signal::CONT).expect("signalled");
     // What it painted before it stopped may still be on its way here, and keys would be lost before it listens.
-    let deadline = Instant::now() + PATIENCE;
-    while alice.echoes() {
-        assert!(Instant::now() < deadline, "it goes on without its terminal");
-        std::thread::yield_now();
-    }
+    wait_for("it goes on without its terminal", || (!alice.echoes()).then_some(()));
     alice.until("● alice> half");
     alice.keys("\x03\x03");
     assert!(alice.ended().success());

@@ -118,7 +118,7 @@ async fn kill(stage: &mut Stage, present: &[Device], name: &str) -> anyhow::Resu
     Ok(recovery)
 }
 
-/// A replica is late for longer than a statement waits for it; the slower of two looks meanwhile counts.
+/// A replica answers late for a while; the slower of two looks meanwhile counts.
 async fn slow_cql(stage: &mut Stage, present: &[Device]) -> anyhow::Result<Duration> {
     let node = pick(stage, |cluster| cluster.cql().contact_points().len())?;
     let slowed = struck(stage)?.cql().slow(node).context("the node is down")?;
