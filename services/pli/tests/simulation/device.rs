@@ -228,6 +228,7 @@ impl Device {
             committed = self.lie();
         }
         self.honest = committed <= self.inbox.position();
+        self.world.oracle().device(self.address.device).lie = (!self.honest).then_some(committed);
         let choice = self.rng.random_range(0..64);
         self.line = self.network.connect(self.address, committed, choice);
         self.ready = false;

@@ -46,6 +46,8 @@ pub struct DeviceTruth {
     pub floor: Position0,
     /// Gaps that it was told.
     pub gaps: Vec<(Position, Position)>,
+    /// The position that its newest hello made up.
+    pub lie: Option<Position>,
     pub removed: bool,
     pub session: Option<SessionTruth>,
 }
@@ -175,6 +177,23 @@ impl Oracle {
     }
     pub fn device(&mut self, device: DeviceId) -> &mut DeviceTruth {
         self.devices.entry(device).or_default()
+    }
+
+    /// A log epoch of the shard is known. From then on nobody can tell a position that was made up in an older one
+    /// from one that the log lost with its end: whoever made it up is taken at its word, and misses what it said to have.
+    pub fn epoch_begins(&mut self, shard: ShardId, start: LogEpochStart) {
+        let truth = self.shard(shard);
+        if truth.epochs.contains(&start) {
+            return;
+        }
+        truth.epochs.push(start);
+        let of = |id: &DeviceId| self.shard_of.get(id) == Some(&shard);
+        for (_, device) in self.devices.iter_mut().filter(|(id, _)| of(id)) {
+            if let Some(lie) = device.lie.filter(|lie| lie.epoch() < start.epoch) {
+                device.gaps.push((device.committed.0, lie));
+                device.committed.raise(lie);
+            }
+        }
     }
 
     /// An entry is about to be appended.

@@ -89,9 +89,8 @@ impl PortQueues {
     fn learn(&self, shard: ShardId, state: &ShardState) {
         let mut oracle = self.seat.world.oracle();
         oracle.checkpoint_read(shard, state.checkpoint);
-        let truth = oracle.shard(shard);
-        if state.log_epoch.epoch > LogEpoch::NONE && !truth.epochs.contains(&state.log_epoch) {
-            truth.epochs.push(state.log_epoch);
+        if state.log_epoch.epoch > LogEpoch::NONE {
+            oracle.epoch_begins(shard, state.log_epoch);
         }
     }
 
@@ -163,10 +162,8 @@ impl DeviceQueues for PortQueues {
         self.seat.world.say(format_args!("{} begins {to:?} of {shard:?}: {answer:?}", self.seat.name()));
         if let Ok(true) = answer {
             let mut oracle = self.seat.world.oracle();
+            oracle.epoch_begins(shard, to);
             let truth = oracle.shard(shard);
-            if !truth.epochs.contains(&to) {
-                truth.epochs.push(to);
-            }
             truth.fork_open = false;
             truth.views.entry(self.seat.name().into()).or_default().epoch = Some(to.epoch);
         }
