@@ -56,7 +56,9 @@ impl Outbox {
     }
 
     /// The server no longer knows what it accepted: everything with an open receipt is sent again. One event for each.
+    /// Nothing leaves as it was sealed: whether its conversation is still there is to be asked first.
     pub fn send_all_again(&mut self) -> Vec<OutboxEvent> {
+        self.messages.values_mut().for_each(|message| message.sealed = None);
         let open: BTreeSet<u64> = std::mem::take(&mut self.by_receipt).into_values().flatten().collect();
         self.to_present.clear();
         let mut events = Vec::new();

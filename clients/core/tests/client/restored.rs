@@ -64,6 +64,25 @@ fn two_who_talked_before_and_after_the_backup_go_on() {
 }
 
 #[test]
+fn what_was_on_the_wire_when_the_server_went_back_waits_for_the_heir() {
+    let mut world = World::new(&["alice", "bob"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "before");
+    world.run();
+    let backup = world.server.restored(1);
+    // Sealed and sent, and no verdict came.
+    let bob = world.address(1);
+    world.server.hold_results.insert(bob);
+    world.say(1, chat, "on the wire");
+    world.run();
+    go_back(&mut world, backup);
+    world.run();
+    assert!(!saw(&world, 1, |e| matches!(e, Event::Refused { .. } | Event::Left { .. })));
+    assert_eq!(texts(&world, 0, chat), ["bob: on the wire"]);
+    assert!(world.server.refused.is_empty(), "{:?}", world.server.refused);
+}
+
+#[test]
 fn what_was_sent_and_not_read_before_the_backup_is_read_after_it_and_once() {
     let mut world = World::new(&["alice", "bob"]);
     let chat = world.start(0, "bob");

@@ -14,6 +14,9 @@ use serde_json::Value;
 /// No wait in these tests is longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lines that a process said last, printed where a test fails.
+const LAST_WORDS: usize = 100;
+
 /// The binary with these arguments, in an environment of its own.
 pub fn pli(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pli"));
@@ -98,8 +101,8 @@ impl Running {
                 self.seen.push(line.clone());
                 line
             }
-            Err(RecvTimeoutError::Timeout) => panic!("silent for {PATIENCE:?} after {:?}", self.seen),
-            Err(RecvTimeoutError::Disconnected) => panic!("ended after {:?}: {:?}", self.seen, self.child.wait()),
+            Err(RecvTimeoutError::Timeout) => panic!("silent for {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("ended: {:?}", self.child.wait()),
         }
     }
 
@@ -114,7 +117,7 @@ impl Running {
                 Err(error) => panic!("`{line}` is not JSON: {error}"),
             }
         }
-        panic!("not seen in {:?}", self.seen);
+        panic!("not seen in {PATIENCE:?}");
     }
 
     /// Reads until a line holds this.
@@ -125,7 +128,7 @@ impl Running {
                 return;
             }
         }
-        panic!("`{wanted}` is not in {:?}", self.seen);
+        panic!("`{wanted}` is not in what it said");
     }
 
     /// Writes one line to its standard input.
@@ -150,7 +153,7 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => return self.seen[begun..].join("\n"),
             }
         }
-        panic!("did not end within {PATIENCE:?} after {:?}", self.seen);
+        panic!("did not end within {PATIENCE:?}");
     }
 
     /// Ends its standard input.
@@ -188,6 +191,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let pid = self.child.id();
+            self.seen.extend(self.lines.try_iter());
+            let last = self.seen.len().saturating_sub(LAST_WORDS);
+            self.seen[last..].iter().for_each(|line| eprintln!("process {pid} said {line}"));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
