@@ -27,6 +27,7 @@ mod objects;
 mod older;
 mod outbound;
 mod people;
+mod places;
 mod reconcile;
 mod replies;
 mod restored;

@@ -273,6 +273,10 @@ impl Outbox {
     pub fn each_unsent(&self) -> impl Iterator<Item = &OutMessage> {
         self.messages.values().filter(|message| !matches!(message.state, SendState::Accepted { .. }))
     }
+    /// The numbers of everything of the lane that is here.
+    pub fn numbers_of(&self, lane: &OutLane) -> impl Iterator<Item = u64> {
+        self.messages.values().filter(move |message| message.lane == *lane).map(|message| message.lane_no)
+    }
     /// Numbers up to `last` were used before, by another copy of this device: they are not used again.
     pub fn skip_to(&mut self, lane: OutLane, last: u64) {
         if self.next_lane_no(&lane) <= last {

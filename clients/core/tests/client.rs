@@ -12,6 +12,8 @@ mod groups;
 mod kills;
 #[path = "client/large.rs"]
 mod large;
+#[path = "client/overflow.rs"]
+mod overflow;
 #[path = "client/pairs.rs"]
 mod pairs;
 #[path = "client/restored.rs"]

@@ -2,6 +2,7 @@
 //! What MLS seals: a content with the place it has in its lane.
 
 use bytes::Bytes;
+use pli_domain::DeviceId;
 use prost::Message as _;
 
 /// Bytes that are not a frame.
@@ -49,6 +50,29 @@ pub struct Frame {
     /// given, at most [`LIVES_TOLD_MAX`]; none from clients that do not tell.
     #[prost(message, repeated, tag = "6")]
     pub lives: Vec<LifeSpan>,
+    /// Which of the sender's messages in this chat it is: rises in the order in which they were written, and stays the same
+    /// when one is sent again under another number or in another conversation of the chat; numbers may be left out. 0 for
+    /// what is no message, and from clients that do not tell.
+    #[prost(uint64, tag = "7")]
+    pub place: u64,
+    /// Members that were addressed before `lane_base` and have never told that anything was shown: for them this counts
+    /// instead. At most [`ADDRESSED_MAX`], first of all those that came in again by themselves.
+    #[prost(message, repeated, tag = "8")]
+    pub addressed: Vec<Addressed>,
+}
+
+/// Most members whose own first number is in a frame, 30 bytes each.
+pub const ADDRESSED_MAX: usize = 16;
+
+/// From which lane number on a device is addressed.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Addressed {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub device: Bytes,
+    /// The first number.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
 }
 
 /// Most lives in a frame, 15 bytes each.
@@ -67,6 +91,12 @@ pub struct LifeSpan {
 }
 
 impl Frame {
+    /// The lane number from which on this device is addressed, as the sender knows it.
+    pub fn base_for(&self, device: DeviceId) -> u64 {
+        let own = self.addressed.iter().find(|one| one.device == device.as_bytes().as_slice());
+        own.map_or(self.lane_base, |own| own.first)
+    }
+
     /// Its bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()

@@ -186,7 +186,7 @@ impl Core {
         let send_id = message.send_id;
         let lane = OutLane { conversation: heir, ..message.lane };
         let lane_no = self.outbox.push_again(message, lane);
-        self.note_life(lane, lane_no);
+        self.note_number(lane, lane_no, send_id);
         let key = [old.as_bytes().as_slice(), &order.to_be_bytes()].concat();
         self.out.changes.set(Table::Messages, key, None);
         if let Some(message) = self.outbox.get(&send_id).cloned() {

@@ -96,10 +96,20 @@ pub(super) struct Conversation {
     pub(super) disowned: u64,
     /// Messages that are stored and that not everybody is known to have, to be sent again if they cannot be opened.
     pub(super) kept: Vec<Kept>,
+    /// The highest place ([`Frame::place`](crate::content::Frame::place)) that was given to a message here.
+    pub(super) said: u64,
+    /// What is added to places since others have messages that this profile knows nothing of.
+    pub(super) place_shift: u64,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
     pub(super) believed: BTreeMap<DeviceId, u8>,
+    /// How often a member that came in again by itself was told how far this device has numbered.
+    pub(super) answered: BTreeMap<DeviceId, u8>,
+    /// Devices of which messages came that cannot be opened, and none since that can.
+    pub(super) unreadable: BTreeSet<DeviceId>,
+    /// Which messages have which numbers, the last ones.
+    pub(super) numbered: BTreeMap<u64, SendId>,
     /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
     pub(super) awaits: Option<(u64, UnixMillis)>,
     pub(super) behind: bool,
@@ -215,6 +225,8 @@ impl Conversation {
             added_by: self.added_by.map(|a| Bytes::copy_from_slice(a.as_bytes())),
             disowned: self.disowned,
             kept: self.kept.iter().map(KeptRecord::of).collect(),
+            said: self.said,
+            place_shift: self.place_shift,
         }
         .encode_to_vec()
     }
@@ -245,6 +257,8 @@ impl Conversation {
             added_by: r.added_by.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
             disowned: r.disowned,
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
+            said: r.said,
+            place_shift: r.place_shift,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -306,6 +320,10 @@ struct Record {
     kept: Vec<KeptRecord>,
     #[prost(bytes = "bytes", optional, tag = "23")]
     added_by: Option<Bytes>,
+    #[prost(uint64, tag = "24")]
+    said: u64,
+    #[prost(uint64, tag = "25")]
+    place_shift: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

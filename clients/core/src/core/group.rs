@@ -10,6 +10,7 @@ use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
+use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{CommitSummary, Handshake};
 use crate::outbox::OutLane;
@@ -77,10 +78,18 @@ impl Core {
         let lane = OutLane { conversation: id, class: Class::Message };
         let first = self.outbox.first_queued_lane_no(&lane);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if !summary.added.is_empty() || summary.external {
+        let returned = summary.by.filter(|by| summary.external && summary.removed.contains(by));
+        if !summary.added.is_empty() || summary.external && returned.is_none() {
+            let newcomer = summary.by.filter(|_| summary.external);
+            for device in summary.added.iter().chain(&newcomer) {
+                let mark = conversation.theirs.entry(device.device).or_default();
+                (mark.base, mark.returned) = (first, false);
+            }
             conversation.lane_base = first;
-            // Whoever joins is not to read what was said before.
+            // Whoever joins is not to read what was said before; whoever was in already is.
             conversation.kept.clear();
+        }
+        if !summary.added.is_empty() || summary.external {
             // Said again when the newcomers' handles are known.
             conversation.announced = false;
         }
@@ -100,6 +109,12 @@ impl Core {
         self.tell_members(id, summary);
         if summary.external && self.is_first_besides(id, summary.by) {
             self.announce_name(id, now);
+        }
+        if let Some(returned) = returned {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.theirs.entry(returned.device).or_default().returned = true;
+            }
+            self.answer_return(id, returned.device, now);
         }
     }
 
@@ -222,11 +237,17 @@ impl Core {
                     return;
                 }
             };
+            let more = self.conversations.get(&id).is_some_and(|c| !c.backlog.is_empty());
             match self.mls.handshake(id, &bytes) {
                 Ok(handshake) => self.took_handshake(id, handshake, now),
                 Err(error) => return self.lost_thread(id, &LostThread::Commit(error)),
             }
             if self.conversations.get(&id).is_none_or(|c| c.phase == Phase::Left) {
+                if more {
+                    // It may have been let in again since, and what let it in may be gone.
+                    self.resync = true;
+                    self.dirty.insert(Row::Resync);
+                }
                 return;
             }
         }
@@ -347,7 +368,7 @@ impl Core {
         conversation.vouched = false;
         conversation.announced = false;
         conversation.proposal = None;
-        self.dirty.insert(Row::Conversation(id));
+        self.note_bases(id);
         self.note_members(id);
         self.outbox.epoch_ready(id);
     }
@@ -382,7 +403,11 @@ impl Core {
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);
         let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
-        *old = Conversation { created: true, announced: true, ..over };
+        // What comes in another conversation of the chat is compared with what was shown here.
+        let places = old.ours.iter().filter(|(_, mark)| mark.place != 0);
+        let ours = places.map(|(device, mark)| (*device, Mark { place: mark.place, ..Mark::default() })).collect();
+        let (said, place_shift) = (old.said, old.place_shift);
+        *old = Conversation { created: true, announced: true, ours, said, place_shift, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         if let Some(into) = heir {

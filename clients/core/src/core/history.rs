@@ -25,6 +25,9 @@ pub(super) struct Ordered {
     /// As in [`crate::content::Frame`].
     #[prost(message, repeated, tag = "5")]
     pub(super) lives: Vec<LifeSpan>,
+    /// As in [`crate::content::Frame`].
+    #[prost(uint64, tag = "6")]
+    pub(super) place: u64,
 }
 
 /// What the outbox keeps. Stored; numbers are never reused.
@@ -35,8 +38,12 @@ pub(super) struct Draft {
     pub(super) order: u64,
     #[prost(uint64, tag = "2")]
     pub(super) sent_at_ms: u64,
+    /// Empty for what only takes a number.
     #[prost(bytes = "bytes", tag = "3")]
     pub(super) content: Bytes,
+    /// Which of this device's messages in the chat it is, from 1 (`places.rs`); 0 where `order` is.
+    #[prost(uint64, tag = "4")]
+    pub(super) place: u64,
 }
 
 impl Core {
@@ -70,6 +77,7 @@ impl Core {
                         self.learn_name(lane.conversation, info.ok());
                         continue;
                     }
+                    let late = self.is_overtaken(lane, ordered.place) || late;
                     let text = content.as_text().unwrap_or("[a kind of message that this version cannot show]");
                     let message = IncomingMessage {
                         conversation: lane.conversation,
@@ -184,7 +192,7 @@ mod tests {
         let ordered =
             Ordered { account, content: content.clone(), sent_at_ms: 6, accepted_at_ms: 7, ..Ordered::default() };
         assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
-        let draft = Draft { order: 4, sent_at_ms: 6, content };
+        let draft = Draft { order: 4, sent_at_ms: 6, content, ..Draft::default() };
         assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);
     }
 }

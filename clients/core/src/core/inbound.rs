@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use pli_api::{common, edge, log};
-use pli_domain::{Class, ConversationId, DeviceAddress, Position, SendId, UnixMillis};
+use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, DeviceId, Position, SendId, UnixMillis};
 use prost::Message as _;
 
 use super::conversation::{Conversation, LostThread, Phase, Work};
@@ -13,7 +13,7 @@ use super::history::Ordered;
 use super::{Core, Event, Row};
 use crate::content::{Frame, Kind, LifeSpan};
 use crate::inbox::{Delivery, InLane};
-use crate::mls::{Handshake, OpenError, Opened};
+use crate::mls::{Handshake, MlsError, OpenError, Opened};
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ struct Sealed {
     send_id: SendId,
     conversation: ConversationId,
     class: Class,
+    epoch: u64,
     accepted_at: UnixMillis,
     body: Bytes,
 }
@@ -118,6 +119,7 @@ impl Core {
         }
         let opened = match self.mls.open(id, sealed.send_id, sealed.class, &sealed.body) {
             Ok(opened) => opened,
+            Err(OpenError::Future(_) | OpenError::NoGroup) if self.comes_for(id, sealed.epoch) => return Step::Wait,
             Err(OpenError::Future(epoch)) => return self.future(id, epoch, sealed.position),
             Err(OpenError::NoGroup) => return self.skip(sealed.position),
             Err(OpenError::TooOld(_) | OpenError::Repeated | OpenError::OtherEnvelope | OpenError::Invalid(_)) => {
@@ -126,6 +128,9 @@ impl Core {
         };
         let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.unreadable(&sealed) };
         self.learn_kind(id, &frame);
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.unreadable.remove(&sealed.sender.device);
+        }
         if self.conversations.get(&id).is_some_and(|c| c.peer.is_none()) {
             self.note_members(id);
         }
@@ -135,7 +140,8 @@ impl Core {
             return self.skip(sealed.position);
         }
         let seen = self.inbox.is_seen(sealed.sender.device, sealed.send_id);
-        let shown = self.inbox.deliver(delivery(&sealed, &frame, seen), now);
+        let own = self.identity.address().device;
+        let shown = self.inbox.deliver(delivery(&sealed, &frame, (own, seen)), now);
         self.show(shown);
         Step::Done
     }
@@ -150,13 +156,24 @@ impl Core {
         if sealed.class != Class::Tick && sealed.sender != self.identity.address() {
             let (conversation, device) = (sealed.conversation, sealed.sender.device);
             let from = self.member(sealed.sender.account);
-            self.out.events.push(Event::Unreadable { conversation, from, device });
+            let mut is_news = true;
             if let Some(known) = self.conversations.get_mut(&conversation) {
+                is_news = known.unreadable.insert(device);
                 known.told.remove(&device);
                 self.dirty.insert(Row::Conversation(conversation));
             }
+            if is_news {
+                self.out.events.push(Event::Unreadable { conversation, from, device });
+            }
         }
         self.skip(sealed.position)
+    }
+
+    /// Whether this device may be in that epoch as soon as the verdict on its own commit comes: somebody who heard of it
+    /// first may have answered already.
+    fn comes_for(&self, id: ConversationId, epoch: u64) -> bool {
+        let conversation = self.conversations.get(&id).filter(|c| c.rejoining);
+        conversation.and_then(|c| c.commit.as_ref()).is_some_and(|commit| epoch > commit.epoch)
     }
 
     /// Whether the sender's device list is asked for first: a member that no list vouches for yet.
@@ -235,72 +252,81 @@ impl Core {
             self.mls.forget(id);
         }
         match self.mls.join(&sealed.body, None) {
-            Ok(id) => {
-                let held = self.inbox.begin_again(id, self.stepped_at);
-                self.show(held);
-                let mut old = self.conversations.remove(&id).unwrap_or_default();
-                // What was said while this device was out of the conversation was not for it.
-                old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
-                // Whom the maker did not know of is brought in by those who do.
-                let gather = std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Gather(..)));
-                let conversation = Conversation {
-                    root: old.root,
-                    work: gather.collect(),
-                    kind: old.kind,
-                    name: old.name,
-                    peer: old.peer,
-                    known: old.known,
-                    phase: Phase::Active,
-                    created: true,
-                    lane_base: old.lane_base,
-                    ours: old.ours,
-                    told: old.told,
-                    theirs: old.theirs,
-                    added_by: Some(sealed.sender.account),
-                    lives: old.lives,
-                    disowned: old.disowned,
-                    kept: old.kept,
-                    ..Conversation::default()
-                };
-                self.conversations.insert(id, conversation);
-                self.gather_soon(id, self.stepped_at);
-                self.number(id);
-                self.note_members(id);
-                self.dirty.insert(Row::Conversation(id));
-            }
-            // For a key package that is gone, or damaged: the server has this device in the group all the same, so it
-            // comes in by itself.
-            Err(error) if !self.mls.has(sealed.conversation) => {
-                let conversation = self.conversations.entry(sealed.conversation).or_default();
-                conversation.phase = Phase::Active;
-                conversation.created = true;
-                conversation.awaits_welcome = false;
-                self.dirty.insert(Row::Conversation(sealed.conversation));
-                self.number(sealed.conversation);
-                self.lost_thread(sealed.conversation, &LostThread::Welcome(error));
-            }
+            Ok(id) => self.let_in(id, sealed.sender.account),
+            Err(error) if !self.mls.has(sealed.conversation) => self.shut_out(sealed.conversation, error),
             Err(_) => {}
         }
         self.skip(sealed.position)
     }
+
+    /// This device is in the group by a welcome.
+    fn let_in(&mut self, id: ConversationId, by: AccountId) {
+        let held = self.inbox.begin_again(id, self.stepped_at);
+        self.show(held);
+        let mut old = self.conversations.remove(&id).unwrap_or_default();
+        // What was said while this device was out of the conversation was not for it.
+        old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
+        // Whom the maker did not know of is brought in by those who do.
+        let gather = std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Gather(..)));
+        let conversation = Conversation {
+            root: old.root,
+            work: gather.collect(),
+            kind: old.kind,
+            name: old.name,
+            peer: old.peer,
+            known: old.known,
+            phase: Phase::Active,
+            created: true,
+            lane_base: old.lane_base,
+            ours: old.ours,
+            told: old.told,
+            theirs: old.theirs,
+            added_by: Some(by),
+            lives: old.lives,
+            disowned: old.disowned,
+            kept: old.kept,
+            said: old.said,
+            place_shift: old.place_shift,
+            ..Conversation::default()
+        };
+        self.conversations.insert(id, conversation);
+        self.gather_soon(id, self.stepped_at);
+        self.number(id);
+        self.note_members(id);
+        self.note_bases(id);
+    }
+
+    /// The welcome is for a key package that is gone, or damaged: the server has this device in the group all the same, so
+    /// it comes in by itself.
+    fn shut_out(&mut self, id: ConversationId, error: MlsError) {
+        let conversation = self.conversations.entry(id).or_default();
+        conversation.phase = Phase::Active;
+        conversation.created = true;
+        conversation.awaits_welcome = false;
+        self.dirty.insert(Row::Conversation(id));
+        self.number(id);
+        self.lost_thread(id, &LostThread::Welcome(error));
+    }
 }
 
-/// What the inbox puts in order; what was `seen` only takes its place, without its content.
-fn delivery(sealed: &Sealed, frame: &Frame, seen: bool) -> Delivery {
+/// What the inbox of `own` puts in order; what was `seen` only takes its place, without its content.
+fn delivery(sealed: &Sealed, frame: &Frame, (own, seen): (DeviceId, bool)) -> Delivery {
+    let lane_base = frame.base_for(own);
     let body = Ordered {
         account: Bytes::copy_from_slice(sealed.sender.account.as_bytes()),
         content: if seen { Bytes::new() } else { frame.content.clone() },
         sent_at_ms: frame.sent_at_ms,
         accepted_at_ms: sealed.accepted_at.0,
         // What was given before this device was addressed is nothing that it lacks.
-        lives: frame.lives.iter().map(|life| LifeSpan { first: life.first.max(frame.lane_base), ..*life }).collect(),
+        lives: frame.lives.iter().map(|life| LifeSpan { first: life.first.max(lane_base), ..*life }).collect(),
+        place: frame.place,
     };
     Delivery {
         position: sealed.position,
         lane: InLane { sender: sealed.sender.device, conversation: sealed.conversation, class: sealed.class },
         send_id: sealed.send_id,
         lane_no: frame.lane_no,
-        lane_base: frame.lane_base,
+        lane_base,
         body: body.encode_to_vec().into(),
     }
 }
@@ -313,6 +339,7 @@ fn check(position: Position, envelope: &log::Envelope) -> Option<Sealed> {
         send_id: SendId::try_from(envelope.send_id.as_ref()).ok()?,
         conversation: ConversationId::try_from(envelope.conversation.as_ref()).ok()?,
         class: envelope.class().into(),
+        epoch: envelope.epoch,
         accepted_at: UnixMillis(envelope.accepted_at_ms),
         body: Bytes::new(),
     })

@@ -12,9 +12,14 @@
 //! A frame tells the lives that not everybody has told of. Whoever was away while both a copy and its original sent sees by
 //! them that what it was shown under a number was the other's, and tells the number as lost.
 //!
-//! Messages are kept for that beyond `stored` until everybody has told of the life they were sent in, at most 16 and
+//! A member that joins again by itself has lost what it had not read. Whoever wrote meanwhile answers with a number that
+//! shows nothing ([`Core::answer_return`]): what is missing below it is then told as lost like any other.
+//!
+//! Messages are kept for all that beyond `stored` until everybody has told of the life they were sent in, at most 16 and
 //! 64 KiB of one conversation and until somebody joins who was not to read them; the rest is told as lost. Clients that do
 //! not tell lives are believed as before. A member may lie about what it has: it makes others send again a few times.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId, SendId, UnixMillis};
@@ -26,7 +31,7 @@ use super::history::Draft;
 use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, OutgoingMessage, Row};
-use crate::content::{LIVES_TOLD_MAX, LifeSpan, Tick};
+use crate::content::{ADDRESSED_MAX, Addressed, LIVES_TOLD_MAX, LifeSpan, Tick};
 use crate::outbox::{OutLane, OutMessage};
 
 /// Lives that are known of one conversation; the oldest is forgotten, and what is told of it is believed.
@@ -41,6 +46,8 @@ const LANE_JUMP_MAX: u64 = 1 << 20;
 const SENT_AGAIN_WITHIN_MS: u64 = 4 * 24 * 3_600 * 1_000;
 /// How often in one run of the program something is sent again in a conversation because one member says so.
 const BELIEVED_MAX: u8 = 4;
+/// Most numbers of one conversation whose messages are remembered in one run of the program.
+const NUMBERED_MAX: usize = 1_024;
 
 /// A message that may have to be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,11 +94,26 @@ fn begin(lives: &mut Vec<LifeSpan>, id: u64, first: u64) {
 }
 
 impl Conversation {
+    /// Whom a frame tells from which number on it is addressed.
+    pub(super) fn addressed(&self) -> Vec<Addressed> {
+        let is_before = |mark: &Mark| (1..self.lane_base()).contains(&mark.base) && mark.delivered < mark.base;
+        let those = || self.theirs.iter().filter(|(_, mark)| is_before(mark));
+        let returned = those().filter(|(_, mark)| mark.returned).chain(those().filter(|(_, mark)| !mark.returned));
+        let each = returned
+            .take(ADDRESSED_MAX)
+            .map(|(device, mark)| Addressed { device: Bytes::copy_from_slice(device.as_bytes()), first: mark.base });
+        each.collect()
+    }
+
     /// The lives that somebody has not told of, and the one before them.
     pub(super) fn untold_lives(&self) -> Vec<LifeSpan> {
         let place = |mark: &Mark| self.lives.iter().position(|life| life.id == mark.life);
         let last = self.lives.len().saturating_sub(1);
-        let told = self.theirs.values().map(|mark| if mark.life == 0 { last } else { place(mark).unwrap_or(0) });
+        let told = self
+            .theirs
+            .values()
+            .filter(|mark| mark.is_told())
+            .map(|mark| if mark.life == 0 { last } else { place(mark).unwrap_or(0) });
         self.lives[told.min().unwrap_or(0)..].to_vec()
     }
 }
@@ -114,13 +136,18 @@ fn message_lane(id: ConversationId) -> OutLane {
 }
 
 impl Core {
-    /// Notes the life in which a number is given.
-    pub(super) fn note_life(&mut self, lane: OutLane, lane_no: u64) {
+    /// Notes what got a number, and the life in which it is given. A message has no other number any more.
+    pub(super) fn note_number(&mut self, lane: OutLane, lane_no: u64, send_id: SendId) {
         let id = self.life;
         if lane.class != Class::Message {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
+        conversation.numbered.retain(|_, other| *other != send_id);
+        conversation.numbered.insert(lane_no, send_id);
+        if conversation.numbered.len() > NUMBERED_MAX {
+            conversation.numbered.pop_first();
+        }
         if conversation.lives.last().is_some_and(|last| last.id == id) {
             return;
         }
@@ -128,19 +155,55 @@ impl Core {
         self.dirty.insert(Row::Conversation(lane.conversation));
     }
 
-    /// Whether a watermark over this device's messages speaks of numbers that this profile has not given. Then it is an
-    /// older one, which joins again and sends again; once for each number, and a member is believed only so often.
-    pub(super) fn settles_nothing(&mut self, id: ConversationId, from: DeviceId, tick: &Tick) -> bool {
+    /// Whether a watermark over this device's messages speaks of numbers that this profile has given.
+    pub(super) fn is_of_this_life(&self, id: ConversationId, tick: &Tick) -> bool {
         let sent = self.outbox.next_lane_no(&message_lane(id)).saturating_sub(1);
-        let Some(conversation) = self.conversations.get(&id) else { return true };
-        if last_given(&conversation.lives, tick, sent).is_some_and(|last| tick.delivered <= last) {
-            return false;
-        }
+        let Some(conversation) = self.conversations.get(&id) else { return false };
+        last_given(&conversation.lives, tick, sent).is_some_and(|last| tick.delivered <= last)
+    }
+
+    /// Takes a watermark over numbers that this profile has not given: it is an older one, which joins again and sends
+    /// again; once for each number, and a member is believed only so often.
+    pub(super) fn tell_older(&mut self, id: ConversationId, from: DeviceId, tick: &Tick) {
+        let sent = self.outbox.next_lane_no(&message_lane(id)).saturating_sub(1);
+        let Some(conversation) = self.conversations.get(&id) else { return };
         let is_news = tick.delivered > conversation.disowned && tick.delivered.saturating_sub(sent) <= LANE_JUMP_MAX;
         if is_news && self.is_believed(id, from) {
             self.disown(id, tick.delivered, sent);
         }
-        true
+    }
+
+    /// This device has come in: whoever is there is addressed from its next number on, if not before.
+    pub(super) fn note_bases(&mut self, id: ConversationId) {
+        let first = self.outbox.first_queued_lane_no(&message_lane(id));
+        let others = self.other_devices(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for other in others {
+            let mark = conversation.theirs.entry(other.device).or_default();
+            if mark.base == 0 {
+                mark.base = first;
+            }
+        }
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// A member has come in again by itself. If anything that was numbered before may be missing there, it hears of a number
+    /// above: from the one that it is told next it finds out. What waits to be sent tells it as well.
+    pub(super) fn answer_return(&mut self, id: ConversationId, device: DeviceId, now: UnixMillis) {
+        let lane = message_lane(id);
+        let next = self.outbox.next_lane_no(&lane);
+        let waits = self.outbox.first_queued_lane_no(&lane) < next;
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let delivered = conversation.theirs.get(&device).map_or(0, |mark| mark.delivered);
+        if waits || delivered.saturating_add(1) >= next {
+            return;
+        }
+        let answered = conversation.answered.entry(device).or_default();
+        *answered = answered.saturating_add(1);
+        if *answered <= BELIEVED_MAX {
+            // In a full outbox something waits that tells it later.
+            let _ = self.push_draft(lane, Draft::default(), now);
+        }
     }
 
     /// Whether something is sent again on the word of this member, who may lie: it is counted.
@@ -160,6 +223,8 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
+        // As many of them at most were messages, in the places that this profile gave or will give.
+        conversation.place_shift = conversation.place_shift.saturating_add(told.max(sent));
         // Numbers up to `sent` alone were given.
         conversation.lives.retain(|life| life.first <= sent);
         begin(&mut conversation.lives, life, first);
@@ -173,29 +238,36 @@ impl Core {
             let lane_no = self.outbox.push_again(message, lane);
             self.moved(send_id, lane, (lane_no, content));
         }
-        kept.into_iter().for_each(|one| self.send_again(lane, one));
+        for one in kept {
+            self.send_again(lane, one);
+        }
     }
 
-    /// Gives a message that is stored a new number, unless it is old; a full outbox keeps it for the next time.
-    fn send_again(&mut self, lane: OutLane, kept: Kept) {
+    /// Gives a message that is stored a new number, unless it is old; a full outbox keeps it for the next time. Answers
+    /// whether it goes.
+    fn send_again(&mut self, lane: OutLane, kept: Kept) -> bool {
         let id = lane.conversation;
-        let sent_at = Draft::decode(kept.content.clone()).map_or(0, |draft| draft.sent_at_ms);
-        if self.stepped_at.0.saturating_sub(sent_at) > SENT_AGAIN_WITHIN_MS {
-            return;
+        let draft = Draft::decode(kept.content.clone()).unwrap_or_default();
+        if self.stepped_at.0.saturating_sub(draft.sent_at_ms) > SENT_AGAIN_WITHIN_MS {
+            return false;
         }
         let Ok(lane_no) = self.outbox.push(kept.send_id, lane, kept.content.clone()) else {
             if let Some(conversation) = self.conversations.get_mut(&id).filter(|_| lane.class == Class::Message) {
                 conversation.kept.push(kept);
             }
-            return;
+            return false;
         };
+        if draft.order != 0 {
+            self.out.events.push(Event::Resending { conversation: id, message: kept.send_id });
+        }
         self.moved(kept.send_id, lane, (lane_no, kept.content));
+        true
     }
 
     /// A message of the outbox has got another number.
     fn moved(&mut self, send_id: SendId, lane: OutLane, (lane_no, content): (u64, Bytes)) {
         let id = lane.conversation;
-        self.note_life(lane, lane_no);
+        self.note_number(lane, lane_no, send_id);
         let order = Draft::decode(content).map_or(0, |draft| draft.order);
         let Some(message) = self.outbox.get(&send_id).cloned().filter(|_| order != 0) else { return };
         self.write_own(&message, RowStatus::Waiting, UnixMillis(0));
@@ -203,17 +275,47 @@ impl Core {
         self.out.events.push(Event::Moved { conversation: id, into: id, message });
     }
 
-    /// Sends again what a member tells as lost, as far as it is kept; what is not stored yet follows when it is.
-    pub(super) fn send_lost_again(&mut self, id: ConversationId, from: DeviceId, ranges: &[(u64, u64)]) {
-        let is_lost = |kept: &Kept| ranges.iter().any(|(first, last)| (*first..=*last).contains(&kept.lane_no));
+    /// Sends again what a member tells as lost, as far as it is kept; what is not stored yet follows when it is. Answers the
+    /// numbers of both, and what was kept and does not go.
+    pub(super) fn send_lost_again(
+        &mut self,
+        id: ConversationId,
+        from: DeviceId,
+        ranges: &[(u64, u64)],
+    ) -> (BTreeSet<u64>, BTreeMap<u64, SendId>) {
+        let (mut again, mut stay) = (BTreeSet::new(), BTreeMap::new());
+        let is_lost = |lane_no: u64| ranges.iter().any(|(first, last)| (*first..=*last).contains(&lane_no));
         if ranges.is_empty() || !self.is_believed(id, from) {
-            return;
+            return (again, stay);
         }
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let (lost, rest) = std::mem::take(&mut conversation.kept).into_iter().partition(is_lost);
+        let lane = message_lane(id);
+        again.extend(self.outbox.numbers_of(&lane).filter(|lane_no| is_lost(*lane_no)));
+        let Some(conversation) = self.conversations.get_mut(&id) else { return (again, stay) };
+        let (lost, rest) = std::mem::take(&mut conversation.kept).into_iter().partition(|kept| is_lost(kept.lane_no));
         conversation.kept = rest;
         let lost: Vec<Kept> = lost;
-        lost.into_iter().for_each(|kept| self.send_again(message_lane(id), kept));
+        for kept in lost {
+            let (lane_no, send_id) = (kept.lane_no, kept.send_id);
+            if self.send_again(lane, kept) {
+                again.insert(lane_no);
+            } else {
+                stay.insert(lane_no, send_id);
+            }
+        }
+        (again, stay)
+    }
+
+    /// The messages with these numbers, as far as they are known: `more` besides those of this run.
+    pub(super) fn messages_numbered(
+        &self,
+        id: ConversationId,
+        (first, last): (u64, u64),
+        more: &BTreeMap<u64, SendId>,
+    ) -> Vec<SendId> {
+        let mut all: BTreeMap<u64, SendId> = more.range(first..=last).map(|(n, id)| (*n, *id)).collect();
+        let known = self.conversations.get(&id).map(|conversation| &conversation.numbered);
+        all.extend(known.into_iter().flat_map(|known| known.range(first..=last)).map(|(n, id)| (*n, *id)));
+        all.into_values().collect()
     }
 
     /// A message is stored: it may have to be kept, or was sent under a number that is not its own.
@@ -221,14 +323,16 @@ impl Core {
         let (lane, lane_no) = (message.lane, message.lane_no);
         let confirmed = self.is_confirmed(lane.conversation);
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
-        if lane.class != Class::Message || self.mls.epoch(lane.conversation).is_none() {
+        let is_empty = Draft::decode(message.content.clone()).is_ok_and(|draft| draft.content.is_empty());
+        if lane.class != Class::Message || is_empty || self.mls.epoch(lane.conversation).is_none() {
             return;
         }
         let kept = Kept { send_id: message.send_id, lane_no, content: message.content.clone() };
         let is_believed = |device| conversation.believed.get(device).is_none_or(|said| *said <= BELIEVED_MAX);
         let is_missed = conversation.theirs.iter().any(|(device, mark)| mark.is_lost(lane_no) && is_believed(device));
         if lane_no <= conversation.disowned || is_missed {
-            return self.send_again(lane, kept);
+            self.send_again(lane, kept);
+            return;
         }
         if confirmed {
             return;
@@ -268,7 +372,8 @@ impl Core {
     fn is_confirmed(&self, id: ConversationId) -> bool {
         let Some(conversation) = self.conversations.get(&id) else { return true };
         let life = conversation.lives.last().map_or(0, |life| life.id);
-        let told = |device: &DeviceAddress| conversation.theirs.get(&device.device).map(|mark| mark.life);
+        let mark = |device: &DeviceAddress| conversation.theirs.get(&device.device).filter(|mark| mark.is_told());
+        let told = |device: &DeviceAddress| mark(device).map(|mark| mark.life);
         self.other_devices(id).iter().all(|device| told(device).is_some_and(|told| told == life || told == 0))
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How far messages have come: watermarks, and the ranges below them that were never shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
@@ -30,9 +30,20 @@ pub(super) struct Mark {
     pub(super) seen: Vec<u64>,
     /// This device was out of the conversation meanwhile: what is missing next was not for it.
     pub(super) absent: bool,
+    /// The highest [`Frame::place`] that was shown.
+    pub(super) place: u64,
+    /// Of another device: the number from which on it is addressed; 0 where that is not known.
+    pub(super) base: u64,
+    /// Of another device: it came in again by itself since.
+    pub(super) returned: bool,
 }
 
 impl Mark {
+    /// Whether anything was ever told.
+    pub(super) fn is_told(&self) -> bool {
+        self.delivered > 0 || self.life != 0
+    }
+
     /// Whether this number was never shown.
     pub(super) fn is_lost(&self, lane_no: u64) -> bool {
         self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
@@ -135,8 +146,10 @@ impl Core {
         let own = self.identity.address().device;
         let about_this_one = ticks.0.iter().filter(|tick| tick.sender == own);
         let Some(tick) = about_this_one.max_by_key(|tick| tick.delivered) else { return };
-        if !self.settles_nothing(id, from.device, tick) {
+        if self.is_of_this_life(id, tick) {
             self.told(id, from, tick);
+        } else {
+            self.tell_older(id, from.device, tick);
         }
     }
 
@@ -157,9 +170,10 @@ impl Core {
         mark.read = mark.read.max(read);
         self.dirty.insert(Row::Conversation(id));
         // What is sent again is not lost; what is lost is told before the watermark that passes it.
-        self.send_lost_again(id, device, &lost);
-        for lane_nos in lost {
-            self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos });
+        let (again, kept) = self.send_lost_again(id, device, &lost);
+        for lane_nos in without(&lost, &again) {
+            let messages = self.messages_numbered(id, lane_nos, &kept);
+            self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos, messages });
         }
         if news {
             self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
@@ -187,6 +201,24 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
     news
 }
 
+/// The ranges, but for some of their numbers.
+fn without(ranges: &[(u64, u64)], but: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let mut rest = Vec::new();
+    for (first, last) in ranges {
+        let mut from = *first;
+        for lane_no in but.range(*first..=*last) {
+            if from < *lane_no {
+                rest.push((from, lane_no - 1));
+            }
+            from = lane_no.saturating_add(1);
+        }
+        if from <= *last && !but.contains(last) {
+            rest.push((from, *last));
+        }
+    }
+    rest
+}
+
 /// Numbers are never reused.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct MarkRecord {
@@ -205,6 +237,12 @@ pub(super) struct MarkRecord {
     life: u64,
     #[prost(fixed64, repeated, tag = "7")]
     seen: Vec<u64>,
+    #[prost(uint64, tag = "8")]
+    place: u64,
+    #[prost(uint64, tag = "9")]
+    base: u64,
+    #[prost(bool, tag = "10")]
+    returned: bool,
 }
 
 pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
@@ -216,6 +254,9 @@ pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         absent: mark.absent,
         life: mark.life,
         seen: mark.seen.clone(),
+        place: mark.place,
+        base: mark.base,
+        returned: mark.returned,
     });
     each.collect()
 }
@@ -228,6 +269,9 @@ pub(super) fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>
         absent: r.absent,
         life: r.life,
         seen: r.seen.clone(),
+        place: r.place,
+        base: r.base,
+        returned: r.returned,
     };
     records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }
@@ -245,5 +289,13 @@ mod tests {
         assert_eq!(mark.lost, [(1, 6), (9, 9), (u64::MAX, u64::MAX)]);
         mark.find(3);
         assert_eq!(mark.lost, [(1, 2), (4, 6), (9, 9), (u64::MAX, u64::MAX)]);
+    }
+
+    #[test]
+    fn what_is_sent_again_is_cut_out_of_what_is_lost() {
+        let ranges = [(1, 6), (9, 9), (u64::MAX - 1, u64::MAX)];
+        let but = |numbers: &[u64]| without(&ranges, &numbers.iter().copied().collect());
+        assert_eq!(but(&[]), ranges);
+        assert_eq!(but(&[1, 3, 4, 6, 7, 9, u64::MAX]), [(2, 2), (5, 5), (u64::MAX - 1, u64::MAX - 1)]);
     }
 }

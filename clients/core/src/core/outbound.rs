@@ -15,7 +15,7 @@ use super::lives::lives_of;
 use super::mark::Mark;
 use super::tables::RowStatus;
 use super::{Core, Event, Row};
-use crate::content::{Content, Frame, GroupInfo, Kind, LifeSpan, Tick, Ticks};
+use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan, Tick, Ticks};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
@@ -27,6 +27,8 @@ struct Ready {
     kind: Kind,
     lane_base: u64,
     lives: Vec<LifeSpan>,
+    place_shift: u64,
+    addressed: Vec<Addressed>,
 }
 
 impl Core {
@@ -44,11 +46,24 @@ impl Core {
         content: &Content,
         now: UnixMillis,
     ) -> Result<(SendId, u64), OutboxFull> {
+        let place = if order == 0 { 0 } else { self.next_place(lane.conversation) };
+        let pushed =
+            self.push_draft(lane, Draft { order, content: content.encode().into(), place, ..Draft::default() }, now)?;
+        self.note_place(lane.conversation, place);
+        Ok(pushed)
+    }
+
+    /// The same for what has its place in the history and the chat, or none.
+    pub(super) fn push_draft(
+        &mut self,
+        lane: OutLane,
+        draft: Draft,
+        now: UnixMillis,
+    ) -> Result<(SendId, u64), OutboxFull> {
         let send_id = SendId::from_bytes(self.random_id());
-        let sent_at_ms = self.session.server_time(now).0;
-        let draft = Draft { order, sent_at_ms, content: content.encode().into() };
+        let draft = Draft { sent_at_ms: self.session.server_time(now).0, ..draft };
         let lane_no = self.outbox.push(send_id, lane, draft.encode_to_vec().into())?;
-        self.note_life(lane, lane_no);
+        self.note_number(lane, lane_no, send_id);
         Ok((send_id, lane_no))
     }
 
@@ -122,6 +137,8 @@ impl Core {
                         kind: conversation.kind(),
                         lane_base: conversation.lane_base(),
                         lives: conversation.untold_lives(),
+                        place_shift: self.place_shift(id),
+                        addressed: conversation.addressed(),
                     }),
                 )),
             }
@@ -232,6 +249,8 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
         sent_at_ms: draft.sent_at_ms,
         content: draft.content,
         lives: if numbered { lives_of(&ready.lives, message.lane_no) } else { Vec::new() },
+        place: if draft.place == 0 { 0 } else { draft.place.saturating_add(ready.place_shift) },
+        addressed: if numbered { ready.addressed.clone() } else { Vec::new() },
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

@@ -221,6 +221,11 @@ impl Core {
             }
             let founding = self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding);
             if !founding {
+                if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Left) {
+                    // What was said while this device was out was not for it.
+                    let held = self.inbox.begin_again(id, self.stepped_at);
+                    self.show(held);
+                }
                 let conversation = self.conversations.entry(id).or_default();
                 conversation.phase = Phase::Active;
                 self.number(id);

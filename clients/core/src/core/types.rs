@@ -252,7 +252,7 @@ pub enum Event {
         /// Which.
         message: SendId,
     },
-    /// `accepted` no longer holds; it is sent again.
+    /// `accepted` no longer holds, or somebody cannot have it as it was sent; it is sent again.
     Resending {
         /// Where.
         conversation: ConversationId,
@@ -270,8 +270,8 @@ pub enum Event {
         /// Lane number.
         up_to: u64,
     },
-    /// Messages of this device will not be shown to somebody: they did not arrive, and what follows them was shown. The
-    /// watermarks pass them.
+    /// Messages of this device will not be shown to somebody: they did not arrive, what follows them was shown, and they are
+    /// not kept any more. The watermarks pass them. What is kept is sent again instead ([`Event::Resending`]).
     Lost {
         /// Where.
         conversation: ConversationId,
@@ -281,6 +281,8 @@ pub enum Event {
         device: DeviceId,
         /// First and last.
         lane_nos: (u64, u64),
+        /// Those of them whose names are still known: of the last 1,024 since the program started, and what was kept.
+        messages: Vec<SendId>,
     },
     /// Somebody read this device's messages up to this lane number.
     Read {
@@ -301,7 +303,8 @@ pub enum Event {
         /// Where new messages go now.
         into: ConversationId,
     },
-    /// A message of a conversation that is over waits in another one of the same chat.
+    /// A message of a conversation that is over waits in another one of the same chat, or one is sent again under another
+    /// number.
     Moved {
         /// Where it was.
         conversation: ConversationId,
@@ -365,8 +368,9 @@ pub enum Event {
         /// What is new.
         what: NewKey,
     },
-    /// A message came that cannot be opened: it is damaged, its keys are gone, or they were used before by another copy of
-    /// its sender's device. Nothing of it is shown.
+    /// Messages came that cannot be opened, told once until one of that device can be: they are damaged, their keys are gone,
+    /// or were used before by another copy of the sender's device. Nothing of them is shown. What of it is not sent again
+    /// is told as a hole when the sender is heard next.
     Unreadable {
         /// Where.
         conversation: ConversationId,
@@ -381,7 +385,8 @@ pub enum Event {
     /// The server's data was restored from a backup: what it stored after that is gone. What it did not is sent again, and
     /// conversations go on.
     ServerRestored,
-    /// Messages that waited for this device are gone; conversations that lost a commit re-join.
+    /// Messages that waited for this device are gone. It catches up with its conversations, or joins them again, which the
+    /// others answer: what is missing of each is then told as a hole ([`Event::Hole`]), and what they kept comes again.
     Gap,
     /// This device lost the thread of a conversation and joins again; what was sent meanwhile may be missing.
     Rejoining {

@@ -214,7 +214,8 @@ fn a_device_that_lost_a_welcome_joins_by_itself() {
     world.run();
     assert!(world.devices[2].events.iter().any(|e| matches!(e, Event::Rejoining { .. })));
     assert_eq!(world.history(0, id), ["carol: late but here"]);
-    assert_eq!(world.history(2, id), ["alice: good"]);
+    // What said the name was lost with the welcome.
+    assert_eq!(world.history(2, id), ["[1-1 missing]", "alice: good"]);
     assert_eq!(world.devices[2].core.conversation(id).unwrap().name.as_deref(), Some("team"));
 }
 
@@ -248,7 +249,7 @@ fn a_welcome_that_cannot_be_used_does_not_keep_a_device_out() {
     world.say(0, id, "hello");
     world.say(1, id, "here I am");
     world.run();
-    assert_eq!(world.history(1, id), ["alice: hello"]);
+    assert_eq!(world.history(1, id), ["[1-1 missing]", "alice: lost with the keys", "alice: hello"]);
     assert_eq!(world.history(0, id), ["bob: here I am"]);
 }
 

@@ -204,6 +204,21 @@ impl Server {
         self.hold_results.clear();
     }
 
+    /// Loses so many of what waits for a device, the oldest first; answers the position of the last one.
+    pub fn lose_oldest(&mut self, device: DeviceAddress, count: usize) -> u64 {
+        let queue = self.queues.entry(device).or_default();
+        let mut last = 0;
+        for _ in 0..count {
+            (last, _) = queue.pop_first().expect("so many wait");
+        }
+        last
+    }
+
+    /// How much waits for a device.
+    pub fn waiting(&self, device: DeviceAddress) -> usize {
+        self.queues.get(&device).map_or(0, BTreeMap::len)
+    }
+
     /// Loses the message that waits for a device first.
     pub fn lose_first(&mut self, device: DeviceAddress) {
         self.queues.entry(device).or_default().pop_first().expect("a message waits");

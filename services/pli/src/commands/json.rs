@@ -74,8 +74,9 @@ pub fn of_tick(event: &Event) -> Option<Value> {
         Event::Delivered { conversation, by, up_to, .. } => {
             json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
-        Event::Lost { conversation, by, lane_nos: (first, last), .. } => json!({
+        Event::Lost { conversation, by, lane_nos: (first, last), messages, .. } => json!({
             "event": "lost", "conversation": conversation.to_string(), "by": name(by), "first": first, "last": last,
+            "send_ids": messages.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Event::Read { conversation, by, up_to, .. } => {
             json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })

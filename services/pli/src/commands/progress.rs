@@ -203,7 +203,7 @@ mod tests {
         let device = DeviceId::from_bytes([9; 16]);
         let lost = |by: u8, lane_nos| {
             let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
-            Event::Lost { conversation: HERE, by, device, lane_nos }
+            Event::Lost { conversation: HERE, by, device, lane_nos, messages: Vec::new() }
         };
         progress.see(&lost(7, (2, 2)), ME).expect("somebody who is not waited for");
         progress.see(&lost(1, (1, 1)), ME).expect("another message");

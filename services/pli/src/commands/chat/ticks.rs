@@ -130,7 +130,7 @@ mod tests {
             ticks.sent(here, message, text);
         }
         let device = DeviceId::from_bytes([4; 16]);
-        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2) };
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new() };
         let said = ticks.see(&lost, "").expect("a line");
         assert!(said.contains("@bob: “two”") && !said.contains("three"), "{said}");
     }
@@ -144,7 +144,7 @@ mod tests {
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
         let said = ticks.see(&delivered, " in #team");
         assert_eq!(said.as_deref(), Some("✓✓ delivered to @bob (earlier messages in #team)"));
-        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2) };
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new() };
         let said = ticks.see(&lost, " to @bob").expect("a line");
         assert!(said.contains("(earlier messages to @bob)"), "{said}");
         let accepted = Event::Accepted { conversation: here, message: SendId::from_bytes([9; 16]), at: UnixMillis(0) };
