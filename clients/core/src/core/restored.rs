@@ -71,14 +71,18 @@ pub(super) fn gather_at(work: &Work) -> Option<UnixMillis> {
 impl Core {
     /// `Ready` named another history than the one that is known.
     pub(super) fn begin_history(&mut self, history: Bytes, now: UnixMillis) {
-        self.history = history;
+        let first = std::mem::replace(&mut self.history, history).is_empty();
         self.dirty.insert(Row::History);
-        if self.conversations.is_empty() {
+        if first && self.conversations.is_empty() {
             return;
         }
+        // Also where there is no conversation yet: what waits may be the welcome of one that the server had then.
         self.compare = true;
         self.dirty.insert(Row::Compare);
-        self.out.events.push(Event::ServerRestored);
+        // Who meets the server for the first time has begun conversations at most, and lost nothing.
+        if !first && !self.conversations.is_empty() {
+            self.out.events.push(Event::ServerRestored);
+        }
         // The server has handed out its own, or forgotten those that came later.
         self.packages = None;
         self.make_packages(0);
@@ -145,7 +149,9 @@ impl Core {
         let all = inside.chain(waiting.flatten().copied()).chain(direct);
         let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
         let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
-        if conversation.work.contains(&Work::Leave) || (accounts.is_empty() && !adds) {
+        // What goes on may be here already, made by somebody who was quicker.
+        let alone = accounts.is_empty() && !adds && !self.conversations.contains_key(&next);
+        if conversation.work.contains(&Work::Leave) || alone {
             return self.left(id);
         }
         if direct.is_some() && self.heir(id).is_some() {

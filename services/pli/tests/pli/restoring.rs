@@ -160,6 +160,43 @@ fn a_backup_is_whole_private_and_restores_twice_above_what_was_used() {
     assert_eq!(about["fingerprint"], fingerprint);
 }
 
+#[test]
+fn a_group_is_listed_once_however_often_the_server_was_restored() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    let made = with_data(home, &["group", "create", "alice", "team", "bob"]);
+    with_data(home, &["send", "alice", "#team", "before"]);
+    assert!(with_data(home, &["recv", "bob"]).contains("before"));
+    back_up(home);
+    for number in 1..=2 {
+        server.process.kill();
+        with_data(home, &["restore", "--from", "backup", "--replace"]);
+        server = Server::start_on(home, port);
+        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+        let said = format!("after {number}");
+        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
+        bob.json(says("alice", &said));
+        bob.signal(Signal::INT);
+        assert_eq!(bob.wait(), Some(0));
+    }
+    let first = made.split(' ').next().expect("an id");
+    for handle in ["alice", "bob"] {
+        let live = with_data(home, &["group", "list", handle]);
+        assert!(live.lines().count() == 1 && !live.contains(first) && !live.contains("ended"), "{live}");
+        let id = live.split(' ').next().expect("an id");
+        let all = with_data(home, &["group", "list", handle, "--all"]);
+        assert_eq!(all.lines().count(), 3, "{all}");
+        assert!(all.starts_with(&live), "{all}");
+        assert!(all.contains(&format!("{first} team (ended, goes on in {id})")), "{all}");
+    }
+    // Each of its ids means the group that goes on.
+    with_data(home, &["send", "alice", &format!("~{first}"), "by the old id", "--wait", "accepted"]);
+    assert!(with_data(home, &["recv", "bob"]).contains("by the old id"));
+}
+
 /// What a command says when it is refused, with its exit code.
 fn refused(home: &Path, arguments: &[&str], exit: i32, words: &[&str]) {
     let (code, said) = failure(&run(home, arguments));
