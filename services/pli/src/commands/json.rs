@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Events as lines of JSON, for scripts. Names and fields are stable.
+//! Events as lines of JSON, for scripts. Names and fields are stable, and described in docs/events.md.
 
 use pli_api::common;
 use pli_client::core::{ConnectionState, Event, Member, NewKey, Outcome};
@@ -153,3 +153,6 @@ const fn key_word(what: NewKey) -> &'static str {
         NewKey::Identity => "identity",
     }
 }
+
+#[cfg(test)]
+mod documented;
