@@ -68,19 +68,24 @@ pub(super) fn gather_at(work: &Work) -> Option<UnixMillis> {
     }
 }
 
+/// Whether no server has ever had the conversation.
+fn unmade(conversation: &Conversation) -> bool {
+    conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none()
+}
+
 impl Core {
     /// `Ready` named another history than the one that is known.
     pub(super) fn begin_history(&mut self, history: Bytes, now: UnixMillis) {
-        let first = std::mem::replace(&mut self.history, history).is_empty();
+        self.history = history;
         self.dirty.insert(Row::History);
-        if first && self.conversations.is_empty() {
-            return;
-        }
         // Also where there is no conversation yet: what waits may be the welcome of one that the server had then.
         self.compare = true;
         self.dirty.insert(Row::Compare);
+        if self.conversations.is_empty() {
+            return;
+        }
         // Who meets the server for the first time has begun conversations at most, and lost nothing.
-        if !first && !self.conversations.is_empty() {
+        if self.conversations.values().any(|conversation| !unmade(conversation)) {
             self.out.events.push(Event::ServerRestored);
         }
         // The server has handed out its own, or forgotten those that came later.
@@ -135,8 +140,7 @@ impl Core {
         let taken = self.conversations.iter().any(|(other, c)| *other != id && c.heir == Some(derived));
         let next = if taken { successor(id, &self.history) } else { derived };
         // Nobody was told of one that was never made.
-        let unmade = conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none();
-        if id == derived || unmade {
+        if id == derived || unmade(conversation) {
             return;
         }
         let own = self.identity.address().account;

@@ -12,8 +12,7 @@ use super::json;
 use crate::terminal::{clock, one_line};
 
 /// The server was set back.
-pub const RESTORED: &str =
-    "* the server was restored from a backup: conversations go on by themselves, what waits here is sent again; what others \
+pub const RESTORED: &str = "* the server was restored from a backup: conversations go on by themselves, what waits here is sent again; what others \
      sent after the backup and was not received before may be missing";
 
 /// How events look.

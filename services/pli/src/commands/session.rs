@@ -280,11 +280,7 @@ impl Session {
 
     /// What a command's refusal means, once everything has been looked at that happened before it: `see` fails at the
     /// event that says why, and that failure counts.
-    pub async fn reason(
-        &mut self,
-        error: RequestError,
-        mut see: impl FnMut(&Event) -> Result<(), Failure>,
-    ) -> Failure {
+    pub async fn reason(&mut self, error: RequestError, mut see: impl FnMut(&Event) -> Result<(), Failure>) -> Failure {
         for _ in 0..REASONS_MAX {
             // The driver hands out every event that waits before it takes a request.
             if self.events.is_empty() && (self.client.query(|_| ()).await.is_err() || self.events.is_empty()) {

@@ -107,22 +107,3 @@ fn what_is_waited_for_while_somebody_is_away_does_not_hold_up_what_follows() {
     let stored = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|event| event["event"] == "stored");
     assert_eq!(said.lines().filter(|line| stored(line)).count() + 1, MESSAGES);
 }
-
-#[test]
-fn a_new_account_is_not_told_that_the_server_was_restored() {
-    let home = tempfile::tempdir().expect("a folder");
-    let server = Server::start(home.path());
-    let port = server.port();
-    text(&run(home.path(), &with_data(&["recv", "bob"])));
-    drop(server);
-    // The conversation is begun before the server is met for the first time.
-    let mut newbie = Running::start(pli(home.path(), &with_data(&["chat", "newbie"])));
-    newbie.say("@bob hello");
-    newbie.say("/list");
-    newbie.until("members)");
-    let _server = Server::start_on(home.path(), port);
-    newbie.until("✓ accepted");
-    newbie.end_input();
-    let said = [newbie.seen().join("\n"), newbie.rest()].concat();
-    assert!(!said.contains("restored") && !said.contains("backup"), "{said}");
-}

@@ -107,8 +107,9 @@ impl Chat {
     }
 
     fn help(&self) {
-        self.screen
-            .line("  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows");
+        self.screen.line(
+            "  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows",
+        );
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
         }
