@@ -56,6 +56,9 @@ pub struct Server {
     pub damaged_pages: usize,
     /// Pages stored or fetched.
     pub pages_moved: usize,
+    /// Devices that hear that a conversation exists only after what is delivered then, and these answers.
+    pub late_creates: BTreeSet<DeviceAddress>,
+    held_creates: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// What this device hears when it makes a conversation.
     pub creating: Option<(DeviceAddress, ErrorCode)>,
     /// What a restored server tells of itself.
@@ -86,7 +89,14 @@ impl Server {
         assert!(received.encoded_len() <= pli_domain::limits::FRAME_BYTES_MAX);
         match received.frame.expect("a frame") {
             client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
-            client_frame::Frame::Call(call) => vec![self.call(from, call)],
+            client_frame::Frame::Call(call) => {
+                let late = from.device.filter(|d| self.late_creates.contains(d) && call.method.ends_with("/Create"));
+                let answer = self.call(from, call);
+                let refused = format!("{answer:?}").contains("Error(");
+                let Some(device) = late.filter(|_| refused) else { return vec![answer] };
+                self.held_creates.push((device, answer));
+                Vec::new()
+            }
             client_frame::Frame::Send(batch) => {
                 assert!(from.hello);
                 let device = from.device.expect("authenticated");
@@ -163,10 +173,17 @@ impl Server {
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }
         let queue = self.queues.entry(device).or_default();
+        let before = to.sent;
         for (&position, envelope) in queue.range(to.sent + 1..) {
             let deliver = edge::Deliver { position, envelope: envelope.clone(), previous: to.sent };
             out.push(frame(server_frame::Frame::Deliver(deliver)));
             to.sent = position;
+        }
+        if to.sent > before {
+            let held = std::mem::take(&mut self.held_creates).into_iter();
+            let (due, rest): (Vec<_>, Vec<_>) = held.partition(|(to, _)| *to == device);
+            self.held_creates = rest;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
         }
         if !*caught_up {
             *caught_up = true;
