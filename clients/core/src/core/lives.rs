@@ -223,8 +223,6 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
-        // As many of them at most were messages, in the places that this profile gave or will give.
-        conversation.place_shift = conversation.place_shift.saturating_add(told.max(sent));
         // Numbers up to `sent` alone were given.
         conversation.lives.retain(|life| life.first <= sent);
         begin(&mut conversation.lives, life, first);
