@@ -20,7 +20,7 @@ pub enum Exit {
     Address = 4,
     /// Another process uses the data folder or profile.
     InUse = 5,
-    /// A folder cannot be used: read-only, full, damaged, or of a newer version.
+    /// A folder cannot be used: missing, read-only, full, damaged, or of a newer version.
     Folder = 6,
     /// The server cannot be reached, or is not the one that was pinned.
     Unreachable = 7,
@@ -47,7 +47,7 @@ Exit codes:
    3  the configuration is wrong
    4  an address cannot be listened on
    5  another process uses the data folder or the profile
-   6  a folder cannot be used: read-only, full, damaged, or of a newer version
+   6  a folder cannot be used: missing, read-only, full, damaged, or of a newer version
    7  the server cannot be reached, or is not the one that was pinned
    8  the server refused for good
    9  `pli doctor` has findings

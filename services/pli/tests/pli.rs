@@ -13,6 +13,8 @@ mod process;
 mod restoring;
 #[path = "pli/starting.rs"]
 mod starting;
+#[path = "pli/telling.rs"]
+mod telling;
 #[path = "pli/terminal.rs"]
 mod terminal;
 #[path = "pli/unusual.rs"]

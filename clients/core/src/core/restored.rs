@@ -68,17 +68,26 @@ pub(super) fn gather_at(work: &Work) -> Option<UnixMillis> {
     }
 }
 
+/// Whether no server has ever had the conversation.
+fn unmade(conversation: &Conversation) -> bool {
+    conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none()
+}
+
 impl Core {
     /// `Ready` named another history than the one that is known.
     pub(super) fn begin_history(&mut self, history: Bytes, now: UnixMillis) {
         self.history = history;
         self.dirty.insert(Row::History);
+        // Also where there is no conversation yet: what waits may be the welcome of one that the server had then.
+        self.compare = true;
+        self.dirty.insert(Row::Compare);
         if self.conversations.is_empty() {
             return;
         }
-        self.compare = true;
-        self.dirty.insert(Row::Compare);
-        self.out.events.push(Event::ServerRestored);
+        // Who meets the server for the first time has begun conversations at most, and lost nothing.
+        if self.conversations.values().any(|conversation| !unmade(conversation)) {
+            self.out.events.push(Event::ServerRestored);
+        }
         // The server has handed out its own, or forgotten those that came later.
         self.packages = None;
         self.make_packages(0);
@@ -131,8 +140,7 @@ impl Core {
         let taken = self.conversations.iter().any(|(other, c)| *other != id && c.heir == Some(derived));
         let next = if taken { successor(id, &self.history) } else { derived };
         // Nobody was told of one that was never made.
-        let unmade = conversation.phase == Phase::Founding && !conversation.created && conversation.root.is_none();
-        if id == derived || unmade {
+        if id == derived || unmade(conversation) {
             return;
         }
         let own = self.identity.address().account;
@@ -145,7 +153,9 @@ impl Core {
         let all = inside.chain(waiting.flatten().copied()).chain(direct);
         let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
         let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
-        if conversation.work.contains(&Work::Leave) || (accounts.is_empty() && !adds) {
+        // What goes on may be here already, made by somebody who was quicker.
+        let alone = accounts.is_empty() && !adds && !self.conversations.contains_key(&next);
+        if conversation.work.contains(&Work::Leave) || alone {
             return self.left(id);
         }
         if direct.is_some() && self.heir(id).is_some() {

@@ -36,7 +36,8 @@ use ticks::Ticks;
 /// Chat in the terminal.
 ///
 /// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
-/// a line without `@` goes to whom the prompt shows. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
+/// a line without `@` goes to whom the prompt shows. After a start that is nobody until you name somebody, whoever writes
+/// meanwhile; only in a profile that has no conversation yet the first who writes to you is shown there. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
 /// the commands, Tab completes handles and commands. Ctrl-C throws away what is typed and ends where nothing is; Ctrl-D
 /// ends. Of what is pasted, lines are sent and commands wait for an Enter of yours. NO_COLOR turns colours off.
@@ -55,9 +56,13 @@ pub struct ChatArgs {
 /// Said instead of carrying out a command that nobody pressed Enter for.
 const PASTED: &str = "not done, because it was pasted: the up arrow brings it back, and Enter does it";
 
+/// Said instead of sending a line that is no text.
+const BROKEN: &str = "not sent: the line is not UTF-8 text; set the terminal or the input to UTF-8 and write it again";
+
 /// Runs `pli chat`.
 pub async fn run(args: ChatArgs) -> Result<(), Failure> {
-    let session = session::open(&args.client, &args.handle).await?;
+    let mut session = session::open(&args.client, &args.handle).await?;
+    session.keep_quiet();
     let ending = interrupted()?;
     let mut chat = Chat::new(session, &args.handle).await?;
     let ended = chat.talk(&ending).await;
@@ -83,6 +88,8 @@ struct Chat {
     current: Option<ConversationId>,
     /// Why the last target is none any more.
     gone: Option<String>,
+    /// Nobody was ever talked to: the first who writes becomes the target, with a prompt that says so.
+    unused: bool,
     /// What was said last of who is in a group.
     announced: BTreeMap<ConversationId, String>,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
@@ -97,7 +104,9 @@ impl Chat {
         let printed = Printed::open(session.client.folder())?;
         let (ticks, asked, announced) = (Ticks::default(), BTreeMap::new(), BTreeMap::new());
         let (current, gone) = (None, None);
-        let mut chat = Self { session, editor, paper, screen, handle, ticks, printed, current, gone, announced, asked };
+        let unused = true;
+        let mut chat =
+            Self { session, editor, paper, screen, handle, ticks, printed, current, gone, unused, announced, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
         chat.editor.taken();
@@ -114,6 +123,7 @@ impl Chat {
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
                     match Input::parse(&line.text) {
+                        _ if line.broken => self.screen.note(BROKEN),
                         Ok(input) if line.pasted && input.is_command() => self.screen.note(PASTED),
                         Ok(Input::Quit) => return Ok(()),
                         Ok(input) => self.act(input).await?,
@@ -134,9 +144,10 @@ impl Chat {
                 let place = self.place(conversation).await?;
                 self.screen.message(message, &place);
                 self.printed.note(message);
-                // Only before anything is typed, with a prompt that says so: no line goes where nobody sent it.
-                if self.current.is_none() && self.editor.may_turn() {
-                    (self.current, self.gone) = (Some(conversation), None);
+                // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be
+                // meant for instead: no line goes where nobody sent it.
+                if self.unused && self.editor.may_turn() {
+                    (self.current, self.gone, self.unused) = (Some(conversation), None, false);
                 }
                 self.show_target().await?;
                 // The line is on the screen, so it counts as read; a full change queue only delays the tick.

@@ -9,7 +9,7 @@ use pli_domain::{ConversationId, Handle};
 use super::json;
 use super::names::{called, group_here};
 use super::number::seconds;
-use super::session::{self, Deadline, Session, refused};
+use super::session::{self, Deadline, FirstUse, Session, refused};
 use super::target::{group, handle};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
@@ -17,10 +17,11 @@ use crate::terminal::{one_line, say};
 
 /// Make groups, change who is in them, list them.
 ///
-/// Send to a group with `pli send HANDLE '#NAME' TEXT`.
+/// Send to a group with `pli send HANDLE '#NAME' TEXT`. Only `create` registers a handle that is new; the others fail where
+/// HANDLE has no profile here, and change nothing.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli group create alice team bob carol\n  pli group add alice team dave\n  pli group list alice"
+    after_help = "Examples:\n  pli group create alice team bob carol\n  pli group add alice team dave\n  pli group list alice\n  pli group list alice --all"
 )]
 pub struct GroupArgs {
     #[command(subcommand)]
@@ -37,7 +38,9 @@ enum Action {
     Remove(Change),
     /// Leave a group.
     Leave(Named),
-    /// List the groups of a profile with their members.
+    /// List the groups of a profile with their members, each once.
+    ///
+    /// A line is the id of the conversation that takes new messages, what the group is called, and who is in it.
     List(List),
 }
 
@@ -67,6 +70,10 @@ struct List {
     /// Whose profile.
     #[arg(value_parser = handle)]
     handle: Handle,
+    /// Also what has ended, marked so: groups that one is no longer in, and the older conversations of a group that went
+    /// on in another one after the server was restored.
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     at: At,
 }
@@ -89,7 +96,8 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
         Action::Leave(named) => (&named.at, &named.handle),
         Action::List(list) => (&list.at, &list.handle),
     };
-    let mut session = session::open(&at.client, handle).await?;
+    let first = if matches!(args.action, Action::Create(_)) { FirstUse::Registers } else { FirstUse::Fails };
+    let mut session = session::open_as(&at.client, handle, first).await?;
     let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
     session.close().await;
     done
@@ -106,7 +114,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         }
         Action::Remove(change) => remove(change, session, deadline).await,
         Action::Leave(named) => leave(named, session, deadline).await,
-        Action::List(_) => list(session).await,
+        Action::List(named) => list(session, named.all).await,
     }
 }
 
@@ -185,11 +193,18 @@ async fn wait(
     }
 }
 
-async fn list(session: &Session) -> Result<(), Failure> {
-    for view in session.conversations().await? {
-        if view.kind == Kind::Group {
+async fn list(session: &Session, all: bool) -> Result<(), Failure> {
+    let views = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
+    for view in views.into_iter().filter(|view| view.kind == Kind::Group) {
+        let (id, name) = (view.id, one_line(&called(&view)));
+        if !view.left {
             let members: Vec<_> = view.members.iter().map(json::name).collect();
-            say!("{} {} {}", view.id, one_line(&called(&view)), members.join(","))?;
+            say!("{id} {name} {}", members.join(","))?;
+        } else if all {
+            say!("{id} {name} (ended)")?;
+        }
+        for part in view.parts.iter().skip(1).filter(|_| all) {
+            say!("{part} {name} (ended, goes on in {id})")?;
         }
     }
     Ok(())

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Events as lines of JSON, for scripts. Names and fields are stable.
+//! Events as lines of JSON, for scripts. Names and fields are stable, and described in docs/events.md.
 
 use pli_api::common;
-use pli_client::core::{ConnectionState, Event, Member, NewKey, OutgoingMessage};
-use pli_domain::ConversationId;
+use pli_client::core::{ConnectionState, Event, Member, NewKey, Outcome};
 use serde_json::{Value, json};
 
 use super::advice::advice;
@@ -47,11 +46,12 @@ pub fn of(event: &Event) -> Value {
 }
 
 /// A message was given to the outbox.
-pub fn sent(conversation: ConversationId, message: OutgoingMessage) -> Value {
-    json!({
+pub fn sent(outcome: &Outcome) -> Option<Value> {
+    let (conversation, message) = (outcome.conversation?, outcome.message?);
+    Some(json!({
         "event": "sent", "conversation": conversation.to_string(), "send_id": message.send_id.to_string(),
         "lane_no": message.lane_no,
-    })
+    }))
 }
 
 /// A line of the input is not sent.
@@ -154,3 +154,6 @@ const fn key_word(what: NewKey) -> &'static str {
         NewKey::Identity => "identity",
     }
 }
+
+#[cfg(test)]
+mod documented;

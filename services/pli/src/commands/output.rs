@@ -12,8 +12,8 @@ use super::json;
 use crate::terminal::{clock, one_line};
 
 /// The server was set back.
-pub const RESTORED: &str =
-    "* the server went back to a backup: what others sent after it may be missing; what waits here is sent again";
+pub const RESTORED: &str = "* the server was restored from a backup: conversations go on by themselves, what waits here is sent again; what others \
+     sent after the backup and was not received before may be missing";
 
 /// How events look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use clap::Args;
 use pli_client::RequestError;
-use pli_client::core::{Command, CommandError};
+use pli_client::core::{Command, CommandError, Event};
 use pli_domain::{ConversationId, Handle};
 use tokio::io::{BufReader, Stdin};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ const OPEN_MAX: usize = 512;
 /// Send every line that is read, print everything that arrives.
 ///
 /// At the end of its input it waits until every message has come as far as --wait says, and ends; with --follow it goes
-/// on printing until Ctrl-C. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
+/// on printing until Ctrl-C. The first use of FROM registers it. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
 /// standard error and with --json as `not_sent`; the others are sent, and the exit code is 13.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pli pipe alice bob --json\n  tail -f log | pli pipe alice '#team' --follow")]
@@ -37,7 +37,7 @@ pub struct PipeArgs {
     from: Handle,
     /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
-    /// One JSON object a line, every event: what was sent, messages, ticks, members, keys, connection.
+    /// One JSON object a line, every event: what was sent, messages, ticks, members, keys, connection (docs/events.md).
     #[arg(long)]
     json: bool,
     /// Go on after the end of the input until Ctrl-C.
@@ -90,11 +90,10 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
             () = stop.cancelled() => return input.end(),
             event = session.next(deadline) => {
                 let event = event?;
-                progress.see(&event, me)?;
                 if !printer.event(&event) {
                     return printer.ended();
                 }
-                input.retry(session, &mut progress).await?;
+                progress.see(&event, me)?;
             }
             line = input.next(), if room => {
                 match line? {
@@ -103,8 +102,14 @@ async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) 
                     None if !args.follow => deadline = Deadline::after(Some(args.timeout)),
                     None => {}
                 }
-                input.retry(session, &mut progress).await?;
             }
+        }
+        if let Some(error) = input.retry(session, &mut progress).await? {
+            let see = |event: &Event| {
+                printer.event(event);
+                progress.see(event, me)
+            };
+            return Err(session.reason(error, see).await);
         }
     }
 }
@@ -137,14 +142,14 @@ impl Input {
         Ok(line)
     }
 
-    /// Sends the kept line; keeps it when the outbox is full.
-    async fn retry(&mut self, session: &Session, progress: &mut Progress) -> Result<(), Failure> {
-        let Some(text) = self.kept.take() else { return Ok(()) };
+    /// Sends the kept line; keeps it when the outbox is full. Answers why the conversation takes no more.
+    async fn retry(&mut self, session: &Session, progress: &mut Progress) -> Result<Option<RequestError>, Failure> {
+        let Some(text) = self.kept.take() else { return Ok(None) };
         let command = Command::SendText { conversation: self.conversation, text: text.clone() };
         match session.client.command(command).await {
             Ok(outcome) => {
-                if let (true, Some(conversation), Some(message)) = (self.json, outcome.conversation, outcome.message) {
-                    say!("{}", json::sent(conversation, message))?;
+                if let Some(line) = json::sent(&outcome).filter(|_| self.json) {
+                    say!("{line}")?;
                 }
                 progress.sent(outcome);
             }
@@ -153,9 +158,9 @@ impl Input {
             Err(RequestError::Command(error @ (CommandError::TextTooLong(_) | CommandError::TextEmpty))) => {
                 self.not_sent(self.lines.number(), &Unfit::NotTaken(error.to_string()))?;
             }
-            Err(error) => return Err(session.request(error)),
+            Err(error) => return Ok(Some(error)),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Tells that a line cannot be sent.

@@ -34,7 +34,6 @@ pub struct Progress {
     others: Vec<AccountId>,
     /// Who is in each conversation that became ready, for a message that moves into it.
     ready: BTreeMap<ConversationId, Vec<AccountId>>,
-    here: ConversationId,
     given: u64,
     /// Those of `open` that a log has.
     accepted: BTreeSet<SendId>,
@@ -46,7 +45,7 @@ impl Progress {
         let conversations = BTreeSet::from([conversation]);
         let (delivered, ready) = (BTreeMap::new(), BTreeMap::new());
         let (open, others, accepted) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        Self { conversations, wait, open, delivered, others, ready, here: conversation, given: 0, accepted }
+        Self { conversations, wait, open, delivered, others, ready, given: 0, accepted }
     }
 
     /// A message was given to the outbox.
@@ -55,11 +54,6 @@ impl Progress {
             self.put(conversation, message);
             self.given += 1;
         }
-    }
-
-    /// Where the messages go.
-    pub const fn conversation(&self) -> ConversationId {
-        self.here
     }
 
     /// Messages that were given to the outbox, and of these the ones that no log has yet.

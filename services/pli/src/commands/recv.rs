@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// With --follow only at Ctrl-C. With --timeout, or after 60 s without --follow, what was not ready by then is an error.
 /// With --read it stays, at most 5 s more, until the server has the senders' ticks.
 ///
+/// The first use of a handle makes its keys and registers it, and says so on standard error.
+///
 /// A message is printed once, also one that another command (`send`, `group`) took from the server meanwhile; `chat`
 /// counts as printing.
 #[derive(Debug, Args)]
@@ -38,7 +40,7 @@ pub struct RecvArgs {
     /// Whose profile; the first use registers it.
     #[arg(value_parser = handle)]
     handle: Handle,
-    /// One JSON object a line, every event: messages, ticks, members, keys, connection.
+    /// One JSON object a line, every event: messages, ticks, members, keys, connection (docs/events.md).
     #[arg(long)]
     json: bool,
     /// Go on until Ctrl-C.

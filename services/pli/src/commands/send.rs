@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use pli_client::RequestError;
-use pli_client::core::{Command, CommandError, Event, TEXT_BYTES_MAX};
-use pli_domain::{ConversationId, Handle};
+use pli_client::core::{Command, CommandError, TEXT_BYTES_MAX};
+use pli_domain::limits::OUTBOX_MESSAGES_MAX;
+use pli_domain::{AccountId, ConversationId, Handle};
+use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -19,8 +21,9 @@ use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::say;
 
-/// Messages that may be waited for at a time; above it sending pauses.
-const OPEN_MAX: usize = 512;
+/// Messages that may be waited for at a time; above it sending pauses. As many as the outbox takes: `stored` takes seconds
+/// where the recipient is away, so a lower bound would be what sets the pace.
+const OPEN_MAX: usize = OUTBOX_MESSAGES_MAX;
 /// Bytes of a text that is too long that are counted, to tell its size; what comes then is not read.
 const COUNTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -29,6 +32,13 @@ const COUNTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The text comes from the command line or from standard input. The first use of FROM registers it. Returns when the
 /// message has come as far as --wait says; when that takes too long the message stays in the outbox, and the next
 /// command on this profile sends it.
+///
+/// `stored` takes the server about ten seconds while the recipient is away, for each message, and at most 10,000 messages
+/// of a profile wait for it at a time: then no more are taken until some are stored. `accepted` is durable already and
+/// waits for none of this.
+///
+/// With --json, what each line means stands in docs/events.md. Where standard output cannot be written the messages are
+/// sent all the same, and the exit code is 12.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli send alice bob 'hello'\n  date | pli send alice bob --wait delivered\n  pli send alice '#team' hi --count 100 --rate 20\n  pli send alice bob hello --json"
@@ -53,7 +63,7 @@ pub struct SendArgs {
     /// Wait at most so many seconds in all, the pauses of --rate included.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,
-    /// One JSON object a line: `sent` with the send id of each message, then what becomes of it.
+    /// One JSON object a line: `sent` with the send id of each message, then what becomes of it (docs/events.md).
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -73,23 +83,51 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     let begun = Instant::now();
     let sent = send(&args, &mut session, &text).await;
     session.close().await;
-    sent?;
-    if args.json {
-        return Ok(());
-    }
-    let (messages, word) = (args.count, format!("{:?}", args.wait).to_lowercase());
-    let plural = if messages == 1 { "" } else { "s" };
-    say!("{messages} message{plural} {word} in {:.2} s", begun.elapsed().as_secs_f64())
+    let printed = sent?;
+    let word = format!("{:?}", args.wait).to_lowercase();
+    let messages = if args.count == 1 { "1 message".to_string() } else { format!("{} messages", args.count) };
+    let printed = match args.json {
+        true => printed,
+        false => say!("{messages} {word} in {:.2} s", begun.elapsed().as_secs_f64()),
+    };
+    printed.map_err(|failure| unprinted(failure, &format!("{messages} {word}")))
 }
 
-async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<(), Failure> {
+/// Everything was sent, and what was to be said about it is not.
+fn unprinted(failure: Failure, done: &str) -> Failure {
+    let Failure { exit, error } = failure;
+    Failure { exit, error: error.context(format!("{done}, but not everything about it is printed")) }
+}
+
+/// Lines of `--json`. From the first one that cannot be written on they are left out: the messages go out all the same.
+struct Lines {
+    wanted: bool,
+    written: Result<(), Failure>,
+}
+
+impl Lines {
+    fn put(&mut self, line: Option<Value>) {
+        if let (true, Ok(()), Some(line)) = (self.wanted, &self.written, line) {
+            self.written = say!("{line}");
+        }
+    }
+}
+
+/// Sends it; whether everything was printed that was to be.
+async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<Result<(), Failure>, Failure> {
     let deadline = Deadline::after(Some(args.timeout));
     let conversation = args.to.conversation(session, deadline, |_| {}).await?;
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
-    let sent = give(args, session, (text, me), &mut progress, deadline).await;
-    sent.map_err(|failure| with_counts(failure, args.count, progress.counts()))
+    let lines = Lines { wanted: args.json, written: Ok(()) };
+    let mut giving = Giving { session, progress: &mut progress, me, deadline, lines };
+    let sent = giving.all(args, (conversation, text)).await;
+    let written = giving.lines.written;
+    match sent {
+        Ok(()) => Ok(written),
+        Err(failure) => Err(with_counts(failure, args.count, progress.counts())),
+    }
 }
 
 /// How many came how far, where many were to be sent and the time was too short.
@@ -107,70 +145,66 @@ fn with_counts(failure: Failure, count: u64, (given, waiting): (u64, usize)) -> 
     Failure::say(failure.exit, said)
 }
 
-async fn give(
-    args: &SendArgs,
-    session: &mut Session,
-    (text, me): (&str, pli_domain::AccountId),
-    progress: &mut Progress,
+/// Messages on their way.
+struct Giving<'a> {
+    session: &'a mut Session,
+    progress: &'a mut Progress,
+    me: AccountId,
     deadline: Deadline,
-) -> Result<(), Failure> {
-    let conversation = progress.conversation();
-    let mut pace = args.rate.map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
-    if let Some(pace) = &mut pace {
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
-    for number in 1..=args.count {
-        while let Some(pace) = &mut pace {
-            // What happens meanwhile is told when it happens, and the time may be over before it is the next one's turn.
-            tokio::select! {
-                biased;
-                _ = pace.tick() => break,
-                event = next(session, deadline, args.json) => progress.see(&event?, me)?,
-            }
-        }
-        let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
-        say(session, progress, (conversation, text), (deadline, args.json)).await?;
-        while progress.open() >= OPEN_MAX {
-            progress.see(&next(session, deadline, args.json).await?, me)?;
-        }
-    }
-    while progress.open() > 0 {
-        progress.see(&next(session, deadline, args.json).await?, me)?;
-    }
-    Ok(())
+    lines: Lines,
 }
 
-/// The next event, printed where it tells what becomes of a message.
-async fn next(session: &mut Session, deadline: Deadline, json: bool) -> Result<Event, Failure> {
-    let event = session.next(deadline).await?;
-    if let Some(line) = json::of_tick(&event).filter(|_| json) {
-        say!("{line}")?;
-    }
-    Ok(event)
-}
-
-/// Gives one message to the outbox; waits while it is full.
-async fn say(
-    session: &mut Session,
-    progress: &mut Progress,
-    (conversation, text): (ConversationId, String),
-    (deadline, json): (Deadline, bool),
-) -> Result<(), Failure> {
-    loop {
-        let command = Command::SendText { conversation, text: text.clone() };
-        match session.client.command(command).await {
-            Ok(outcome) => {
-                if let (true, Some(conversation), Some(message)) = (json, outcome.conversation, outcome.message) {
-                    say!("{}", json::sent(conversation, message))?;
+impl Giving<'_> {
+    async fn all(&mut self, args: &SendArgs, (conversation, text): (ConversationId, &str)) -> Result<(), Failure> {
+        let mut pace = args.rate.map(|rate| interval(Duration::from_secs_f64(1.0 / rate)));
+        if let Some(pace) = &mut pace {
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        for number in 1..=args.count {
+            while let Some(pace) = &mut pace {
+                // What happens meanwhile is told when it happens, and the time may be over before it is the next one's
+                // turn.
+                tokio::select! {
+                    biased;
+                    _ = pace.tick() => break,
+                    seen = self.next() => seen?,
                 }
-                progress.sent(outcome);
-                return Ok(());
             }
-            Err(RequestError::Command(CommandError::OutboxFull(_))) => {
-                let me = session.client.query(|core| core.address().account).await.map_err(|e| session.request(e))?;
-                progress.see(&next(session, deadline, json).await?, me)?;
+            let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
+            self.say(conversation, text).await?;
+            while self.progress.open() >= OPEN_MAX {
+                self.next().await?;
             }
-            Err(error) => return Err(session.request(error)),
+        }
+        while self.progress.open() > 0 {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the next event, which is printed where it tells what becomes of a message. Cancel safe.
+    async fn next(&mut self) -> Result<(), Failure> {
+        let event = self.session.next(self.deadline).await?;
+        self.lines.put(json::of_tick(&event));
+        self.progress.see(&event, self.me)
+    }
+
+    /// Gives one message to the outbox; waits while it is full.
+    async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
+        loop {
+            let command = Command::SendText { conversation, text: text.clone() };
+            match self.session.client.command(command).await {
+                Ok(outcome) => {
+                    self.lines.put(json::sent(&outcome));
+                    self.progress.sent(outcome);
+                    return Ok(());
+                }
+                Err(RequestError::Command(CommandError::OutboxFull(_))) => self.next().await?,
+                Err(error) => {
+                    let (progress, me) = (&mut *self.progress, self.me);
+                    return Err(self.session.reason(error, |event| progress.see(event, me)).await);
+                }
+            }
         }
     }
 }
@@ -179,8 +213,8 @@ async fn say(
 pub(super) async fn others(
     session: &Session,
     conversation: ConversationId,
-    me: pli_domain::AccountId,
-) -> Result<Vec<pli_domain::AccountId>, Failure> {
+    me: AccountId,
+) -> Result<Vec<AccountId>, Failure> {
     let view = session.client.query(move |core| core.conversation(conversation)).await;
     let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
     Ok(members.iter().map(|member| member.account).filter(|account| *account != me).collect())

@@ -27,10 +27,26 @@ pub struct Session {
     refusal: Option<common::Error>,
     /// The profile's database was gone.
     keys_gone: bool,
+    /// Says on standard error that a handle is new; the chat says it on its screen.
+    tells_new: bool,
+}
+
+/// What a command does with a handle that has no profile here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstUse {
+    /// Makes its keys and registers it.
+    Registers,
+    /// Fails: a command that only looks, or changes what is there, makes no account of a slip of the keyboard.
+    Fails,
 }
 
 /// Opens the profile of `handle`; the first use makes it.
 pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure> {
+    open_as(args, handle, FirstUse::Registers).await
+}
+
+/// Opens the profile of `handle`; `first` says what happens where there is none.
+pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Result<Session, Failure> {
     let logs = LogsConfig { filter: args.log.clone(), ..LogsConfig::default() };
     init_logs(&logs).exit(Exit::Usage)?;
     let (server, others, fingerprint) = server(args)?;
@@ -42,9 +58,23 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
     }
     args.server.iter().filter(|named| named.without_port).for_each(say_port);
     let keys_gone = pli_client::profile::lost(&folder);
+    if first == FirstUse::Fails && !keys_gone && !pli_client::profile::exists(&folder) {
+        return Err(no_profile(handle, &folder));
+    }
     let options = ClientOptions { server, others, fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events, refusal: None, keys_gone })
+    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true })
+}
+
+fn no_profile(handle: &Handle, folder: &std::path::Path) -> Failure {
+    let folder = folder.display();
+    Failure::say(
+        Exit::Folder,
+        format_args!(
+            "@{handle} has no profile here: there is no {folder}; check how the handle is spelled and --server, --home, or \
+             make it with `pli recv {handle}`, which registers it"
+        ),
+    )
 }
 
 /// The server, more addresses of it, and its certificate: as named, else as the data folder says.
@@ -107,6 +137,9 @@ fn opening(error: OpenError) -> Failure {
     Failure::new(exit, error)
 }
 
+/// Events that are looked at for the reason of a refusal; more never wait.
+const REASONS_MAX: usize = 10_000;
+
 /// Why a client ended, as the process tells it.
 pub fn ended(end: &End) -> Failure {
     let exit = match end {
@@ -166,6 +199,11 @@ impl Session {
     fn note_refusal(&mut self, event: &Event) {
         match event {
             Event::RegistrationRefused { why } | Event::Waiting { why, .. } => self.refusal = Some(why.clone()),
+            Event::Registered { handle } if self.tells_new => {
+                let folder = self.client.folder().display();
+                anstream::eprintln!("@{handle} is new and registered now; its keys are in {folder}");
+                self.refusal = None;
+            }
             Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,
             _ => {}
         }
@@ -238,6 +276,27 @@ impl Session {
             (RequestError::Ended, Some(end)) => ended(&end),
             (error, _) => Failure::new(Exit::Failed, error),
         }
+    }
+
+    /// What a command's refusal means, once everything has been looked at that happened before it: `see` fails at the
+    /// event that says why, and that failure counts.
+    pub async fn reason(&mut self, error: RequestError, mut see: impl FnMut(&Event) -> Result<(), Failure>) -> Failure {
+        for _ in 0..REASONS_MAX {
+            // The driver hands out every event that waits before it takes a request.
+            if self.events.is_empty() && (self.client.query(|_| ()).await.is_err() || self.events.is_empty()) {
+                break;
+            }
+            match self.next(Deadline::after(None)).await.and_then(|event| see(&event)) {
+                Ok(()) => {}
+                Err(why) => return why,
+            }
+        }
+        self.request(error)
+    }
+
+    /// Leaves it to the caller to say that a handle is new.
+    pub const fn keep_quiet(&mut self) {
+        self.tells_new = false;
     }
 
     /// Closes the profile.

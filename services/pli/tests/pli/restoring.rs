@@ -160,6 +160,96 @@ fn a_backup_is_whole_private_and_restores_twice_above_what_was_used() {
     assert_eq!(about["fingerprint"], fingerprint);
 }
 
+#[test]
+fn a_group_is_listed_once_however_often_the_server_was_restored() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    let made = with_data(home, &["group", "create", "alice", "team", "bob"]);
+    with_data(home, &["send", "alice", "#team", "before"]);
+    assert!(with_data(home, &["recv", "bob"]).contains("before"));
+    back_up(home);
+    for number in 1..=2 {
+        server.process.kill();
+        with_data(home, &["restore", "--from", "backup", "--replace"]);
+        server = Server::start_on(home, port);
+        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+        let said = format!("after {number}");
+        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
+        bob.json(says("alice", &said));
+        bob.signal(Signal::INT);
+        assert_eq!(bob.wait(), Some(0));
+    }
+    let first = made.split(' ').next().expect("an id");
+    for handle in ["alice", "bob"] {
+        let live = with_data(home, &["group", "list", handle]);
+        assert!(live.lines().count() == 1 && !live.contains(first) && !live.contains("ended"), "{live}");
+        let id = live.split(' ').next().expect("an id");
+        let all = with_data(home, &["group", "list", handle, "--all"]);
+        assert_eq!(all.lines().count(), 3, "{all}");
+        assert!(all.starts_with(&live), "{all}");
+        assert!(all.contains(&format!("{first} team (ended, goes on in {id})")), "{all}");
+    }
+    // Each of its ids means the group that goes on.
+    with_data(home, &["send", "alice", &format!("~{first}"), "by the old id", "--wait", "accepted"]);
+    assert!(with_data(home, &["recv", "bob"]).contains("by the old id"));
+}
+
+#[test]
+fn a_new_account_on_a_restored_server_is_not_told_that_it_was() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    with_data(home, &["send", "alice", "bob", "hello"]);
+    back_up(home);
+    drop(server);
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    // The conversation is begun before the server is met for the first time.
+    let mut newbie =
+        Running::start(pli(home, &["chat", "newbie", "--data", "data", "--server", &format!("127.0.0.1:{port}")]));
+    newbie.say("@bob hello");
+    newbie.say("/list");
+    newbie.until("members)");
+    let _server = Server::start_on(home, port);
+    newbie.until("✓ accepted");
+    newbie.end_input();
+    let said = [newbie.seen().join("\n"), newbie.rest()].concat();
+    assert!(!said.contains("restored") && !said.contains("backup"), "{said}");
+    let said = with_data(home, &["recv", "alice"]);
+    assert!(said.contains("* the server was restored from a backup: conversations go on by themselves"), "{said}");
+}
+
+#[test]
+fn a_group_that_somebody_had_not_joined_when_the_backup_was_taken_goes_on_as_one() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    // The invitation waits for bob in the backup, and again after each restore.
+    with_data(home, &["group", "create", "alice", "team", "bob"]);
+    back_up(home);
+    for number in 1..=3 {
+        server.process.kill();
+        with_data(home, &["restore", "--from", "backup", "--replace"]);
+        server = Server::start_on(home, port);
+        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+        let said = format!("after {number}");
+        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
+        bob.json(says("alice", &said));
+        bob.signal(Signal::INT);
+        assert_eq!(bob.wait(), Some(0));
+    }
+    for handle in ["alice", "bob"] {
+        let live = with_data(home, &["group", "list", handle]);
+        assert_eq!(live.lines().count(), 1, "{live}");
+    }
+}
+
 /// What a command says when it is refused, with its exit code.
 fn refused(home: &Path, arguments: &[&str], exit: i32, words: &[&str]) {
     let (code, said) = failure(&run(home, arguments));

@@ -278,3 +278,39 @@ fn ctrl_z_stops_the_whole_job() {
     alice.keys("\x03\x03");
     assert!(alice.ended().success());
 }
+
+#[test]
+fn after_a_restart_nothing_goes_to_whoever_wrote_last() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    for handle in ["bob", "mallory"] {
+        register(home.path(), handle);
+    }
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("● alice> ");
+    alice.keys("@bob hello\r");
+    alice.until("✓ accepted");
+    alice.until("● alice → @bob> ");
+    alice.keys("\x04");
+    assert!(alice.ended().success());
+    send(home.path(), "mallory", "alice", "the last word");
+    text(&run(home.path(), &["recv", "alice", "--data", "data"]));
+    let mut alice = Terminal::start(home.path(), "alice");
+    alice.until("the last word");
+    alice.until("says who gets what you type");
+    alice.until("● alice> ");
+    alice.keys("my pin is 1234\r");
+    alice.until("to whom?");
+    // Nor does it to whoever writes next.
+    send(home.path(), "mallory", "alice", "one more");
+    alice.until("one more");
+    alice.keys("for bob alone\r");
+    alice.until("to whom?");
+    alice.keys("@bob\r");
+    alice.until("● alice → @bob> ");
+    alice.keys("\x1b[A\x1b[A\r");
+    alice.until("accepted   “for bob alone”");
+    assert!(received(home.path(), "bob").contains("for bob alone"));
+    let said = received(home.path(), "mallory");
+    assert!(!said.contains("1234") && !said.contains("for bob"), "{said}");
+}

@@ -107,8 +107,9 @@ impl Chat {
     }
 
     fn help(&self) {
-        self.screen
-            .line("  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to the last one");
+        self.screen.line(
+            "  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows",
+        );
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
         }
@@ -135,7 +136,7 @@ impl Chat {
     }
 
     async fn turn_to_conversation(&mut self, here: ConversationId, text: Option<String>) -> Result<(), Failure> {
-        (self.current, self.gone) = (Some(here), None);
+        (self.current, self.gone, self.unused) = (Some(here), None, false);
         match text {
             Some(text) => self.say(here, text).await,
             None => Ok(()),
@@ -275,7 +276,8 @@ impl Chat {
         Ok(())
     }
 
-    /// The history's last rows, oldest conversation first, so that the newest stands right above the prompt.
+    /// The history's last rows, oldest conversation first, so that the newest stands right above the prompt. Nothing
+    /// that is typed goes to any of them before the user names one: whoever wrote last need not be whom they mean.
     pub(super) async fn show_last(&mut self) -> Result<(), Failure> {
         let mut last = Vec::new();
         for view in self.session.conversations().await? {
@@ -288,7 +290,10 @@ impl Chat {
         let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
         for (_, conversation) in last.into_iter().skip(skipped) {
             self.show(conversation, SHOWN_AT_START).await?;
-            self.current = Some(conversation);
+            self.unused = false;
+        }
+        if !self.unused {
+            self.screen.note("@HANDLE or #GROUP says who gets what you type; until then nobody does");
         }
         self.show_target().await
     }

@@ -31,6 +31,8 @@ pub struct Entered {
     pub text: String,
     /// Its end was pasted: nobody pressed Enter for it.
     pub pasted: bool,
+    /// Something in it is no UTF-8, and is not in `text` as it was.
+    pub broken: bool,
 }
 
 /// A running editor.
@@ -42,6 +44,8 @@ pub struct Editor {
     keys: VecDeque<Stroke>,
     /// The next key is of a paste.
     pasting: bool,
+    /// Something of the line that is typed is no text.
+    broken: bool,
     bytes: Vec<u8>,
     /// A plain line was too long: its rest is not a line.
     skipping: bool,
@@ -62,7 +66,8 @@ impl Editor {
         let (keyboard, resized) = (Keyboard::new(input)?, signal(SignalKind::window_change())?);
         let paper = Paper::new(prompt, raw.is_some());
         let (decoder, keys, bytes) = (Decoder::default(), VecDeque::new(), Vec::new());
-        Ok(Self { keyboard, resized, decoder, keys, pasting: false, bytes, skipping: false, paper, raw })
+        let (pasting, broken, skipping) = (false, false, false);
+        Ok(Self { keyboard, resized, decoder, keys, pasting, broken, bytes, skipping, paper, raw })
     }
 
     /// The prompt, the line, and what is printed above them.
@@ -101,7 +106,11 @@ impl Editor {
 
     fn take_in(&mut self, bytes: Vec<u8>) {
         if self.raw.is_some() {
-            self.keys.extend(bytes.into_iter().filter_map(|byte| self.decoder.push(byte)));
+            for byte in bytes {
+                let stroke = self.decoder.push(byte);
+                self.keys.extend(self.decoder.take_broken());
+                self.keys.extend(stroke);
+            }
         } else {
             self.bytes.extend(bytes);
         }
@@ -127,7 +136,9 @@ impl Editor {
                 return Typed::More;
             }
             self.skipping = true;
-            return Typed::Line(plain(std::mem::take(&mut self.bytes)));
+            // Cut off anywhere, and too long for a message in any case.
+            let cut = plain(std::mem::take(&mut self.bytes));
+            return Typed::Line(Entered { broken: false, ..cut });
         };
         let rest = self.bytes.split_off(end + 1);
         let line = std::mem::replace(&mut self.bytes, rest);
@@ -138,17 +149,27 @@ impl Editor {
         while let Some(stroke) = self.keys.pop_front() {
             let key = match stroke {
                 Stroke::Key(key) => key,
+                Stroke::Broken => {
+                    self.broken = true;
+                    continue;
+                }
                 mark => {
                     self.pasting = mark == Stroke::PasteBegins;
                     continue;
                 }
             };
             match (key.code, key.modifiers.contains(CTRL)) {
-                (KeyCode::Enter, _) => return Typed::Line(Entered { text: self.paper.take(), pasted: self.pasting }),
+                (KeyCode::Enter, _) => {
+                    let broken = std::mem::take(&mut self.broken);
+                    return Typed::Line(Entered { text: self.paper.take(), pasted: self.pasting, broken });
+                }
                 (KeyCode::Tab, _) if self.pasting => self.edit(KeyCode::Char(' ').into()),
                 // Of a paste only its text counts: other keys were not pressed by anybody.
                 _ if self.pasting && !is_text(&key) => {}
-                (KeyCode::Char('c'), true) if !self.paper.is_empty() => self.paper.change(|line, _| line.clear()),
+                (KeyCode::Char('c'), true) if !self.paper.is_empty() || self.broken => {
+                    self.broken = false;
+                    self.paper.change(|line, _| line.clear());
+                }
                 (KeyCode::Char('c'), true) => return Typed::End,
                 (KeyCode::Char('d'), true) if self.paper.is_empty() => return Typed::End,
                 (KeyCode::Tab, _) => self.complete(),
@@ -215,13 +236,12 @@ enum Typed {
 
 /// A line of an input that is no terminal: whoever wrote it meant it.
 fn plain(bytes: Vec<u8>) -> Entered {
-    Entered { text: text(bytes), pasted: false }
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    let text = String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned());
+    let (text, broken) = match String::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(wrong) => (String::from_utf8_lossy(wrong.as_bytes()).into_owned(), true),
+    };
     let end = text.trim_end_matches(['\r', '\n']).len();
-    text[..end].to_string()
+    Entered { text: text[..end].to_string(), pasted: false, broken }
 }
 
 #[cfg(test)]
@@ -264,7 +284,21 @@ mod tests {
         let mut editor = Editor::on(program, true, Prompt::new("erin".into())).expect("an editor");
         rustix::io::write(&user, b"\x1b[200~one\ttwo\x03\x04\x1b[A\n/leave\nhalf\x1b[201~ typed\r").expect("pasted");
         for (text, pasted) in [("one two", true), ("/leave", true), ("half typed", false)] {
-            assert_eq!(editor.line().await, Some(Entered { text: text.into(), pasted }));
+            assert_eq!(editor.line().await, Some(Entered { text: text.into(), pasted, broken: false }));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_with_something_that_is_no_text_says_so_and_the_next_one_does_not() {
+        let (user, terminal) = terminal();
+        let (file, writer) = std::io::pipe().expect("a pipe");
+        for (input, program, is_terminal) in [(user, terminal, true), (writer.into(), file.into(), false)] {
+            let mut editor = Editor::on(program, is_terminal, Prompt::new("erin".into())).expect("an editor");
+            rustix::io::write(&input, b"bad \xff\xfe end\ncut \xc3\nna\xc3\xafve\n").expect("written");
+            for broken in [true, true, false] {
+                let line = editor.line().await.expect("a line");
+                assert_eq!(line.broken, broken, "{line:?}");
+            }
         }
     }
 

@@ -19,43 +19,58 @@ pub enum Stroke {
     PasteBegins,
     /// What follows is typed again.
     PasteEnds,
+    /// Here was something that is no UTF-8.
+    Broken,
 }
 
 /// Keeps what a key that is not complete yet began with.
 #[derive(Debug, Default)]
-pub struct Decoder(Vec<u8>);
+pub struct Decoder {
+    begun: Vec<u8>,
+    broken: bool,
+}
 
 impl Decoder {
     /// The key or mark that this byte completes.
     pub fn push(&mut self, byte: u8) -> Option<Stroke> {
         // A lone Escape does nothing, so it is always the beginning of something.
         if byte == ESCAPE {
-            self.0 = vec![ESCAPE];
+            self.broken |= self.begun.first().is_some_and(|first| *first != ESCAPE);
+            self.begun = vec![ESCAPE];
             return None;
         }
-        self.0.push(byte);
-        if let Some(mark) = mark(&self.0) {
-            self.0.clear();
+        self.begun.push(byte);
+        if let Some(mark) = mark(&self.begun) {
+            self.begun.clear();
             return Some(mark);
         }
-        match Event::parse_from(&self.0) {
-            Ok(None) if self.0.len() < SEQUENCE_BYTES_MAX => None,
+        match Event::parse_from(&self.begun) {
+            Ok(None) if self.begun.len() < SEQUENCE_BYTES_MAX => None,
             Ok(Some(Event::Key(key))) => {
-                self.0.clear();
+                self.begun.clear();
                 Some(key).filter(|key| key.kind != KeyEventKind::Release).map(spelled).map(Stroke::Key)
             }
             Ok(_) => self.dropped(),
             // A character that was broken off does not take the next one with it.
-            Err(_) if self.0.len() > 1 && self.0[0] != ESCAPE => {
-                self.0.clear();
+            Err(_) if self.begun.len() > 1 && self.begun[0] != ESCAPE => {
+                self.begun.clear();
+                self.broken = true;
                 self.push(byte)
             }
-            Err(_) => self.dropped(),
+            Err(_) => {
+                self.broken |= self.begun[0] != ESCAPE;
+                self.dropped()
+            }
         }
     }
 
+    /// Says once, before the stroke of the last byte, that bytes before it were no UTF-8.
+    pub fn take_broken(&mut self) -> Option<Stroke> {
+        std::mem::take(&mut self.broken).then_some(Stroke::Broken)
+    }
+
     fn dropped(&mut self) -> Option<Stroke> {
-        self.0.clear();
+        self.begun.clear();
         None
     }
 }
@@ -134,7 +149,7 @@ mod tests {
             let any = random.next_u32();
             let byte = if any & 3 == 0 { (any >> 8) as u8 } else { usual[(any >> 8) as usize % usual.len()] };
             decoder.push(byte);
-            assert!(decoder.0.len() < SEQUENCE_BYTES_MAX);
+            assert!(decoder.begun.len() < SEQUENCE_BYTES_MAX);
         }
     }
 }

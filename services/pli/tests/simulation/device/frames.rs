@@ -82,6 +82,7 @@ impl Device {
         self.outbox.connected(self.world.now(), UnixMillis(ready.now_ms), window);
         self.inbox.connected();
         if ignored {
+            self.world.oracle().device(self.address.device).lie = None;
             self.inbox.follow(from);
             self.commit();
         }

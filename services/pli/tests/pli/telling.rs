@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What commands say of what they did, did not do, and would not do.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
+
+fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &["--data", "data"]].concat()
+}
+
+/// The folder of a handle's profile, where there is one.
+fn has_profile(home: &Path, handle: &str) -> bool {
+    let servers = std::fs::read_dir(home.join("share/pli")).expect("profiles");
+    servers.map(|server| server.expect("an entry").path().join(handle)).any(|folder| folder.exists())
+}
+
+#[test]
+fn a_handle_that_nobody_has_is_named_however_many_lines_wait_for_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let lines: String = (0..200).map(|number| format!("line {number}\n")).collect();
+    let piped = run_with_input(home.path(), &with_data(&["pipe", "alice", "nobody.here"]), lines.as_bytes());
+    let sent = run(home.path(), &with_data(&["send", "alice", "nobody.there", "hi", "--count", "200"]));
+    for (output, handle) in [(piped, "nobody.here"), (sent, "nobody.there")] {
+        let (code, said) = failure(&output);
+        assert_eq!(code, Some(8), "{said}");
+        assert!(said.contains(handle) && said.contains("check how the handle is spelled"), "{said}");
+    }
+}
+
+#[test]
+fn a_command_that_only_looks_makes_no_account_of_a_slip() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let (code, said) = failure(&run(home.path(), &with_data(&["recv", "alice"])));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("@alice is new and registered now"), "{said}");
+    assert_eq!(failure(&run(home.path(), &with_data(&["recv", "alice"]))).1, "", "it is not new any more");
+    for looks in [&["list", "alicee"][..], &["add", "alicee", "team", "bob"], &["leave", "alicee", "team"]] {
+        let (code, said) = failure(&run(home.path(), &with_data(&[&["group"], looks].concat())));
+        assert_eq!(code, Some(6), "{said}");
+        assert!(said.contains("@alicee has no profile here") && said.contains("`pli recv alicee`"), "{said}");
+    }
+    assert!(has_profile(home.path(), "alice") && !has_profile(home.path(), "alicee"));
+    let (code, said) = failure(&run(home.path(), &with_data(&["send", "alice", "alicee", "hi"])));
+    assert_eq!(code, Some(8), "{said}");
+}
+
+#[test]
+fn a_line_of_a_chat_that_is_no_text_is_told_and_the_others_are_sent() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    text(&run(home.path(), &with_data(&["recv", "bob"])));
+    let input = b"@bob one\n@bob bad \xff\xfe\n@bob two\n";
+    let said = text(&run_with_input(home.path(), &with_data(&["chat", "alice"]), input));
+    assert_eq!(said.matches("not sent: the line is not UTF-8 text").count(), 1, "{said}");
+    text(&run(home.path(), &with_data(&["recv", "alice"])));
+    text(&run(home.path(), &with_data(&["send", "alice", "bob", "last", "--wait", "accepted"])));
+    let said = text(&run(home.path(), &with_data(&["recv", "bob"])));
+    assert!(said.contains("one") && said.contains("two") && !said.contains("bad"), "{said}");
+}
+
+/// `pli` with a standard output that takes nothing.
+fn onto_a_full_disk(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+    let output = pli(home, &with_data(arguments)).stdout(full).output().expect("ran");
+    failure(&output)
+}
+
+#[test]
+fn what_was_sent_although_nothing_could_be_printed_is_counted() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    text(&run(home.path(), &with_data(&["recv", "bob"])));
+    let send = |more: &[&str]| onto_a_full_disk(home.path(), &[&["send", "alice", "bob", "hi"], more].concat());
+    for (more, done) in [
+        (&["--json"][..], "1 message accepted, but"),
+        (&[], "1 message accepted, but"),
+        (&["--json", "--count", "30", "--wait", "stored"], "30 messages stored, but"),
+    ] {
+        let (code, said) = send(more);
+        assert_eq!(code, Some(12), "{said}");
+        assert!(said.contains(done) && said.contains("standard output cannot be written"), "{said}");
+    }
+    let said = text(&run(home.path(), &with_data(&["recv", "bob"])));
+    assert_eq!(said.lines().count(), 32 + 1, "32 messages and who they are from: {said}");
+}
+
+#[test]
+fn what_is_waited_for_while_somebody_is_away_does_not_hold_up_what_follows() {
+    const MESSAGES: usize = 1_000;
+    /// What an earlier version waited for at a time.
+    const BOUND_BEFORE: usize = 512;
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    text(&run(home.path(), &with_data(&["recv", "bob"])));
+    let count = MESSAGES.to_string();
+    let send = ["send", "alice", "bob", "hi", "--count", &count, "--wait", "stored", "--json"];
+    let mut send = Running::start(pli(home.path(), &with_data(&send)));
+    send.json(|event| event["event"] == "stored");
+    let sent = send.seen().iter().filter(|line| line.contains("\"sent\"")).count();
+    assert!(sent > BOUND_BEFORE, "only {sent} were sent before one was stored");
+    let said = send.rest();
+    let stored = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|event| event["event"] == "stored");
+    assert_eq!(said.lines().filter(|line| stored(line)).count() + 1, MESSAGES);
+}
