@@ -90,7 +90,7 @@ fn samples() -> Vec<Event> {
         Event::Stored { conversation, message: SEND },
         Event::Resending { conversation, message: SEND },
         Event::Delivered { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
-        Event::Lost { conversation, by: by.clone(), device: DEVICE, lane_nos: (1, 2) },
+        Event::Lost { conversation, by: by.clone(), device: DEVICE, lane_nos: (1, 2), messages: vec![SEND] },
         Event::Read { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
         Event::SameChat { conversation, into: HERE },
         Event::Moved { conversation, into: HERE, message: OWN },
