@@ -45,6 +45,9 @@ pub struct Server {
     /// Devices whose sends are answered later, and these answers.
     pub hold_results: BTreeSet<DeviceAddress>,
     held_results: Vec<(DeviceAddress, edge::ServerFrame)>,
+    /// Whether verdicts on commits are answered later, and these answers.
+    pub hold_commits: bool,
+    held_commits: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// Codes that sends were refused with.
     pub refused: Vec<ErrorCode>,
     /// Objects that are larger than one page, and pages of those that are not whole yet.
@@ -86,7 +89,15 @@ impl Server {
         assert!(received.encoded_len() <= pli_domain::limits::FRAME_BYTES_MAX);
         match received.frame.expect("a frame") {
             client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
-            client_frame::Frame::Call(call) => vec![self.call(from, call)],
+            client_frame::Frame::Call(call) => {
+                let is_held = self.hold_commits && call.method.ends_with("/Commit");
+                let answer = self.call(from, call);
+                if let (true, Some(device)) = (is_held, from.device) {
+                    self.held_commits.push((device, answer));
+                    return Vec::new();
+                }
+                vec![answer]
+            }
             client_frame::Frame::Send(batch) => {
                 assert!(from.hello);
                 let device = from.device.expect("authenticated");
@@ -159,6 +170,12 @@ impl Server {
             let held = std::mem::take(&mut self.held_results).into_iter();
             let (due, rest) = held.partition(|(to, _): &(DeviceAddress, _)| *to == device);
             self.held_results = rest;
+            let due: Vec<_> = due;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
+        }
+        if !self.hold_commits {
+            let (due, rest) = std::mem::take(&mut self.held_commits).into_iter().partition(|(to, _)| *to == device);
+            self.held_commits = rest;
             let due: Vec<_> = due;
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }
