@@ -12,6 +12,8 @@ mod groups;
 mod kills;
 #[path = "client/large.rs"]
 mod large;
+#[path = "client/lost.rs"]
+mod lost;
 #[path = "client/overflow.rs"]
 mod overflow;
 #[path = "client/pairs.rs"]

@@ -51,14 +51,21 @@ pub struct Frame {
     #[prost(message, repeated, tag = "6")]
     pub lives: Vec<LifeSpan>,
     /// Which of the sender's messages in this chat it is: rises in the order in which they were written, and stays the same
-    /// when one is sent again under another number or in another conversation of the chat; numbers may be left out. 0 for
-    /// what is no message, and from clients that do not tell.
+    /// when one is sent again under another number or in another conversation of the chat. 0 for what is no message, and
+    /// from clients that do not tell.
     #[prost(uint64, tag = "7")]
     pub place: u64,
     /// Members that were addressed before `lane_base` and have never told that anything was shown: for them this counts
     /// instead. At most [`ADDRESSED_MAX`], first of all those that came in again by themselves.
     #[prost(message, repeated, tag = "8")]
     pub addressed: Vec<Addressed>,
+    /// The life in which the message was written; 0 where `place` is. Copies of a profile give places twice.
+    #[prost(fixed64, tag = "9")]
+    pub written_in: u64,
+    /// Where the sender has written more since: the lives whose places are above or below in its own history, the newest
+    /// first, at most [`LIVES_TOLD_MAX`]. What is shown after a higher place of one of them is late.
+    #[prost(fixed64, repeated, tag = "10")]
+    pub line: Vec<u64>,
 }
 
 /// Most members whose own first number is in a frame, 30 bytes each.
@@ -109,5 +116,41 @@ impl Frame {
             return Err(FrameError::LaneNumber);
         }
         Ok(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first version wrote it.
+    const FIRST: &str = "08041003180220062a07636f6e74656e74";
+    /// What was added stands behind it: earlier versions do not look at it.
+    const ADDED: &str = concat!(
+        "320b0907000000000000001002380942140a100101010101010101010101010101010110024907000000000000005210",
+        "08000000000000000700000000000000",
+    );
+
+    #[test]
+    fn a_frame_keeps_its_bytes() {
+        let content = Bytes::from_static(b"content");
+        let kind = Kind::Group.into();
+        let first = Frame { lane_no: 4, lane_base: 3, kind, sent_at_ms: 6, content, ..Frame::default() };
+        assert_eq!(hex::encode(first.to_bytes()), FIRST);
+        let device = DeviceId::from_bytes([1; 16]);
+        let added = Frame {
+            lives: vec![LifeSpan { id: 7, first: 2 }],
+            place: 9,
+            written_in: 7,
+            line: vec![8, 7],
+            addressed: vec![Addressed { device: Bytes::copy_from_slice(device.as_bytes()), first: 2 }],
+            ..first.clone()
+        };
+        assert_eq!(hex::encode(added.to_bytes()), [FIRST, ADDED].concat());
+        for frame in [&first, &added] {
+            assert_eq!(Frame::from_bytes(&frame.to_bytes()).expect("read"), *frame);
+        }
+        assert_eq!((first.base_for(device), added.base_for(device)), (3, 2));
+        assert_eq!(added.base_for(DeviceId::from_bytes([2; 16])), 3, "not for another one");
     }
 }

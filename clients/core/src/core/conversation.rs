@@ -98,8 +98,6 @@ pub(super) struct Conversation {
     pub(super) kept: Vec<Kept>,
     /// The highest place ([`Frame::place`](crate::content::Frame::place)) that was given to a message here.
     pub(super) said: u64,
-    /// What is added to places since others have messages that this profile knows nothing of.
-    pub(super) place_shift: u64,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -228,7 +226,6 @@ impl Conversation {
             disowned: self.disowned,
             kept: self.kept.iter().map(KeptRecord::of).collect(),
             said: self.said,
-            place_shift: self.place_shift,
         }
         .encode_to_vec()
     }
@@ -260,7 +257,6 @@ impl Conversation {
             disowned: r.disowned,
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             said: r.said,
-            place_shift: r.place_shift,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -324,8 +320,6 @@ struct Record {
     added_by: Option<Bytes>,
     #[prost(uint64, tag = "24")]
     said: u64,
-    #[prost(uint64, tag = "25")]
-    place_shift: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -445,6 +439,56 @@ mod tests {
         "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
         "0606060606800108",
     );
+
+    /// What later versions keep.
+    const STORED_2: &str = concat!(
+        "62430a10040404040404040404040404040404041006180522040202040428013107000000000000003a100800000000",
+        "0000000700000000000000420408040709480250018a0110010101010101010101010101010101019201100202020202",
+        "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
+        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
+    );
+
+    #[test]
+    fn what_was_added_to_a_conversation_keeps_its_bytes() {
+        let mark = Mark {
+            delivered: 6,
+            read: 5,
+            lost: vec![(2, 2), (4, 4)],
+            life: 7,
+            seen: vec![8, 7],
+            absent: true,
+            places: vec![(8, 4), (7, 9)],
+            base: 2,
+            returned: true,
+        };
+        let conversation = Conversation {
+            ours: BTreeMap::from([(DeviceId::from_bytes([4; 16]), mark)]),
+            heir: Some(ConversationId::from_bytes([1; 16])),
+            root: Some(ConversationId::from_bytes([2; 16])),
+            awaits_welcome: true,
+            lives: vec![LifeSpan { id: 7, first: 3 }],
+            disowned: 2,
+            kept: vec![Kept {
+                send_id: SendId::from_bytes([5; 16]),
+                lane_no: 6,
+                content: Bytes::from_static(b"content"),
+            }],
+            added_by: Some(AccountId::from_bytes([6; 16])),
+            said: 10,
+            ..Conversation::default()
+        };
+        assert_eq!(hex::encode(conversation.encode()), STORED_2);
+        let read = Conversation::decode(&hex::decode(STORED_2).expect("hexadecimal")).expect("read");
+        assert_eq!(
+            (&read.ours, &read.lives, &read.kept),
+            (&conversation.ours, &conversation.lives, &conversation.kept)
+        );
+        assert_eq!(
+            (read.heir, read.root, read.added_by),
+            (conversation.heir, conversation.root, conversation.added_by)
+        );
+        assert_eq!((read.awaits_welcome, read.disowned, read.said), (true, 2, 10));
+    }
 
     #[test]
     fn a_conversation_keeps_its_bytes() {

@@ -404,10 +404,11 @@ impl Core {
         let (root, goes_on) = (old.root, old.heir);
         let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
         // What comes in another conversation of the chat is compared with what was shown here.
-        let places = old.ours.iter().filter(|(_, mark)| mark.place != 0);
-        let ours = places.map(|(device, mark)| (*device, Mark { place: mark.place, ..Mark::default() })).collect();
-        let (said, place_shift) = (old.said, old.place_shift);
-        *old = Conversation { created: true, announced: true, ours, said, place_shift, ..over };
+        let places = std::mem::take(&mut old.ours).into_iter().filter(|(_, mark)| !mark.places.is_empty());
+        let ours = places.map(|(device, mark)| (device, Mark { places: mark.places, ..Mark::default() })).collect();
+        // And what is written in another one, with what was written here.
+        let (said, lives) = (old.said, std::mem::take(&mut old.lives));
+        *old = Conversation { created: true, announced: true, ours, said, lives, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         if let Some(into) = heir {

@@ -28,6 +28,10 @@ pub(super) struct Ordered {
     /// As in [`crate::content::Frame`].
     #[prost(uint64, tag = "6")]
     pub(super) place: u64,
+    #[prost(fixed64, tag = "7")]
+    pub(super) written_in: u64,
+    #[prost(fixed64, repeated, tag = "8")]
+    pub(super) line: Vec<u64>,
 }
 
 /// What the outbox keeps. Stored; numbers are never reused.
@@ -44,6 +48,9 @@ pub(super) struct Draft {
     /// Which of this device's messages in the chat it is, from 1 (`places.rs`); 0 where `order` is.
     #[prost(uint64, tag = "4")]
     pub(super) place: u64,
+    /// The life in which it was written.
+    #[prost(fixed64, tag = "5")]
+    pub(super) written_in: u64,
 }
 
 impl Core {
@@ -77,7 +84,7 @@ impl Core {
                         self.learn_name(lane.conversation, info.ok());
                         continue;
                     }
-                    let late = self.is_overtaken(lane, ordered.place) || late;
+                    let late = self.is_overtaken(lane, &ordered) || late;
                     let text = content.as_text().unwrap_or("[a kind of message that this version cannot show]");
                     let message = IncomingMessage {
                         conversation: lane.conversation,
@@ -187,6 +194,12 @@ mod tests {
 
     const ORDERED: &str = "0a10010101010101010101010101010101011207636f6e74656e7418062007";
     const DRAFT: &str = "080410061a07636f6e74656e74";
+    /// With what later versions keep.
+    const ORDERED_2: &str = concat!(
+        "0a10010101010101010101010101010101011207636f6e74656e74180620072a0b090900000000000000100230033909",
+        "00000000000000421008000000000000000900000000000000",
+    );
+    const DRAFT_2: &str = "080410061a07636f6e74656e742003290900000000000000";
 
     #[test]
     fn what_inbox_and_outbox_carry_keeps_its_bytes() {
@@ -196,5 +209,13 @@ mod tests {
         assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED);
         let draft = Draft { order: 4, sent_at_ms: 6, content, ..Draft::default() };
         assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT);
+        let ordered =
+            Ordered { lives: vec![LifeSpan { id: 9, first: 2 }], place: 3, written_in: 9, line: vec![8, 9], ..ordered };
+        assert_eq!(hex::encode(ordered.encode_to_vec()), ORDERED_2);
+        let draft = Draft { place: 3, written_in: 9, ..draft };
+        assert_eq!(hex::encode(draft.encode_to_vec()), DRAFT_2);
+        let stored = |text| hex::decode(text).expect("hexadecimal");
+        assert_eq!(Ordered::decode(stored(ORDERED_2).as_slice()).expect("read"), ordered);
+        assert_eq!(Draft::decode(stored(DRAFT_2).as_slice()).expect("read"), draft);
     }
 }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::history::Ordered;
 use super::{Core, Event, Row};
-use crate::content::{Frame, Kind, LifeSpan};
+use crate::content::{Frame, Kind, LIVES_TOLD_MAX, LifeSpan};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, MlsError, OpenError, Opened};
 
@@ -286,7 +286,6 @@ impl Core {
             disowned: old.disowned,
             kept: old.kept,
             said: old.said,
-            place_shift: old.place_shift,
             ..Conversation::default()
         };
         self.conversations.insert(id, conversation);
@@ -320,6 +319,8 @@ fn delivery(sealed: &Sealed, frame: &Frame, (own, seen): (DeviceId, bool)) -> De
         // What was given before this device was addressed is nothing that it lacks.
         lives: frame.lives.iter().map(|life| LifeSpan { first: life.first.max(lane_base), ..*life }).collect(),
         place: frame.place,
+        written_in: frame.written_in,
+        line: frame.line.iter().copied().take(LIVES_TOLD_MAX).collect(),
     };
     Delivery {
         position: sealed.position,

@@ -223,8 +223,6 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
-        // As many of them at most were messages, in the places that this profile gave or will give.
-        conversation.place_shift = conversation.place_shift.saturating_add(told.max(sent));
         // Numbers up to `sent` alone were given.
         conversation.lives.retain(|life| life.first <= sent);
         begin(&mut conversation.lives, life, first);
@@ -331,7 +329,10 @@ impl Core {
         let is_believed = |device| conversation.believed.get(device).is_none_or(|said| *said <= BELIEVED_MAX);
         let is_missed = conversation.theirs.iter().any(|(device, mark)| mark.is_lost(lane_no) && is_believed(device));
         if lane_no <= conversation.disowned || is_missed {
-            self.send_again(lane, kept);
+            let send_id = kept.send_id;
+            if !self.send_again(lane, kept) {
+                self.tell_lost(lane.conversation, lane_no, send_id);
+            }
             return;
         }
         if confirmed {
@@ -350,6 +351,18 @@ impl Core {
         if room(all) {
             all.push(kept);
             self.dirty.insert(Row::Conversation(lane.conversation));
+        }
+    }
+
+    /// Says to whom a message is lost that could not go again.
+    fn tell_lost(&mut self, id: ConversationId, lane_no: u64, send_id: SendId) {
+        let others = self.other_devices(id);
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        let lacks = |device: DeviceId| conversation.theirs.get(&device).is_some_and(|mark| mark.is_lost(lane_no));
+        let lacking: Vec<DeviceAddress> = others.into_iter().filter(|other| lacks(other.device)).collect();
+        for DeviceAddress { account, device } in lacking {
+            let (by, lane_nos, messages) = (self.member(account), (lane_no, lane_no), vec![send_id]);
+            self.out.events.push(Event::Lost { conversation: id, by, device, lane_nos, messages });
         }
     }
 

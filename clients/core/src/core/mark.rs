@@ -30,8 +30,8 @@ pub(super) struct Mark {
     pub(super) seen: Vec<u64>,
     /// This device was out of the conversation meanwhile: what is missing next was not for it.
     pub(super) absent: bool,
-    /// The highest [`Frame::place`] that was shown.
-    pub(super) place: u64,
+    /// The highest [`Frame::place`] of each life that was shown, the newest last; at most [`super::places::PLACES_MAX`].
+    pub(super) places: Vec<(u64, u64)>,
     /// Of another device: the number from which on it is addressed; 0 where that is not known.
     pub(super) base: u64,
     /// Of another device: it came in again by itself since.
@@ -237,8 +237,9 @@ pub(super) struct MarkRecord {
     life: u64,
     #[prost(fixed64, repeated, tag = "7")]
     seen: Vec<u64>,
-    #[prost(uint64, tag = "8")]
-    place: u64,
+    /// Life and place of each.
+    #[prost(uint64, repeated, tag = "8")]
+    places: Vec<u64>,
     #[prost(uint64, tag = "9")]
     base: u64,
     #[prost(bool, tag = "10")]
@@ -254,7 +255,7 @@ pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         absent: mark.absent,
         life: mark.life,
         seen: mark.seen.clone(),
-        place: mark.place,
+        places: mark.places.iter().flat_map(|(life, place)| [*life, *place]).collect(),
         base: mark.base,
         returned: mark.returned,
     });
@@ -269,7 +270,7 @@ pub(super) fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>
         absent: r.absent,
         life: r.life,
         seen: r.seen.clone(),
-        place: r.place,
+        places: r.places.chunks_exact(2).map(|one| (one[0], one[1])).collect(),
         base: r.base,
         returned: r.returned,
     };

@@ -27,7 +27,9 @@ struct Ready {
     kind: Kind,
     lane_base: u64,
     lives: Vec<LifeSpan>,
-    place_shift: u64,
+    /// The highest place in the chat, and the lives of this profile that gave places there.
+    said: u64,
+    line: Vec<u64>,
     addressed: Vec<Addressed>,
 }
 
@@ -46,10 +48,13 @@ impl Core {
         content: &Content,
         now: UnixMillis,
     ) -> Result<(SendId, u64), OutboxFull> {
-        let place = if order == 0 { 0 } else { self.next_place(lane.conversation) };
-        let pushed =
-            self.push_draft(lane, Draft { order, content: content.encode().into(), place, ..Draft::default() }, now)?;
-        self.note_place(lane.conversation, place);
+        let mut draft = Draft { order, content: content.encode().into(), ..Draft::default() };
+        if order != 0 {
+            (draft.place, draft.written_in) = (self.said(lane.conversation).saturating_add(1), self.life);
+        }
+        let place = draft.place;
+        let pushed = self.push_draft(lane, draft, now)?;
+        self.note_said(lane.conversation, place);
         Ok(pushed)
     }
 
@@ -137,7 +142,8 @@ impl Core {
                         kind: conversation.kind(),
                         lane_base: conversation.lane_base(),
                         lives: conversation.untold_lives(),
-                        place_shift: self.place_shift(id),
+                        said: self.said(id),
+                        line: self.line(id),
                         addressed: conversation.addressed(),
                     }),
                 )),
@@ -249,7 +255,9 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
         sent_at_ms: draft.sent_at_ms,
         content: draft.content,
         lives: if numbered { lives_of(&ready.lives, message.lane_no) } else { Vec::new() },
-        place: if draft.place == 0 { 0 } else { draft.place.saturating_add(ready.place_shift) },
+        place: draft.place,
+        written_in: draft.written_in,
+        line: if (1..ready.said).contains(&draft.place) { ready.line.clone() } else { Vec::new() },
         addressed: if numbered { ready.addressed.clone() } else { Vec::new() },
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {

@@ -5,54 +5,74 @@
 //! begin anew; clocks can be wrong. So every message has a place: it rises in the order of writing, over all conversations
 //! of the chat, and stays with the message. What is shown after a message of a higher place is late.
 //!
-//! A profile that was restored from a copy gives places again. When it learns of that it adds to all of them what lifts
-//! them above every one that the other may have given ([`super::lives`]).
+//! Copies of one profile give the same places, in lives that know nothing of each other. So a place is compared only with
+//! those of its own life, and of the lives that the sender names as its own.
 
 use pli_domain::ConversationId;
 
 use super::conversation::Conversation;
+use super::history::Ordered;
 use super::{Core, Row};
+use crate::content::LIVES_TOLD_MAX;
 use crate::inbox::InLane;
 
-impl Core {
-    /// The place of the next message in this conversation's chat, from 1.
-    pub(super) fn next_place(&self, id: ConversationId) -> u64 {
-        self.highest(id, |conversation| conversation.said).saturating_add(1)
-    }
+/// Lives of a sender whose highest places are remembered in one conversation; the oldest are forgotten.
+pub(super) const PLACES_MAX: usize = 4;
 
-    /// What is added to the places of this conversation's chat.
-    pub(super) fn place_shift(&self, id: ConversationId) -> u64 {
-        self.highest(id, |conversation| conversation.place_shift)
+impl Core {
+    /// The highest place that was given in this conversation's chat.
+    pub(super) fn said(&self, id: ConversationId) -> u64 {
+        self.parts(id).map(|conversation| conversation.said).max().unwrap_or(0)
     }
 
     /// The place was given to a message.
-    pub(super) fn note_place(&mut self, id: ConversationId, place: u64) {
+    pub(super) fn note_said(&mut self, id: ConversationId, place: u64) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.said < place) else { return };
         conversation.said = place;
         self.dirty.insert(Row::Conversation(id));
     }
 
+    /// The lives of this profile that gave places in this conversation's chat, the newest of each conversation first.
+    pub(super) fn line(&self, id: ConversationId) -> Vec<u64> {
+        let mut line: Vec<u64> = Vec::new();
+        for conversation in self.parts(id) {
+            for life in conversation.lives.iter().rev().take(LIVES_TOLD_MAX) {
+                if !line.contains(&life.id) {
+                    line.push(life.id);
+                }
+            }
+        }
+        line.truncate(LIVES_TOLD_MAX);
+        line
+    }
+
     /// Whether a message that its sender wrote later was shown in the chat; a higher place is noted.
-    pub(super) fn is_overtaken(&mut self, lane: InLane, place: u64) -> bool {
-        let id = lane.conversation;
-        let shown = |conversation: &Conversation| conversation.ours.get(&lane.sender).map_or(0, |mark| mark.place);
+    pub(super) fn is_overtaken(&mut self, lane: InLane, message: &Ordered) -> bool {
+        let (id, own, place) = (lane.conversation, message.written_in, message.place);
         if place == 0 {
             return false;
         }
-        if place < self.highest(id, shown) {
+        let shown = self.parts(id).filter_map(|conversation| conversation.ours.get(&lane.sender));
+        let is_later = |(life, shown): &(u64, u64)| *shown > place && (*life == own || message.line.contains(life));
+        if shown.flat_map(|mark| &mark.places).any(is_later) {
             return true;
         }
         if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.ours.entry(lane.sender).or_default().place = place;
+            let places = &mut conversation.ours.entry(lane.sender).or_default().places;
+            places.retain(|(life, _)| *life != own);
+            places.push((own, place));
+            places.drain(..places.len().saturating_sub(PLACES_MAX));
             self.dirty.insert(Row::Conversation(id));
         }
         false
     }
 
-    fn highest(&self, id: ConversationId, of: impl Fn(&Conversation) -> u64) -> u64 {
-        let parts = self.chat(id);
-        // One that is not known yet is its own chat.
-        let each = parts.iter().chain([&id]).filter_map(|part| self.conversations.get(part));
-        each.map(of).max().unwrap_or(0)
+    /// The conversations of a chat; one that is not known yet is its own.
+    fn parts(&self, id: ConversationId) -> impl Iterator<Item = &Conversation> {
+        let mut parts = self.chat(id);
+        if !parts.contains(&id) {
+            parts.push(id);
+        }
+        parts.into_iter().filter_map(|part| self.conversations.get(&part))
     }
 }

@@ -113,6 +113,12 @@ mod tests {
         "743080d0eab6b73338024207726563656970744809",
     );
 
+    /// Sent, and not answered.
+    const ASKED: &str = concat!(
+        "0a1001010101010101010101010101010101121002020202020202020202020202020202180320042a07636f6e74656e",
+        "743080d0eab6b73338025001",
+    );
+
     #[test]
     fn an_outbox_record_keeps_its_bytes() {
         let lane = OutLane { conversation: ConversationId::from_bytes([2; 16]), class: Class::Message };
@@ -120,10 +126,14 @@ mod tests {
         message.expires_at = Some(UnixMillis(1_767_225_600_000));
         message.attempts = 2;
         assert_eq!(hex::encode(encode(&message)), WAITING);
+        message.asked = true;
+        assert_eq!(hex::encode(encode(&message)), ASKED);
+        message.asked = false;
         message.state = SendState::Accepted { receipt: Bytes::from_static(b"receipt"), accepted_at: UnixMillis(9) };
         assert_eq!(hex::encode(encode(&message)), ACCEPTED);
-        for stored in [WAITING, ACCEPTED] {
+        for stored in [WAITING, ACCEPTED, ASKED] {
             let read = decode(&hex::decode(stored).expect("hexadecimal")).expect("read");
+            assert_eq!(read.is_in_doubt(), stored == ASKED);
             assert_eq!(hex::encode(encode(&read)), stored);
         }
         assert!(decode(&[0xff]).is_err());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pli_api::{conversations as api, directory, edge, log};
-use pli_client_core::content::{Content, Frame, Kind};
+use pli_client_core::content::{Content, Frame, Kind, Ticks};
 use pli_client_core::identity::Identity;
 use pli_client_core::mls::Mls;
 use pli_domain::{Class, ConversationId, DeviceAddress, Handle, SendId};
@@ -21,6 +21,7 @@ pub struct Ghost {
     pub mls: Mls,
     connection: Connection,
     said: BTreeMap<ConversationId, u64>,
+    ticked: u64,
 }
 
 impl Ghost {
@@ -30,7 +31,7 @@ impl Ghost {
         bytes[..2].copy_from_slice(&seed.to_be_bytes());
         let identity = Identity::create(name.parse::<Handle>().unwrap(), &mut ChaCha20Rng::from_seed(bytes));
         let mls = Mls::of(&identity, bytes);
-        let mut ghost = Self { identity, mls, connection: Connection::default(), said: BTreeMap::new() };
+        let mut ghost = Self { identity, mls, connection: Connection::default(), said: BTreeMap::new(), ticked: 0 };
         let (handle, devices) = (name.to_owned(), Some(ghost.identity.device_list()));
         let request = directory::RegisterRequest { handle, devices, invite: String::new() };
         ghost.call::<directory::RegisterResponse>(server, "directory.v1.Directory/Register", &request).unwrap();
@@ -130,12 +131,44 @@ impl Ghost {
         let content = content.encode().into();
         let frame =
             Frame { lane_no: *lane_no, lane_base: 1, kind: kind.into(), sent_at_ms: 1, content, ..Frame::default() };
-        let sealed = self.mls.seal(id, send_id, Class::Message, &frame.to_bytes()).unwrap();
+        self.send(server, id, (Class::Message, send_id), &frame);
+    }
+
+    /// Claims whatever it likes of somebody's messages.
+    pub fn tick(&mut self, server: &mut Server, id: ConversationId, ticks: &Ticks) {
+        self.ticked += 1;
+        let content = ticks.content([2; 16]).encode().into();
+        let kind = Kind::Group.into();
+        let frame = Frame { lane_no: self.ticked, lane_base: 1, kind, sent_at_ms: 1, content, ..Frame::default() };
+        let mut send_id = [0xee; 16];
+        send_id[8..].copy_from_slice(&self.ticked.to_be_bytes());
+        self.send(server, id, (Class::Tick, SendId::from_bytes(send_id)), &frame);
+    }
+
+    /// Leaves out a number.
+    pub fn skip(&mut self, id: ConversationId) {
+        *self.said.entry(id).or_default() += 1;
+    }
+
+    /// Takes in the commits that it has not made.
+    pub fn follow(&mut self, server: &mut Server, id: ConversationId) {
+        let (conversation, from) = (Bytes::copy_from_slice(id.as_bytes()), self.mls.epoch(id).unwrap());
+        let request = api::GetCommitsRequest { conversation, from };
+        let method = "conversations.v1.Conversations/GetCommits";
+        let answer: api::GetCommitsResponse = self.call(server, method, &request).unwrap();
+        for commit in answer.commits {
+            let Some(api::object::Object::Inline(bytes)) = commit.commit.unwrap().object else { panic!("a large one") };
+            self.mls.handshake(id, &bytes).unwrap();
+        }
+    }
+
+    fn send(&mut self, server: &mut Server, id: ConversationId, (class, send_id): (Class, SendId), frame: &Frame) {
+        let sealed = self.mls.seal(id, send_id, class, &frame.to_bytes()).unwrap();
         let send = edge::Send {
             send_id: Bytes::copy_from_slice(send_id.as_bytes()),
             conversation: Bytes::copy_from_slice(id.as_bytes()),
             epoch: sealed.epoch,
-            class: log::Class::Message.into(),
+            class: log::Class::from(class).into(),
             expires_at_ms: u64::MAX,
             body: sealed.body,
         };

@@ -201,3 +201,43 @@ fn whoever_was_removed_and_let_in_again_behind_a_gap_is_inside() {
     let shown = shown(&world, 1, id, "alice");
     assert!(shown.contains("after") && !shown.contains("not for bob"), "{shown:?}");
 }
+
+#[test]
+fn what_the_others_say_before_the_verdict_on_joining_again_is_waited_for() {
+    for was_in in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        if !was_in {
+            world.take_offline(1);
+        }
+        let id = world.start(0, "bob");
+        let said = say_all(&mut world, 0, id, ["before".to_owned()].into_iter());
+        world.run();
+        if was_in {
+            // He goes on from a copy of himself, and with that joins again.
+            let copy = world.devices[1].rows.clone();
+            world.say(0, id, "not in the copy");
+            world.run();
+            world.devices[1].rows = copy;
+            let now = world.now;
+            world.devices[1].restart(now);
+        } else {
+            let last = world.server.lose_oldest(world.address(1), 2);
+            world.bring_online(1);
+            world.gap(1, last);
+        }
+        world.server.hold_commits = true;
+        world.run_a_little(100);
+        let after = say_all(&mut world, 0, id, (0..3).map(|n| format!("after {n}")));
+        world.run_a_little(100);
+        assert!(!shown(&world, 1, id, "alice").contains("after 0"), "he cannot read it yet");
+        world.server.hold_commits = false;
+        world.run_a_little(100);
+        world.run();
+        let all = shown(&world, 1, id, "alice");
+        assert!(after.0.values().all(|(_, text)| all.contains(text)), "{was_in}: {all:?}");
+        assert_eq!(is_settled(&world, 0, (1, "bob"), id, &said), (1, 0));
+        let again = |e: &Event| matches!(e, Event::Resending { message, .. } if after.0.contains_key(message));
+        assert_eq!(count(&world, 0, again), 0, "nothing of it had to come twice");
+        assert_eq!(count(&world, 1, |e| matches!(e, Event::Unreadable { .. })), 0);
+    }
+}

@@ -45,6 +45,9 @@ pub struct Server {
     /// Devices whose sends are answered later, and these answers.
     pub hold_results: BTreeSet<DeviceAddress>,
     held_results: Vec<(DeviceAddress, edge::ServerFrame)>,
+    /// Whether verdicts on commits are answered later, and these answers.
+    pub hold_commits: bool,
+    held_commits: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// Codes that sends were refused with.
     pub refused: Vec<ErrorCode>,
     /// Objects that are larger than one page, and pages of those that are not whole yet.
@@ -91,10 +94,14 @@ impl Server {
             client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
             client_frame::Frame::Call(call) => {
                 let late = from.device.filter(|d| self.late_creates.contains(d) && call.method.ends_with("/Create"));
+                let is_held = self.hold_commits && call.method.ends_with("/Commit");
                 let answer = self.call(from, call);
                 let refused = format!("{answer:?}").contains("Error(");
-                let Some(device) = late.filter(|_| refused) else { return vec![answer] };
-                self.held_creates.push((device, answer));
+                match (from.device, late) {
+                    (_, Some(device)) if refused => self.held_creates.push((device, answer)),
+                    (Some(device), _) if is_held => self.held_commits.push((device, answer)),
+                    _ => return vec![answer],
+                }
                 Vec::new()
             }
             client_frame::Frame::Send(batch) => {
@@ -169,6 +176,12 @@ impl Server {
             let held = std::mem::take(&mut self.held_results).into_iter();
             let (due, rest) = held.partition(|(to, _): &(DeviceAddress, _)| *to == device);
             self.held_results = rest;
+            let due: Vec<_> = due;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
+        }
+        if !self.hold_commits {
+            let (due, rest) = std::mem::take(&mut self.held_commits).into_iter().partition(|(to, _)| *to == device);
+            self.held_commits = rest;
             let due: Vec<_> = due;
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }
