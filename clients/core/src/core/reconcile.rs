@@ -122,7 +122,9 @@ impl Core {
     pub(super) fn tell_stranger(&mut self, id: ConversationId) {
         let Some(group) = self.conversations.get_mut(&id).filter(|c| c.kind() == Kind::Group) else { return };
         let (name, by) = (group.name.clone(), group.added_by.take());
-        let Some(by) = by.filter(|by| self.parts_with(*by).next().is_none()) else { return };
+        // Whoever brings everybody together again after a restore is no stranger for that.
+        let unknown = |by: &AccountId| self.parts_with(*by).next().is_none() && !self.goes_on_for_known(id);
+        let Some(by) = by.filter(unknown) else { return };
         let by = self.member(by);
         self.out.events.push(Event::AddedByStranger { conversation: id, name, by });
     }

@@ -361,6 +361,14 @@ impl Core {
         }
     }
 
+    /// Whether it goes on, in this history, for one that this device was in before.
+    pub(super) fn goes_on_for_known(&self, id: ConversationId) -> bool {
+        let leads_to = |(first, c): (&ConversationId, &Conversation)| {
+            c.heir == Some(id) || successor(c.root.unwrap_or(*first), &self.history) == id
+        };
+        self.conversations.iter().any(leads_to)
+    }
+
     /// The conversation that goes on for one that is over, or ends in this step.
     pub(super) fn next_of(&self, id: ConversationId) -> Option<ConversationId> {
         self.conversations.get(&id)?.heir.filter(|heir| self.conversations.contains_key(heir))

@@ -276,8 +276,12 @@ fn a_welcome_that_is_quicker_than_the_answer_is_not_forgotten() {
     // The first one hears at once.
     backup.late_creates.remove(&world.address(0));
     go_back_together(&mut world, backup);
+    (0..3).for_each(|n| world.devices[n].events.clear());
     all_talk(&mut world, &[0, 1, 2], team, "after");
     all_talk(&mut world, &[0, 1], chat, "after");
+    for n in 0..3 {
+        assert!(!saw(&world, n, |e| matches!(e, Event::AddedByStranger { .. })), "{}", world.devices[n].name);
+    }
 }
 
 #[test]
