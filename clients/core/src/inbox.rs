@@ -173,7 +173,7 @@ impl Inbox {
         self.pass(delivery.position);
         let (lane, send_id) = (delivery.lane, delivery.send_id);
         if self.is_seen(lane.sender, send_id) {
-            return self.fill(delivery, now);
+            return if broken(Mutant::LaneOrderBroken) { Vec::new() } else { self.fill(delivery, now) };
         }
         self.dedupe.insert(lane.sender, send_id, now, &mut self.changes);
         if broken(Mutant::LaneOrderBroken) {

@@ -123,6 +123,8 @@ pub(super) struct Conversation {
     pub(super) warned: bool,
     /// It was joined again because this profile is older than what was sent from it.
     pub(super) renewed: bool,
+    /// The server was asked whether this device is in it although its welcome did not come.
+    pub(super) looked_for: bool,
     /// Whom the first work could not have yet.
     pub(super) absent: BTreeSet<AccountId>,
     /// How often it was tried.

@@ -126,8 +126,10 @@ impl Core {
     }
 
     fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>) {
-        // Who knows the first conversation knows by itself what goes on for it, and nobody can pass off another one.
-        let root = info.as_ref().and_then(|info| info.root).filter(|root| !self.conversations.contains_key(root));
+        // Who knows the first conversation knows by itself what goes on for it, and nobody can pass off another one;
+        // but for what went on in a history that this device missed.
+        let told = info.as_ref().and_then(|info| info.root);
+        let root = told.filter(|root| !self.conversations.contains_key(root) || self.may_have_followed(id, *root));
         let (Some(info), Some(conversation)) = (info, self.conversations.get_mut(&id)) else { return };
         if conversation.kind() == Kind::Direct {
             // A chat of two is called after whom it is with.

@@ -39,13 +39,7 @@ impl Core {
             self.compare_conversations(now);
             return self.ask_rest(now);
         }
-        if self.resync {
-            self.ask(
-                Ask::List,
-                |core| Some(api::ListRequest { after: core.resync_after.clone() }.encode_to_vec()),
-                now,
-            );
-        }
+        self.ask_list(now);
         let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
         for id in ids {
             self.vouch(id);
@@ -55,6 +49,20 @@ impl Core {
             self.vouch(id);
         }
         self.ask_rest(now);
+    }
+
+    /// Asks which conversations the account is in, if that is wanted.
+    pub(super) fn ask_list(&mut self, now: UnixMillis) {
+        if self.resync {
+            let page = |core: &mut Self| Some(api::ListRequest { after: core.resync_after.clone() }.encode_to_vec());
+            self.ask(Ask::List, page, now);
+        }
+    }
+
+    /// Wants to know which conversations the account is in, from the first on.
+    pub(super) fn resync_all(&mut self) {
+        (self.resync, self.resync_after) = (true, Bytes::new());
+        self.dirty.insert(Row::Resync);
     }
 
     /// What envelopes wait for.

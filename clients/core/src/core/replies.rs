@@ -219,8 +219,8 @@ impl Core {
                 }
                 continue;
             }
-            let founding = self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding);
-            if !founding {
+            let awaited = |c: &Conversation| c.phase == Phase::Founding && !(c.awaits_welcome && c.looked_for);
+            if !self.conversations.get(&id).is_some_and(awaited) {
                 if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Left) {
                     // What was said while this device was out was not for it.
                     let held = self.inbox.begin_again(id, self.stepped_at);
@@ -228,6 +228,7 @@ impl Core {
                 }
                 let conversation = self.conversations.entry(id).or_default();
                 conversation.phase = Phase::Active;
+                (conversation.created, conversation.awaits_welcome) = (true, false);
                 self.number(id);
                 self.lost_thread(id, &LostThread::NotHere);
             }

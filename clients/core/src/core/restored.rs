@@ -28,8 +28,11 @@ use crate::outbox::OutboxEvent;
 
 /// Conversations that went on for one after the other and are followed; each stands for a restored backup.
 const LINE_MAX: usize = 64;
-/// How long somebody who was first to make a conversation is waited for, until another one is made.
-const WELCOME_AWAITED: Duration = Duration::from_secs(300);
+/// How long the welcome of somebody who was first to make a conversation is waited for, until the server is asked
+/// whether this device is in it already: another copy of the profile may have read the welcome.
+const WELCOME_AWAITED: Duration = Duration::from_secs(15);
+/// How long whoever was first is waited for after that, until another conversation is made.
+const MAKER_AWAITED: Duration = Duration::from_secs(285);
 /// How long after it was let in a device looks whether everybody it knows of is there; it grows with its rank among the
 /// members, so that few do it at once.
 const GATHER_AFTER: Duration = Duration::from_secs(5);
@@ -126,10 +129,54 @@ impl Core {
             self.comparing = Some(comparing);
             return;
         }
+        let open = self.with_heirs(comparing.open);
         self.compare = false;
         self.dirty.insert(Row::Compare);
         // From the highest down: of several conversations of one pair the lowest goes on.
-        comparing.open.into_iter().rev().for_each(|id| self.succeed(id, now));
+        open.into_iter().rev().for_each(|id| self.succeed(id, now));
+        // What the server has and is not here: a copy of this profile was in it.
+        self.resync_all();
+    }
+
+    /// Those of the conversations that have to be succeeded. Whoever missed a history has both its beginning and what
+    /// went on for it in that history; the latter alone is succeeded, if nobody is in it who was not there before.
+    fn with_heirs(&mut self, mut open: BTreeSet<ConversationId>) -> BTreeSet<ConversationId> {
+        for id in &open {
+            if let Some(conversation) = self.conversations.get_mut(id) {
+                // Everything was read, and a group would have said what it is called.
+                conversation.kind = conversation.kind.or(conversation.peer.map(|_| Kind::Direct));
+            }
+        }
+        let later = |core: &Self, id: ConversationId| {
+            let goes_on = |other: &&ConversationId| {
+                core.conversations.get(*other).is_some_and(|c| c.root == Some(id))
+                    && core.may_have_followed(**other, id)
+            };
+            open.iter().filter(goes_on).max_by_key(|o| (core.accounts_in(**o).len(), Reverse(**o))).copied()
+        };
+        let pairs: Vec<_> = open.iter().filter_map(|id| Some((*id, later(self, *id)?))).collect();
+        for (id, heir) in pairs {
+            open.remove(&id);
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.heir = Some(heir);
+            }
+            self.end_for_heir(id);
+        }
+        open
+    }
+
+    /// Whether one conversation may have gone on for the other while this device was away: the server has gone back and
+    /// was not asked for either yet, and nobody is in the later one who was not in the earlier.
+    pub(super) fn may_have_followed(&self, later: ConversationId, earlier: ConversationId) -> bool {
+        let active = |id| self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Active);
+        self.compare
+            && active(later)
+            && active(earlier)
+            && self.accounts_in(later).is_subset(&self.accounts_in(earlier))
+    }
+
+    fn accounts_in(&self, id: ConversationId) -> BTreeSet<AccountId> {
+        self.mls.members(id).into_iter().map(|(device, _)| device.account).collect()
     }
 
     /// The server does not have this conversation any more.
@@ -144,7 +191,7 @@ impl Core {
             return;
         }
         let own = self.identity.address().account;
-        let inside = self.mls.members(id).into_iter().map(|(device, _)| device.account);
+        let inside = self.accounts_in(id).into_iter();
         let waiting = conversation.work.iter().filter_map(|work| match work {
             Work::Gather(accounts, _) => Some(accounts),
             _ => None,
@@ -211,6 +258,10 @@ impl Core {
     /// Brings in those of these accounts that can be had.
     pub(super) fn advance_gather(&mut self, id: ConversationId, accounts: &[AccountId], now: UnixMillis) -> bool {
         let Some(conversation) = self.conversations.get(&id) else { return false };
+        if conversation.awaits_welcome && !conversation.looked_for {
+            self.look_for(id, now);
+            return false;
+        }
         if conversation.awaits_welcome {
             let next = ConversationId::from_bytes(self.random_id());
             self.pass_on(id, next, accounts.iter().copied().collect(), now);
@@ -269,13 +320,27 @@ impl Core {
         self.dirty.insert(Row::Conversation(id));
     }
 
-    /// Another member was first to make the conversation: its welcome comes.
+    /// Another member was first to make the conversation: its welcome comes, or was quicker than the answer.
     pub(super) fn await_welcome(&mut self, id: ConversationId, now: UnixMillis) {
-        self.mls.forget(id);
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.phase == Phase::Founding) else { return };
         conversation.awaits_welcome = true;
+        conversation.looked_for = false;
         conversation.packages.clear();
-        let until = now.after(WELCOME_AWAITED);
+        self.mls.forget(id);
+        self.wait_until(id, now.after(WELCOME_AWAITED));
+    }
+
+    /// The welcome did not come: asks the server whether this device is in the conversation all the same.
+    fn look_for(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.looked_for = true;
+        self.wait_until(id, now.after(MAKER_AWAITED));
+        self.resync_all();
+        self.ask_list(now);
+    }
+
+    fn wait_until(&mut self, id: ConversationId, until: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
         match conversation.work.front_mut() {
             Some(Work::Gather(_, at)) => *at = until,
             _ => conversation.work.push_front(Work::Gather(Vec::new(), until)),

@@ -59,6 +59,9 @@ pub struct Server {
     pub damaged_pages: usize,
     /// Pages stored or fetched.
     pub pages_moved: usize,
+    /// Devices that hear that a conversation exists only after what is delivered then, and these answers.
+    pub late_creates: BTreeSet<DeviceAddress>,
+    held_creates: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// What this device hears when it makes a conversation.
     pub creating: Option<(DeviceAddress, ErrorCode)>,
     /// What a restored server tells of itself.
@@ -90,13 +93,16 @@ impl Server {
         match received.frame.expect("a frame") {
             client_frame::Frame::Hello(hello) => self.open(from, &hello, now),
             client_frame::Frame::Call(call) => {
+                let late = from.device.filter(|d| self.late_creates.contains(d) && call.method.ends_with("/Create"));
                 let is_held = self.hold_commits && call.method.ends_with("/Commit");
                 let answer = self.call(from, call);
-                if let (true, Some(device)) = (is_held, from.device) {
-                    self.held_commits.push((device, answer));
-                    return Vec::new();
+                let refused = format!("{answer:?}").contains("Error(");
+                match (from.device, late) {
+                    (_, Some(device)) if refused => self.held_creates.push((device, answer)),
+                    (Some(device), _) if is_held => self.held_commits.push((device, answer)),
+                    _ => return vec![answer],
                 }
-                vec![answer]
+                Vec::new()
             }
             client_frame::Frame::Send(batch) => {
                 assert!(from.hello);
@@ -180,10 +186,17 @@ impl Server {
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }
         let queue = self.queues.entry(device).or_default();
+        let before = to.sent;
         for (&position, envelope) in queue.range(to.sent + 1..) {
             let deliver = edge::Deliver { position, envelope: envelope.clone(), previous: to.sent };
             out.push(frame(server_frame::Frame::Deliver(deliver)));
             to.sent = position;
+        }
+        if to.sent > before {
+            let held = std::mem::take(&mut self.held_creates).into_iter();
+            let (due, rest): (Vec<_>, Vec<_>) = held.partition(|(to, _)| *to == device);
+            self.held_creates = rest;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
         }
         if !*caught_up {
             *caught_up = true;

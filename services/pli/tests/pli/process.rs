@@ -190,6 +190,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[allow(clippy::print_stderr, reason = "a failing test shows what its processes said")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let pid = self.child.id();
