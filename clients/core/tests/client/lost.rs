@@ -218,3 +218,31 @@ fn of_alice_with_marks(world: &World, id: ConversationId) -> Vec<(String, bool)>
     let lines = world.history(1, id).into_iter().filter_map(|line| Some(line.strip_prefix("alice: ")?.to_owned()));
     lines.map(|line| (line.replace(" (late)", ""), line.ends_with(" (late)"))).collect()
 }
+
+#[test]
+fn what_is_not_stored_yet_goes_again_when_it_is_and_is_not_told_as_lost_before() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = world.start(0, "bob");
+    world.say(0, id, "one");
+    world.run();
+    world.take_offline(1);
+    world.server.settle = false;
+    for text in ["two", "three"] {
+        world.say(0, id, text);
+    }
+    world.run();
+    let bob = world.address(1);
+    world.server.lose_first(bob);
+    world.bring_online(1);
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: one", "[2-2 missing]", "alice: three"]);
+    assert_eq!(delivered_by(&world, "bob"), 3);
+    // Its receipt is settled.
+    world.server.settle = true;
+    world.take_offline(0);
+    world.bring_online(0);
+    world.run();
+    assert_eq!(world.history(1, id).last().unwrap(), "alice: two (late)");
+    assert_eq!(count(&world, |e| matches!(e, Event::Lost { .. })), 0, "{:?}", world.devices[0].events);
+    assert_eq!(count(&world, |e| matches!(e, Event::Resending { .. })), 1);
+}

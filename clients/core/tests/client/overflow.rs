@@ -106,25 +106,36 @@ fn a_first_contact_whose_welcome_was_lost_is_joined_and_told_on_both_sides() {
 
 #[test]
 fn what_was_written_after_the_loss_makes_what_comes_again_late() {
-    let mut world = World::new(&["alice", "bob"]);
-    world.take_offline(1);
-    let id = world.start(0, "bob");
-    let said = say_all(&mut world, 0, id, (0..3).map(|n| format!("before {n}")));
-    world.run();
-    let last = world.server.lose_oldest(world.address(1), 4);
-    world.bring_online(1);
-    world.gap(1, last);
-    // Frames move, and no time: he is inside and waits for what is before the first number that he heard.
-    world.run_a_little(100);
-    let after = say_all(&mut world, 0, id, ["after".to_owned()].into_iter());
-    world.run();
-    let shown = ["before 0", "before 1", "before 2"].map(|text| format!("alice: {text} (late)"));
-    assert_eq!(world.history(1, id), [vec!["[1-3 missing]".into(), "alice: after".into()], shown.to_vec()].concat());
-    assert_eq!(is_settled(&world, 0, (1, "bob"), id, &said), (3, 0));
-    assert_eq!(is_settled(&world, 0, (1, "bob"), id, &after), (1, 0));
-    world.say(0, id, "and on");
-    world.run();
-    assert_eq!(world.history(1, id).last().unwrap(), "alice: and on");
+    for restarted in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        world.take_offline(1);
+        let id = world.start(0, "bob");
+        let said = say_all(&mut world, 0, id, (0..3).map(|n| format!("before {n}")));
+        world.run();
+        let last = world.server.lose_oldest(world.address(1), 4);
+        world.bring_online(1);
+        world.gap(1, last);
+        // Frames move, and no time: he is inside and waits for what is before the first number that he heard.
+        world.run_a_little(100);
+        if restarted {
+            // Another life of hers knows what the one before has written.
+            let now = world.now;
+            world.devices[0].restart(now);
+            world.run_a_little(20);
+        }
+        let after = say_all(&mut world, 0, id, ["after".to_owned()].into_iter());
+        world.run();
+        let shown = ["before 0", "before 1", "before 2"].map(|text| format!("alice: {text} (late)"));
+        assert_eq!(
+            world.history(1, id),
+            [vec!["[1-3 missing]".into(), "alice: after".into()], shown.to_vec()].concat()
+        );
+        assert_eq!(is_settled(&world, 0, (1, "bob"), id, &said), (3, 0));
+        assert_eq!(is_settled(&world, 0, (1, "bob"), id, &after), (1, 0));
+        world.say(0, id, "and on");
+        world.run();
+        assert_eq!(world.history(1, id).last().unwrap(), "alice: and on");
+    }
 }
 
 #[test]
