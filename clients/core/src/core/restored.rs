@@ -149,7 +149,8 @@ impl Core {
         }
         let later = |core: &Self, id: ConversationId| {
             let goes_on = |other: &&ConversationId| {
-                core.conversations.get(*other).is_some_and(|c| c.root == Some(id)) && core.may_have_followed(**other, id)
+                core.conversations.get(*other).is_some_and(|c| c.root == Some(id))
+                    && core.may_have_followed(**other, id)
             };
             open.iter().filter(goes_on).max_by_key(|o| (core.accounts_in(**o).len(), Reverse(**o))).copied()
         };
@@ -168,7 +169,10 @@ impl Core {
     /// was not asked for either yet, and nobody is in the later one who was not in the earlier.
     pub(super) fn may_have_followed(&self, later: ConversationId, earlier: ConversationId) -> bool {
         let active = |id| self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Active);
-        self.compare && active(later) && active(earlier) && self.accounts_in(later).is_subset(&self.accounts_in(earlier))
+        self.compare
+            && active(later)
+            && active(earlier)
+            && self.accounts_in(later).is_subset(&self.accounts_in(earlier))
     }
 
     fn accounts_in(&self, id: ConversationId) -> BTreeSet<AccountId> {

@@ -247,7 +247,11 @@ fn all_talk(world: &mut World, who: &[usize], id: ConversationId, what: &str) {
         let said = texts(world, *n, id);
         for other in who.iter().filter(|other| *other != n) {
             let text = format!("{}: {what} {other}", world.devices[*other].name);
-            assert!(said.iter().any(|line| line.starts_with(&text)), "{} lacks `{text}`: {said:?}", world.devices[*n].name);
+            assert!(
+                said.iter().any(|line| line.starts_with(&text)),
+                "{} lacks `{text}`: {said:?}",
+                world.devices[*n].name
+            );
         }
         assert_eq!(world.devices[*n].core.waiting(), (0, 0), "{}", world.devices[*n].name);
     }
