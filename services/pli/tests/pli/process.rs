@@ -190,6 +190,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "it belongs to what the failing test prints, which the harness keeps")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let pid = self.child.id();
