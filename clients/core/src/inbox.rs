@@ -162,7 +162,7 @@ impl Inbox {
         self.committed
     }
 
-    /// Whether the content was delivered before; then only [`Inbox::pass`] its position.
+    /// Whether the content was delivered before; it is delivered again without its content, for its place in the lane.
     pub fn is_seen(&self, sender: DeviceId, send_id: SendId) -> bool {
         !broken(Mutant::DedupeMissing) && self.dedupe.contains(sender, send_id)
     }

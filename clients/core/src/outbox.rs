@@ -329,8 +329,9 @@ impl Outbox {
         self.dirty_lanes.insert(lane);
         let at = self.next_place;
         self.next_place += 1;
+        let in_doubt = message.is_in_doubt();
         let mut again = OutMessage::new(message.send_id, lane, lane_no, message.content);
-        (again.expires_at, again.in_doubt) = (message.expires_at, message.in_doubt);
+        (again.expires_at, again.in_doubt) = (message.expires_at, in_doubt);
         self.insert(at, again);
         self.dirty.insert(at);
         lane_no

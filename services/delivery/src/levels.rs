@@ -86,8 +86,7 @@ impl Levels {
 
     /// Exports everything; only the first meter counts.
     pub(crate) fn export(self: &Arc<Self>, meter: &Meter) {
-        let histogram = || {
-            Instruments {
+        let histogram = || Instruments {
             read_seconds: meter
                 .f64_histogram("pli_delivery_read_seconds")
                 .with_description(
@@ -97,7 +96,10 @@ impl Levels {
                 .build(),
             replay_seconds: meter
                 .f64_histogram("pli_delivery_replay_seconds")
-                .with_description("as `pli_delivery_read_seconds`, for entries that stood in the log when the owner of the shard started")
+                .with_description(
+                    "as `pli_delivery_read_seconds`, for entries that stood in the log when the owner of the shard \
+                     started",
+                )
                 .with_boundaries(REPLAY_SECONDS.to_vec())
                 .build(),
             queue_rows: meter
@@ -105,7 +107,6 @@ impl Levels {
                 .with_description("rows of a device's queue, where it is measured because it may be long")
                 .with_boundaries([1, 10, 100, 1_000, 5_000, 10_000, 15_000, 20_000, 40_000].map(f64::from).to_vec())
                 .build(),
-        }
         };
         if self.instruments.set(histogram()).is_ok() {
             self.export_each(meter);

@@ -104,6 +104,9 @@ pub(super) struct Conversation {
     pub(super) believed: BTreeMap<DeviceId, u8>,
     /// How often a member that came in again by itself was told how far this device has numbered.
     pub(super) answered: BTreeMap<DeviceId, u8>,
+    /// Numbers of this device that stand for no message, or not any more: nobody lacks anything by them. At most
+    /// [`super::lives::VOID_MAX`] ranges; the oldest are forgotten.
+    pub(super) void: Vec<(u64, u64)>,
     /// Devices of which messages came that cannot be opened, and none since that can.
     pub(super) unreadable: BTreeSet<DeviceId>,
     /// Which messages have which numbers, the last ones.

@@ -79,15 +79,10 @@ impl Core {
         let first = self.outbox.first_queued_lane_no(&lane);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let returned = summary.by.filter(|by| summary.external && summary.removed.contains(by));
+        conversation.forget_gone(summary.removed.iter().filter(|device| Some(**device) != returned));
         if !summary.added.is_empty() || summary.external && returned.is_none() {
             let newcomer = summary.by.filter(|_| summary.external);
-            for device in summary.added.iter().chain(&newcomer) {
-                let mark = conversation.theirs.entry(device.device).or_default();
-                (mark.base, mark.returned) = (first, false);
-            }
-            conversation.lane_base = first;
-            // Whoever joins is not to read what was said before; whoever was in already is.
-            conversation.kept.clear();
+            conversation.address_from(first, summary.added.iter().chain(&newcomer));
         }
         if !summary.added.is_empty() || summary.external {
             // Said again when the newcomers' handles are known.

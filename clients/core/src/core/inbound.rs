@@ -172,6 +172,10 @@ impl Core {
     /// Whether this device may be in that epoch as soon as the verdict on its own commit comes: somebody who heard of it
     /// first may have answered already.
     fn comes_for(&self, id: ConversationId, epoch: u64) -> bool {
+        // The server no longer has the verdict on a commit of another history.
+        if self.compare {
+            return false;
+        }
         let conversation = self.conversations.get(&id).filter(|c| c.rejoining);
         conversation.and_then(|c| c.commit.as_ref()).is_some_and(|commit| epoch > commit.epoch)
     }
@@ -317,7 +321,10 @@ fn delivery(sealed: &Sealed, frame: &Frame, (own, seen): (DeviceId, bool)) -> De
         sent_at_ms: frame.sent_at_ms,
         accepted_at_ms: sealed.accepted_at.0,
         // What was given before this device was addressed is nothing that it lacks.
-        lives: frame.lives.iter().map(|life| LifeSpan { first: life.first.max(lane_base), ..*life }).collect(),
+        lives: frame.lives[frame.lives.len().saturating_sub(LIVES_TOLD_MAX)..]
+            .iter()
+            .map(|life| LifeSpan { first: life.first.max(lane_base), ..*life })
+            .collect(),
         place: frame.place,
         written_in: frame.written_in,
         line: frame.line.iter().copied().take(LIVES_TOLD_MAX).collect(),

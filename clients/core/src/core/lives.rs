@@ -46,6 +46,10 @@ const LANE_JUMP_MAX: u64 = 1 << 20;
 const SENT_AGAIN_WITHIN_MS: u64 = 4 * 24 * 3_600 * 1_000;
 /// How often in one run of the program something is sent again in a conversation because one member says so.
 const BELIEVED_MAX: u8 = 4;
+/// How often in one run of the program members that came in again are answered in one conversation.
+const ANSWERS_MAX: usize = 32;
+/// Ranges of numbers that stand for nothing that are remembered of one conversation.
+pub(super) const VOID_MAX: usize = 1_024;
 /// Most numbers of one conversation whose messages are remembered in one run of the program.
 const NUMBERED_MAX: usize = 1_024;
 
@@ -94,6 +98,42 @@ fn begin(lives: &mut Vec<LifeSpan>, id: u64, first: u64) {
 }
 
 impl Conversation {
+    /// These devices are not in it any more: nobody waits for what they tell.
+    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>) {
+        for DeviceAddress { device, .. } in gone {
+            self.theirs.remove(device);
+            self.believed.remove(device);
+            self.answered.remove(device);
+        }
+    }
+
+    /// These devices came in: they are addressed from this number on.
+    pub(super) fn address_from<'a>(&mut self, first: u64, newcomers: impl Iterator<Item = &'a DeviceAddress>) {
+        for newcomer in newcomers {
+            let mark = self.theirs.entry(newcomer.device).or_default();
+            (mark.base, mark.returned) = (first, false);
+        }
+        self.lane_base = first;
+        // Whoever joins is not to read what was said before; whoever was in already is.
+        self.kept.clear();
+    }
+
+    /// These numbers stand for no message, or not any more.
+    fn make_void(&mut self, first: u64, last: u64) {
+        if first <= last {
+            self.void.push((first, last));
+            self.void.drain(..self.void.len().saturating_sub(VOID_MAX));
+        }
+    }
+
+    /// The last number up to this one that stands for a message.
+    fn last_real(&self, mut last: u64) -> u64 {
+        while let Some((first, _)) = self.void.iter().find(|(first, end)| (*first..=*end).contains(&last)) {
+            last = first.saturating_sub(1);
+        }
+        last
+    }
+
     /// Whom a frame tells from which number on it is addressed.
     pub(super) fn addressed(&self) -> Vec<Addressed> {
         let is_before = |mark: &Mark| (1..self.lane_base()).contains(&mark.base) && mark.delivered < mark.base;
@@ -195,15 +235,18 @@ impl Core {
         let waits = self.outbox.first_queued_lane_no(&lane) < next;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let delivered = conversation.theirs.get(&device).map_or(0, |mark| mark.delivered);
-        if waits || delivered.saturating_add(1) >= next {
+        let answers: usize = conversation.answered.values().map(|n| usize::from(*n)).sum();
+        if waits || delivered >= conversation.last_real(next.saturating_sub(1)) || answers >= ANSWERS_MAX {
             return;
         }
         let answered = conversation.answered.entry(device).or_default();
-        *answered = answered.saturating_add(1);
-        if *answered <= BELIEVED_MAX {
-            // In a full outbox something waits that tells it later.
-            let _ = self.push_draft(lane, Draft::default(), now);
+        if *answered >= BELIEVED_MAX {
+            return;
         }
+        *answered += 1;
+        conversation.make_void(next, next);
+        // In a full outbox something waits that tells it later.
+        let _ = self.push_draft(lane, Draft::default(), now);
     }
 
     /// Whether something is sent again on the word of this member, who may lie: it is counted.
@@ -223,6 +266,7 @@ impl Core {
         let life = self.life;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.disowned = told.max(sent);
+        conversation.make_void(sent.saturating_add(1), told);
         // Numbers up to `sent` alone were given.
         conversation.lives.retain(|life| life.first <= sent);
         begin(&mut conversation.lives, life, first);
@@ -233,6 +277,7 @@ impl Core {
         let queued = self.outbox.take_queued(id);
         for message in queued {
             let (send_id, lane, content) = (message.send_id, message.lane, message.content.clone());
+            self.renumbered(lane, message.lane_no);
             let lane_no = self.outbox.push_again(message, lane);
             self.moved(send_id, lane, (lane_no, content));
         }
@@ -246,7 +291,7 @@ impl Core {
     fn send_again(&mut self, lane: OutLane, kept: Kept) -> bool {
         let id = lane.conversation;
         let draft = Draft::decode(kept.content.clone()).unwrap_or_default();
-        if self.stepped_at.0.saturating_sub(draft.sent_at_ms) > SENT_AGAIN_WITHIN_MS {
+        if self.session.server_time(self.stepped_at).0.saturating_sub(draft.sent_at_ms) > SENT_AGAIN_WITHIN_MS {
             return false;
         }
         let Ok(lane_no) = self.outbox.push(kept.send_id, lane, kept.content.clone()) else {
@@ -255,11 +300,21 @@ impl Core {
             }
             return false;
         };
+        self.renumbered(lane, kept.lane_no);
         if draft.order != 0 {
             self.out.events.push(Event::Resending { conversation: id, message: kept.send_id });
         }
         self.moved(kept.send_id, lane, (lane_no, kept.content));
         true
+    }
+
+    /// The message of this number goes under another one.
+    fn renumbered(&mut self, lane: OutLane, lane_no: u64) {
+        if let Some(conversation) =
+            self.conversations.get_mut(&lane.conversation).filter(|_| lane.class == Class::Message)
+        {
+            conversation.make_void(lane_no, lane_no);
+        }
     }
 
     /// A message of the outbox has got another number.
@@ -330,7 +385,9 @@ impl Core {
         let is_missed = conversation.theirs.iter().any(|(device, mark)| mark.is_lost(lane_no) && is_believed(device));
         if lane_no <= conversation.disowned || is_missed {
             let send_id = kept.send_id;
-            if !self.send_again(lane, kept) {
+            // Whoever joined since is not to read it.
+            let is_for_all = lane_no <= conversation.disowned || lane_no >= conversation.lane_base();
+            if !(is_for_all && self.send_again(lane, kept)) {
                 self.tell_lost(lane.conversation, lane_no, send_id);
             }
             return;

@@ -160,6 +160,7 @@ impl Core {
         let Some(known) = self.conversations.get_mut(&id) else { return };
         let mark = known.theirs.entry(device).or_default();
         let lost = news_of_loss(mark, tick, sent);
+        let lost = known.void.iter().fold(lost, |lost, void| cut(&lost, *void));
         let place = |id| known.lives.iter().position(|life| life.id == id);
         if place(tick.life) >= place(mark.life) {
             mark.life = tick.life;
@@ -199,6 +200,15 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
     }
     mark.lost = lost;
     news
+}
+
+/// The ranges, but for those numbers.
+fn cut(ranges: &[(u64, u64)], (from, to): (u64, u64)) -> Vec<(u64, u64)> {
+    let parts = |(first, last): (u64, u64)| {
+        let (below, above) = ((first, last.min(from.saturating_sub(1))), (first.max(to.saturating_add(1)), last));
+        [below, above].into_iter().filter(|(first, last)| first <= last)
+    };
+    ranges.iter().copied().flat_map(parts).collect()
 }
 
 /// The ranges, but for some of their numbers.
@@ -295,6 +305,9 @@ mod tests {
     #[test]
     fn what_is_sent_again_is_cut_out_of_what_is_lost() {
         let ranges = [(1, 6), (9, 9), (u64::MAX - 1, u64::MAX)];
+        assert_eq!(cut(&ranges[..2], (2, 9)), [(1, 1)]);
+        assert_eq!(cut(&ranges[..2], (3, 4)), [(1, 2), (5, 6), (9, 9)]);
+        assert_eq!(cut(&ranges[..2], (7, 8)), ranges[..2]);
         let but = |numbers: &[u64]| without(&ranges, &numbers.iter().copied().collect());
         assert_eq!(but(&[]), ranges);
         assert_eq!(but(&[1, 3, 4, 6, 7, 9, u64::MAX]), [(2, 2), (5, 5), (u64::MAX - 1, u64::MAX - 1)]);

@@ -111,7 +111,7 @@ impl Core {
 
     /// Seals and sends what may leave now.
     pub(super) fn poll_outbox(&mut self, now: UnixMillis) {
-        let ready = self.ready_conversations();
+        let ready = if self.session.is_ready() { self.ready_conversations() } else { BTreeMap::new() };
         let mls = &mut self.mls;
         let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
         self.out.frames.extend(poll.frames);

@@ -69,7 +69,9 @@ impl Core {
 
     /// The conversations of a chat; one that is not known yet is its own.
     fn parts(&self, id: ConversationId) -> impl Iterator<Item = &Conversation> {
-        let mut parts = self.chat(id);
+        let alone = |c: &Conversation| c.peer.is_none() && c.root.is_none() && c.heir.is_none();
+        let is_alone = self.conversations.get(&id).is_none_or(alone);
+        let mut parts = if is_alone { vec![id] } else { self.chat(id) };
         if !parts.contains(&id) {
             parts.push(id);
         }

@@ -141,12 +141,6 @@ impl Core {
     /// Those of the conversations that have to be succeeded. Whoever missed a history has both its beginning and what
     /// went on for it in that history; the latter alone is succeeded, if nobody is in it who was not there before.
     fn with_heirs(&mut self, mut open: BTreeSet<ConversationId>) -> BTreeSet<ConversationId> {
-        for id in &open {
-            if let Some(conversation) = self.conversations.get_mut(id) {
-                // Everything was read, and a group would have said what it is called.
-                conversation.kind = conversation.kind.or(conversation.peer.map(|_| Kind::Direct));
-            }
-        }
         let later = |core: &Self, id: ConversationId| {
             let goes_on = |other: &&ConversationId| {
                 core.conversations.get(*other).is_some_and(|c| c.root == Some(id))
@@ -196,7 +190,8 @@ impl Core {
             Work::Gather(accounts, _) => Some(accounts),
             _ => None,
         });
-        let direct = conversation.peer.filter(|_| conversation.kind() == Kind::Direct);
+        // One that nobody has said yet what it is ends for a chat of the two, if there is one: it carried nothing.
+        let direct = conversation.peer.filter(|_| conversation.kind() != Kind::Group);
         let all = inside.chain(waiting.flatten().copied()).chain(direct);
         let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
         let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
@@ -364,7 +359,9 @@ impl Core {
     /// Whether it goes on, in this history, for one that this device was in before.
     pub(super) fn goes_on_for_known(&self, id: ConversationId) -> bool {
         let leads_to = |(first, c): (&ConversationId, &Conversation)| {
-            c.heir == Some(id) || successor(c.root.unwrap_or(*first), &self.history) == id
+            // A server that was never restored has no history, and then nothing goes on.
+            let derived = || successor(c.root.unwrap_or(*first), &self.history);
+            c.heir == Some(id) || (!self.history.is_empty() && derived() == id)
         };
         self.conversations.iter().any(leads_to)
     }

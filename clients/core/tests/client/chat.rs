@@ -342,6 +342,7 @@ fn the_watermark_of_another_life_settles_nothing_and_what_could_not_be_opened_is
         assert!(moved < told && moved.is_some(), "nothing settles it before: {:?}", world.devices[0].events);
         assert!(delivered_up_to(&world, 0) >= number);
         assert_eq!(told_older(&world, 0), 1);
+        assert!(!world.devices[0].events.iter().any(|e| matches!(e, Event::Lost { .. })), "nothing stays lost");
         // It is over: the next start is no news.
         let now = world.now;
         world.devices[0].restart(now);

@@ -84,9 +84,10 @@ fn a_member_that_claims_more_than_was_given_makes_little_work_and_nobody_is_show
         ghost.follow(&mut world.server, id);
     }
     assert_eq!(count(&world, |e| matches!(e, Event::OlderProfile)), 1);
-    assert!(count(&world, |e| matches!(e, Event::Moved { .. })) <= 4 * 3);
-    // Numbers that nothing has.
-    assert_eq!(count(&world, |e| matches!(e, Event::Lost { messages, .. } if !messages.is_empty())), 0);
+    let moved = count(&world, |e| matches!(e, Event::Moved { .. }));
+    assert!((1..=4 * 3).contains(&moved), "{moved}");
+    // Numbers that were skipped stand for nothing that anybody could lack.
+    assert_eq!(count(&world, |e| matches!(e, Event::Lost { .. })), 0);
     world.say(0, id, "and on");
     world.run();
     assert_eq!(of_alice(&world, 1, id), ["text 0", "text 1", "text 2", "and on"]);
@@ -108,7 +109,8 @@ fn a_member_that_claims_less_than_it_has_makes_others_send_again_a_few_times_and
         ghost.tick(&mut world.server, id, &claim);
         world.run();
     }
-    assert!(count(&world, |e| matches!(e, Event::Resending { .. })) <= 4 * 3);
+    let again = count(&world, |e| matches!(e, Event::Resending { .. }));
+    assert!((1..=4 * 3).contains(&again), "{again}");
     assert!(count(&world, |e| matches!(e, Event::Lost { by, .. } if by.handle == Some(handle("mallory")))) > 0);
     assert_eq!(count(&world, |e| matches!(e, Event::Lost { by, .. } if by.handle != Some(handle("mallory")))), 0);
     assert_eq!(of_alice(&world, 1, id), ["text 0", "text 1", "text 2"], "nobody is shown anything twice");

@@ -349,3 +349,24 @@ fn two_that_began_at_once_and_of_whom_one_was_silent_go_on() {
         }
     }
 }
+
+#[test]
+fn a_verdict_that_a_restored_server_cannot_give_keeps_nothing_waiting() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.take_offline(1);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "before");
+    world.run();
+    // Bob lost the invitation, joins by himself, and hears no verdict; what Alice says to him then waits for it.
+    let last = world.server.lose_oldest(world.address(1), 2);
+    world.bring_online(1);
+    world.gap(1, last);
+    world.server.hold_commits = true;
+    world.run_a_little(100);
+    world.say(0, chat, "after");
+    world.run_a_little(100);
+    let backup = world.server.restored(1);
+    go_back_together(&mut world, backup);
+    world.run();
+    all_talk(&mut world, &[0, 1], chat, "on the restored one");
+}

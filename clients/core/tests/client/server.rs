@@ -211,6 +211,9 @@ impl Server {
         restored.history = vec![history; 16].into();
         restored.log_epoch = self.log_epoch + 1;
         restored.conversations.clear();
+        // Answers die with their connections.
+        restored.hold_commits = false;
+        (restored.held_commits, restored.held_creates, restored.held_results) = (Vec::new(), Vec::new(), Vec::new());
         restored.packages.values_mut().for_each(|(single_use, _)| single_use.clear());
         restored
     }

@@ -16,7 +16,7 @@ mod ticks;
 use std::collections::BTreeMap;
 
 use clap::Args;
-use pli_client::core::{Command, ConnectionState, Event};
+use pli_client::core::{Command, ConnectionState, Event, IncomingMessage};
 use pli_domain::{ConversationId, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -139,20 +139,7 @@ impl Chat {
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
         match &event {
             Event::Connection(state) => self.connection(*state),
-            Event::Message(message) => {
-                let conversation = message.conversation;
-                let place = self.place(conversation).await?;
-                self.screen.message(message, &place);
-                self.printed.note(message);
-                // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be
-                // meant for instead: no line goes where nobody sent it.
-                if self.unused && self.editor.may_turn() {
-                    (self.current, self.gone, self.unused) = (Some(conversation), None, false);
-                }
-                self.show_target().await?;
-                // The line is on the screen, so it counts as read; a full change queue only delays the tick.
-                let _ = self.session.client.command(Command::MarkRead { conversation }).await;
-            }
+            Event::Message(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
                 self.learn_names().await?;
                 self.announce(*conversation).await?;
@@ -187,6 +174,22 @@ impl Chat {
                 None => self.screen.event(&event),
             },
         }
+        Ok(())
+    }
+
+    async fn show_message(&mut self, message: &IncomingMessage) -> Result<(), Failure> {
+        let conversation = message.conversation;
+        let place = self.place(conversation).await?;
+        self.screen.message(message, &place);
+        self.printed.note(message);
+        // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be meant for
+        // instead: no line goes where nobody sent it.
+        if self.unused && self.editor.may_turn() {
+            (self.current, self.gone, self.unused) = (Some(conversation), None, false);
+        }
+        self.show_target().await?;
+        // The line is on the screen, so it counts as read; a full change queue only delays the tick.
+        let _ = self.session.client.command(Command::MarkRead { conversation }).await;
         Ok(())
     }
 
