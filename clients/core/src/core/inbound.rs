@@ -251,6 +251,10 @@ impl Core {
 
     fn welcome(&mut self, sealed: &Sealed) -> Step {
         let id = sealed.conversation;
+        if self.conversations.get(&id).is_some_and(|c| c.heir.is_some()) {
+            // A restored server has it once more; the conversation goes on in another one.
+            return self.skip(sealed.position);
+        }
         if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Founding && !c.created) {
             // Another member was first to make it.
             self.mls.forget(id);

@@ -370,3 +370,27 @@ fn a_verdict_that_a_restored_server_cannot_give_keeps_nothing_waiting() {
     world.run();
     all_talk(&mut world, &[0, 1], chat, "on the restored one");
 }
+
+#[test]
+fn an_invitation_that_every_restore_brings_back_makes_no_second_group() {
+    for seed in 0..8 {
+        let mut world = World::seeded(&["alice", "bob"], seed);
+        world.take_offline(1);
+        let team = group(&mut world, &["bob"]);
+        let backup = world.server.clone();
+        for history in 1..=3 {
+            go_back(&mut world, backup.restored(history));
+            // Whoever had read it makes the one that goes on, and the invitation to that lies behind the old one.
+            world.say(0, team, &format!("{history}"));
+            world.run();
+            world.bring_online(1);
+            world.run();
+            all_talk(&mut world, &[0, 1], team, &format!("in {history}"));
+            world.take_offline(1);
+        }
+        for n in 0..2 {
+            let chats = world.devices[n].core.conversations();
+            assert_eq!(chats.iter().filter(|view| !view.left).count(), 1, "{seed} {n}: {chats:?}");
+        }
+    }
+}

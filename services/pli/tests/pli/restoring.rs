@@ -310,3 +310,29 @@ fn damaged_backups(home: &Path) {
     edit("{", "");
     refused(home, &restore, 6, &["is no manifest"]);
 }
+#[test]
+fn a_group_that_somebody_had_not_joined_when_the_backup_was_taken_goes_on_as_one() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    // The invitation waits for bob in the backup, and again after each restore.
+    with_data(home, &["group", "create", "alice", "team", "bob"]);
+    back_up(home);
+    for number in 1..=3 {
+        server.process.kill();
+        with_data(home, &["restore", "--from", "backup", "--replace"]);
+        server = Server::start_on(home, port);
+        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+        let said = format!("after {number}");
+        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
+        bob.json(says("alice", &said));
+        bob.signal(Signal::INT);
+        assert_eq!(bob.wait(), Some(0));
+    }
+    for handle in ["alice", "bob"] {
+        let live = with_data(home, &["group", "list", handle]);
+        assert_eq!(live.lines().count(), 1, "{live}");
+    }
+}
