@@ -97,8 +97,7 @@ impl Levels {
             replay_seconds: meter
                 .f64_histogram("pli_delivery_replay_seconds")
                 .with_description(
-                    "as `pli_delivery_read_seconds`, for entries that stood in the log when the owner of the shard \
-                     started",
+                    "as `pli_delivery_read_seconds`, for what stood in the log when the owner of the shard started",
                 )
                 .with_boundaries(REPLAY_SECONDS.to_vec())
                 .build(),

@@ -142,6 +142,14 @@ pub fn read_pem(setting: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 
 impl ServerConfig {
     fn check(&self) -> Result<(), InvalidSetting> {
+        let may_overlap =
+            self.host == self.admin_host || self.host.is_unspecified() || self.admin_host.is_unspecified();
+        if self.port != 0 && self.port == self.admin_port && may_overlap {
+            return Err(InvalidSetting {
+                field: "server.admin_port",
+                problem: "is also server.port; take another one",
+            });
+        }
         if self.certificate_file.as_os_str().is_empty() == self.key_file.as_os_str().is_empty() {
             return Ok(());
         }
@@ -186,5 +194,16 @@ mod tests {
         std::fs::write(&path, &text).expect("written");
         let read = Config::load(&Sources::default().file(Some(path))).expect("valid");
         assert_eq!(toml::to_string(&read).expect("printable"), text);
+    }
+
+    #[test]
+    fn two_listeners_do_not_share_a_port() {
+        let loopback = ServerConfig { port: 7_000, admin_port: 7_000, ..ServerConfig::default() };
+        assert_eq!(loopback.check().expect_err("one of them cannot listen").field, "server.admin_port");
+        let apart = ServerConfig { host: Ipv4Addr::new(127, 0, 0, 2).into(), ..loopback };
+        assert_eq!(apart.check(), Ok(()));
+        let everywhere = ServerConfig { host: Ipv4Addr::UNSPECIFIED.into(), ..apart };
+        assert!(everywhere.check().is_err());
+        assert_eq!(ServerConfig { port: 0, admin_port: 0, ..everywhere }.check(), Ok(()));
     }
 }

@@ -64,6 +64,7 @@ struct Known {
 
 fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.from).map_err(refused)?;
+    check_apart(args)?;
     let mut place = Place::look(&args.data, args.replace)?;
     check_space(&parent(&args.data), manifest.bytes())?;
     let draft = place.draft()?;
@@ -73,6 +74,18 @@ fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     begin_history(&draft, rand::random(), log_epoch).map_err(no_history)?;
     let aside = place.settle()?;
     tell(args, &manifest, log_epoch, aside.as_deref())
+}
+
+/// A restore in place of its own backup would leave no backup.
+fn check_apart(args: &RestoreArgs) -> Result<(), Failure> {
+    let (Ok(from), Ok(data)) = (args.from.canonicalize(), args.data.canonicalize()) else { return Ok(()) };
+    if !from.starts_with(&data) {
+        return Ok(());
+    }
+    let (from, data) = (args.from.display(), args.data.display());
+    let sentence =
+        format_args!("--from {from} lies in the data folder {data}, which a restore exchanges; name another --data");
+    Err(Failure::say(Exit::Folder, sentence))
 }
 
 fn refused(error: ManifestError) -> Failure {

@@ -259,6 +259,10 @@ fn bad_input_is_refused_with_its_fix_and_changes_nothing() {
         (&["backup", "--data", "data", "--to", "/sys/pli"], &["/sys", "choose another place"]),
         (&["restore", "--from", "none", "--data", "new"], &["no folder none"]),
         (&["restore", "--from", "other", "--data", "new"], &["is no backup"]),
+        (
+            &["restore", "--from", "backup", "--data", "backup", "--replace"],
+            &["lies in the data folder", "another --data"],
+        ),
         (&["restore", "--from", "backup", "--data", "other"], &["holds data", "--replace"]),
         (&["restore", "--from", "backup", "--data", "file"], &["is not a folder"]),
         (&["restore", "--from", "backup", "--data", "no/such"], &["no folder", "--data"]),

@@ -83,6 +83,10 @@ impl Input {
 
 fn command(word: &str, rest: &str) -> Result<Input, String> {
     match word {
+        "/leave" if !rest.is_empty() => {
+            Err("/leave leaves the group that you are in here: go to the one that you mean with #NAME first".into())
+        }
+        "/who" | "/list" | "/help" | "/quit" | "/exit" if !rest.is_empty() => Err(format!("usage: {word}")),
         "/group" => {
             let (name, members) = rest.split_once(char::is_whitespace).ok_or("usage: /group NAME HANDLE…")?;
             Ok(Input::Create(name.trim_start_matches('#').to_string(), several(members)?))
@@ -138,7 +142,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for line in ["/nope", "/group team", "/add", "@b", "/safety", "/history many", "/history 0"] {
+        for line in
+            ["/nope", "/group team", "/add", "@b", "/safety", "/history many", "/history 0", "/leave team", "/quit now"]
+        {
             assert!(Input::parse(line).is_err(), "{line}");
         }
     }
