@@ -37,6 +37,8 @@ const MAKER_AWAITED: Duration = Duration::from_secs(285);
 /// members, so that few do it at once.
 const GATHER_AFTER: Duration = Duration::from_secs(5);
 const GATHER_STEP: Duration = Duration::from_millis(1_500);
+/// Tries to have somebody after which it is told that nothing can be said before.
+const GATHERS_IN_SILENCE: u32 = 4;
 /// Upper end of the delay between two tries to have somebody; it doubles with each.
 const GATHER_MAX: Duration = Duration::from_secs(60);
 
@@ -311,6 +313,11 @@ impl Core {
         let again = gather_again(&mut conversation.gathered, now);
         if let Some(Work::Gather(_, at)) = conversation.work.front_mut() {
             *at = again;
+        }
+        // Nothing can be said there before; whoever writes should know why.
+        if conversation.phase == Phase::Founding && conversation.gathered == GATHERS_IN_SILENCE {
+            let why = "the restored server does not know the other side; it goes on when they connect again";
+            self.out.events.push(Event::Waiting { conversation: id, why: refusal(ErrorCode::NotFound, why) });
         }
         self.dirty.insert(Row::Conversation(id));
     }

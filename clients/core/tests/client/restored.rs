@@ -394,3 +394,24 @@ fn an_invitation_that_every_restore_brings_back_makes_no_second_group() {
         }
     }
 }
+
+#[test]
+fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why() {
+    let mut world = World::new(&["alice"]);
+    let backup = world.server.restored(1);
+    let bob = world.join("bob");
+    world.run();
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "before");
+    world.run();
+    go_back(&mut world, backup);
+    world.take_offline(bob);
+    world.say(0, chat, "are you there?");
+    world.run();
+    let waits =
+        |e: &Event| matches!(e, Event::Waiting { why, .. } if why.message.contains("does not know the other side"));
+    assert_eq!(world.devices[0].events.iter().filter(|e| waits(e)).count(), 1);
+    world.bring_online(bob);
+    world.run();
+    assert!(texts(&world, bob, chat).contains(&"alice: are you there?".to_owned()));
+}
