@@ -88,13 +88,7 @@ impl Mark {
 
     /// A number was shown after all.
     pub(super) fn find(&mut self, lane_no: u64) {
-        let split = |(first, last): (u64, u64)| {
-            let inside = (first..=last).contains(&lane_no);
-            let below = (first, if inside { lane_no - 1 } else { last });
-            let above = if inside { (lane_no + 1, last) } else { (1, 0) };
-            [below, above].into_iter().filter(|(first, last)| first <= last)
-        };
-        self.lost = std::mem::take(&mut self.lost).into_iter().flat_map(split).collect();
+        self.lost = cut(&self.lost, (lane_no, lane_no));
         self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
     }
 }
@@ -205,8 +199,9 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
 /// The ranges, but for those numbers.
 fn cut(ranges: &[(u64, u64)], (from, to): (u64, u64)) -> Vec<(u64, u64)> {
     let parts = |(first, last): (u64, u64)| {
-        let (below, above) = ((first, last.min(from.saturating_sub(1))), (first.max(to.saturating_add(1)), last));
-        [below, above].into_iter().filter(|(first, last)| first <= last)
+        let below = (first < from).then(|| (first, last.min(from - 1)));
+        let above = (to < last).then(|| (first.max(to + 1), last));
+        [below, above].into_iter().flatten()
     };
     ranges.iter().copied().flat_map(parts).collect()
 }
@@ -308,6 +303,7 @@ mod tests {
         assert_eq!(cut(&ranges[..2], (2, 9)), [(1, 1)]);
         assert_eq!(cut(&ranges[..2], (3, 4)), [(1, 2), (5, 6), (9, 9)]);
         assert_eq!(cut(&ranges[..2], (7, 8)), ranges[..2]);
+        assert_eq!(cut(&ranges[2..], (u64::MAX, u64::MAX)), [(u64::MAX - 1, u64::MAX - 1)]);
         let but = |numbers: &[u64]| without(&ranges, &numbers.iter().copied().collect());
         assert_eq!(but(&[]), ranges);
         assert_eq!(but(&[1, 3, 4, 6, 7, 9, u64::MAX]), [(2, 2), (5, 5), (u64::MAX - 1, u64::MAX - 1)]);

@@ -111,7 +111,7 @@ impl Core {
 
     /// Seals and sends what may leave now.
     pub(super) fn poll_outbox(&mut self, now: UnixMillis) {
-        let ready = if self.session.is_ready() { self.ready_conversations() } else { BTreeMap::new() };
+        let ready = self.ready_conversations();
         let mls = &mut self.mls;
         let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
         self.out.frames.extend(poll.frames);
@@ -121,8 +121,8 @@ impl Core {
     }
 
     fn ready_conversations(&self) -> BTreeMap<ConversationId, Option<Ready>> {
-        if self.compare {
-            // What the server has of a conversation is not known yet.
+        if self.compare || !self.session.is_ready() {
+            // What the server has of a conversation is not known yet, or nothing leaves.
             return BTreeMap::new();
         }
         let waiting: BTreeSet<ConversationId> = self.outbox.waiting_conversations();

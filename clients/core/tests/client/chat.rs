@@ -189,13 +189,14 @@ fn lost(world: &World, n: usize) -> Vec<(u64, u64)> {
     world.devices[n].events.iter().filter_map(lost).collect()
 }
 
-#[test]
-fn a_message_that_was_never_shown_is_told_as_lost_and_not_as_delivered() {
+/// Bob was shown "one" and "three", and never "two"; what was accepted meanwhile is stored at once, or not yet.
+pub fn lacking_two(is_stored: bool) -> (World, ConversationId) {
     let mut world = World::new(&["alice", "bob"]);
     let id = world.start(0, "bob");
     world.say(0, id, "one");
     world.run();
     world.take_offline(1);
+    world.server.settle = is_stored;
     for text in ["two", "three"] {
         world.say(0, id, text);
     }
@@ -205,6 +206,12 @@ fn a_message_that_was_never_shown_is_told_as_lost_and_not_as_delivered() {
     world.bring_online(1);
     world.run();
     assert_eq!(world.history(1, id), ["alice: one", "[2-2 missing]", "alice: three"]);
+    (world, id)
+}
+
+#[test]
+fn a_message_that_was_never_shown_is_told_as_lost_and_not_as_delivered() {
+    let (mut world, id) = lacking_two(true);
     assert_eq!(lost(&world, 0), [(2, 2)]);
     let place = |wanted: &dyn Fn(&Event) -> bool| world.devices[0].events.iter().position(wanted);
     let told = place(&|e| matches!(e, Event::Lost { .. }));

@@ -7,6 +7,7 @@ use pli_client_core::content::{Kind, Tick, Ticks};
 use pli_client_core::{Event, OutgoingMessage};
 use pli_domain::{ConversationId, SendId};
 
+use crate::chat::lacking_two;
 use crate::ghost::Ghost;
 use crate::world::{World, handle};
 
@@ -223,21 +224,7 @@ fn of_alice_with_marks(world: &World, id: ConversationId) -> Vec<(String, bool)>
 
 #[test]
 fn what_is_not_stored_yet_goes_again_when_it_is_and_is_not_told_as_lost_before() {
-    let mut world = World::new(&["alice", "bob"]);
-    let id = world.start(0, "bob");
-    world.say(0, id, "one");
-    world.run();
-    world.take_offline(1);
-    world.server.settle = false;
-    for text in ["two", "three"] {
-        world.say(0, id, text);
-    }
-    world.run();
-    let bob = world.address(1);
-    world.server.lose_first(bob);
-    world.bring_online(1);
-    world.run();
-    assert_eq!(world.history(1, id), ["alice: one", "[2-2 missing]", "alice: three"]);
+    let (mut world, id) = lacking_two(false);
     assert_eq!(delivered_by(&world, "bob"), 3);
     // Its receipt is settled.
     world.server.settle = true;

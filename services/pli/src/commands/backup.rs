@@ -119,14 +119,19 @@ fn target(to: &Path) -> Result<PathBuf, Failure> {
 
 /// A backup inside of what it is a backup of goes with it, and a restore with --replace would take it away.
 fn check_outside(folder: &Path, args: &BackupArgs) -> Result<(), Failure> {
-    let real = |path: &Path| path.canonicalize().map_err(|error| unwritable(path, error));
-    if !real(folder)?.starts_with(real(&args.data)?) {
+    if !lies_in(folder, &args.data)? {
         return Ok(());
     }
     let (to, data) = (args.to.display(), args.data.display());
     let sentence =
         format_args!("--to {to} lies inside the data folder {data}; keep backups elsewhere, best on another disk");
     Err(Failure::say(Exit::Folder, sentence))
+}
+
+/// Whether a path is this folder or lies inside it, whatever links lead there. Both exist.
+pub fn lies_in(path: &Path, folder: &Path) -> Result<bool, Failure> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| unwritable(path, error));
+    Ok(real(path)?.starts_with(real(folder)?))
 }
 
 /// The folder in which `path` lies.

@@ -10,7 +10,7 @@ use pli_domain::LogEpoch;
 use pli_engine_embedded::{HistoryError, Stamp, begin_history, check_database, highest_log_epoch, log_epoch_above};
 
 use super::backup::manifest::{Manifest, ManifestError};
-use super::backup::{check_space, parent, unwritable};
+use super::backup::{check_space, lies_in, parent, unwritable};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::say;
 use place::Place;
@@ -78,8 +78,7 @@ fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 
 /// A restore in place of its own backup would leave no backup.
 fn check_apart(args: &RestoreArgs) -> Result<(), Failure> {
-    let (Ok(from), Ok(data)) = (args.from.canonicalize(), args.data.canonicalize()) else { return Ok(()) };
-    if !from.starts_with(&data) {
+    if !args.data.exists() || !lies_in(&args.from, &args.data)? {
         return Ok(());
     }
     let (from, data) = (args.from.display(), args.data.display());

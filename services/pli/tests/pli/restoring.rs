@@ -44,6 +44,20 @@ fn back_up(home: &Path) -> String {
     said
 }
 
+/// The server goes back to the backup, and bob reads what alice says in the team then.
+fn go_back_and_talk(home: &Path, server: Server, said: &str) -> Server {
+    let port = server.port();
+    server.process.kill();
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    let server = Server::start_on(home, port);
+    let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+    with_data(home, &["send", "alice", "#team", said, "--wait", "delivered"]);
+    bob.json(says("alice", said));
+    bob.signal(Signal::INT);
+    assert_eq!(bob.wait(), Some(0));
+    server
+}
+
 #[test]
 fn a_server_that_went_back_to_a_backup_goes_on_with_its_clients() {
     let home = tempfile::tempdir().expect("a folder");
@@ -165,22 +179,13 @@ fn a_group_is_listed_once_however_often_the_server_was_restored() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let mut server = Server::start(home);
-    let port = server.port();
     with_data(home, &["recv", "bob"]);
     let made = with_data(home, &["group", "create", "alice", "team", "bob"]);
     with_data(home, &["send", "alice", "#team", "before"]);
     assert!(with_data(home, &["recv", "bob"]).contains("before"));
     back_up(home);
     for number in 1..=2 {
-        server.process.kill();
-        with_data(home, &["restore", "--from", "backup", "--replace"]);
-        server = Server::start_on(home, port);
-        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
-        let said = format!("after {number}");
-        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
-        bob.json(says("alice", &said));
-        bob.signal(Signal::INT);
-        assert_eq!(bob.wait(), Some(0));
+        server = go_back_and_talk(home, server, &format!("after {number}"));
     }
     let first = made.split(' ').next().expect("an id");
     for handle in ["alice", "bob"] {
@@ -314,26 +319,18 @@ fn damaged_backups(home: &Path) {
     edit("{", "");
     refused(home, &restore, 6, &["is no manifest"]);
 }
+
 #[test]
 fn a_group_that_somebody_had_not_joined_when_the_backup_was_taken_goes_on_as_one() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let mut server = Server::start(home);
-    let port = server.port();
     with_data(home, &["recv", "bob"]);
     // The invitation waits for bob in the backup, and again after each restore.
     with_data(home, &["group", "create", "alice", "team", "bob"]);
     back_up(home);
     for number in 1..=3 {
-        server.process.kill();
-        with_data(home, &["restore", "--from", "backup", "--replace"]);
-        server = Server::start_on(home, port);
-        let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
-        let said = format!("after {number}");
-        with_data(home, &["send", "alice", "#team", &said, "--wait", "delivered"]);
-        bob.json(says("alice", &said));
-        bob.signal(Signal::INT);
-        assert_eq!(bob.wait(), Some(0));
+        server = go_back_and_talk(home, server, &format!("after {number}"));
     }
     for handle in ["alice", "bob"] {
         let live = with_data(home, &["group", "list", handle]);
