@@ -23,6 +23,7 @@ mod history;
 mod inbound;
 mod lives;
 mod mark;
+mod notices;
 mod objects;
 mod older;
 mod outbound;
@@ -52,6 +53,7 @@ use crate::outbox::Outbox;
 use calls::Calls;
 use conversation::Conversation;
 use inbound::Inbound;
+use notices::Notices;
 use objects::{Fetch, Put};
 use people::Contact;
 use restored::Comparing;
@@ -116,6 +118,7 @@ pub struct Core {
     inbox: Inbox,
     conversations: BTreeMap<ConversationId, Conversation>,
     contacts: BTreeMap<AccountId, Contact>,
+    notices: Notices,
     session: Session,
     calls: Calls,
     inbound: VecDeque<Inbound>,

@@ -109,6 +109,9 @@ impl Chat {
             Self { session, editor, paper, screen, handle, ticks, printed, current, gone, unused, announced, asked };
         chat.learn_names().await?;
         chat.show_last().await?;
+        for notice in chat.printed.missed_notices(&chat.session).await? {
+            chat.see(notice).await?;
+        }
         chat.editor.taken();
         Ok(chat)
     }
@@ -137,7 +140,18 @@ impl Chat {
     }
 
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
-        match &event {
+        if self.printed.knows(&event) {
+            return Ok(());
+        }
+        self.show(&event).await?;
+        if let Some(order) = event.order() {
+            self.printed.note(order);
+        }
+        Ok(())
+    }
+
+    async fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        match event {
             Event::Connection(state) => self.connection(*state),
             Event::Message(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
@@ -147,7 +161,7 @@ impl Chat {
             }
             Event::NewKey { .. } => {
                 self.learn_names().await?;
-                self.screen.event(&event);
+                self.screen.event(event);
                 self.show_target().await?;
             }
             Event::Left { conversation } => {
@@ -158,7 +172,7 @@ impl Chat {
                 self.turn_away(*conversation, why).await?;
             }
             Event::ConversationFailed { conversation, .. } => {
-                self.screen.event(&event);
+                self.screen.event(event);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             Event::MemberAdded { conversation, .. }
@@ -166,12 +180,12 @@ impl Chat {
             | Event::AddedByStranger { conversation, .. } => {
                 self.learn_names().await?;
                 let place = self.place(*conversation).await?;
-                self.screen.members(&event, &place);
+                self.screen.members(event, &place);
                 self.show_target().await?;
             }
-            _ => match self.ticks.see(&event, &self.whereabouts(&event).await?) {
+            _ => match self.ticks.see(event, &self.whereabouts(event).await?) {
                 Some(line) => self.screen.tick(&line),
-                None => self.screen.event(&event),
+                None => self.screen.event(event),
             },
         }
         Ok(())
@@ -181,7 +195,6 @@ impl Chat {
         let conversation = message.conversation;
         let place = self.place(conversation).await?;
         self.screen.message(message, &place);
-        self.printed.note(message);
         // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be meant for
         // instead: no line goes where nobody sent it.
         if self.unused && self.editor.may_turn() {
