@@ -479,3 +479,24 @@ fn what_is_told_once_is_kept_for_whoever_looks_later() {
     assert_eq!(world.devices[1].core.notices(0), told);
     assert_eq!(world.devices[1].core.notices(told[0].order().unwrap()), []);
 }
+
+#[test]
+fn a_group_of_one_goes_on_after_a_restore_and_takes_others_in() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob"]);
+    let bob = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    let backup = world.server.restored(1);
+    go_back_together(&mut world, backup);
+    world.run();
+    let views = world.devices[0].core.conversations();
+    let team = views.iter().find(|view| view.name.as_deref() == Some("team")).expect("it is there");
+    assert!(!team.left && team.ready && team.members.len() == 1, "{team:?}");
+    let now = team.id;
+    world.command(0, Command::AddMembers { conversation: now, handles: vec![handle("carol")] });
+    world.run();
+    world.say(0, now, "more of us");
+    world.run();
+    assert_eq!(texts(&world, 2, now), ["alice: more of us"]);
+}
