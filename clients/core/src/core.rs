@@ -36,6 +36,8 @@ mod rows;
 mod session;
 mod tables;
 mod types;
+#[cfg(test)]
+mod vectors;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
