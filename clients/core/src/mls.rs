@@ -205,6 +205,11 @@ impl Mls {
     pub fn epoch(&self, id: ConversationId) -> Option<u64> {
         self.groups.get(&id).map(|g| g.mls.epoch().as_u64())
     }
+    /// The epoch with its authenticator (RFC 9420 section 8.7).
+    pub fn epoch_authenticator(&self, id: ConversationId) -> Option<(u64, Vec<u8>)> {
+        let group = self.groups.get(&id).filter(|group| !group.store.is_empty())?;
+        Some((group.mls.epoch().as_u64(), group.mls.epoch_authenticator().as_slice().to_vec()))
+    }
     /// Whether this device is still in the group.
     pub fn is_active(&self, id: ConversationId) -> bool {
         self.has(id) && self.groups.get(&id).is_some_and(|g| g.mls.is_active())

@@ -4,6 +4,8 @@
 
 #[path = "client/chat.rs"]
 mod chat;
+#[path = "client/converge.rs"]
+mod converge;
 #[path = "client/ghost.rs"]
 mod ghost;
 #[path = "client/groups.rs"]

@@ -84,6 +84,13 @@ impl Calls {
     pub(super) fn close(&mut self, id: u64) -> Option<Ask> {
         self.open.remove(&id)
     }
+    /// What it was asked about is no more: its answer says nothing, and it may be asked anew.
+    pub(super) fn disown(&mut self, ask: &Ask) {
+        if self.is_open(ask) {
+            self.open.retain(|_, open| open != ask);
+            self.retry.remove(ask);
+        }
+    }
     pub(super) fn done(&mut self, ask: &Ask) {
         self.retry.remove(ask);
     }

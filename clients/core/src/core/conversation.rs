@@ -98,6 +98,8 @@ pub(super) struct Conversation {
     pub(super) kept: Vec<Kept>,
     /// The highest place ([`Frame::place`](crate::content::Frame::place)) that was given to a message here.
     pub(super) said: u64,
+    /// The user left it as its last member, of which the server does not know.
+    pub(super) abandoned: bool,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -229,6 +231,7 @@ impl Conversation {
             disowned: self.disowned,
             kept: self.kept.iter().map(KeptRecord::of).collect(),
             said: self.said,
+            abandoned: self.abandoned,
         }
         .encode_to_vec()
     }
@@ -260,6 +263,7 @@ impl Conversation {
             disowned: r.disowned,
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             said: r.said,
+            abandoned: r.abandoned,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -323,6 +327,8 @@ struct Record {
     added_by: Option<Bytes>,
     #[prost(uint64, tag = "24")]
     said: u64,
+    #[prost(bool, tag = "26")]
+    abandoned: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -448,7 +454,7 @@ mod tests {
         "62430a10040404040404040404040404040404041006180522040202040428013107000000000000003a100800000000",
         "0000000700000000000000420408040709480250018a0110010101010101010101010101010101019201100202020202",
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
-        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
+        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010ad00101",
     );
 
     #[test]
@@ -478,6 +484,7 @@ mod tests {
             }],
             added_by: Some(AccountId::from_bytes([6; 16])),
             said: 10,
+            abandoned: true,
             ..Conversation::default()
         };
         assert_eq!(hex::encode(conversation.encode()), STORED_2);
@@ -490,7 +497,7 @@ mod tests {
             (read.heir, read.root, read.added_by),
             (conversation.heir, conversation.root, conversation.added_by)
         );
-        assert_eq!((read.awaits_welcome, read.disowned, read.said), (true, 2, 10));
+        assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
     }
 
     #[test]

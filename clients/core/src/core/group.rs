@@ -9,10 +9,11 @@ use pli_api::{ErrorCode, common, conversations as api, refusal};
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
+use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
 use super::mark::Mark;
 use super::{Core, Event, Row};
-use crate::mls::{CommitSummary, Handshake};
+use crate::mls::{Commit, CommitSummary, Handshake};
 use crate::outbox::OutLane;
 
 /// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
@@ -167,6 +168,14 @@ impl Core {
         }
     }
 
+    /// A new commit waits for its verdict. An answer that is still under way is about an earlier one.
+    pub(super) fn offer_commit(&mut self, id: ConversationId, commit: Commit) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.commit = Some(commit);
+        self.calls.disown(&Ask::Commit(id));
+        self.dirty.insert(Row::Conversation(id));
+    }
+
     /// The commit that waits is void; the work it was for is looked at anew.
     pub(super) fn void_commit(&mut self, id: ConversationId) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
@@ -189,7 +198,7 @@ impl Core {
         match why.code() {
             ErrorCode::UnknownConversation => self.left(id),
             ErrorCode::WrongEpoch => self.mark_behind(id),
-            _ if rejoining => self.ask_later(super::calls::Ask::GroupInfo(id), why, now),
+            _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
             ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
                 let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
                 let accounts: BTreeSet<AccountId> =
@@ -198,7 +207,7 @@ impl Core {
                     self.asked_lists.remove(account);
                 }
                 self.ask_lists(accounts);
-                self.ask_later(super::calls::Ask::Commit(id), why, now);
+                self.ask_later(Ask::Commit(id), why, now);
             }
             _ => self.fail_work(id, why),
         }
@@ -266,7 +275,8 @@ impl Core {
         if conversation.rejoining || conversation.behind {
             return;
         }
-        if ours >= epoch {
+        // What is over reaches no epoch: what waits in it is refused, or goes on elsewhere.
+        if ours >= epoch || matches!(conversation.phase, Phase::Left | Phase::Failed) {
             return self.outbox.epoch_ready(id);
         }
         let at = conversation.awaits.map_or_else(|| now.after(EPOCH_AWAITED), |(_, at)| at);
@@ -337,15 +347,10 @@ impl Core {
             _ => None,
         };
         match commit {
-            Some(commit) => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
-                    conversation.commit = Some(commit);
-                    self.dirty.insert(Row::Conversation(id));
-                }
-            }
+            Some(commit) => self.offer_commit(id, commit),
             None => {
                 let why = refusal(ErrorCode::CommitInvalid, "the group info cannot be used");
-                self.ask_later(super::calls::Ask::GroupInfo(id), &why, now);
+                self.ask_later(Ask::GroupInfo(id), &why, now);
             }
         }
     }

@@ -301,6 +301,8 @@ impl Core {
         self.number(id);
         self.note_members(id);
         self.note_bases(id);
+        // What was refused in an epoch of before is sealed in this one.
+        self.outbox.epoch_ready(id);
     }
 
     /// The welcome is for a key package that is gone, or damaged: the server has this device in the group all the same, so

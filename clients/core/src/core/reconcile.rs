@@ -315,10 +315,7 @@ impl Core {
     fn make_commit(&mut self, id: ConversationId, add: &[Addition], remove: &[DeviceAddress], now: UnixMillis) {
         match self.mls.commit(id, add, remove) {
             Ok(commit) => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
-                    conversation.commit = Some(commit);
-                    self.dirty.insert(Row::Conversation(id));
-                }
+                self.offer_commit(id, commit);
                 self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
             }
             Err(error) => self.fail_work(id, &refusal(ErrorCode::CommitInvalid, error.to_string())),
@@ -344,6 +341,10 @@ impl Core {
         let (own, epoch) = (self.identity.address(), self.mls.epoch(id).unwrap_or(0));
         if self.mls.members(id).iter().all(|(d, _)| *d == own) {
             self.left(id);
+            // Nobody is there who could commit it: the server has this device in it for ever.
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.abandoned = true;
+            }
             return false;
         }
         let stands = self.conversations.get(&id).and_then(|c| c.proposal.as_ref()).is_some_and(|p| p.epoch == epoch);
@@ -352,6 +353,8 @@ impl Core {
             let send_id = SendId::from_bytes(self.random_id());
             let Some(conversation) = self.conversations.get_mut(&id) else { return false };
             conversation.proposal = Some(Proposal { epoch, bytes: bytes.into(), send_id, taken: false });
+            // An answer that is still under way is about the one of another epoch.
+            self.calls.disown(&Ask::Propose(id));
             self.dirty.insert(Row::Conversation(id));
         }
         let proposal = self.conversations.get(&id).and_then(|c| c.proposal.clone());

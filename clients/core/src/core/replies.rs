@@ -220,7 +220,7 @@ impl Core {
                 continue;
             }
             let awaited = |c: &Conversation| c.phase == Phase::Founding && !(c.awaits_welcome && c.looked_for);
-            if !self.conversations.get(&id).is_some_and(awaited) {
+            if !self.conversations.get(&id).is_some_and(|c| awaited(c) || c.abandoned) {
                 if self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Left) {
                     // What was said while this device was out was not for it.
                     let held = self.inbox.begin_again(id, self.stepped_at);

@@ -100,6 +100,11 @@ impl Core {
     pub fn conversation(&self, id: ConversationId) -> Option<ConversationView> {
         self.view(self.chat(id), &self.named_first())
     }
+    /// The MLS epoch of exactly this conversation and its authenticator, which every member of the epoch has alike and
+    /// nobody else (RFC 9420 section 8.7); none where this device is not in it.
+    pub fn epoch_authenticator(&self, id: ConversationId) -> Option<(u64, Vec<u8>)> {
+        self.mls.epoch_authenticator(id)
+    }
     /// What others said of the message of this device with this number in exactly this conversation: in order of member,
     /// who has not lost it and has come so far.
     pub fn reached(&self, id: ConversationId, lane_no: u64) -> Vec<(Member, Reached)> {

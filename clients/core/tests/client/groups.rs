@@ -447,3 +447,26 @@ fn a_group_of_a_stranger_is_told_as_one_and_once() {
     assert_eq!(told(2), [(None, Some(handle("alice")))]);
     assert!(told(1).is_empty() && told(0).is_empty());
 }
+
+#[test]
+fn a_late_verdict_on_one_commit_is_not_taken_for_the_next_one() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    // Her own commit comes back to her before the answer.
+    world.server.hold_commits = true;
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("dave")] });
+    world.run_a_little(40);
+    let carol = world.address(2).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![carol] });
+    world.run_a_little(40);
+    world.server.hold_commits = false;
+    world.run();
+    let state = |n: usize| world.devices[n].core.epoch_authenticator(id);
+    let epoch = state(0).map(|(epoch, _)| epoch);
+    assert_eq!((epoch, &state(1), &state(3)), (Some(3), &state(0), &state(0)), "one group");
+    assert_eq!(world.server.roster(id).len(), 3);
+    world.say(0, id, "without carol");
+    world.run();
+    assert_eq!(world.history(3, id), ["alice: without carol"]);
+    assert_eq!(world.history(2, id), Vec::<String>::new());
+}

@@ -34,6 +34,8 @@ pub struct Server {
     conversations: BTreeMap<ConversationId, Conversation>,
     queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
     acked: BTreeMap<DeviceAddress, u64>,
+    /// Up to here what waited for a device is gone, which each of its connections is told until it has acknowledged it.
+    pub gaps: BTreeMap<DeviceAddress, u64>,
     seq: u64,
     receipts: u64,
     /// Receipts that are settled as soon as they are given.
@@ -67,6 +69,10 @@ pub struct Server {
     /// What a restored server tells of itself.
     pub history: Bytes,
     log_epoch: u64,
+    /// Whether commits of earlier epochs are not kept any more.
+    pub commits_gone: bool,
+    /// Commits that were told that another one came first.
+    pub lost_races: usize,
     /// Every method that was called.
     pub calls: Vec<String>,
 }
@@ -165,7 +171,12 @@ impl Server {
             position_ignored,
             ..Default::default()
         };
-        vec![frame(server_frame::Frame::Ready(ready))]
+        let mut opened = vec![frame(server_frame::Frame::Ready(ready))];
+        if let Some(to) = from.device.and_then(|device| self.gaps.get(&device)).filter(|to| **to > from.sent) {
+            opened.push(frame(server_frame::Frame::Gap(edge::Gap { from: from.sent, to: *to })));
+            from.sent = *to;
+        }
+        opened
     }
 
     /// What waits for the device and was not sent on this connection.
@@ -221,6 +232,11 @@ impl Server {
     /// Takes a device off a roster without telling it.
     pub fn expel(&mut self, id: ConversationId, device: DeviceAddress) {
         self.conversations.get_mut(&id).unwrap().roster.remove(&device);
+    }
+
+    /// Who is in a conversation.
+    pub fn roster(&self, id: ConversationId) -> BTreeSet<DeviceAddress> {
+        self.conversations[&id].roster.clone()
     }
 
     /// Loses what waits for a device.
@@ -518,6 +534,7 @@ impl Server {
         if request.epoch != conversation.epoch {
             let current_epoch = conversation.epoch;
             let missed = self.missed(id, request.epoch);
+            self.lost_races += 1;
             let lost = api::CommitLost { current_epoch, missed };
             return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Lost(lost)) }.encode_to_vec());
         }
@@ -554,7 +571,8 @@ impl Server {
         let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
         let commits = self.missed(id, request.from);
         let current_epoch = self.conversations[&id].epoch;
-        Ok(api::GetCommitsResponse { commits, current_epoch, gone: false }.encode_to_vec())
+        let gone = self.commits_gone && !commits.is_empty();
+        Ok(api::GetCommitsResponse { commits, current_epoch, gone }.encode_to_vec())
     }
 
     fn get_group_info(&mut self, device: DeviceAddress, request: &api::GetGroupInfoRequest) -> Answer {

@@ -35,6 +35,8 @@ pub struct Device {
     pub steps: usize,
     /// Cut this step off.
     pub kill_at: Option<(usize, Kill)>,
+    /// Steps that were cut off.
+    pub kills: usize,
     seeds: u8,
 }
 
@@ -42,6 +44,8 @@ pub struct World {
     pub server: Server,
     pub devices: Vec<Device>,
     pub now: u64,
+    /// When something else than a ping moved last.
+    stirred_at: u64,
     seed: u8,
 }
 
@@ -53,7 +57,7 @@ impl World {
 
     /// The same with other ids and keys for every seed.
     pub fn seeded(names: &[&str], seed: u8) -> Self {
-        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, seed };
+        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, stirred_at: 0, seed };
         world.server.settle = true;
         for name in names {
             world.join(name);
@@ -78,6 +82,7 @@ impl World {
             offline: false,
             steps: 0,
             kill_at: None,
+            kills: 0,
             seeds: 0,
         };
         device.commit(changes.0);
@@ -98,6 +103,14 @@ impl World {
             if device.apply(effects, self.now) {
                 return outcome;
             }
+        }
+    }
+
+    /// Gives a command once, which may be refused or cut off.
+    pub fn attempt(&mut self, n: usize, command: Command) {
+        let device = &mut self.devices[n];
+        if let Ok(effects) = device.core.command(command, UnixMillis(self.now)) {
+            device.apply(effects, self.now);
         }
     }
 
@@ -137,10 +150,12 @@ impl World {
         self.devices[n].to_client.push_back(frame);
     }
 
-    /// Runs until nothing moves any more, time included.
+    /// Runs until nothing moves any more, time included; where several ping in turn, until nothing else has moved for a
+    /// minute.
     pub fn run(&mut self) {
+        self.stirred_at = self.now;
         for _ in 0..20_000 {
-            if !self.move_frames() && !self.move_time() {
+            if !self.move_frames() && !self.move_time() || self.now > self.stirred_at + 60_000 {
                 return;
             }
         }
@@ -160,6 +175,9 @@ impl World {
             moved |= self.connect(n);
             while let Some(frame) = self.devices[n].to_server.pop_front() {
                 moved = true;
+                if !matches!(frame.frame, Some(edge::client_frame::Frame::Ping(_))) {
+                    self.stirred_at = self.now;
+                }
                 let Some(connection) = self.devices[n].connection.as_mut() else { break };
                 let answers = self.server.handle(connection, frame, self.now);
                 self.devices[n].to_client.extend(answers);
@@ -170,6 +188,9 @@ impl World {
             }
             if let Some(frame) = self.devices[n].to_client.pop_front() {
                 moved = true;
+                if !matches!(frame.frame, Some(edge::server_frame::Frame::Pong(_))) {
+                    self.stirred_at = self.now;
+                }
                 let effects = self.devices[n].core.frame(frame, UnixMillis(self.now));
                 self.devices[n].apply(effects, self.now);
             }
@@ -253,6 +274,7 @@ impl Device {
     fn apply(&mut self, effects: Effects, now: u64) -> bool {
         self.steps += 1;
         let kill = self.kill_at.filter(|(at, _)| *at == self.steps).map(|(_, kill)| kill);
+        self.kills += usize::from(kill.is_some());
         if kill == Some(Kill::BeforeCommit) {
             self.restart(now);
             return false;

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A group whose members come, go, leave, are cut off and killed at random ends with one epoch, one roster and one secret
+//! for everybody who is in it, and with nothing for everybody who is not.
+
+use std::collections::BTreeSet;
+
+use pli_client_core::{Command, ConversationView};
+use pli_domain::ConversationId;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::world::{Kill, World, handle};
+
+const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
+
+/// How often something happened that the seeds are there for.
+#[derive(Debug, Default)]
+struct Reached {
+    added: usize,
+    removed: usize,
+    left: usize,
+    lost_races: usize,
+    kills: usize,
+    gaps: usize,
+    rejoins: usize,
+}
+
+struct Play {
+    world: World,
+    rng: ChaCha20Rng,
+    group: ConversationId,
+    said: usize,
+    gaps: usize,
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let mut world = World::seeded(&NAMES, u8::try_from(seed % 200).unwrap());
+        let handles = NAMES[1..4].iter().map(|name| handle(name)).collect();
+        let group = world.command(0, Command::CreateGroup { name: "team".into(), handles }).conversation.unwrap();
+        world.run();
+        Self { world, rng: ChaCha20Rng::seed_from_u64(seed), group, said: 0, gaps: 0 }
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.rng.next_u32() as usize % n
+    }
+
+    /// The group as a device sees it, while it is in it.
+    fn view(&self, n: usize) -> Option<ConversationView> {
+        self.world.devices[n].core.conversation(self.group).filter(|view| view.ready && !view.left)
+    }
+
+    fn step(&mut self) {
+        let n = self.below(NAMES.len());
+        let now = self.world.now;
+        match self.below(12) {
+            0 if !self.world.devices[n].offline => self.world.take_offline(n),
+            0 | 1 if self.world.devices[n].offline => self.bring_back(n),
+            1 => self.world.devices[n].restart(now),
+            2 => {
+                let kill = if self.below(2) == 0 { Kill::BeforeCommit } else { Kill::AfterCommit };
+                let at = self.world.devices[n].steps + 1 + self.below(6);
+                self.world.devices[n].kill_at = Some((at, kill));
+            }
+            3 => self.world.run(),
+            4..=6 => {
+                let times = self.below(6);
+                self.world.run_a_little(times);
+            }
+            _ => self.change(n),
+        }
+    }
+
+    /// A device that was away comes back; now and then what waited for it is gone.
+    fn bring_back(&mut self, n: usize) {
+        let address = self.world.address(n);
+        if self.below(2) == 0 && self.world.server.waiting(address) > 0 {
+            let to = self.world.server.lose_queue(address);
+            self.world.server.gaps.insert(address, to);
+            self.world.server.commits_gone = self.below(2) == 0;
+            self.gaps += 1;
+        }
+        self.world.bring_online(n);
+    }
+
+    /// What a member does.
+    fn change(&mut self, n: usize) {
+        let Some(view) = self.view(n) else { return };
+        let conversation = self.group;
+        let inside: BTreeSet<String> =
+            view.members.iter().filter_map(|m| Some(m.handle.as_ref()?.to_string())).collect();
+        let someone = NAMES[self.below(NAMES.len())];
+        match self.below(8) {
+            0..=2 if !inside.contains(someone) => {
+                self.attempt(n, Command::AddMembers { conversation, handles: vec![handle(someone)] });
+            }
+            0..=2 if someone != NAMES[n] => {
+                let other = NAMES.iter().position(|name| *name == someone).unwrap();
+                let accounts = vec![self.world.address(other).account];
+                self.attempt(n, Command::RemoveMembers { conversation, accounts });
+            }
+            3 if inside.len() > 2 => self.attempt(n, Command::Leave { conversation }),
+            _ => {
+                self.said += 1;
+                let text = format!("{} {}", NAMES[n], self.said);
+                self.attempt(n, Command::SendText { conversation, text });
+            }
+        }
+    }
+
+    /// A command that may be refused: the device knows more than its user did.
+    fn attempt(&mut self, n: usize, command: Command) {
+        self.world.attempt(n, command);
+    }
+
+    fn settle(&mut self) {
+        for n in 0..NAMES.len() {
+            self.world.devices[n].kill_at = None;
+            if self.world.devices[n].offline {
+                self.world.bring_online(n);
+            }
+        }
+        // Whoever leaves asks again in each epoch, whoever came in is looked for: until nothing is left to be done.
+        for _ in 0..4 {
+            self.world.run();
+        }
+    }
+
+    /// Everybody in the group has one epoch, roster and secret; everybody else has none. Then each says something.
+    fn judge(&mut self, label: &str) -> bool {
+        let roster = self.world.server.roster(self.group);
+        let inside: Vec<usize> = (0..NAMES.len()).filter(|n| roster.contains(&self.world.address(*n))).collect();
+        for n in (0..NAMES.len()).filter(|n| !inside.contains(n)) {
+            assert!(self.view(n).is_none(), "{label}: {} is out and does not know", NAMES[n]);
+        }
+        // Whoever is alone leaves without asking: there is nobody who could commit it.
+        let gone = |n: usize| self.world.devices[n].core.conversation(self.group).is_none_or(|view| view.left);
+        let Some(first) = inside.first().filter(|n| inside.len() > 1 || !gone(**n)) else { return false };
+        let state = |play: &Self, n: usize| {
+            let core = &play.world.devices[n].core;
+            let why = || format!("{label}: {} is in and does not know: {:#?}", NAMES[n], core.conversation(play.group));
+            let view = play.view(n).unwrap_or_else(|| panic!("{}", why()));
+            (play.world.devices[n].core.epoch_authenticator(play.group), view.members)
+        };
+        let wanted = state(self, *first);
+        assert!(wanted.0.is_some() && wanted.1.len() == inside.len(), "{label}: {wanted:?}");
+        for n in &inside {
+            assert_eq!(state(self, *n), wanted, "{label}: {}", NAMES[*n]);
+        }
+        for n in &inside {
+            self.world.say(*n, self.group, &format!("{} in the end", NAMES[*n]));
+        }
+        self.world.run();
+        for n in &inside {
+            let history = self.world.history(*n, self.group);
+            let heard = |other: &usize| {
+                let line = format!("{0}: {0} in the end", NAMES[*other]);
+                history.iter().filter(|shown| shown.starts_with(&line)).count()
+            };
+            for other in inside.iter().filter(|other| *other != n) {
+                assert_eq!(heard(other), 1, "{label}: {} of {}: {history:?}", NAMES[*n], NAMES[*other]);
+            }
+            assert_eq!(self.world.devices[*n].core.waiting(), (0, 0), "{label}: {}", NAMES[*n]);
+        }
+        true
+    }
+}
+
+fn count(play: &Play, reached: &mut Reached) {
+    use pli_client_core::Event as E;
+    let events = || play.world.devices.iter().flat_map(|device| &device.events);
+    let count = |wanted: fn(&E) -> bool| events().filter(|event| wanted(event)).count();
+    reached.added += count(|e| matches!(e, E::MemberAdded { .. }));
+    reached.removed += count(|e| matches!(e, E::MemberRemoved { by: Some(_), .. }));
+    reached.left += count(|e| matches!(e, E::MemberRemoved { by: None, .. }));
+    reached.rejoins += count(|e| matches!(e, E::Rejoining { .. }));
+    reached.gaps += play.gaps;
+    reached.lost_races += play.world.server.lost_races;
+    reached.kills += play.world.devices.iter().map(|device| device.kills).sum::<usize>();
+}
+
+/// 60, or the one that `PLI_CONVERGE_SEED` names, or as many as `PLI_CONVERGE_SEEDS` says.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let one = number("PLI_CONVERGE_SEED").map(|seed: u64| seed..seed + 1);
+    one.unwrap_or(0..number("PLI_CONVERGE_SEEDS").unwrap_or(60))
+}
+
+#[test]
+fn a_group_under_random_changes_and_kills_ends_alike_for_everybody() {
+    let (mut reached, mut judged) = (Reached::default(), 0);
+    for seed in seeds() {
+        // Shown when one fails.
+        eprintln!("seed {seed}");
+        let mut play = Play::new(seed);
+        for _ in 0..60 {
+            play.step();
+        }
+        play.settle();
+        judged += usize::from(play.judge(&format!("seed {seed}")));
+        count(&play, &mut reached);
+    }
+    if seeds().count() < 60 {
+        return;
+    }
+    assert!(judged * 6 > seeds().count() * 5, "{judged} groups had anybody left");
+    let least = [reached.added, reached.removed, reached.left, reached.kills].into_iter().min();
+    let rare = [reached.lost_races, reached.gaps, reached.rejoins].into_iter().min();
+    assert!(least > Some(60) && rare > Some(10), "the seeds test nothing: {reached:?}");
+}
