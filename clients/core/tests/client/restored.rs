@@ -415,3 +415,33 @@ fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why
     world.run();
     assert!(texts(&world, bob, chat).contains(&"alice: are you there?".to_owned()));
 }
+
+#[test]
+fn a_group_keeps_its_name_and_what_was_told_of_its_messages() {
+    for seed in 0..6 {
+        let mut world = World::seeded(&["alice", "bob", "carol"], seed * 16);
+        let team = |others: &[&str]| Command::CreateGroup {
+            name: "team".into(),
+            handles: others.iter().map(|other| handle(other)).collect(),
+        };
+        let first = world.command(0, team(&["bob"])).conversation.unwrap();
+        world.run();
+        let second = world.command(2, team(&["alice", "bob"])).conversation.unwrap();
+        let lane_no = world.say(0, first, "hello").message.unwrap().lane_no;
+        world.run();
+        let label = |world: &World, id| world.devices[0].core.label_of(id).1;
+        assert_eq!(label(&world, first), "team");
+        let (named, told) = (label(&world, second), world.devices[0].core.reached(first, lane_no));
+        assert!(named.starts_with("team~") && told.len() == 1, "{named} {told:?}");
+        let backup = world.server.restored(1);
+        go_back(&mut world, backup);
+        world.run();
+        // By the ids of before and those of now.
+        for id in world.devices[0].core.chat(first) {
+            assert_eq!(label(&world, id), "team", "{seed}");
+        }
+        assert!(label(&world, second).starts_with("team~"), "{seed}");
+        assert_eq!(world.devices[0].core.reached(first, lane_no), told, "{seed}");
+        assert!((0..3).all(|n| world.devices[n].core.has_caught_up()), "{seed}");
+    }
+}

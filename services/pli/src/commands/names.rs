@@ -49,7 +49,7 @@ pub async fn group_arriving(
     session: &mut Session,
     text: &str,
     deadline: Deadline,
-    mut seen: impl FnMut(&Event),
+    mut seen: impl AsyncFnMut(&Event),
 ) -> Result<ConversationId, Failure> {
     let mut told = false;
     loop {
@@ -63,7 +63,7 @@ pub async fn group_arriving(
             anstream::eprintln!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
         }
         match session.next(deadline).await {
-            Ok(event) => seen(&event),
+            Ok(event) => seen(&event).await,
             // Everything is here that the server has, and the group is not.
             Err(late) if late.exit == Exit::TimedOut => return Err(unknown),
             Err(failure) => return Err(failure),

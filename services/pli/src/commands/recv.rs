@@ -102,9 +102,8 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 event = session.next(deadline) => event?,
             },
         };
-        printer.learn(session, &event).await?;
         let new = printer.is_new(&event);
-        if !printer.event(&event) {
+        if !printer.event(&event).await {
             return printer.ended();
         }
         if let (Event::Message(message), true) = (&event, new) {

@@ -280,15 +280,22 @@ impl Session {
 
     /// What a command's refusal means, once everything has been looked at that happened before it: `see` fails at the
     /// event that says why, and that failure counts.
-    pub async fn reason(&mut self, error: RequestError, mut see: impl FnMut(&Event) -> Result<(), Failure>) -> Failure {
+    pub async fn reason(
+        &mut self,
+        error: RequestError,
+        mut see: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+    ) -> Failure {
         for _ in 0..REASONS_MAX {
             // The driver hands out every event that waits before it takes a request.
             if self.events.is_empty() && (self.client.query(|_| ()).await.is_err() || self.events.is_empty()) {
                 break;
             }
-            match self.next(Deadline::after(None)).await.and_then(|event| see(&event)) {
-                Ok(()) => {}
-                Err(why) => return why,
+            let seen = match self.next(Deadline::after(None)).await {
+                Ok(event) => see(&event).await,
+                Err(ended) => Err(ended),
+            };
+            if let Err(why) = seen {
+                return why;
             }
         }
         self.request(error)

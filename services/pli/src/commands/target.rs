@@ -54,7 +54,7 @@ impl Target {
         &self,
         session: &mut Session,
         deadline: Deadline,
-        seen: impl FnMut(&Event),
+        seen: impl AsyncFnMut(&Event),
     ) -> Result<ConversationId, Failure> {
         match self {
             Self::Person(handle) => {
