@@ -79,6 +79,9 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     if text.is_empty() {
         return Err(Failure::say(Exit::Usage, "there is nothing to send: the text is empty"));
     }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Failure::new(Exit::Usage, CommandError::TextTooLong(text.len())));
+    }
     let mut session = session::open(&args.client, &args.from).await?;
     let begun = Instant::now();
     let sent = send(&args, &mut session, &text).await;

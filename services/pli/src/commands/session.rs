@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use pli_api::common;
-use pli_client::core::{ConnectionState, ConversationView, Event};
+use pli_client::core::{CommandError, ConnectionState, ConversationView, Core, Event};
 use pli_client::{
     Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
 };
 use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 
 use super::advice::advice;
 use crate::cli::{ClientArgs, NamedServer};
@@ -137,6 +137,9 @@ fn opening(error: OpenError) -> Failure {
     Failure::new(exit, error)
 }
 
+/// How often is looked whether something is done that no event tells of.
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Events that are looked at for the reason of a refusal; more never wait.
 const REASONS_MAX: usize = 10_000;
 
@@ -165,6 +168,25 @@ pub fn sentence(why: &common::Error) -> String {
     let name = code.as_str_name().trim_start_matches("ERROR_CODE_");
     let blank = if why.message.is_empty() { "" } else { " " };
     format!("{}{blank}[{name}]; {}", why.message, advice(code))
+}
+
+/// How a command ends whose request was not taken: what is wrong with a word of the command line is an error of usage,
+/// wherever it is noticed.
+const fn exit_of(error: &CommandError) -> Exit {
+    match error {
+        CommandError::TextTooLong(_)
+        | CommandError::TextEmpty
+        | CommandError::GroupName(_)
+        | CommandError::GroupSize
+        | CommandError::Oneself => Exit::Usage,
+        CommandError::UnknownConversation
+        | CommandError::NotAMember
+        | CommandError::NotAGroup
+        | CommandError::GroupNameTaken(_)
+        | CommandError::NotThere
+        | CommandError::OutboxFull(_)
+        | CommandError::Busy(_) => Exit::Failed,
+    }
 }
 
 /// When to stop waiting.
@@ -257,6 +279,24 @@ impl Session {
         }
     }
 
+    /// The same, and what arrived was worked through: which conversations there are, what they are called, who is in them.
+    pub async fn caught_up(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        self.online(deadline, |_| {}).await?;
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                event = self.next(deadline) => drop(event?),
+                _ = look.tick() => {
+                    let here = self.client.query(Core::has_caught_up).await;
+                    if here.map_err(|error| self.request(error))? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether nothing is left to show of what has arrived: nothing is held behind a hole, and no event waits.
     pub async fn has_shown_all(&self) -> Result<bool, Failure> {
         // In this order: what is released in between is an event that waits.
@@ -274,6 +314,7 @@ impl Session {
     pub fn request(&self, error: RequestError) -> Failure {
         match (error, self.client.ended()) {
             (RequestError::Ended, Some(end)) => ended(&end),
+            (RequestError::Command(error), _) => Failure::new(exit_of(&error), error),
             (error, _) => Failure::new(Exit::Failed, error),
         }
     }
