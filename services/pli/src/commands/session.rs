@@ -10,7 +10,7 @@ use pli_client::{
 };
 use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use super::advice::advice;
 use crate::cli::{ClientArgs, NamedServer};
@@ -218,6 +218,15 @@ impl Session {
         }
     }
 
+    /// The next event, or none at the next tick of `look`, whichever is first.
+    pub async fn next_or(&mut self, look: &mut Interval) -> Result<Option<Event>, Failure> {
+        tokio::select! {
+            biased;
+            event = self.next(Deadline::after(None)) => event.map(Some),
+            _ = look.tick() => Ok(None),
+        }
+    }
+
     fn note_refusal(&mut self, event: &Event) {
         match event {
             Event::RegistrationRefused { why } | Event::Waiting { why, .. } => self.refusal = Some(why.clone()),
@@ -246,7 +255,8 @@ impl Session {
         )
     }
 
-    fn timed_out(&self) -> Failure {
+    /// Why something that was waited for did not come in time.
+    pub fn timed_out(&self) -> Failure {
         if let Some(why) = &self.refusal {
             let why = sentence(why);
             let what = format_args!(
