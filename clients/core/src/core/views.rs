@@ -102,7 +102,7 @@ impl Core {
     }
     /// What the chat of a conversation is called: [`ConversationView::label`], and what kind it is.
     pub fn label_of(&self, id: ConversationId) -> (Kind, String) {
-        let id = self.last_of(id);
+        let id = self.goes_on_in(id);
         let kind = self.conversations.get(&id).map_or(Kind::Unknown, super::conversation::Conversation::kind);
         (kind, self.label(id, &self.named_first()))
     }
@@ -153,7 +153,7 @@ impl Core {
     pub(super) fn named_first(&self) -> BTreeMap<&str, ConversationId> {
         let mut since: BTreeMap<ConversationId, u64> = BTreeMap::new();
         for (id, group) in self.conversations.iter().filter(|(_, c)| c.kind() == Kind::Group) {
-            let known = since.entry(self.last_of(*id)).or_insert(group.known);
+            let known = since.entry(self.goes_on_in(*id)).or_insert(group.known);
             *known = group.known.min(*known);
         }
         let name = |id| self.conversations.get(id)?.name.as_deref();

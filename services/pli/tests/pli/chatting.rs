@@ -230,7 +230,7 @@ fn a_chat_shows_its_history_after_a_restart() {
     alice.say("/leave");
     alice.until("only a group can be left");
     alice.say("/quit");
-    assert_eq!(alice.wait(), Some(0));
+    assert_eq!(alice.wait(), Some(13));
     server.process.kill();
     let _server = Server::start_on(home.path(), port);
     let mut alice = Running::start(pli(home.path(), &["chat", "alice", "--data", "data"]));
