@@ -24,6 +24,7 @@ mod history;
 mod inbound;
 mod lives;
 mod mark;
+mod notices;
 mod objects;
 mod older;
 mod outbound;
@@ -36,6 +37,8 @@ mod rows;
 mod session;
 mod tables;
 mod types;
+#[cfg(test)]
+mod vectors;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,6 +56,7 @@ use crate::outbox::Outbox;
 use calls::Calls;
 use conversation::Conversation;
 use inbound::Inbound;
+use notices::Notices;
 use objects::{Fetch, Put};
 use people::Contact;
 use restored::Comparing;
@@ -117,6 +121,7 @@ pub struct Core {
     inbox: Inbox,
     conversations: BTreeMap<ConversationId, Conversation>,
     contacts: BTreeMap<AccountId, Contact>,
+    notices: Notices,
     session: Session,
     calls: Calls,
     inbound: VecDeque<Inbound>,

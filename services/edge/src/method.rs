@@ -147,6 +147,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_names_every_method_and_who_may_call_it() {
+        let page = include_str!("../../../docs/protocol.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `/pli."));
+        let shown: Vec<(&str, bool)> = rows
+            .filter_map(|row| {
+                let mut cells = row.split('|').map(str::trim).skip(1);
+                Some((cells.next()?.trim_matches('`'), cells.next()? == "everybody"))
+            })
+            .collect();
+        let known: Vec<_> = METHODS.iter().map(|m| (m.path, m.audience == Audience::Anonymous)).collect();
+        assert_eq!(shown, known);
+    }
+
+    #[test]
     fn internal_methods_do_not_exist_for_sessions() {
         let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
         let caller = Caller { device: Some(device), address: None };

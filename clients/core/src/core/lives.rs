@@ -29,6 +29,7 @@ use rand_chacha::rand_core::RngCore;
 use super::conversation::Conversation;
 use super::history::Draft;
 use super::mark::Mark;
+use super::notices::Notice;
 use super::tables::RowStatus;
 use super::{Core, Event, OutgoingMessage, Row};
 use crate::content::{ADDRESSED_MAX, Addressed, LIVES_TOLD_MAX, LifeSpan, Tick};
@@ -409,8 +410,8 @@ impl Core {
         let lacks = |device: DeviceId| conversation.theirs.get(&device).is_some_and(|mark| mark.is_lost(lane_no));
         let lacking: Vec<DeviceAddress> = others.into_iter().filter(|other| lacks(other.device)).collect();
         for DeviceAddress { account, device } in lacking {
-            let (by, lane_nos, messages) = (self.member(account), (lane_no, lane_no), vec![send_id]);
-            self.out.events.push(Event::Lost { conversation: id, by, device, lane_nos, messages });
+            let (lane_nos, messages) = ((lane_no, lane_no), vec![send_id]);
+            self.notify(Notice::Lost { conversation: id, by: account, device, lane_nos, messages });
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
 
+use super::notices::Notice;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, LIVES_TOLD_MAX, LOST_RANGES_MAX, LifeSpan, Tick, Ticks};
 use crate::inbox::InLane;
@@ -168,7 +169,7 @@ impl Core {
         let (again, kept) = self.send_lost_again(id, device, &lost);
         for lane_nos in without(&lost, &again) {
             let messages = self.messages_numbered(id, lane_nos, &kept);
-            self.out.events.push(Event::Lost { conversation, by: by.clone(), device, lane_nos, messages });
+            self.notify(Notice::Lost { conversation, by: from.account, device, lane_nos, messages });
         }
         if news {
             self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });

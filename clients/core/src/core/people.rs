@@ -5,17 +5,20 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pli_api::directory::SignedDeviceList;
-use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle};
 use prost::Message as _;
 
+use super::notices::Notice;
 use super::tables::Table;
-use super::{Core, Event, LoadError, Member, NewKey, Row};
+use super::{Core, LoadError, Member, NewKey, Row};
 use crate::identity::{DeviceListError, VerifiedDevices, verify_devices};
 
 /// Another account, as its newest verified device list describes it.
 #[derive(Debug, Clone)]
 pub(super) struct Contact {
     pub(super) handle: Option<Handle>,
+    /// The handle that was its own until another account had it.
+    former: Option<Handle>,
     pub(super) devices: VerifiedDevices,
     signed: SignedDeviceList,
 }
@@ -29,19 +32,22 @@ struct Record {
     list: Bytes,
     #[prost(bytes = "bytes", tag = "3")]
     signature: Bytes,
+    #[prost(string, tag = "4")]
+    former: String,
 }
 
 impl Contact {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let handle = self.handle.as_ref().map(ToString::to_string).unwrap_or_default();
-        Record { handle, list: self.signed.list.clone(), signature: self.signed.signature.clone() }.encode_to_vec()
+        let text = |handle: &Option<Handle>| handle.as_ref().map(ToString::to_string).unwrap_or_default();
+        let SignedDeviceList { list, signature } = self.signed.clone();
+        Record { handle: text(&self.handle), list, signature, former: text(&self.former) }.encode_to_vec()
     }
 
     pub(super) fn decode(account: AccountId, bytes: &[u8]) -> Result<Self, LoadError> {
         let record = Record::decode(bytes).map_err(|_| LoadError::Row(Table::Contacts))?;
         let signed = SignedDeviceList { list: record.list, signature: record.signature };
         let devices = verify_devices(&signed, account, None).map_err(|_| LoadError::Row(Table::Contacts))?;
-        Ok(Self { handle: record.handle.parse().ok(), devices, signed })
+        Ok(Self { handle: record.handle.parse().ok(), former: record.former.parse().ok(), devices, signed })
     }
 }
 
@@ -56,27 +62,40 @@ impl Core {
         let known = self.contacts.get(&account);
         let seen = known.map(|c| (c.devices.version, c.devices.identity_key));
         let devices = verify_devices(signed, account, seen)?;
-        let mut news = Vec::new();
-        match known {
-            None => news.push(NewKey::FirstContact),
-            Some(c) if c.devices.identity_key != devices.identity_key => news.push(NewKey::Identity),
-            Some(c) => {
-                let new = devices.devices.iter().filter(|d| !c.devices.devices.contains(d));
-                news.extend(new.map(|(device, _)| NewKey::Device(*device)));
-            }
+        // Nobody else is called as this account is.
+        let handle = handle.filter(|handle| handle != self.identity.handle());
+        let (handle, former) = match (handle, known) {
+            (None, Some(known)) => (known.handle.clone(), known.former.clone()),
+            (handle, _) => (handle, None),
+        };
+        let mut news = known.map_or(Vec::new(), |known| news_of(known, &devices));
+        let known = known.is_some();
+        match handle.as_ref().is_some_and(|handle| self.take_handle(account, handle)) {
+            true => news = vec![NewKey::Identity],
+            false if !known => news.push(NewKey::FirstContact),
+            false => {}
         }
-        let handle = handle.or_else(|| known.and_then(|c| c.handle.clone()));
         let signed = SignedDeviceList {
             list: Bytes::copy_from_slice(&signed.list),
             signature: Bytes::copy_from_slice(&signed.signature),
         };
-        self.contacts.insert(account, Contact { handle, devices, signed });
+        self.contacts.insert(account, Contact { handle, former, devices, signed });
         self.dirty.insert(Row::Contact(account));
         if account != self.identity.address().account {
-            let member = self.member(account);
-            self.out.events.extend(news.into_iter().map(|what| Event::NewKey { member: member.clone(), what }));
+            news.into_iter().for_each(|what| self.notify(Notice::NewKey { account, what }));
         }
         Ok(())
+    }
+
+    /// Takes the handle from whoever else was known by it; answers whether there was somebody. A directory that lost the
+    /// account, because it was restored or because it lies, gives the handle to another one.
+    fn take_handle(&mut self, account: AccountId, handle: &Handle) -> bool {
+        let is_other =
+            |(other, c): &(&AccountId, &mut Contact)| **other != account && c.handle.as_ref() == Some(handle);
+        let Some((other, contact)) = self.contacts.iter_mut().find(is_other) else { return false };
+        contact.former = contact.handle.take();
+        self.dirty.insert(Row::Contact(*other));
+        true
     }
 
     /// Whether the device's account has signed for this key.
@@ -96,12 +115,12 @@ impl Core {
 
     /// The account with its handle, where that is known.
     pub(super) fn member(&self, account: AccountId) -> Member {
-        let handle = if account == self.identity.address().account {
-            Some(self.identity.handle().clone())
-        } else {
-            self.contacts.get(&account).and_then(|c| c.handle.clone())
-        };
-        Member { account, handle }
+        if account == self.identity.address().account {
+            return Member { account, handle: Some(self.identity.handle().clone()), former: None };
+        }
+        let contact = self.contacts.get(&account);
+        let (handle, former) = contact.map_or((None, None), |c| (c.handle.clone(), c.former.clone()));
+        Member { account, handle, former }
     }
 
     /// The account with this handle, if it was met.
@@ -119,6 +138,15 @@ impl Core {
     }
 }
 
+/// What is new about the keys of somebody who was known.
+fn news_of(known: &Contact, devices: &VerifiedDevices) -> Vec<NewKey> {
+    if known.devices.identity_key != devices.identity_key {
+        return vec![NewKey::Identity];
+    }
+    let is_new = |device: &&(DeviceId, [u8; 32])| !known.devices.devices.contains(device);
+    devices.devices.iter().filter(is_new).map(|(device, _)| NewKey::Device(*device)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +156,7 @@ mod tests {
     #[test]
     fn a_contact_keeps_its_bytes() {
         let (list, signature) = (Bytes::from_static(b"list"), Bytes::from_static(b"signature"));
-        let record = Record { handle: "bob".into(), list, signature };
+        let record = Record { handle: "bob".into(), list, signature, former: String::new() };
         assert_eq!(hex::encode(record.encode_to_vec()), STORED);
         let read = Contact::decode(AccountId::from_bytes([1; 16]), &hex::decode(STORED).expect("hexadecimal"));
         assert!(read.is_err(), "a list that is not signed is not read back");

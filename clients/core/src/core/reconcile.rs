@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use super::calls::Ask;
 use super::conversation::{Phase, Proposal, Work};
+use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
 use super::{Core, Event, Row};
 use crate::content::Kind;
@@ -125,8 +126,7 @@ impl Core {
         // Whoever brings everybody together again after a restore is no stranger for that.
         let unknown = |by: &AccountId| self.parts_with(*by).next().is_none() && !self.goes_on_for_known(id);
         let Some(by) = by.filter(unknown) else { return };
-        let by = self.member(by);
-        self.out.events.push(Event::AddedByStranger { conversation: id, name, by });
+        self.notify(Notice::AddedByStranger { conversation: id, name, by });
     }
 
     fn warn(&mut self, id: ConversationId) {

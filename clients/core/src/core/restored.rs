@@ -11,7 +11,7 @@
 //! are brought in later ([`Work::Gather`]).
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,14 +143,16 @@ impl Core {
     /// Those of the conversations that have to be succeeded. Whoever missed a history has both its beginning and what
     /// went on for it in that history; the latter alone is succeeded, if nobody is in it who was not there before.
     fn with_heirs(&mut self, mut open: BTreeSet<ConversationId>) -> BTreeSet<ConversationId> {
-        let later = |core: &Self, id: ConversationId| {
-            let goes_on = |other: &&ConversationId| {
-                core.conversations.get(*other).is_some_and(|c| c.root == Some(id))
-                    && core.may_have_followed(**other, id)
-            };
-            open.iter().filter(goes_on).max_by_key(|o| (core.accounts_in(**o).len(), Reverse(**o))).copied()
-        };
-        let pairs: Vec<_> = open.iter().filter_map(|id| Some((*id, later(self, *id)?))).collect();
+        let mut pairs: BTreeMap<ConversationId, ConversationId> = BTreeMap::new();
+        let size = |id: ConversationId| (self.accounts_in(id).len(), Reverse(id));
+        for later in &open {
+            let root = self.conversations.get(later).and_then(|c| c.root).filter(|root| open.contains(root));
+            let Some(root) = root.filter(|root| self.may_have_followed(*later, *root)) else { continue };
+            let known = pairs.entry(root).or_insert(*later);
+            if size(*later) > size(*known) {
+                *known = *later;
+            }
+        }
         for (id, heir) in pairs {
             open.remove(&id);
             if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -197,8 +199,9 @@ impl Core {
         let all = inside.chain(waiting.flatten().copied()).chain(direct);
         let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
         let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
-        // What goes on may be here already, made by somebody who was quicker.
-        let alone = accounts.is_empty() && !adds && !self.conversations.contains_key(&next);
+        // What goes on may be here already, made by somebody who was quicker; a group of one may get more.
+        let nobody = accounts.is_empty() && !adds && conversation.kind() != Kind::Group;
+        let alone = nobody && !self.conversations.contains_key(&next);
         if conversation.work.contains(&Work::Leave) || alone {
             return self.left(id);
         }
@@ -215,8 +218,7 @@ impl Core {
         old.heir = Some(next);
         let rest =
             std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Add(_) | Work::Remove(_)));
-        let gather = (!accounts.is_empty()).then(|| Work::Gather(accounts.into_iter().collect(), now));
-        let work = gather.into_iter().chain(rest);
+        let work = [Work::Gather(accounts.into_iter().collect(), now)].into_iter().chain(rest);
         match self.conversations.get_mut(&next) {
             Some(there) => {
                 there.root = there.root.or(Some(root));

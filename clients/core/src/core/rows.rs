@@ -10,6 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::calls::Calls;
 use super::conversation::Conversation;
+use super::notices::Notices;
 use super::people::Contact;
 use super::session::Session;
 use super::tables::{ChangeSet, Table};
@@ -34,6 +35,7 @@ pub(super) enum Row {
     Compare,
     Conversation(ConversationId),
     Contact(AccountId),
+    Notice(u64),
 }
 
 const POSITION: &[u8] = b"position";
@@ -71,6 +73,7 @@ impl Core {
             inbox: Inbox::new(InboxConfig::default()),
             conversations: BTreeMap::new(),
             contacts: BTreeMap::new(),
+            notices: Notices::default(),
             session: Session::default(),
             calls: Calls::default(),
             inbound: VecDeque::new(),
@@ -151,6 +154,9 @@ impl Core {
             let account = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Contacts))?;
             self.contacts.insert(account, Contact::decode(account, &value)?);
         }
+        for (key, value) in take(by_table, Table::Notices) {
+            self.notices.load(number(Table::Notices, &key)?, &value)?;
+        }
         Ok(())
     }
 
@@ -219,6 +225,9 @@ impl Core {
             Row::Contact(account) => {
                 let value = self.contacts.get(&account).map(Contact::encode);
                 out.set(Table::Contacts, account.as_bytes().to_vec(), value);
+            }
+            Row::Notice(order) => {
+                out.set(Table::Notices, order.to_be_bytes().to_vec(), self.notices.encode(order));
             }
         }
     }

@@ -31,6 +31,8 @@ pub enum Table {
     Flows = 11,
     /// The history: `conversation ‖ order` to [`super::MessageRow`]. For display; the core never reads it.
     Messages = 12,
+    /// What is told once, the last of it.
+    Notices = 13,
 }
 
 impl Table {
@@ -48,6 +50,7 @@ impl Table {
         Self::Contacts,
         Self::Flows,
         Self::Messages,
+        Self::Notices,
     ];
     /// Its number.
     pub const fn number(self) -> u8 {

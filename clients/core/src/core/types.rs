@@ -7,7 +7,8 @@ use pli_api::{common, edge};
 use pli_domain::{AccountId, ConversationId, DeviceId, Handle, SendId, UnixMillis};
 
 use super::tables::ChangeSet;
-use crate::content::Kind;
+use super::views::SHORT_ID_DIGITS_MIN;
+use crate::content::{Kind, SHORT_ID_MARK};
 
 /// What a user wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +180,20 @@ pub struct Member {
     pub account: AccountId,
     /// Its handle, where it is known.
     pub handle: Option<Handle>,
+    /// The handle that it had until the directory gave it to another account, which is told with [`NewKey::Identity`].
+    pub former: Option<Handle>,
+}
+
+impl Member {
+    /// What it is called here: its handle, `FORMER~SHORTID` where another account has that now, or its id.
+    pub fn name(&self) -> String {
+        let id = self.account.to_string();
+        match (&self.handle, &self.former) {
+            (Some(handle), _) => handle.to_string(),
+            (None, Some(former)) => format!("{former}{SHORT_ID_MARK}{}", &id[..SHORT_ID_DIGITS_MIN]),
+            (None, None) => id,
+        }
+    }
 }
 
 /// Something to show. What an event says is committed before it is shown.
@@ -283,6 +298,8 @@ pub enum Event {
         lane_nos: (u64, u64),
         /// Those of them whose names are still known: of the last 1,024 since the program started, and what was kept.
         messages: Vec<SendId>,
+        /// Its place in the history.
+        order: u64,
     },
     /// Somebody read this device's messages up to this lane number.
     Read {
@@ -355,6 +372,8 @@ pub enum Event {
         name: Option<String>,
         /// By whom.
         by: Member,
+        /// Its place in the history.
+        order: u64,
     },
     /// This account is no longer in the conversation.
     Left {
@@ -367,6 +386,8 @@ pub enum Event {
         member: Member,
         /// What is new.
         what: NewKey,
+        /// Its place in the history.
+        order: u64,
     },
     /// Messages came that cannot be opened, told once until one of that device can be: they are damaged, their keys are gone,
     /// or were used before by another copy of the sender's device. Nothing of them is shown. What of it is not sent again
@@ -397,6 +418,21 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Its place in the history, if it has one: what has is told once, and can be read again
+    /// ([`super::Table::Messages`], [`super::Core::notices`]).
+    pub const fn order(&self) -> Option<u64> {
+        match self {
+            Self::Message(message) => Some(message.order),
+            Self::Hole { order, .. }
+            | Self::Lost { order, .. }
+            | Self::AddedByStranger { order, .. }
+            | Self::NewKey { order, .. } => Some(*order),
+            _ => None,
+        }
+    }
+}
+
 /// What is new about somebody's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewKey {
@@ -404,7 +440,8 @@ pub enum NewKey {
     FirstContact,
     /// Another device than before.
     Device(DeviceId),
-    /// The identity key is another one than before: the account was made anew or somebody stands in between.
+    /// The identity key is another one than before, of the account or, where another account has the handle now, of the
+    /// handle: the account was made anew or somebody stands in between.
     Identity,
 }
 

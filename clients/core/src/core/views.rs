@@ -15,7 +15,7 @@ use crate::content::{Kind, SHORT_ID_MARK};
 use crate::identity::safety_number;
 
 /// Digits of a short id at least.
-const SHORT_ID_DIGITS_MIN: usize = 6;
+pub(super) const SHORT_ID_DIGITS_MIN: usize = 6;
 
 /// A conversation, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]

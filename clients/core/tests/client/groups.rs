@@ -436,7 +436,7 @@ fn a_group_of_a_stranger_is_told_as_one_and_once() {
     world.run();
     let told = |n: usize| {
         let by = |event: &Event| match event {
-            Event::AddedByStranger { conversation, name, by } if *conversation == id => {
+            Event::AddedByStranger { conversation, name, by, .. } if *conversation == id => {
                 // The name comes with the first message; the warning does not wait for it.
                 Some((name.clone(), by.handle.clone()))
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pli_client_core::content::{GroupInfo, Kind};
-use pli_client_core::{Command, Event};
+use pli_client_core::{Command, Event, Member, NewKey};
 use pli_domain::ConversationId;
 
 use crate::ghost::Ghost;
@@ -444,4 +444,89 @@ fn a_group_keeps_its_name_and_what_was_told_of_its_messages() {
         assert_eq!(world.devices[0].core.reached(first, lane_no), told, "{seed}");
         assert!((0..3).all(|n| world.devices[n].core.has_caught_up()), "{seed}");
     }
+}
+
+#[test]
+fn a_handle_that_somebody_else_has_after_a_restore_is_told_as_a_new_identity_and_named_apart() {
+    let mut world = World::new(&["alice"]);
+    let backup = world.server.restored(1);
+    let old = world.join("bob");
+    world.run();
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "to the first bob");
+    world.run();
+    world.take_offline(old);
+    go_back(&mut world, backup);
+    let other = world.join("bob");
+    let greeting = world.start(other, "alice");
+    world.say(other, greeting, "I am bob as well");
+    world.run();
+    let told = |world: &World| -> Vec<(String, NewKey)> {
+        let events = world.devices[0].events.iter();
+        events
+            .filter_map(|e| match e {
+                Event::NewKey { member, what, .. } => Some((member.name(), *what)),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(told(&world), [("bob".into(), NewKey::FirstContact), ("bob".into(), NewKey::Identity)]);
+    let short = &world.address(old).account.to_string()[..6];
+    let mut chats: Vec<Vec<String>> = world.devices[0]
+        .core
+        .conversations()
+        .into_iter()
+        .map(|view| view.members.iter().map(Member::name).filter(|name| name != "alice").collect())
+        .collect();
+    chats.sort();
+    assert_eq!(chats.last().unwrap(), &["bob"], "the new one has the name: {chats:?}");
+    let now = world.now;
+    world.devices[0].restart(now);
+    let with = world.start(0, "bob");
+    assert_eq!(world.devices[0].core.chat(with), world.devices[0].core.chat(greeting), "@bob means the new one");
+    world.say(0, with, "who are you");
+    world.run();
+    assert_eq!(texts(&world, other, greeting), ["alice: who are you"]);
+    let former = world.devices[0].core.notices(0);
+    assert!(
+        matches!(&former[0], Event::NewKey { member, .. } if member.name() == format!("bob~{short}")),
+        "{former:?}"
+    );
+}
+
+#[test]
+fn what_is_told_once_is_kept_for_whoever_looks_later() {
+    let mut world = World::new(&["alice", "bob"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "hello");
+    world.run();
+    let once =
+        |event: &&Event| matches!(event, Event::NewKey { .. } | Event::AddedByStranger { .. } | Event::Lost { .. });
+    let told: Vec<Event> = world.devices[1].events.iter().filter(once).cloned().collect();
+    assert_eq!(told.len(), 1);
+    let now = world.now;
+    world.devices[1].restart(now);
+    assert_eq!(world.devices[1].core.notices(0), told);
+    assert_eq!(world.devices[1].core.notices(told[0].order().unwrap()), []);
+}
+
+#[test]
+fn a_group_of_one_goes_on_after_a_restore_and_takes_others_in() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob"]);
+    let bob = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    let backup = world.server.restored(1);
+    go_back_together(&mut world, backup);
+    world.run();
+    let views = world.devices[0].core.conversations();
+    let team = views.iter().find(|view| view.name.as_deref() == Some("team")).expect("it is there");
+    assert!(!team.left && team.ready && team.members.len() == 1, "{team:?}");
+    let now = team.id;
+    world.command(0, Command::AddMembers { conversation: now, handles: vec![handle("carol")] });
+    world.run();
+    world.say(0, now, "more of us");
+    world.run();
+    assert_eq!(texts(&world, 2, now), ["alice: more of us"]);
 }

@@ -281,6 +281,62 @@ fn every_pinned_frame_decodes_and_its_json_says_the_same_bytes() {
     assert_eq!(bytes_of(&contracts, ENVELOPE, &pinned["envelope"]["json"]), bytes(&pinned["envelope"]));
 }
 
+const EXAMPLES: &str = "<!-- examples: rendered from proto/vectors/edge_v1.json; a test compares -->\n";
+const EXAMPLES_END: &str = "<!-- end of examples -->\n";
+
+fn page_path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md")
+}
+
+fn rendered() -> String {
+    let pinned = pinned();
+    let mut out = String::new();
+    let mut one = |from: &str, vector: &Value| {
+        let json = serde_json::to_string_pretty(&vector["json"]).unwrap();
+        let hex = vector["hex"].as_str().unwrap().as_bytes().chunks(96);
+        let hex: Vec<&str> = hex.map(|line| std::str::from_utf8(line).unwrap()).collect();
+        out += &format!(
+            "\n**{}**, {from}\n\n```json\n{json}\n```\n\n```text\n{}\n```\n",
+            vector["name"].as_str().unwrap(),
+            hex.join("\n")
+        );
+    };
+    for (part, from) in [("client_frames", "from the client"), ("server_frames", "from the edge")] {
+        pinned[part].as_array().unwrap().iter().for_each(|vector| one(from, vector));
+    }
+    one("inside `deliver`", &pinned["envelope"]);
+    out + "\n"
+}
+
+#[test]
+fn the_page_shows_every_pinned_frame() {
+    let page = std::fs::read_to_string(page_path()).unwrap();
+    let (before, rest) = page.split_once(EXAMPLES).expect("the page has the mark");
+    let (shown, after) = rest.split_once(EXAMPLES_END).expect("the page has the end mark");
+    if std::env::var_os("PLI_WRITE_DOCS").is_some() {
+        std::fs::write(page_path(), [before, EXAMPLES, &rendered(), EXAMPLES_END, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(shown, rendered(), "run the test again with PLI_WRITE_DOCS=1");
+}
+
+#[test]
+fn the_page_names_every_frame_and_every_frame_has_an_example() {
+    let page = std::fs::read_to_string(page_path()).unwrap();
+    let table = page.split("\n## ").find(|part| part.starts_with("Frames\n")).expect("a part about frames");
+    let pinned = pinned();
+    for (message, part) in [(CLIENT_FRAME, "client_frames"), (SERVER_FRAME, "server_frames")] {
+        for field in contracts().get_message_by_name(message).unwrap().fields() {
+            let kind = field.kind();
+            let name = kind.as_message().unwrap().name().to_owned();
+            assert!(table.contains(&format!("`{name}`")), "{message} has {name}, which the page does not name");
+            let examples = pinned[part].as_array().unwrap();
+            let shown = examples.iter().any(|vector| vector["json"].get(field.json_name()).is_some());
+            assert!(shown || name == "EphemeralSignal", "{message} has {name} without an example");
+        }
+    }
+}
+
 #[test]
 fn the_json_is_the_one_of_protobuf() {
     let pinned = pinned();

@@ -133,6 +133,9 @@ impl Chat {
         chat.look_at_output();
         chat.learn_names().await?;
         chat.show_last().await?;
+        for notice in chat.printed.missed_notices(&chat.session).await? {
+            chat.see(notice).await?;
+        }
         chat.editor.taken();
         Ok(chat)
     }
@@ -162,7 +165,19 @@ impl Chat {
 
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
         self.note_refusal(&event);
-        match &event {
+        if self.printed.knows(&event) {
+            return Ok(());
+        }
+        self.show(&event).await?;
+        // What is on no screen is printed by the next command that can.
+        if let (Some(order), false) = (event.order(), self.paper.has_failed()) {
+            self.printed.note(order);
+        }
+        Ok(())
+    }
+
+    async fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        match event {
             Event::Connection(state) => self.connection(*state),
             Event::Message(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
@@ -172,7 +187,7 @@ impl Chat {
             }
             Event::NewKey { .. } => {
                 self.learn_names().await?;
-                self.screen.event(&event);
+                self.screen.event(event);
                 self.show_target().await?;
             }
             Event::Left { conversation } => {
@@ -183,7 +198,7 @@ impl Chat {
                 self.turn_away(*conversation, why).await?;
             }
             Event::ConversationFailed { conversation, .. } => {
-                self.screen.event(&event);
+                self.screen.event(event);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             Event::MemberAdded { conversation, .. }
@@ -191,7 +206,7 @@ impl Chat {
             | Event::AddedByStranger { conversation, .. } => {
                 self.learn_names().await?;
                 let place = self.place(*conversation).await?;
-                self.screen.members(&event, &place);
+                self.screen.members(event, &place);
                 self.show_target().await?;
             }
             _ => self.tick(&event).await?,
@@ -214,10 +229,8 @@ impl Chat {
         let place = self.place(conversation).await?;
         self.screen.message(message, &place);
         if self.paper.has_failed() {
-            // It is on no screen, and the next command that prints has it.
             return Ok(());
         }
-        self.printed.note(message);
         // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be meant for
         // instead: no line goes where nobody sent it.
         if self.unused && self.editor.may_turn() {

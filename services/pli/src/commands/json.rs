@@ -29,8 +29,9 @@ pub fn of(event: &Event) -> Value {
             "text": message.text, "sent_at_ms": message.sent_at.0, "accepted_at_ms": message.accepted_at.0,
             "late": message.late, "order": message.order,
         }),
-        Event::Hole { conversation, from, lane_nos: (first, last), .. } => json!({
+        Event::Hole { conversation, from, lane_nos: (first, last), order, .. } => json!({
             "event": "hole", "conversation": conversation.to_string(), "from": name(from), "first": first, "last": last,
+            "order": order,
         }),
         Event::Unreadable { conversation, from, .. } => {
             json!({ "event": "unreadable", "conversation": conversation.to_string(), "from": name(from) })
@@ -77,8 +78,9 @@ pub fn of_tick(event: &Event) -> Option<Value> {
         Event::Delivered { conversation, by, up_to, .. } => {
             json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
         }
-        Event::Lost { conversation, by, lane_nos: (first, last), messages, .. } => json!({
+        Event::Lost { conversation, by, lane_nos: (first, last), messages, order, .. } => json!({
             "event": "lost", "conversation": conversation.to_string(), "by": name(by), "first": first, "last": last,
+            "order": order,
             "send_ids": messages.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Event::Read { conversation, by, up_to, .. } => {
@@ -112,8 +114,9 @@ fn of_group(event: &Event) -> Value {
             "event": "member_removed", "conversation": conversation.to_string(), "member": name(member),
             "by": by.as_ref().map(name),
         }),
-        Event::AddedByStranger { conversation, name: called, by } => json!({
+        Event::AddedByStranger { conversation, name: called, by, order } => json!({
             "event": "added_by_stranger", "conversation": conversation.to_string(), "name": called, "by": name(by),
+            "order": order,
         }),
         Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
         Event::SameChat { conversation, into } => json!({
@@ -122,8 +125,8 @@ fn of_group(event: &Event) -> Value {
         Event::Rejoining { conversation, why } => json!({
             "event": "rejoining", "conversation": conversation.to_string(), "why": why,
         }),
-        Event::NewKey { member, what } => {
-            json!({ "event": "new_key", "member": name(member), "what": key_word(*what) })
+        Event::NewKey { member, what, order } => {
+            json!({ "event": "new_key", "member": name(member), "what": key_word(*what), "order": order })
         }
         _ => json!({ "event": "unknown" }),
     }
@@ -136,9 +139,9 @@ fn failed(event: &str, conversation: Option<&pli_domain::ConversationId>, why: &
     })
 }
 
-/// The handle, or the account's id where it is not known.
+/// What somebody is called.
 pub fn name(member: &Member) -> String {
-    member.handle.as_ref().map_or_else(|| member.account.to_string(), ToString::to_string)
+    member.name()
 }
 
 const fn state_word(state: ConnectionState) -> &'static str {

@@ -85,7 +85,7 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
         Event::OlderProfile => Some(OLDER_PROFILE.into()),
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
-        Event::NewKey { member, what } => Some(new_key(&json::name(member), *what)),
+        Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what)),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
-//! `recv` and `pipe` first print what came in between, so that every message is printed.
+//! `recv` and `pipe` first print what came in between, so that every message is printed, and what is told once.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -10,7 +10,7 @@ use std::path::Path;
 use pli_client::core::content::Kind;
 use pli_client::core::{Event, IncomingMessage, Member, RowKind};
 use pli_client::{Client, HistoryItem, SCAN_ROWS_MAX};
-use pli_domain::{AccountId, ConversationId, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
 use super::output::Output;
 use super::session::Session;
@@ -41,43 +41,60 @@ impl Printed {
         Ok(Self { file, mark })
     }
 
-    /// Notes that the message was printed.
-    pub fn note(&mut self, message: &IncomingMessage) {
-        self.mark = self.mark.max(message.order);
+    /// Notes that what has this place in the history was printed.
+    pub fn note(&mut self, order: u64) {
+        self.mark = self.mark.max(order);
         if let Err(error) = self.file.write_all_at(&self.mark.to_be_bytes(), 0) {
             tracing::warn!(%error, "what was printed cannot be noted; it is printed again next time");
         }
     }
 
-    fn knows(&self, message: &IncomingMessage) -> bool {
-        message.order <= self.mark
+    /// Whether the event was printed before; never where it has no place in the history.
+    pub fn knows(&self, event: &Event) -> bool {
+        event.order().is_some_and(|order| order <= self.mark)
+    }
+
+    /// What was told once since, and is in no conversation's history.
+    pub async fn missed_notices(&self, session: &Session) -> Result<Vec<Event>, Failure> {
+        let after = self.mark;
+        session.client.query(move |core| core.notices(after)).await.map_err(|error| session.request(error))
     }
 
     /// What came since and was not printed, in order; at most the last 10,000 rows of each conversation.
-    async fn missed(&self, session: &Session) -> Result<Vec<IncomingMessage>, Failure> {
+    async fn missed(&self, session: &Session) -> Result<Vec<Event>, Failure> {
         let all = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
-        let mut missed = Vec::new();
+        let mut missed = self.missed_notices(session).await?;
         for id in all.into_iter().map(|conversation| conversation.id) {
             let mut rows = session.client.history(id, ROWS_FIRST).await.exit(Exit::Folder)?;
             if rows.len() == ROWS_FIRST && rows.first().is_some_and(|row| row.order > self.mark) {
                 rows = session.client.history(id, SCAN_ROWS_MAX).await.exit(Exit::Folder)?;
             }
-            missed.extend(rows.iter().filter_map(incoming).filter(|message| !self.knows(message)));
+            missed.extend(rows.iter().filter_map(event_of).filter(|event| !self.knows(event)));
         }
-        missed.sort_by_key(|message| message.order);
+        missed.sort_by_key(Event::order);
         Ok(missed)
     }
 }
 
-/// The message of a row, if it is somebody else's.
-fn incoming(item: &HistoryItem) -> Option<IncomingMessage> {
+/// What a row tells of somebody else.
+fn event_of(item: &HistoryItem) -> Option<Event> {
+    let (row, conversation, order) = (&item.row, item.conversation, item.order);
+    let account = AccountId::try_from(row.account.as_ref()).ok()?;
+    let (from, device) =
+        (Member { account, handle: row.handle.parse().ok(), former: None }, row.device.as_ref().try_into().ok()?);
+    match row.kind() {
+        RowKind::Hole => Some(Event::Hole { conversation, from, device, lane_nos: (row.lane_no, row.hole_to), order }),
+        RowKind::Incoming => incoming(item, from, device).map(Event::Message),
+        RowKind::Outgoing | RowKind::Unknown => None,
+    }
+}
+
+fn incoming(item: &HistoryItem, from: Member, device: DeviceId) -> Option<IncomingMessage> {
     let row = &item.row;
-    (row.kind() == RowKind::Incoming).then_some(())?;
-    let from = Member { account: AccountId::try_from(row.account.as_ref()).ok()?, handle: row.handle.parse().ok() };
     Some(IncomingMessage {
         conversation: item.conversation,
         from,
-        device: row.device.as_ref().try_into().ok()?,
+        device,
         send_id: row.send_id.as_ref().try_into().ok()?,
         lane_no: row.lane_no,
         text: row.text.clone(),
@@ -111,7 +128,7 @@ impl Printer {
         let missed = printed.missed(session).await?;
         let client = session.client.clone();
         let printer = Self { output, printed, client, labels: BTreeMap::new(), failed: None };
-        Ok((printer, missed.into_iter().map(Event::Message).collect()))
+        Ok((printer, missed))
     }
 
     /// How a command ends when [`Printer::event`] said false: well where the reader went away.
@@ -119,27 +136,18 @@ impl Printer {
         self.failed.take().map_or(Ok(()), terminal::written)
     }
 
-    /// Prints an event, unless it is a message that was printed before; false when nothing can be printed any more.
+    /// Prints an event, unless it was printed before; false when nothing can be printed any more.
     pub async fn event(&mut self, event: &Event) -> bool {
         let group = self.group(event).await;
-        let group = group.as_deref();
-        match event {
-            Event::Message(message) if self.printed.knows(message) => true,
-            Event::Message(message) => {
-                let printed = self.output.event(event, group);
-                let read = printed.is_ok();
-                self.failed = printed.err();
-                // Noted only after it went out: a message that goes nowhere is printed by the next one.
-                if read && self.output.is_kept() {
-                    self.printed.note(message);
-                }
-                read
-            }
-            _ => {
-                self.failed = self.output.event(event, group).err();
-                self.failed.is_none()
-            }
+        if self.printed.knows(event) {
+            return true;
         }
+        self.failed = self.output.event(event, group.as_deref()).err();
+        // Noted only after it went out: a message that goes nowhere is printed by the next one.
+        if let (true, true, Some(order)) = (self.failed.is_none(), self.output.is_kept(), event.order()) {
+            self.printed.note(order);
+        }
+        self.failed.is_none()
     }
 
     /// What the group of the event's conversation is called; none for two people. The core says it, whose names change with
@@ -162,7 +170,7 @@ impl Printer {
 
     /// Whether this event is a message that [`Printer::event`] has yet to print.
     pub fn is_new(&self, event: &Event) -> bool {
-        matches!(event, Event::Message(message) if !self.printed.knows(message))
+        matches!(event, Event::Message(_)) && !self.printed.knows(event)
     }
 }
 
@@ -215,31 +223,24 @@ pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
 
 #[cfg(test)]
 mod tests {
+    use pli_client::core::NewKey;
+
     use super::*;
 
-    fn message(order: u64) -> IncomingMessage {
-        IncomingMessage {
-            conversation: ConversationId::from_bytes([1; 16]),
-            from: Member { account: AccountId::from_bytes([2; 16]), handle: None },
-            device: pli_domain::DeviceId::from_bytes([3; 16]),
-            send_id: pli_domain::SendId::from_bytes([4; 16]),
-            lane_no: order,
-            text: String::new(),
-            sent_at: UnixMillis(0),
-            accepted_at: UnixMillis(0),
-            late: false,
-            order,
-        }
+    fn notice(order: u64) -> Event {
+        let member = Member { account: AccountId::from_bytes([2; 16]), handle: None, former: None };
+        Event::NewKey { member, what: NewKey::Identity, order }
     }
 
     #[test]
     fn the_mark_outlives_the_process_and_never_goes_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut printed = Printed::open(folder.path()).expect("made");
-        assert!(!printed.knows(&message(1)));
-        printed.note(&message(7));
-        printed.note(&message(3));
+        assert!(!printed.knows(&notice(1)));
+        printed.note(7);
+        printed.note(3);
         let again = Printed::open(folder.path()).expect("there");
-        assert!(again.knows(&message(7)) && !again.knows(&message(8)));
+        assert!(again.knows(&notice(7)) && !again.knows(&notice(8)));
+        assert!(!again.knows(&Event::Gap), "what has no place is always printed");
     }
 }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn delivered_in(conversation: ConversationId, by: u8, up_to: u64) -> Event {
-        let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
+        let by = Member { account: AccountId::from_bytes([by; 16]), handle: None, former: None };
         Event::Delivered { conversation, by, device: DeviceId::from_bytes([9; 16]), up_to }
     }
 
@@ -196,8 +196,8 @@ mod tests {
         progress.sent(sent(HERE, 2));
         let device = DeviceId::from_bytes([9; 16]);
         let lost = |by: u8, lane_nos| {
-            let by = Member { account: AccountId::from_bytes([by; 16]), handle: None };
-            Event::Lost { conversation: HERE, by, device, lane_nos, messages: Vec::new() }
+            let by = Member { account: AccountId::from_bytes([by; 16]), handle: None, former: None };
+            Event::Lost { conversation: HERE, by, device, lane_nos, messages: Vec::new(), order: 1 }
         };
         progress.see(&lost(7, (2, 2)), ME).expect("somebody who is not waited for");
         progress.see(&lost(1, (1, 1)), ME).expect("another message");

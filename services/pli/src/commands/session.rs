@@ -29,6 +29,8 @@ pub struct Session {
     keys_gone: bool,
     /// Says on standard error that a handle is new; the chat says it on its screen.
     tells_new: bool,
+    /// The profile was made by this command.
+    is_new: bool,
 }
 
 /// What a command does with a handle that has no profile here.
@@ -61,9 +63,10 @@ pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Res
     if first == FirstUse::Fails && !keys_gone && !pli_client::profile::exists(&folder) {
         return Err(no_profile(handle, &folder));
     }
+    let is_new = !pli_client::profile::exists(&folder);
     let options = ClientOptions { server, others, fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true })
+    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new })
 }
 
 fn no_profile(handle: &Handle, folder: &std::path::Path) -> Failure {
@@ -232,7 +235,11 @@ impl Session {
             Event::RegistrationRefused { why } | Event::Waiting { why, .. } => self.refusal = Some(why.clone()),
             Event::Registered { handle } if self.tells_new => {
                 let folder = self.client.folder().display();
-                anstream::eprintln!("@{handle} is new and registered now; its keys are in {folder}");
+                if self.is_new {
+                    anstream::eprintln!("@{handle} is new and registered now; its keys are in {folder}");
+                } else {
+                    anstream::eprintln!("@{handle} is registered now; the server did not know it yet, or not any more");
+                }
                 self.refusal = None;
             }
             Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,

@@ -78,6 +78,29 @@ fn a_message_that_another_command_took_is_printed_by_the_next_recv() {
     assert_eq!(printed(&[]), Vec::<String>::new());
 }
 
+#[test]
+fn what_is_told_once_is_printed_once_whatever_command_met_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run(home.path(), &["group", "create", "alice", "team", "bob", "--data", "data"]));
+    text(&run(home.path(), &["send", "alice", "#team", "hello", "--data", "data"]));
+    // A command that prints nothing takes all of it.
+    text(&run(home.path(), &["group", "remove", "bob", "team", "alice", "--data", "data"]));
+    let printed = || {
+        let said = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
+        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let placed = events.iter().filter_map(|e| Some((e["order"].as_u64()?, e["event"].as_str()?.to_owned())));
+        placed.collect::<Vec<_>>()
+    };
+    let first = printed();
+    let mut words: Vec<&str> = first.iter().map(|(_, word)| word.as_str()).collect();
+    assert!(first.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order: {first:?}");
+    words.sort_unstable();
+    assert_eq!(words, ["added_by_stranger", "message", "new_key"]);
+    assert_eq!(printed(), []);
+}
+
 /// Runs a line of shell in which `pli` is the binary.
 fn shell(home: &Path, command: &str) -> std::process::Output {
     let pli = env!("CARGO_BIN_EXE_pli");

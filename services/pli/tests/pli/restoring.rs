@@ -243,7 +243,7 @@ fn a_group_keeps_its_name_over_a_restore_for_who_follows_it_and_for_who_catches_
 }
 
 #[test]
-fn a_new_account_on_a_restored_server_is_not_told_that_it_was() {
+fn a_new_account_on_a_restored_server_is_not_told_that_it_was_and_a_forgotten_one_is_not_called_new() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let server = Server::start(home);
@@ -251,6 +251,8 @@ fn a_new_account_on_a_restored_server_is_not_told_that_it_was() {
     with_data(home, &["recv", "bob"]);
     with_data(home, &["send", "alice", "bob", "hello"]);
     back_up(home);
+    // Known here, and not to the server that the backup brings back.
+    with_data(home, &["recv", "carol"]);
     drop(server);
     with_data(home, &["restore", "--from", "backup", "--replace"]);
     // The conversation is begun before the server is met for the first time.
@@ -266,6 +268,9 @@ fn a_new_account_on_a_restored_server_is_not_told_that_it_was() {
     assert!(!said.contains("restored") && !said.contains("backup"), "{said}");
     let said = with_data(home, &["recv", "alice"]);
     assert!(said.contains("* the server was restored from a backup: conversations go on by themselves"), "{said}");
+    let carol = run(home, &["recv", "carol", "--data", "data"]);
+    let said = String::from_utf8_lossy(&carol.stderr);
+    assert!(said.contains("@carol is registered now; the server did not know it"), "{said}");
 }
 
 /// What a command says when it is refused, with its exit code.

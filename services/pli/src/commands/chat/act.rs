@@ -73,7 +73,7 @@ impl Chat {
             Input::Remove(handles) => self.remove(conversation, &handles).await,
             Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
-            Input::History(rows) => self.show(conversation, rows).await,
+            Input::History(rows) => self.show_rows(conversation, rows).await,
             _ => Ok(()),
         }
     }
@@ -313,7 +313,7 @@ impl Chat {
         last.sort_unstable();
         let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
         for (_, conversation) in last.into_iter().skip(skipped) {
-            self.show(conversation, SHOWN_AT_START).await?;
+            self.show_rows(conversation, SHOWN_AT_START).await?;
             self.unused = false;
         }
         if !self.unused {
@@ -331,7 +331,7 @@ impl Chat {
         Ok(reached.iter().map(|reached| tick_of(reached)).collect())
     }
 
-    async fn show(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
+    async fn show_rows(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(()) };
         let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
         let plural = if items.len() == 1 { "" } else { "s" };

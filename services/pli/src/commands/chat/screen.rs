@@ -134,7 +134,7 @@ impl Screen {
     /// Everything else that a person should see.
     pub fn event(&self, event: &Event) {
         match event {
-            Event::NewKey { member, what } => self.warning(&new_key(&name(member), *what)),
+            Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what)),
             Event::Registered { handle } => self.note(&format!("registered as @{handle}")),
             Event::RegistrationRefused { why } => self.warning(&format!("* not registered yet: {}", sentence(why))),
             Event::ConversationFailed { why, .. } => self.warning(&format!("* cannot be started: {}", sentence(why))),

@@ -124,7 +124,11 @@ mod tests {
     #[test]
     fn a_watermark_is_said_once_and_never_after_it_was_read() {
         let (here, id) = (ConversationId::from_bytes([1; 16]), SendId::from_bytes([2; 16]));
-        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
         ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
@@ -141,7 +145,11 @@ mod tests {
     #[test]
     fn a_watermark_names_the_last_message_that_it_covers_and_unknown_numbers_are_told_apart() {
         let (here, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
-        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
         let mut ticks = Ticks::default();
         let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, up_to };
         // The group's name has the first number, and nothing was said before it.
@@ -157,14 +165,18 @@ mod tests {
     #[test]
     fn what_is_lost_is_named() {
         let here = ConversationId::from_bytes([1; 16]);
-        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
         let mut ticks = Ticks::default();
         for (n, text) in [(1, "one"), (2, "two"), (3, "three")] {
             let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
             ticks.sent(here, message, text);
         }
         let device = DeviceId::from_bytes([4; 16]);
-        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new() };
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new(), order: 1 };
         let said = ticks.see(&lost, "").expect("a line");
         assert!(said.contains("@bob: “two”") && !said.contains("three"), "{said}");
     }
@@ -172,13 +184,17 @@ mod tests {
     #[test]
     fn what_is_not_remembered_any_more_is_told_with_its_conversation() {
         let here = ConversationId::from_bytes([1; 16]);
-        let by = Member { account: AccountId::from_bytes([3; 16]), handle: Some("bob".parse().expect("a handle")) };
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
         let said = ticks.see(&delivered, " in #team");
         assert_eq!(said.as_deref(), Some("✓✓ delivered to @bob (earlier messages in #team)"));
-        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new() };
+        let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new(), order: 1 };
         let said = ticks.see(&lost, " to @bob").expect("a line");
         assert!(said.contains("(earlier messages to @bob)"), "{said}");
         let accepted = Event::Accepted { conversation: here, message: SendId::from_bytes([9; 16]), at: UnixMillis(0) };

@@ -56,7 +56,7 @@ const SEND: SendId = SendId::from_bytes([3; 16]);
 const OWN: OutgoingMessage = OutgoingMessage { send_id: SEND, lane_no: 4, order: 5 };
 
 fn somebody() -> Member {
-    Member { account: AccountId::from_bytes([6; 16]), handle: Some("bob".parse().expect("a handle")) }
+    Member { account: AccountId::from_bytes([6; 16]), handle: Some("bob".parse().expect("a handle")), former: None }
 }
 
 /// One of each, and those more than once whose fields have more than one type.
@@ -64,7 +64,9 @@ fn samples() -> Vec<Event> {
     let why = || refusal(ErrorCode::NotFound, "nobody has the handle");
     let (conversation, by, member, from) = (HERE, somebody(), somebody(), somebody());
     let ready = |kind, name| Event::ConversationReady { conversation, kind, name, members: vec![somebody()] };
-    let stranger = |name| Event::AddedByStranger { conversation, name, by: somebody() };
+    let stranger = |name| Event::AddedByStranger { conversation, name, by: somebody(), order: 1 };
+    let lost =
+        |messages| Event::Lost { conversation, by: somebody(), device: DEVICE, lane_nos: (1, 2), messages, order: 1 };
     let removed = |by| Event::MemberRemoved { conversation, member: somebody(), by };
     vec![
         Event::Registered { handle: "bob".parse().expect("a handle") },
@@ -91,7 +93,7 @@ fn samples() -> Vec<Event> {
         Event::Stored { conversation, message: SEND },
         Event::Resending { conversation, message: SEND },
         Event::Delivered { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
-        Event::Lost { conversation, by: by.clone(), device: DEVICE, lane_nos: (1, 2), messages: vec![SEND] },
+        lost(vec![SEND]),
         Event::Read { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
         Event::SameChat { conversation, into: HERE },
         Event::Moved { conversation, into: HERE, message: OWN },
@@ -103,7 +105,7 @@ fn samples() -> Vec<Event> {
         stranger(Some("team".into())),
         stranger(None),
         Event::Left { conversation },
-        Event::NewKey { member, what: NewKey::FirstContact },
+        Event::NewKey { member, what: NewKey::FirstContact, order: 1 },
         Event::Unreadable { conversation, from, device: DEVICE },
         Event::OlderProfile,
         Event::ServerRestored,

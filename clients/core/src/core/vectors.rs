@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `proto/vectors/sealed_v1.json`: what clients seal and sign, for clients in any language. `PLI_WRITE_VECTORS=1` writes it.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use pli_domain::{ConversationId, DeviceId};
+use serde_json::{Value, json};
+
+use super::restored::successor;
+use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan, Tick, Ticks};
+use crate::identity::{Identity, safety_number, verify_devices};
+
+const SALT: [u8; 16] = [7; 16];
+/// Account 01…, device 02…, identity key 03…, device key 04…, handle alice.
+const ALICE: &str = concat!(
+    "0a10010101010101010101010101010101011210020202020202020202020202020202021a05616c6963652220030303",
+    "03030303030303030303030303030303030303030303030303030303032a200404040404040404040404040404040404",
+    "0404040404040404040404040404043001",
+);
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto/vectors/sealed_v1.json")
+}
+
+fn frames() -> Value {
+    let text = Content::text(SALT, "hello").encode();
+    let first = Frame {
+        lane_no: 1,
+        lane_base: 1,
+        kind: Kind::Direct.into(),
+        sent_at_ms: 1_767_225_600_000,
+        content: text.into(),
+        ..Frame::default()
+    };
+    let device = Bytes::from(vec![2; 16]);
+    let lives = Frame {
+        lane_no: 9,
+        lane_base: 4,
+        kind: Kind::Group.into(),
+        lives: vec![LifeSpan { id: 11, first: 1 }, LifeSpan { id: 12, first: 6 }],
+        place: 8,
+        addressed: vec![Addressed { device, first: 2 }],
+        written_in: 11,
+        line: vec![12, 11],
+        ..first.clone()
+    };
+    let void = Frame { content: Bytes::new(), lane_no: 10, place: 0, written_in: 0, line: Vec::new(), ..lives.clone() };
+    let named = [("a first message", first), ("one that tells lives", lives), ("a number that shows nothing", void)];
+    named
+        .into_iter()
+        .map(|(name, frame)| {
+            let span = |life: &LifeSpan| json!({ "id": life.id.to_string(), "first": life.first });
+            let one = |one: &Addressed| json!({ "device": hex::encode(&one.device), "first": one.first });
+            json!({
+                "name": name, "lane_no": frame.lane_no, "lane_base": frame.lane_base, "kind": frame.kind,
+                "sent_at_ms": frame.sent_at_ms, "content": hex::encode(&frame.content),
+                "lives": frame.lives.iter().map(span).collect::<Vec<_>>(), "place": frame.place,
+                "addressed": frame.addressed.iter().map(one).collect::<Vec<_>>(),
+                "written_in": frame.written_in.to_string(),
+                "line": frame.line.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "hex": hex::encode(frame.to_bytes()),
+            })
+        })
+        .collect()
+}
+
+fn contents() -> Value {
+    let tick = |device, delivered, read, lost, life| Tick {
+        sender: DeviceId::from_bytes([device; 16]),
+        delivered,
+        read,
+        lost,
+        life,
+    };
+    let plain = Ticks(vec![tick(2, 5, 3, Vec::new(), 0)]);
+    let whole = Ticks(vec![tick(2, 9, 9, vec![(2, 3), (7, 7)], 12), tick(3, 1, 0, Vec::new(), 0)]);
+    let root = Some(ConversationId::from_bytes([4; 16]));
+    let group = |root| GroupInfo { name: "team".into(), root };
+    json!([
+        { "name": "text", "text": "hello", "hex": hex::encode(Content::text(SALT, "hello").encode()) },
+        { "name": "group name", "group": ["team"], "hex": hex::encode(group(None).content(SALT).encode()) },
+        {
+            "name": "group name with root", "group": ["team", "04".repeat(16)],
+            "hex": hex::encode(group(root).content(SALT).encode()),
+        },
+        { "name": "ticks", "ticks": [["02".repeat(16), 5, 3]], "hex": hex::encode(plain.content(SALT).encode()) },
+        {
+            "name": "ticks with losses and lives",
+            "ticks": [["02".repeat(16), 9, 9], ["03".repeat(16), 1, 0]],
+            "lost": [["02".repeat(16), [2, 3, 7, 7]]],
+            "lives": [["02".repeat(16), "12"]],
+            "hex": hex::encode(whole.content(SALT).encode()),
+        },
+    ])
+}
+
+fn made() -> Value {
+    let alice = Identity::decode(&hex::decode(ALICE).expect("hexadecimal")).expect("an identity");
+    let signed = alice.device_list();
+    verify_devices(&signed, alice.address().account, None).expect("as every client verifies it");
+    let other = (pli_domain::AccountId::from_bytes([9; 16]), [8; 32]);
+    let root = ConversationId::from_bytes([4; 16]);
+    json!({
+        "about": "what clients seal and sign, see docs/protocol.md: binary values in hex, 64-bit random numbers as strings; the salt of every content is 07 sixteen times",
+        "frames": frames(),
+        "contents": contents(),
+        "device_list": {
+            "account": alice.address().account.to_string(),
+            "device": alice.address().device.to_string(),
+            "identity_secret_key": hex::encode([3; 32]),
+            "identity_public_key": hex::encode(alice.identity_key()),
+            "device_secret_key": hex::encode([4; 32]),
+            "device_public_key": hex::encode(alice.device_key()),
+            "list": hex::encode(&signed.list),
+            "signature": hex::encode(&signed.signature),
+        },
+        "safety_number": {
+            "one": [alice.address().account.to_string(), hex::encode(alice.identity_key())],
+            "other": [other.0.to_string(), hex::encode(other.1)],
+            "digits": safety_number((alice.address().account, alice.identity_key()), other),
+        },
+        "successor": {
+            "root": root.to_string(),
+            "history": hex::encode([5; 16]),
+            "conversation": successor(root, &[5; 16]).to_string(),
+        },
+    })
+}
+
+#[test]
+fn what_is_sealed_and_signed_keeps_its_pinned_bytes() {
+    let made = made();
+    if std::env::var_os("PLI_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(&made).expect("JSON") + "\n";
+        std::fs::write(path(), text).expect("written");
+    }
+    let pinned = std::fs::read_to_string(path()).expect("the vectors are in the tree");
+    let pinned: Value = serde_json::from_str(&pinned).expect("the vectors are JSON");
+    for part in ["about", "frames", "contents", "device_list", "safety_number", "successor"] {
+        assert_eq!(made[part], pinned[part], "{part}");
+    }
+}
+
+#[test]
+fn every_pinned_content_and_frame_is_read_back() {
+    let made = made();
+    for content in made["contents"].as_array().expect("a list") {
+        let bytes = hex::decode(content["hex"].as_str().expect("hex")).expect("hex");
+        assert_eq!(Content::decode(&bytes).expect("a content").encode(), bytes);
+    }
+    for frame in made["frames"].as_array().expect("a list") {
+        let bytes = hex::decode(frame["hex"].as_str().expect("hex")).expect("hex");
+        assert_eq!(Frame::from_bytes(&bytes).expect("a frame").to_bytes(), bytes);
+    }
+}
