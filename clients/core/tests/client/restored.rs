@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pli_client_core::content::{GroupInfo, Kind};
-use pli_client_core::{Command, Event, Member, NewKey};
+use pli_client_core::{Command, ConnectionState, Event, Member, NewKey};
 use pli_domain::ConversationId;
 
 use crate::ghost::Ghost;
@@ -529,4 +529,34 @@ fn a_group_of_one_goes_on_after_a_restore_and_takes_others_in() {
     world.say(0, now, "more of us");
     world.run();
     assert_eq!(texts(&world, 2, now), ["alice: more of us"]);
+}
+
+#[test]
+fn what_goes_on_has_the_name_before_the_restored_server_was_asked() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = group(&mut world, &["bob"]);
+    let backup = world.server.restored(1);
+    world.take_offline(1);
+    go_back(&mut world, backup);
+    world.run();
+    world.say(0, id, "after");
+    world.run();
+    world.bring_online(1);
+    let (mut both, mut online) = (false, false);
+    for _ in 0..200 {
+        world.run_a_little(1);
+        let core = &world.devices[1].core;
+        let views = core.conversations();
+        for view in &views {
+            let label = core.label_of(view.id).1;
+            // The name is learned a moment after the invitation.
+            assert!(["", "team"].contains(&label.as_str()) || label.starts_with('~'), "{label}");
+            both |= views.len() == 2 && label == "team" && view.id != id;
+        }
+        // That it has read all that waited is not enough to know what is here.
+        online |= core.connection() == ConnectionState::Online && !core.has_caught_up();
+    }
+    assert!(both && online);
+    assert!(world.devices[1].core.has_caught_up());
+    assert_eq!(world.devices[1].core.conversations().len(), 1);
 }

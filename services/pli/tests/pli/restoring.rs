@@ -226,6 +226,7 @@ fn a_group_keeps_its_name_over_a_restore_for_who_follows_it_and_for_who_catches_
     with_data(home, &["send", "dave", "#team", "dave answers"]);
     let answer = bob.json(says("dave", "dave answers"));
     assert!(listed.starts_with(answer["conversation"].as_str().expect("an id")), "{listed}");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
     let events = |lines: &[String]| -> Vec<Value> {
         lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     };
