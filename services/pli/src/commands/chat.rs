@@ -209,7 +209,7 @@ impl Chat {
                 self.screen.members(event, &place);
                 self.show_target().await?;
             }
-            _ => self.tick(&event).await?,
+            _ => self.tick(event).await?,
         }
         Ok(())
     }

@@ -50,14 +50,7 @@ impl Chat {
                     ))
                 }
             },
-            Input::Create(name, handles) => {
-                let made = format!("the group #{} is made when the server is there", typed(&name));
-                let outcome = self.command(Command::CreateGroup { name, handles }).await?;
-                if outcome.is_some() && self.session.client.status().borrow().state != ConnectionState::Online {
-                    self.screen.note(&made);
-                }
-                self.turn_to(outcome, None).await
-            }
+            Input::Create(name, handles) => self.make_group(name, handles).await,
             Input::Safety(handle) => self.safety(handle).await,
             Input::List => self.list().await,
             here => match self.current {
@@ -65,6 +58,15 @@ impl Chat {
                 None => self.hint("in which conversation? turn to one with @HANDLE or #GROUP"),
             },
         }
+    }
+
+    async fn make_group(&mut self, name: String, handles: Vec<Handle>) -> Result<(), Failure> {
+        let made = format!("the group #{} is made when the server is there", typed(&name));
+        let outcome = self.command(Command::CreateGroup { name, handles }).await?;
+        if outcome.is_some() && self.session.client.status().borrow().state != ConnectionState::Online {
+            self.screen.note(&made);
+        }
+        self.turn_to(outcome, None).await
     }
 
     async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
