@@ -9,7 +9,8 @@ Every line of a fenced block marked `sh` is a command. Each must stand in ci/com
     covered = "WHY"        a check of its own runs it (make test, make verify, make demo)
     session = "NAME"       it goes on while others run: started, awaited (`ready`), ended with Ctrl-C
 
-A command that no page shows, or a page's command that is not in the table, fails.
+A command that no page shows, or a page's command that is not in the table, fails; so does a block whose commands run as
+they stand, but in another order than the page shows: what a reader does first must not depend on what comes later.
 """
 
 import os
@@ -27,16 +28,26 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 READY_WITHIN_S = 600
 
 
-def shown() -> dict[str, str]:
-    """Every command with the page that shows it first."""
-    commands: dict[str, str] = {}
+def blocks() -> list[tuple[str, list[str]]]:
+    """The commands of every block, with the page that shows it."""
+    found = []
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         if page.exists():
             for block in BLOCK.findall(page.read_text()):
-                for line in block.splitlines():
-                    if line.strip() and not line.lstrip().startswith("#"):
-                        commands.setdefault(line.strip(), str(page.relative_to(ROOT)))
-    return commands
+                lines = [line.strip() for line in block.splitlines()]
+                found.append((str(page.relative_to(ROOT)), [c for c in lines if c and not c.startswith("#")]))
+    return found
+
+
+def out_of_order(rules: dict[str, dict], all_blocks: list[tuple[str, list[str]]]) -> list[str]:
+    """What stands in another order in the table than on its page."""
+    place = {shown: at for at, shown in enumerate(rules)}
+    problems = []
+    for page, commands in all_blocks:
+        run = [c for c in commands if rules.get(c, {}).get("run") is True]
+        swapped = [(a, b) for a, b in zip(run, run[1:]) if place[a] > place[b]]
+        problems += [f"`{b}` runs before `{a}`, which {page} shows first" for a, b in swapped]
+    return problems
 
 
 class Session:
@@ -84,9 +95,14 @@ def run(command: str, rule: dict, environment: dict[str, str]) -> bool:
 def main() -> int:
     table = tomllib.loads((ROOT / "ci" / "commands.toml").read_text())["command"]
     rules = {rule["shown"]: rule for rule in table}
-    pages = shown()
+    all_blocks = blocks()
+    pages: dict[str, str] = {}
+    for page, commands in all_blocks:
+        for command in commands:
+            pages.setdefault(command, page)
     failed = [f"`{c}` of {page} is not in ci/commands.toml" for c, page in pages.items() if c not in rules]
     failed += [f"`{c}` of ci/commands.toml is shown on no page" for c in rules if c not in pages]
+    failed += out_of_order(rules, all_blocks)
     sessions: list[Session] = []
     ran = 0
     with tempfile.TemporaryDirectory(prefix="pli-commands-") as home:

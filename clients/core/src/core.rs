@@ -18,6 +18,7 @@ mod calls;
 mod chats;
 mod commands;
 mod conversation;
+mod gone;
 mod group;
 mod history;
 mod inbound;

@@ -65,21 +65,9 @@ impl Metrics {
             owner_retries: count("pli_edge_owner_retries", "requests to owners that must be repeated"),
             append_retries: count("pli_edge_append_retries", "appends that were repeated"),
             calls_refused: count("pli_edge_calls_refused", "calls that the edge itself refused, by code and limit"),
-            append_queue_envelopes: meter
-                .u64_histogram("pli_edge_append_queue_envelopes")
-                .with_description("envelopes of a shard that still wait when one of its entries goes out")
-                .with_boundaries(std::iter::once(0.0).chain((0..=14).step_by(2).map(|n| f64::from(1 << n))).collect())
-                .build(),
-            entry_envelopes: meter
-                .u64_histogram("pli_edge_entry_envelopes")
-                .with_description("envelopes of one log entry")
-                .with_boundaries((0..=10).map(|n| f64::from(1 << n)).collect())
-                .build(),
-            append_seconds: meter
-                .f64_histogram("pli_edge_append_seconds")
-                .with_description("one append, tries included")
-                .with_boundaries(pli_runtime::LATENCY_SECONDS.to_vec())
-                .build(),
+            append_queue_envelopes: append_queue_envelopes(meter),
+            entry_envelopes: entry_envelopes(meter),
+            append_seconds: append_seconds(meter),
             receipts_stored: count("pli_edge_receipts_stored", "receipts that were settled"),
             receipts_resend: count("pli_edge_receipts_resend", "receipts whose message must be sent again"),
             receipts_bad: count("pli_edge_receipts_bad", "receipts that are none of ours"),
@@ -109,4 +97,29 @@ impl Metrics {
 /// Names of limits are a closed list too.
 fn refused_by(error: &Error) -> [KeyValue; 2] {
     [KeyValue::new("code", error.code().as_str_name()), KeyValue::new("limit", error.limit_word())]
+}
+
+fn append_queue_envelopes(meter: &Meter) -> Histogram<u64> {
+    let boundaries = std::iter::once(0.0).chain((0..=14).step_by(2).map(|n| f64::from(1 << n)));
+    meter
+        .u64_histogram("pli_edge_append_queue_envelopes")
+        .with_description("envelopes of a shard that still wait when one of its entries goes out")
+        .with_boundaries(boundaries.collect())
+        .build()
+}
+
+fn entry_envelopes(meter: &Meter) -> Histogram<u64> {
+    meter
+        .u64_histogram("pli_edge_entry_envelopes")
+        .with_description("envelopes of one log entry")
+        .with_boundaries((0..=10).map(|n| f64::from(1 << n)).collect())
+        .build()
+}
+
+fn append_seconds(meter: &Meter) -> Histogram<f64> {
+    meter
+        .f64_histogram("pli_edge_append_seconds")
+        .with_description("one append, tries included")
+        .with_boundaries(pli_runtime::LATENCY_SECONDS.to_vec())
+        .build()
 }

@@ -8,6 +8,7 @@ mod exit;
 mod server;
 mod terminal;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -18,9 +19,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    warn_of_variables();
-    match start(cli) {
+    match Cli::try_parse().map_or_else(said, start) {
         Ok(()) => ExitCode::from(Exit::Ok as u8),
         Err(failure) => {
             anstream::eprintln!("error: {}", sentence(&failure.error));
@@ -29,7 +28,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the parser has to say instead of a command: help and the version on standard output, an error on standard error.
+fn said(parsed: clap::Error) -> Result<(), Failure> {
+    if parsed.use_stderr() {
+        parsed.exit();
+    }
+    parsed.print().and_then(|()| std::io::stdout().flush()).or_else(terminal::written)
+}
+
 fn start(cli: Cli) -> Result<(), Failure> {
+    warn_of_variables();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(commands::run(cli.command));
     // A thread that still waits for the keyboard must not keep the process.

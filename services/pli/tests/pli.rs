@@ -11,6 +11,8 @@ mod full_disk;
 mod process;
 #[path = "pli/restoring.rs"]
 mod restoring;
+#[path = "pli/scripted.rs"]
+mod scripted;
 #[path = "pli/starting.rs"]
 mod starting;
 #[path = "pli/telling.rs"]

@@ -12,6 +12,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, Sen
 use prost::Message as _;
 
 use super::LoadError;
+use super::gone::GoneRecord;
 use super::lives::{Kept, KeptRecord};
 use super::mark::{Mark, MarkRecord, marks, unmarks};
 use super::tables::Table;
@@ -88,6 +89,8 @@ pub(super) struct Conversation {
     pub(super) told: BTreeMap<DeviceId, Mark>,
     /// What others received of this device.
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
+    /// What those received who are not in it any more; for display alone.
+    pub(super) gone: BTreeMap<DeviceAddress, Mark>,
     /// Who let this device in, until it is said where they are strangers.
     pub(super) added_by: Option<AccountId>,
     /// Which numbers of this device were given in which life, rising.
@@ -232,6 +235,7 @@ impl Conversation {
             kept: self.kept.iter().map(KeptRecord::of).collect(),
             said: self.said,
             abandoned: self.abandoned,
+            gone: self.gone.iter().map(GoneRecord::of).collect(),
         }
         .encode_to_vec()
     }
@@ -264,6 +268,7 @@ impl Conversation {
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             said: r.said,
             abandoned: r.abandoned,
+            gone: r.gone.iter().map(GoneRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -327,6 +332,8 @@ struct Record {
     added_by: Option<Bytes>,
     #[prost(uint64, tag = "24")]
     said: u64,
+    #[prost(message, repeated, tag = "25")]
+    gone: Vec<GoneRecord>,
     #[prost(bool, tag = "26")]
     abandoned: bool,
 }

@@ -399,6 +399,7 @@ impl Core {
     /// The conversation is over, which `event` says, unless the chat goes on in another one.
     pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
+        let members = self.mls.members(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);
@@ -408,7 +409,9 @@ impl Core {
         let ours = places.map(|(device, mark)| (device, Mark { places: mark.places, ..Mark::default() })).collect();
         // And what is written in another one, with what was written here.
         let (said, lives) = (old.said, std::mem::take(&mut old.lives));
-        *old = Conversation { created: true, announced: true, ours, said, lives, ..over };
+        // What others told of this device's messages is shown on.
+        let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device));
+        *old = Conversation { created: true, announced: true, ours, said, lives, gone, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         if let Some(into) = heir {

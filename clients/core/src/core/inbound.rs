@@ -289,6 +289,7 @@ impl Core {
             ours: old.ours,
             told: old.told,
             theirs: old.theirs,
+            gone: old.gone,
             added_by: Some(by),
             lives: old.lives,
             disowned: old.disowned,

@@ -99,15 +99,6 @@ fn begin(lives: &mut Vec<LifeSpan>, id: u64, first: u64) {
 }
 
 impl Conversation {
-    /// These devices are not in it any more: nobody waits for what they tell.
-    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>) {
-        for DeviceAddress { device, .. } in gone {
-            self.theirs.remove(device);
-            self.believed.remove(device);
-            self.answered.remove(device);
-        }
-    }
-
     /// These devices came in: they are addressed from this number on.
     pub(super) fn address_from<'a>(&mut self, first: u64, newcomers: impl Iterator<Item = &'a DeviceAddress>) {
         for newcomer in newcomers {

@@ -386,6 +386,14 @@ impl Core {
         line.take(LINE_MAX).last().unwrap_or(id)
     }
 
+    /// The same, also before the server was asked what it still has: what others say there may be read earlier.
+    pub(super) fn goes_on_in(&self, id: ConversationId) -> ConversationId {
+        let last = self.last_of(id);
+        let Some(conversation) = self.conversations.get(&last).filter(|_| self.compare) else { return last };
+        let derived = successor(conversation.root.unwrap_or(last), &self.history);
+        if self.conversations.contains_key(&derived) { derived } else { last }
+    }
+
     /// The conversations that went on for each other, the last one first, then the newest.
     pub(super) fn line_of(&self, id: ConversationId) -> Vec<ConversationId> {
         let last = self.last_of(id);

@@ -105,21 +105,38 @@ impl Core {
     pub fn epoch_authenticator(&self, id: ConversationId) -> Option<(u64, Vec<u8>)> {
         self.mls.epoch_authenticator(id)
     }
-    /// What others said of the message of this device with this number in exactly this conversation: in order of member,
-    /// who has not lost it and has come so far.
+    /// What the chat of a conversation is called: [`ConversationView::label`], and what kind it is.
+    pub fn label_of(&self, id: ConversationId) -> (Kind, String) {
+        let id = self.goes_on_in(id);
+        let kind = self.conversations.get(&id).map_or(Kind::Unknown, super::conversation::Conversation::kind);
+        (kind, self.label(id, &self.named_first()))
+    }
+    /// Everything that waited at the server is here and was worked through: nothing is held, and nobody and nothing is
+    /// looked up any more.
+    pub fn has_caught_up(&self) -> bool {
+        let asks = self.compare || self.resync || !self.lists_wanted.is_empty();
+        self.session.is_online() && self.inbound.is_empty() && !asks && self.held() == 0
+    }
+    /// What others said of the message of this device with this number in exactly this conversation, also those who are
+    /// not in it any more: in order of member, who has not lost it and has come so far.
     pub fn reached(&self, id: ConversationId, lane_no: u64) -> Vec<(Member, Reached)> {
         let Some(conversation) = self.conversations.get(&id) else { return Vec::new() };
         let own = self.identity.address().account;
+        let members = self.mls.members(id);
+        let told = |address: &DeviceAddress| Some((address.account, conversation.theirs.get(&address.device)?));
+        let here = members.iter().filter_map(|(address, _)| told(address));
+        let gone = conversation.gone.iter().map(|(address, mark)| (address.account, mark));
         let mut all: BTreeMap<Member, Reached> = BTreeMap::new();
-        for (address, _) in self.mls.members(id).into_iter().filter(|(address, _)| address.account != own) {
-            let Some(mark) = conversation.theirs.get(&address.device) else { continue };
+        for (account, mark) in here.chain(gone).filter(|(account, _)| *account != own) {
             let reached = match lane_no {
+                // It was not for them.
+                n if n < mark.base => continue,
                 n if mark.is_lost(n) => Reached::Lost,
                 n if n <= mark.read => Reached::Read,
                 n if n <= mark.delivered => Reached::Delivered,
                 _ => continue,
             };
-            let known = all.entry(self.member(address.account)).or_insert(reached);
+            let known = all.entry(self.member(account)).or_insert(reached);
             *known = (*known).max(reached);
         }
         all.into_iter().collect()
@@ -136,10 +153,17 @@ impl Core {
         Some(safety_number(own, (account, contact.devices.identity_key)))
     }
 
-    /// Who keeps a name: of the groups that the user is in, the one that was known first.
+    /// Who keeps a name: of the groups that the user is in, the one that was known first. One that goes on for others is
+    /// as old as the first of them.
     pub(super) fn named_first(&self) -> BTreeMap<&str, ConversationId> {
-        let groups = self.conversations.iter().filter(|(id, c)| c.kind() == Kind::Group && !self.is_over(**id));
-        let mut named: Vec<_> = groups.filter_map(|(id, c)| Some((c.name.as_deref()?, c.known, *id))).collect();
+        let mut since: BTreeMap<ConversationId, u64> = BTreeMap::new();
+        for (id, group) in self.conversations.iter().filter(|(_, c)| c.kind() == Kind::Group) {
+            let known = since.entry(self.goes_on_in(*id)).or_insert(group.known);
+            *known = group.known.min(*known);
+        }
+        let name = |id| self.conversations.get(id)?.name.as_deref();
+        let groups = since.iter().filter(|(id, _)| !self.is_over(**id));
+        let mut named: Vec<_> = groups.filter_map(|(id, known)| Some((name(id)?, *known, *id))).collect();
         named.sort_unstable_by(|a, b| b.cmp(a));
         // The last of each name wins: the lowest number.
         named.into_iter().map(|(name, _, id)| (name, id)).collect()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use pli_client_core::content::{GroupInfo, Kind};
-use pli_client_core::{Command, CommandError, Event};
-use pli_domain::{ConversationId, UnixMillis};
+use pli_client_core::{Command, CommandError, Event, Reached};
+use pli_domain::{ConversationId, Handle, UnixMillis};
 
 use crate::ghost::Ghost;
 use crate::world::{World, handle};
@@ -469,4 +469,44 @@ fn a_late_verdict_on_one_commit_is_not_taken_for_the_next_one() {
     world.run();
     assert_eq!(world.history(3, id), ["alice: without carol"]);
     assert_eq!(world.history(2, id), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_told_by_somebody_who_left_is_shown_on_and_nobody_else_is_named() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let lane_no = world.say(0, id, "to all").message.unwrap().lane_no;
+    world.run();
+    world.command(1, Command::MarkRead { conversation: id });
+    world.run();
+    let told = [(handle("bob"), Reached::Read), (handle("carol"), Reached::Delivered)];
+    assert_eq!(reached(&world, id, lane_no), told);
+    let bob = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    assert_eq!(reached(&world, id, lane_no), told);
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("dave"), handle("bob")] });
+    world.run();
+    let later = world.say(0, id, "dave too").message.unwrap().lane_no;
+    world.run();
+    assert_eq!(reached(&world, id, later).len(), 3);
+    // Dave was not there, and bob has read it before he went.
+    assert_eq!(reached(&world, id, lane_no), told);
+    let now = world.now;
+    world.devices[0].restart(now);
+    assert_eq!(reached(&world, id, lane_no), told);
+    // Once one is out oneself.
+    let alice = world.address(0).account;
+    world.run();
+    world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![alice] });
+    world.run();
+    assert!(world.devices[0].core.conversation(id).unwrap().left);
+    assert_eq!(reached(&world, id, lane_no), told);
+}
+
+fn reached(world: &World, id: ConversationId, lane_no: u64) -> Vec<(Handle, Reached)> {
+    let all = world.devices[0].core.reached(id, lane_no);
+    let mut all: Vec<_> = all.into_iter().map(|(member, reached)| (member.handle.unwrap(), reached)).collect();
+    all.sort();
+    all
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pli_client_core::content::{GroupInfo, Kind};
-use pli_client_core::{Command, Event, Member, NewKey};
+use pli_client_core::{Command, ConnectionState, Event, Member, NewKey};
 use pli_domain::ConversationId;
 
 use crate::ghost::Ghost;
@@ -417,6 +417,36 @@ fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why
 }
 
 #[test]
+fn a_group_keeps_its_name_and_what_was_told_of_its_messages() {
+    for seed in 0..6 {
+        let mut world = World::seeded(&["alice", "bob", "carol"], seed * 16);
+        let team = |others: &[&str]| Command::CreateGroup {
+            name: "team".into(),
+            handles: others.iter().map(|other| handle(other)).collect(),
+        };
+        let first = world.command(0, team(&["bob"])).conversation.unwrap();
+        world.run();
+        let second = world.command(2, team(&["alice", "bob"])).conversation.unwrap();
+        let lane_no = world.say(0, first, "hello").message.unwrap().lane_no;
+        world.run();
+        let label = |world: &World, id| world.devices[0].core.label_of(id).1;
+        assert_eq!(label(&world, first), "team");
+        let (named, told) = (label(&world, second), world.devices[0].core.reached(first, lane_no));
+        assert!(named.starts_with("team~") && told.len() == 1, "{named} {told:?}");
+        let backup = world.server.restored(1);
+        go_back(&mut world, backup);
+        world.run();
+        // By the ids of before and those of now.
+        for id in world.devices[0].core.chat(first) {
+            assert_eq!(label(&world, id), "team", "{seed}");
+        }
+        assert!(label(&world, second).starts_with("team~"), "{seed}");
+        assert_eq!(world.devices[0].core.reached(first, lane_no), told, "{seed}");
+        assert!((0..3).all(|n| world.devices[n].core.has_caught_up()), "{seed}");
+    }
+}
+
+#[test]
 fn a_handle_that_somebody_else_has_after_a_restore_is_told_as_a_new_identity_and_named_apart() {
     let mut world = World::new(&["alice"]);
     let backup = world.server.restored(1);
@@ -499,4 +529,34 @@ fn a_group_of_one_goes_on_after_a_restore_and_takes_others_in() {
     world.say(0, now, "more of us");
     world.run();
     assert_eq!(texts(&world, 2, now), ["alice: more of us"]);
+}
+
+#[test]
+fn what_goes_on_has_the_name_before_the_restored_server_was_asked() {
+    let mut world = World::new(&["alice", "bob"]);
+    let id = group(&mut world, &["bob"]);
+    let backup = world.server.restored(1);
+    world.take_offline(1);
+    go_back(&mut world, backup);
+    world.run();
+    world.say(0, id, "after");
+    world.run();
+    world.bring_online(1);
+    let (mut both, mut online) = (false, false);
+    for _ in 0..200 {
+        world.run_a_little(1);
+        let core = &world.devices[1].core;
+        let views = core.conversations();
+        for view in &views {
+            let label = core.label_of(view.id).1;
+            // The name is learned a moment after the invitation.
+            assert!(["", "team"].contains(&label.as_str()) || label.starts_with('~'), "{label}");
+            both |= views.len() == 2 && label == "team" && view.id != id;
+        }
+        // That it has read all that waited is not enough to know what is here.
+        online |= core.connection() == ConnectionState::Online && !core.has_caught_up();
+    }
+    assert!(both && online);
+    assert!(world.devices[1].core.has_caught_up());
+    assert_eq!(world.devices[1].core.conversations().len(), 1);
 }

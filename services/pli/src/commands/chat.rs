@@ -9,10 +9,12 @@ mod keyboard;
 mod keys;
 mod line;
 mod paper;
+mod piped;
 mod prompt;
 mod screen;
 mod ticks;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -41,6 +43,10 @@ use ticks::Ticks;
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
 /// the commands, Tab completes handles and commands. Ctrl-C throws away what is typed and ends where nothing is; Ctrl-D
 /// ends. Of what is pasted, lines are sent and commands wait for an Enter of yours. NO_COLOR turns colours off.
+///
+/// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted,
+/// and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused, 7 or 10 for
+/// messages that still wait.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
@@ -65,8 +71,10 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
     session.keep_quiet();
     let ending = interrupted()?;
     let mut chat = Chat::new(session, &args.handle).await?;
-    let ended = chat.talk(&ending).await;
+    let talked = chat.talk(&ending).await;
+    let settled = chat.settle(&ending, talked.is_ok()).await;
     chat.say_waiting().await;
+    let ended = talked.and_then(|()| chat.outcome(settled));
     let Chat { session, editor, .. } = chat;
     editor.end();
     session.close().await;
@@ -90,6 +98,8 @@ struct Chat {
     gone: Option<String>,
     /// Nobody was ever talked to: the first who writes becomes the target, with a prompt that says so.
     unused: bool,
+    /// Something that was read was not done: refused here, or by the server.
+    undone: Cell<bool>,
     /// What was said last of who is in a group.
     announced: BTreeMap<ConversationId, String>,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
@@ -104,9 +114,23 @@ impl Chat {
         let printed = Printed::open(session.client.folder())?;
         let (ticks, asked, announced) = (Ticks::default(), BTreeMap::new(), BTreeMap::new());
         let (current, gone) = (None, None);
-        let unused = true;
-        let mut chat =
-            Self { session, editor, paper, screen, handle, ticks, printed, current, gone, unused, announced, asked };
+        let (unused, undone) = (true, Cell::new(false));
+        let mut chat = Self {
+            session,
+            editor,
+            paper,
+            screen,
+            handle,
+            ticks,
+            printed,
+            current,
+            gone,
+            unused,
+            undone,
+            announced,
+            asked,
+        };
+        chat.look_at_output();
         chat.learn_names().await?;
         chat.show_last().await?;
         for notice in chat.printed.missed_notices(&chat.session).await? {
@@ -126,11 +150,11 @@ impl Chat {
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
                     match Input::parse(&line.text) {
-                        _ if line.broken => self.screen.note(BROKEN),
-                        Ok(input) if line.pasted && input.is_command() => self.screen.note(PASTED),
+                        _ if line.broken => self.refuse(BROKEN),
+                        Ok(input) if line.pasted && input.is_command() => self.refuse(PASTED),
                         Ok(Input::Quit) => return Ok(()),
                         Ok(input) => self.act(input).await?,
-                        Err(hint) => self.screen.note(&hint),
+                        Err(hint) => self.refuse(&hint),
                     }
                     self.show_target().await?;
                     self.editor.taken();
@@ -140,11 +164,13 @@ impl Chat {
     }
 
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
+        self.note_refusal(&event);
         if self.printed.knows(&event) {
             return Ok(());
         }
         self.show(&event).await?;
-        if let Some(order) = event.order() {
+        // What is on no screen is printed by the next command that can.
+        if let (Some(order), false) = (event.order(), self.paper.has_failed()) {
             self.printed.note(order);
         }
         Ok(())
@@ -183,10 +209,17 @@ impl Chat {
                 self.screen.members(event, &place);
                 self.show_target().await?;
             }
-            _ => match self.ticks.see(event, &self.whereabouts(event).await?) {
-                Some(line) => self.screen.tick(&line),
-                None => self.screen.event(event),
-            },
+            _ => self.tick(event).await?,
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self, event: &Event) -> Result<(), Failure> {
+        let is_news = self.is_of_messages(event).await?;
+        match self.ticks.see(event, &self.whereabouts(event).await?) {
+            Some(line) if is_news => self.screen.tick(&line),
+            Some(_) => {}
+            None => self.screen.event(event),
         }
         Ok(())
     }
@@ -195,6 +228,9 @@ impl Chat {
         let conversation = message.conversation;
         let place = self.place(conversation).await?;
         self.screen.message(message, &place);
+        if self.paper.has_failed() {
+            return Ok(());
+        }
         // Only before anything is typed, with a prompt that says so, and where there is nobody whom it could be meant for
         // instead: no line goes where nobody sent it.
         if self.unused && self.editor.may_turn() {

@@ -116,10 +116,17 @@ fn processes(args: &ExplainArgs) -> Result<Vec<String>, Failure> {
     if !config.telemetry.processes.is_empty() {
         return Ok(unique(config.telemetry.processes));
     }
-    let running = ServerFile::read(&config.server.data).exit(Exit::Unreachable)?;
-    let own = running.map(|file| file.admin.to_string());
-    let configured = format!("{}:{}", config.server.admin_host, config.server.admin_port);
-    Ok(vec![own.unwrap_or(configured)])
+    let running = ServerFile::running(&config.server.data).exit(Exit::Unreachable)?;
+    match running {
+        Some(file) => Ok(vec![file.admin.to_string()]),
+        // Whoever names a folder means the server of that one, and no other.
+        None if args.data.is_some() => {
+            let folder = config.server.data.display();
+            let fix = "start one with `pli dev`, or name the admin ports to ask with --admin";
+            Err(Failure::say(Exit::Unreachable, format_args!("no server runs on {folder}; {fix}")))
+        }
+        None => Ok(vec![format!("{}:{}", config.server.admin_host, config.server.admin_port)]),
+    }
 }
 
 fn unique(processes: Vec<String>) -> Vec<String> {

@@ -2,7 +2,7 @@
 //! `pli group`: groups from scripts.
 
 use clap::{Args, Subcommand};
-use pli_client::core::content::Kind;
+use pli_client::core::content::{Kind, group_name};
 use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
 
@@ -12,7 +12,7 @@ use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, Session, refused};
 use super::target::{group, handle};
 use crate::cli::ClientArgs;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::{one_line, say};
 
 /// Make groups, change who is in them, list them.
@@ -96,7 +96,13 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
         Action::Leave(named) => (&named.at, &named.handle),
         Action::List(list) => (&list.at, &list.handle),
     };
-    let first = if matches!(args.action, Action::Create(_)) { FirstUse::Registers } else { FirstUse::Fails };
+    let first = match &args.action {
+        Action::Create(change) => {
+            group_name(&change.group.name).exit(Exit::Usage)?;
+            FirstUse::Registers
+        }
+        _ => FirstUse::Fails,
+    };
     let mut session = session::open_as(&at.client, handle, first).await?;
     let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
     session.close().await;
@@ -104,7 +110,7 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
 }
 
 async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    session.online(deadline, |_| {}).await?;
+    session.caught_up(deadline).await?;
     match action {
         Action::Create(change) => create(change, session, deadline).await,
         Action::Add(change) => {

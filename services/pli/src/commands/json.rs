@@ -2,15 +2,18 @@
 //! Events as lines of JSON, for scripts. Names and fields are stable, and described in docs/events.md.
 
 use pli_api::common;
+use pli_client::core::content::SHORT_ID_MARK;
 use pli_client::core::{ConnectionState, Event, Member, NewKey, Outcome};
 use serde_json::{Value, json};
 
 use super::advice::advice;
 use super::lines::Unfit;
 
-/// The event as in [`of`], with the group's name as `group` beside the conversation's id; null for two people.
+/// The event as in [`of`], with what the group is called as `group` beside the conversation's id; null for two people, and
+/// as long as the group's name is not known: a short id alone is none.
 pub fn with_group(event: &Event, group: Option<&str>) -> Value {
     let mut line = of(event);
+    let group = group.filter(|group| !group.starts_with(SHORT_ID_MARK));
     if line.get("conversation").is_some_and(Value::is_string) {
         line["group"] = group.into();
     }

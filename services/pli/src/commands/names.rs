@@ -49,7 +49,7 @@ pub async fn group_arriving(
     session: &mut Session,
     text: &str,
     deadline: Deadline,
-    mut seen: impl FnMut(&Event),
+    mut seen: impl AsyncFnMut(&Event),
 ) -> Result<ConversationId, Failure> {
     let mut told = false;
     loop {
@@ -63,7 +63,7 @@ pub async fn group_arriving(
             anstream::eprintln!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
         }
         match session.next(deadline).await {
-            Ok(event) => seen(&event),
+            Ok(event) => seen(&event).await,
             // Everything is here that the server has, and the group is not.
             Err(late) if late.exit == Exit::TimedOut => return Err(unknown),
             Err(failure) => return Err(failure),
@@ -90,11 +90,40 @@ fn unknown(text: &str, name: &str, conversations: &[ConversationView]) -> Failur
 }
 
 fn listed<'a>(views: impl Iterator<Item = &'a ConversationView>) -> String {
-    let names: Vec<String> = views.take(LISTED_MAX).map(|view| format!("#{}", called(view))).collect();
+    let names: Vec<String> = views.take(LISTED_MAX).map(|view| format!("#{}", typed(&called(view)))).collect();
     names.join(", ")
 }
 
-/// What to type after `#`; the short id where there is no name.
+/// A group's name as it is typed after `#` where more may follow: in quotes if it would end too early without them.
+pub fn typed(name: &str) -> String {
+    if !name.contains(char::is_whitespace) && !name.starts_with('"') {
+        return name.to_string();
+    }
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The name at the beginning of what is typed after `#`, and what follows: a word, or everything between two quotes, where
+/// a backslash takes the character behind it as it is. None where a quote is not closed, or not followed by a blank.
+pub fn named(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        return Some((word.to_string(), rest));
+    };
+    let mut name = String::new();
+    let mut chars = quoted.char_indices();
+    loop {
+        match chars.next()? {
+            (at, '"') => {
+                let rest = &quoted[at + 1..];
+                return (rest.is_empty() || rest.starts_with(char::is_whitespace)).then_some((name, rest));
+            }
+            (_, '\\') => name.push(chars.next()?.1),
+            (_, c) => name.push(c),
+        }
+    }
+}
+
+/// What a group is called; the short id where there is no name.
 pub fn called(view: &ConversationView) -> String {
     if view.label.is_empty() { format!("~{}", view.short_id) } else { view.label.clone() }
 }
@@ -136,6 +165,19 @@ mod tests {
         let nobody = found("nobody").expect_err("none");
         assert!(nobody.contains("/list") && nobody.contains("#team, #x"), "{nobody}");
         assert!(found("~").is_err() && found("").is_err());
+    }
+
+    #[test]
+    fn every_name_can_be_typed_with_something_behind_it() {
+        for name in ["team", "my team", "\"quoted\"", "a\\b c", "\\", "a \"b\" \\", "my team~ab12cd", "#x", "don't"] {
+            let line = format!("{} hello you", typed(name));
+            let (read, rest) = named(&line).expect("a name");
+            assert_eq!((read.as_str(), rest.trim_start()), (name, "hello you"), "{line}");
+            assert_eq!(named(&typed(name)), Some((name.to_string(), "")));
+        }
+        for wrong in ["\"my team", "\"my team\\", "\"my\"team", "\""] {
+            assert_eq!(named(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use clap::Args;
 use pli_client::RequestError;
 use pli_client::core::{Command, CommandError, Event};
-use pli_domain::{ConversationId, Handle};
+use pli_domain::{AccountId, ConversationId, Handle};
 use tokio::io::{BufReader, Stdin};
 use tokio_util::sync::CancellationToken;
 
@@ -65,52 +65,74 @@ pub async fn run(args: PipeArgs) -> Result<(), Failure> {
 async fn pipe(args: &PipeArgs, session: &mut Session, stop: &CancellationToken) -> Result<(), Failure> {
     let output = Output::new(if args.json { Shape::Json } else { Shape::Text });
     let (mut printer, missed) = Printer::open(session, output).await?;
-    let mut read = missed.iter().all(|event| printer.event(event));
+    let mut read = true;
+    for event in &missed {
+        read = read && printer.event(event).await;
+    }
     let patience = Deadline::after(Some(args.timeout));
     let conversation = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        found = args.to.conversation(session, patience, |event| read = read && printer.event(event)) => found?,
+        found = args.to.conversation(session, patience, async |event| read = read && printer.event(event).await) => found?,
     };
     if !read {
         return printer.ended();
     }
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
-    let mut input = Input::new(conversation, args.json);
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
-    let mut deadline = Deadline::after(None);
-    loop {
-        if input.ended && progress.open() == 0 && !args.follow {
-            return input.end();
-        }
-        let room = progress.open() < OPEN_MAX;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return input.end(),
-            event = session.next(deadline) => {
-                let event = event?;
-                if !printer.event(&event) {
-                    return printer.ended();
+    let input = Input::new(conversation, args.json);
+    Piping { args, session, printer, input, progress, me }.run(stop).await
+}
+
+/// Both directions of one conversation.
+struct Piping<'a> {
+    args: &'a PipeArgs,
+    session: &'a mut Session,
+    printer: Printer,
+    input: Input,
+    progress: Progress,
+    me: AccountId,
+}
+
+impl Piping<'_> {
+    async fn run(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
+        let mut deadline = Deadline::after(None);
+        while self.args.follow || !self.input.ended || self.progress.open() > 0 {
+            let room = self.progress.open() < OPEN_MAX;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                event = self.session.next(deadline) => {
+                    let event = event?;
+                    if !self.printer.event(&event).await {
+                        return self.printer.ended();
+                    }
+                    self.progress.see(&event, self.me)?;
                 }
-                progress.see(&event, me)?;
-            }
-            line = input.next(), if room => {
-                match line? {
-                    Some(Line::Text(text)) => input.kept = Some(text),
-                    Some(Line::Unfit(number, unfit)) => input.not_sent(number, &unfit)?,
-                    None if !args.follow => deadline = Deadline::after(Some(args.timeout)),
-                    None => {}
+                line = self.input.next(), if room => {
+                    match line? {
+                        Some(Line::Text(text)) => self.input.kept = Some(text),
+                        Some(Line::Unfit(number, unfit)) => self.input.not_sent(number, &unfit)?,
+                        None if !self.args.follow => deadline = Deadline::after(Some(self.args.timeout)),
+                        None => {}
+                    }
                 }
             }
+            self.send().await?;
         }
-        if let Some(error) = input.retry(session, &mut progress).await? {
-            let see = |event: &Event| {
-                printer.event(event);
-                progress.see(event, me)
-            };
-            return Err(session.reason(error, see).await);
-        }
+        self.input.end()
+    }
+
+    /// Sends what was read. Where the conversation takes no more the failure says why.
+    async fn send(&mut self) -> Result<(), Failure> {
+        let Some(error) = self.input.retry(self.session, &mut self.progress).await? else { return Ok(()) };
+        let (printer, progress, me) = (&mut self.printer, &mut self.progress, self.me);
+        let see = async |event: &Event| {
+            printer.event(event).await;
+            progress.see(event, me)
+        };
+        Err(self.session.reason(error, see).await)
     }
 }
 

@@ -2,25 +2,22 @@
 //! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
 //! `recv` and `pipe` first print what came in between, so that every message is printed, and what is told once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use pli_client::core::content::{Kind, SHORT_ID_MARK};
+use pli_client::core::content::Kind;
 use pli_client::core::{Event, IncomingMessage, Member, RowKind};
-use pli_client::{HistoryItem, SCAN_ROWS_MAX};
+use pli_client::{Client, HistoryItem, SCAN_ROWS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
-use super::names::called;
 use super::output::Output;
 use super::session::Session;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal;
 
 const FILE: &str = "printed";
-/// Digits of the short id that tells a group from another one of its name.
-const SHORT_DIGITS: usize = 6;
 /// Rows of a conversation that are looked at first; only where all of them are unprinted are more read.
 const ROWS_FIRST: usize = 64;
 
@@ -113,10 +110,10 @@ fn incoming(item: &HistoryItem, from: Member, device: DeviceId) -> Option<Incomi
 pub struct Printer {
     output: Output,
     printed: Printed,
-    /// What groups are called, by each conversation.
-    groups: BTreeMap<ConversationId, String>,
-    /// Conversations whose name was asked for.
-    asked: BTreeSet<ConversationId>,
+    client: Client,
+    /// What the groups of conversations are called, as the core said; empty for two people. One for each conversation at
+    /// most.
+    labels: BTreeMap<ConversationId, String>,
     /// Why nothing can be printed any more.
     failed: Option<std::io::Error>,
 }
@@ -129,36 +126,23 @@ impl Printer {
         }
         let printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
-        let groups = groups(session).await?;
-        let printer = Self { output, printed, groups, asked: BTreeSet::new(), failed: None };
+        let client = session.client.clone();
+        let printer = Self { output, printed, client, labels: BTreeMap::new(), failed: None };
         Ok((printer, missed))
     }
 
-    /// Learns what the event's conversation is called, where that is not known: its messages may come before the event
-    /// that names it.
-    pub async fn learn(&mut self, session: &Session, event: &Event) -> Result<(), Failure> {
-        if let Some(id) = conversation_of(event)
-            && self.asked.insert(id)
-            && !self.groups.contains_key(&id)
-        {
-            self.groups = groups(session).await?;
-        }
-        Ok(())
-    }
-
     /// How a command ends when [`Printer::event`] said false: well where the reader went away.
-    pub fn ended(self) -> Result<(), Failure> {
-        self.failed.map_or(Ok(()), terminal::written)
+    pub fn ended(&mut self) -> Result<(), Failure> {
+        self.failed.take().map_or(Ok(()), terminal::written)
     }
 
     /// Prints an event, unless it was printed before; false when nothing can be printed any more.
-    pub fn event(&mut self, event: &Event) -> bool {
-        self.learn_name(event);
-        let group = conversation_of(event).and_then(|id| self.groups.get(&id)).map(String::as_str);
+    pub async fn event(&mut self, event: &Event) -> bool {
+        let group = self.group(event).await;
         if self.printed.knows(event) {
             return true;
         }
-        self.failed = self.output.event(event, group).err();
+        self.failed = self.output.event(event, group.as_deref()).err();
         // Noted only after it went out: a message that goes nowhere is printed by the next one.
         if let (true, true, Some(order)) = (self.failed.is_none(), self.output.is_kept(), event.order()) {
             self.printed.note(order);
@@ -166,13 +150,22 @@ impl Printer {
         self.failed.is_none()
     }
 
-    fn learn_name(&mut self, event: &Event) {
-        let Event::ConversationReady { conversation, kind: Kind::Group, name, .. } = event else { return };
-        let taken = |name: &String| self.groups.iter().any(|(id, known)| id != conversation && known == name);
-        let digits = conversation.to_string();
-        let short = format!("{}{SHORT_ID_MARK}{}", name.as_deref().unwrap_or_default(), &digits[..SHORT_DIGITS]);
-        let called = name.clone().filter(|name| !taken(name)).unwrap_or(short);
-        self.groups.insert(*conversation, called);
+    /// What the group of the event's conversation is called; none for two people. The core says it, whose names change with
+    /// what becomes of every other group.
+    async fn group(&mut self, event: &Event) -> Option<String> {
+        if renames(event) {
+            self.labels.clear();
+        }
+        let id = conversation_of(event)?;
+        if !self.labels.contains_key(&id) {
+            // A client that has ended tells no names; what it had to show is printed all the same.
+            let (kind, label) = self.client.query(move |core| core.label_of(id)).await.ok()?;
+            if kind == Kind::Unknown {
+                return None;
+            }
+            self.labels.insert(id, label);
+        }
+        self.labels.get(&id).filter(|label| !label.is_empty()).cloned()
     }
 
     /// Whether this event is a message that [`Printer::event`] has yet to print.
@@ -181,33 +174,50 @@ impl Printer {
     }
 }
 
-/// What every group is called, those that were left too.
-async fn groups(session: &Session) -> Result<BTreeMap<ConversationId, String>, Failure> {
-    let all = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
-    let groups = all.into_iter().filter(|view| view.kind == Kind::Group);
-    Ok(groups.flat_map(|view| view.parts.clone().into_iter().map(move |id| (id, called(&view)))).collect())
+/// Whether groups may be called otherwise since: one came, got its name or its members, went, or goes on in another
+/// conversation.
+const fn renames(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::ConversationReady { .. }
+            | Event::ConversationFailed { .. }
+            | Event::SameChat { .. }
+            | Event::Left { .. }
+            | Event::MemberAdded { .. }
+    )
 }
 
-/// Where an event that is printed with a name happened.
-const fn conversation_of(event: &Event) -> Option<ConversationId> {
+/// Where an event happened. Without a wildcard: whoever adds an event says it here.
+pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
     match event {
         Event::Message(message) => Some(message.conversation),
-        Event::Hole { conversation, .. }
-        | Event::Unreadable { conversation, .. }
-        | Event::ConversationReady { conversation, .. }
+        Event::ConversationReady { conversation, .. }
+        | Event::ConversationFailed { conversation, .. }
+        | Event::ChangeFailed { conversation, .. }
+        | Event::Hole { conversation, .. }
+        | Event::Accepted { conversation, .. }
+        | Event::Stored { conversation, .. }
+        | Event::Resending { conversation, .. }
+        | Event::Delivered { conversation, .. }
+        | Event::Lost { conversation, .. }
+        | Event::Read { conversation, .. }
+        | Event::SameChat { conversation, .. }
+        | Event::Moved { conversation, .. }
+        | Event::Refused { conversation, .. }
+        | Event::Waiting { conversation, .. }
         | Event::MemberAdded { conversation, .. }
         | Event::MemberRemoved { conversation, .. }
         | Event::AddedByStranger { conversation, .. }
         | Event::Left { conversation }
-        | Event::Rejoining { conversation, .. }
-        | Event::Accepted { conversation, .. }
-        | Event::Stored { conversation, .. }
-        | Event::Delivered { conversation, .. }
-        | Event::Lost { conversation, .. }
-        | Event::Read { conversation, .. }
-        | Event::Refused { conversation, .. }
-        | Event::Waiting { conversation, .. } => Some(*conversation),
-        _ => None,
+        | Event::Unreadable { conversation, .. }
+        | Event::Rejoining { conversation, .. } => Some(*conversation),
+        Event::Registered { .. }
+        | Event::RegistrationRefused { .. }
+        | Event::Connection(_)
+        | Event::NewKey { .. }
+        | Event::OlderProfile
+        | Event::ServerRestored
+        | Event::Gap => None,
     }
 }
 

@@ -11,15 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::number::{count, seconds};
 use super::output::{Output, Shape};
 use super::printed::Printer;
-use super::session::{self, Deadline, Session};
+use super::session::{self, Deadline, LOOK_EVERY, Session};
 use super::target::handle;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 
 /// How long ticks may take at the end.
 const TICKS_WITHIN: Duration = Duration::from_secs(5);
-/// How often is looked whether they are gone: no event tells of it.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Print what arrives for a handle.
 ///
@@ -102,9 +100,8 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 event = session.next(deadline) => event?,
             },
         };
-        printer.learn(session, &event).await?;
         let new = printer.is_new(&event);
-        if !printer.event(&event) {
+        if !printer.event(&event).await {
             return printer.ended();
         }
         if let (Event::Message(message), true) = (&event, new) {

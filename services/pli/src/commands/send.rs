@@ -79,6 +79,9 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     if text.is_empty() {
         return Err(Failure::say(Exit::Usage, "there is nothing to send: the text is empty"));
     }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Failure::new(Exit::Usage, CommandError::TextTooLong(text.len())));
+    }
     let mut session = session::open(&args.client, &args.from).await?;
     let begun = Instant::now();
     let sent = send(&args, &mut session, &text).await;
@@ -116,7 +119,7 @@ impl Lines {
 /// Sends it; whether everything was printed that was to be.
 async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<Result<(), Failure>, Failure> {
     let deadline = Deadline::after(Some(args.timeout));
-    let conversation = args.to.conversation(session, deadline, |_| {}).await?;
+    let conversation = args.to.conversation(session, deadline, async |_| {}).await?;
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
@@ -202,7 +205,7 @@ impl Giving<'_> {
                 Err(RequestError::Command(CommandError::OutboxFull(_))) => self.next().await?,
                 Err(error) => {
                     let (progress, me) = (&mut *self.progress, self.me);
-                    return Err(self.session.reason(error, |event| progress.see(event, me)).await);
+                    return Err(self.session.reason(error, async |event| progress.see(event, me)).await);
                 }
             }
         }

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use pli_api::common;
-use pli_client::core::{ConnectionState, ConversationView, Event};
+use pli_client::core::{CommandError, ConnectionState, ConversationView, Core, Event};
 use pli_client::{
     Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
 };
 use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use super::advice::advice;
 use crate::cli::{ClientArgs, NamedServer};
@@ -140,6 +140,9 @@ fn opening(error: OpenError) -> Failure {
     Failure::new(exit, error)
 }
 
+/// How often is looked whether something is done that no event tells of.
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Events that are looked at for the reason of a refusal; more never wait.
 const REASONS_MAX: usize = 10_000;
 
@@ -170,6 +173,25 @@ pub fn sentence(why: &common::Error) -> String {
     format!("{}{blank}[{name}]; {}", why.message, advice(code))
 }
 
+/// How a command ends whose request was not taken: what is wrong with a word of the command line is an error of usage,
+/// wherever it is noticed.
+const fn exit_of(error: &CommandError) -> Exit {
+    match error {
+        CommandError::TextTooLong(_)
+        | CommandError::TextEmpty
+        | CommandError::GroupName(_)
+        | CommandError::GroupSize
+        | CommandError::Oneself => Exit::Usage,
+        CommandError::UnknownConversation
+        | CommandError::NotAMember
+        | CommandError::NotAGroup
+        | CommandError::GroupNameTaken(_)
+        | CommandError::NotThere
+        | CommandError::OutboxFull(_)
+        | CommandError::Busy(_) => Exit::Failed,
+    }
+}
+
 /// When to stop waiting.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Option<Instant>);
@@ -196,6 +218,15 @@ impl Session {
                 Ok(event)
             }
             None => Err(ended(&self.client.end().await)),
+        }
+    }
+
+    /// The next event, or none at the next tick of `look`, whichever is first.
+    pub async fn next_or(&mut self, look: &mut Interval) -> Result<Option<Event>, Failure> {
+        tokio::select! {
+            biased;
+            event = self.next(Deadline::after(None)) => event.map(Some),
+            _ = look.tick() => Ok(None),
         }
     }
 
@@ -231,7 +262,8 @@ impl Session {
         )
     }
 
-    fn timed_out(&self) -> Failure {
+    /// Why something that was waited for did not come in time.
+    pub fn timed_out(&self) -> Failure {
         if let Some(why) = &self.refusal {
             let why = sentence(why);
             let what = format_args!(
@@ -264,6 +296,24 @@ impl Session {
         }
     }
 
+    /// The same, and what arrived was worked through: which conversations there are, what they are called, who is in them.
+    pub async fn caught_up(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        self.online(deadline, |_| {}).await?;
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                event = self.next(deadline) => drop(event?),
+                _ = look.tick() => {
+                    let here = self.client.query(Core::has_caught_up).await;
+                    if here.map_err(|error| self.request(error))? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether nothing is left to show of what has arrived: nothing is held behind a hole, and no event waits.
     pub async fn has_shown_all(&self) -> Result<bool, Failure> {
         // In this order: what is released in between is an event that waits.
@@ -281,21 +331,29 @@ impl Session {
     pub fn request(&self, error: RequestError) -> Failure {
         match (error, self.client.ended()) {
             (RequestError::Ended, Some(end)) => ended(&end),
+            (RequestError::Command(error), _) => Failure::new(exit_of(&error), error),
             (error, _) => Failure::new(Exit::Failed, error),
         }
     }
 
     /// What a command's refusal means, once everything has been looked at that happened before it: `see` fails at the
     /// event that says why, and that failure counts.
-    pub async fn reason(&mut self, error: RequestError, mut see: impl FnMut(&Event) -> Result<(), Failure>) -> Failure {
+    pub async fn reason(
+        &mut self,
+        error: RequestError,
+        mut see: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+    ) -> Failure {
         for _ in 0..REASONS_MAX {
             // The driver hands out every event that waits before it takes a request.
             if self.events.is_empty() && (self.client.query(|_| ()).await.is_err() || self.events.is_empty()) {
                 break;
             }
-            match self.next(Deadline::after(None)).await.and_then(|event| see(&event)) {
-                Ok(()) => {}
-                Err(why) => return why,
+            let seen = match self.next(Deadline::after(None)).await {
+                Ok(event) => see(&event).await,
+                Err(ended) => Err(ended),
+            };
+            if let Err(why) = seen {
+                return why;
             }
         }
         self.request(error)

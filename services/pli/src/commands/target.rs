@@ -6,7 +6,7 @@ use std::str::FromStr;
 use pli_client::core::Event;
 use pli_domain::{ConversationId, Handle, InvalidHandle};
 
-use super::names::group_arriving;
+use super::names::{group_arriving, named};
 use super::session::{Deadline, Session};
 use crate::exit::Failure;
 
@@ -23,7 +23,7 @@ impl FromStr for Target {
     type Err = InvalidHandle;
     fn from_str(text: &str) -> Result<Self, InvalidHandle> {
         if let Some(name) = marked(text) {
-            return Ok(Self::Group(name.to_string()));
+            return Ok(Self::Group(name));
         }
         if text.starts_with('~') || text.parse::<ConversationId>().is_ok() {
             return Ok(Self::Group(text.to_string()));
@@ -32,14 +32,16 @@ impl FromStr for Target {
     }
 }
 
-/// The name behind what marks a group.
-fn marked(text: &str) -> Option<&str> {
-    text.strip_prefix('#').or_else(|| text.strip_prefix("group:"))
+/// The name behind what marks a group; `#"my team"` as a chat takes it is the group `my team` here too.
+fn marked(text: &str) -> Option<String> {
+    let Some(name) = text.strip_prefix('#') else { return text.strip_prefix("group:").map(ToString::to_string) };
+    let quoted = named(name).filter(|(_, rest)| name.starts_with('"') && rest.is_empty());
+    Some(quoted.map_or_else(|| name.to_string(), |(name, _)| name))
 }
 
 /// A group's name with or without its mark, where nothing but a group can stand.
 pub fn group(text: &str) -> Result<String, std::convert::Infallible> {
-    Ok(marked(text).unwrap_or(text).to_string())
+    Ok(marked(text).unwrap_or_else(|| text.to_string()))
 }
 
 /// A handle with or without its `@`.
@@ -54,7 +56,7 @@ impl Target {
         &self,
         session: &mut Session,
         deadline: Deadline,
-        seen: impl FnMut(&Event),
+        seen: impl AsyncFnMut(&Event),
     ) -> Result<ConversationId, Failure> {
         match self {
             Self::Person(handle) => {
@@ -76,6 +78,9 @@ mod tests {
         assert_eq!("@Bob".parse(), person("bob"));
         assert_eq!("#team".parse(), Ok(Target::Group("team".into())));
         assert_eq!("group:a b".parse(), Ok(Target::Group("a b".into())));
+        assert_eq!("#a b".parse(), Ok(Target::Group("a b".into())));
+        assert_eq!("#\"a b\"".parse(), Ok(Target::Group("a b".into())));
+        assert_eq!("group:\"a".parse(), Ok(Target::Group("\"a".into())));
         assert_eq!("~ab12cd".parse(), Ok(Target::Group("~ab12cd".into())));
         let id = "ab".repeat(16);
         assert_eq!(id.parse(), Ok(Target::Group(id)));

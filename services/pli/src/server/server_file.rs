@@ -53,6 +53,16 @@ impl ServerFile {
             Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
         }
     }
+
+    /// The same, of a server whose process exists; the file outlives it.
+    pub fn running(folder: &Path) -> anyhow::Result<Option<Self>> {
+        Ok(Self::read(folder)?.filter(|file| is_running(file.pid)))
+    }
+}
+
+fn is_running(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 #[cfg(test)]

@@ -253,7 +253,7 @@ fn a_chat_shows_its_history_after_a_restart() {
     alice.say("/leave");
     alice.until("only a group can be left");
     alice.say("/quit");
-    assert_eq!(alice.wait(), Some(0));
+    assert_eq!(alice.wait(), Some(13));
     server.process.kill();
     let _server = Server::start_on(home.path(), port);
     let mut alice = Running::start(pli(home.path(), &["chat", "alice", "--data", "data"]));
@@ -502,7 +502,7 @@ fn what_waits_at_the_end_is_told_and_counted() {
     alice.say("@bob two");
     alice.say("/quit");
     alice.until("2 messages wait to be sent");
-    assert_eq!(alice.wait(), Some(0));
+    assert_eq!(alice.wait(), Some(7));
     let arguments = ["send", "alice", "bob", "m", "--count", "5", "--timeout", "1", "--data", "data"];
     let (code, said) = failure(&run(home.path(), &arguments));
     assert_eq!(code, Some(7), "{said}");

@@ -203,6 +203,47 @@ fn a_group_is_listed_once_however_often_the_server_was_restored() {
 }
 
 #[test]
+fn a_group_keeps_its_name_over_a_restore_for_who_follows_it_and_for_who_catches_up() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "bob"]);
+    with_data(home, &["recv", "dave"]);
+    with_data(home, &["group", "create", "alice", "team", "bob", "dave"]);
+    let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
+    with_data(home, &["send", "alice", "#team", "before"]);
+    bob.json(says("alice", "before"));
+    // Another command takes what dave has not printed, before the restore and after it.
+    with_data(home, &["group", "list", "dave"]);
+    back_up(home);
+    server.process.kill();
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    let _server = Server::start_on(home, port);
+    with_data(home, &["send", "alice", "#team", "after"]);
+    bob.json(says("alice", "after"));
+    let listed = with_data(home, &["group", "list", "dave"]);
+    with_data(home, &["send", "dave", "#team", "dave answers"]);
+    let answer = bob.json(says("dave", "dave answers"));
+    assert!(listed.starts_with(answer["conversation"].as_str().expect("an id")), "{listed}");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    let events = |lines: &[String]| -> Vec<Value> {
+        lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    // One that is let in learns the name a moment after; from then on it stays.
+    let seen = events(bob.seen());
+    let named: Vec<&Value> =
+        seen.iter().filter_map(|event| event.get("group")).skip_while(|group| group.is_null()).collect();
+    assert!(named.len() > 4 && named.iter().all(|group| *group == "team"), "{seen:?}");
+    let lines: Vec<String> = with_data(home, &["recv", "dave", "--json"]).lines().map(str::to_owned).collect();
+    let messages: Vec<Value> = events(&lines).into_iter().filter(|event| event["event"] == "message").collect();
+    let told: Vec<_> = messages.iter().map(|m| (m["text"].as_str().expect("a text"), m["group"].clone())).collect();
+    assert_eq!(told, [("before", "team".into()), ("after", "team".into())]);
+    assert_ne!(messages[0]["conversation"], messages[1]["conversation"]);
+    assert_eq!(messages[1]["conversation"], answer["conversation"]);
+}
+
+#[test]
 fn a_new_account_on_a_restored_server_is_not_told_that_it_was_and_a_forgotten_one_is_not_called_new() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();

@@ -55,10 +55,10 @@ fn a_line_of_a_chat_that_is_no_text_is_told_and_the_others_are_sent() {
     let _server = Server::start(home.path());
     text(&run(home.path(), &with_data(&["recv", "bob"])));
     let input = b"@bob one\n@bob bad \xff\xfe\n@bob two\n";
-    let said = text(&run_with_input(home.path(), &with_data(&["chat", "alice"]), input));
+    let output = run_with_input(home.path(), &with_data(&["chat", "alice"]), input);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(13), "{output:?}");
     assert_eq!(said.matches("not sent: the line is not UTF-8 text").count(), 1, "{said}");
-    text(&run(home.path(), &with_data(&["recv", "alice"])));
-    text(&run(home.path(), &with_data(&["send", "alice", "bob", "last", "--wait", "accepted"])));
     let said = text(&run(home.path(), &with_data(&["recv", "bob"])));
     assert!(said.contains("one") && said.contains("two") && !said.contains("bad"), "{said}");
 }

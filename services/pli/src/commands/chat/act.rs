@@ -2,18 +2,20 @@
 //! Doing what a typed line asks for.
 
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConversationView, Core, Event, Member, Outcome, Reached};
+use pli_client::core::{Command, ConnectionState, ConversationView, Core, Event, Member, Outcome, Reached, RowKind};
 use pli_client::{HistoryItem, RequestError};
 use pli_domain::{ConversationId, Handle};
 
 use super::Chat;
 use super::input::{COMMANDS, Input};
 use crate::commands::json::name;
-use crate::commands::names::{called, group_named};
+use crate::commands::names::{called, group_named, typed};
 use crate::exit::{Exit, ExitContext, Failure};
 
 /// Rows of each conversation that are shown at the start.
 const SHOWN_AT_START: usize = 10;
+/// Rows that are looked at for the messages of a tick; where there are more there was one, most likely.
+const LOOKED_AT: usize = 256;
 /// People that a tick in the history names.
 const NAMED_MAX: usize = 3;
 /// Conversations that are shown at the start.
@@ -48,10 +50,7 @@ impl Chat {
                     ))
                 }
             },
-            Input::Create(name, handles) => {
-                let outcome = self.command(Command::CreateGroup { name, handles }).await?;
-                self.turn_to(outcome, None).await
-            }
+            Input::Create(name, handles) => self.make_group(name, handles).await,
             Input::Safety(handle) => self.safety(handle).await,
             Input::List => self.list().await,
             here => match self.current {
@@ -59,6 +58,15 @@ impl Chat {
                 None => self.hint("in which conversation? turn to one with @HANDLE or #GROUP"),
             },
         }
+    }
+
+    async fn make_group(&mut self, name: String, handles: Vec<Handle>) -> Result<(), Failure> {
+        let made = format!("the group #{} is made when the server is there", typed(&name));
+        let outcome = self.command(Command::CreateGroup { name, handles }).await?;
+        if outcome.is_some() && self.session.client.status().borrow().state != ConnectionState::Online {
+            self.screen.note(&made);
+        }
+        self.turn_to(outcome, None).await
     }
 
     async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
@@ -98,7 +106,7 @@ impl Chat {
     }
 
     fn hint(&self, text: &str) -> Result<(), Failure> {
-        self.screen.note(text);
+        self.refuse(text);
         Ok(())
     }
 
@@ -109,6 +117,9 @@ impl Chat {
     fn help(&self) {
         self.screen.line(
             "  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows",
+        );
+        self.screen.line(
+            "  #\"MY GROUP\" TEXT      to a group with blanks in its name; #~SHORTID TEXT, as /list says, to any",
         );
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
@@ -121,7 +132,7 @@ impl Chat {
         match self.session.client.command(command).await {
             Ok(outcome) => Ok(Some(outcome)),
             Err(RequestError::Command(error)) => {
-                self.screen.note(&error.to_string());
+                self.refuse(&error.to_string());
                 Ok(None)
             }
             Err(error) => Err(self.session.request(error)),
@@ -204,7 +215,10 @@ impl Chat {
             let (short, members) = (&view.short_id, view.members.len());
             self.screen.line(&format!(" {here} {}  ~{short}  ({members} members)", self.called(view)));
         }
-        if all.is_empty() { self.hint("no conversation yet; @HANDLE TEXT begins one") } else { Ok(()) }
+        if all.is_empty() {
+            self.screen.note("no conversation yet; @HANDLE TEXT begins one");
+        }
+        Ok(())
     }
 
     async fn view(&self, conversation: ConversationId) -> Result<Option<ConversationView>, Failure> {
@@ -215,7 +229,7 @@ impl Chat {
     /// `#team` or `@bob`.
     fn called(&self, view: &ConversationView) -> String {
         if view.kind == Kind::Group {
-            return format!("#{}", called(view));
+            return format!("#{}", typed(&called(view)));
         }
         let me = &self.handle;
         let other = view.members.iter().map(name).find(|name| name != me);
@@ -237,6 +251,18 @@ impl Chat {
         Ok(format!(" {word} {}", self.called(&view)))
     }
 
+    /// Whether what an event tells is of a message: a group's name, and what was given up, have numbers too.
+    pub(super) async fn is_of_messages(&self, event: &Event) -> Result<bool, Failure> {
+        let Some((conversation, (first, last))) = self.ticks.unknown(event) else { return Ok(true) };
+        let rows = self.session.client.history(conversation, LOOKED_AT).await.exit(Exit::Folder)?;
+        let is = |item: &HistoryItem| {
+            item.conversation == conversation
+                && item.row.kind() == RowKind::Outgoing
+                && (first..=last).contains(&item.row.lane_no)
+        };
+        Ok(rows.len() == LOOKED_AT || rows.iter().any(is))
+    }
+
     /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told
     /// one after the other.
     pub(super) async fn announce(&mut self, conversation: ConversationId) -> Result<(), Failure> {
@@ -245,7 +271,7 @@ impl Chat {
             return Ok(());
         }
         let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
-        let said = format!("#{}: {}", called(&view), members.join(" "));
+        let said = format!("#{}: {}", typed(&called(&view)), members.join(" "));
         if self.announced.get(&conversation) != Some(&said) {
             self.screen.note(&said);
             self.announced.insert(conversation, said);
@@ -269,7 +295,7 @@ impl Chat {
         let known = self.session.client.query(|core| core.known_handles()).await;
         let handles = known.map_err(|error| self.session.request(error))?;
         let all = self.session.conversations().await?;
-        let groups = all.iter().filter(|view| view.kind == Kind::Group).map(called);
+        let groups = all.iter().filter(|view| view.kind == Kind::Group).map(|view| typed(&called(view)));
         let handles = handles.iter().map(|handle| format!("@{handle}"));
         let names = handles.chain(groups.map(|group| format!("#{group}"))).collect();
         self.paper.change(|_, prompt| prompt.set_names(names));
@@ -351,5 +377,5 @@ fn tick_of(reached: &[(Member, Reached)]) -> String {
 
 /// What stands after a name: nothing in a conversation of two, the group otherwise.
 fn place_of(view: &ConversationView) -> String {
-    if view.kind == Kind::Group { format!(" #{}", called(view)) } else { String::new() }
+    if view.kind == Kind::Group { format!(" #{}", typed(&called(view))) } else { String::new() }
 }

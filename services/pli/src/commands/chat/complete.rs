@@ -3,11 +3,12 @@
 
 use super::input::COMMANDS;
 use super::prompt::Prompt;
+use crate::commands::names::named;
 
 /// Where the last word of `before` begins, and what it may be: a command at the beginning of the line, a handle or group
 /// anywhere.
 pub fn complete(prompt: &Prompt, before: &str) -> (usize, Vec<String>) {
-    let start = before.rfind(' ').map_or(0, |space| space + 1);
+    let start = beginning(prompt, before);
     let word = &before[start..];
     let pair = |text: String| text + " ";
     if start == 0 && word.starts_with('/') {
@@ -21,6 +22,19 @@ pub fn complete(prompt: &Prompt, before: &str) -> (usize, Vec<String>) {
     let bare = |name: String| pair(name.trim_start_matches('@').to_string());
     let names = if before.starts_with('/') { prompt.names(&format!("@{word}")) } else { Vec::new() };
     (start, names.into_iter().map(bare).collect())
+}
+
+/// Where the last word begins; a group's name may have blanks in it.
+fn beginning(prompt: &Prompt, before: &str) -> usize {
+    let is_word = |at: &usize| *at == 0 || before[..*at].ends_with(' ');
+    let quoted = before.rmatch_indices("#\"").map(|(at, _)| at).find(is_word);
+    if let Some(at) = quoted.filter(|at| named(&before[at + 1..]).is_none()) {
+        return at;
+    }
+    if before.starts_with('#') && !prompt.names(before).is_empty() {
+        return 0;
+    }
+    before.rfind(' ').map_or(0, |space| space + 1)
 }
 
 /// What all candidates begin with.
@@ -51,6 +65,23 @@ mod tests {
         assert_eq!(completed("/sa"), ["/safety "]);
         assert_eq!(completed("/safety bor"), ["boris "]);
         assert!(completed("hello bo").is_empty());
+    }
+
+    #[test]
+    fn a_name_with_blanks_is_completed_as_it_is_typed() {
+        let mut prompt = Prompt::new("alice".into());
+        prompt.set_names(vec!["@bob".into(), "#myth".into(), "#\"my team\"".into(), "#\"my tools\"".into()]);
+        for (typed, start, found) in [
+            ("#my", 0, &["#\"my team\" ", "#\"my tools\" ", "#myth "][..]),
+            ("#my te", 0, &["#\"my team\" "]),
+            ("#\"my t", 0, &["#\"my team\" ", "#\"my tools\" "]),
+            ("#\"my to", 0, &["#\"my tools\" "]),
+            ("see #\"my te", 4, &["#\"my team\" "]),
+            ("#\"my team\" @b", 11, &["@bob "]),
+        ] {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(complete(&prompt, typed), (start, found), "{typed}");
+        }
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Editor {
         self.paper.clone()
     }
 
+    /// Whether lines come from a file or another program.
+    pub const fn is_piped(&self) -> bool {
+        self.raw.is_none()
+    }
+
     /// Whether the prompt may name another target: there is one, and nothing was typed below it, read or not.
     pub fn may_turn(&mut self) -> bool {
         if self.raw.is_none() {

@@ -3,6 +3,7 @@
 
 use pli_domain::Handle;
 
+use crate::commands::names::named;
 use crate::commands::target::handle;
 
 /// The commands: name, arguments, what it does.
@@ -19,6 +20,9 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("/quit", "", "end (Ctrl-D does too)"),
 ];
 
+/// Said of a group that is not named, or whose quote has no end.
+const GROUP_USAGE: &str = "usage: #NAME TEXT, or #\"A NAME\" TEXT where the name has blanks; /list shows the groups";
+
 /// Lines that `/history` shows without a number.
 const HISTORY_DEFAULT: usize = 20;
 /// Most lines that `/history` shows.
@@ -29,7 +33,7 @@ const HISTORY_MAX: usize = 1_000;
 pub enum Input {
     /// `@bob`, `@bob hello`.
     Person(Handle, Option<String>),
-    /// `#team`, `#team hello`.
+    /// `#team`, `#team hello`, `#"my team" hello`.
     Group(String, Option<String>),
     /// A line without a name.
     Say(String),
@@ -72,7 +76,12 @@ impl Input {
         match word.chars().next() {
             None => Ok(Self::Nothing),
             Some('@') => Ok(Self::Person(one(word)?, text)),
-            Some('#') if word.len() > 1 => Ok(Self::Group(word[1..].to_string(), text)),
+            Some('#') if word.len() > 1 => {
+                let (name, rest) = named(&line[1..]).filter(|(name, _)| !name.is_empty()).ok_or(GROUP_USAGE)?;
+                let text = rest.trim();
+                Ok(Self::Group(name, (!text.is_empty()).then(|| text.to_string())))
+            }
+            Some('#') if rest.is_empty() => Err(GROUP_USAGE.into()),
             // A message may begin with a slash: `//like this`.
             Some('/') if !word.starts_with("//") => command(word, rest),
             Some('/') => Ok(Self::Say(line[1..].to_string())),
@@ -88,8 +97,11 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         }
         "/who" | "/list" | "/help" | "/quit" | "/exit" if !rest.is_empty() => Err(format!("usage: {word}")),
         "/group" => {
-            let (name, members) = rest.split_once(char::is_whitespace).ok_or("usage: /group NAME HANDLE…")?;
-            Ok(Input::Create(name.trim_start_matches('#').to_string(), several(members)?))
+            let (name, members) = named(rest.trim_start_matches('#')).ok_or("usage: /group \"A NAME\" HANDLE…")?;
+            if name.is_empty() || members.trim().is_empty() {
+                return Err("usage: /group NAME HANDLE…".into());
+            }
+            Ok(Input::Create(name, several(members)?))
         }
         "/add" => Ok(Input::Add(several(rest)?)),
         "/remove" => Ok(Input::Remove(several(rest)?)),
@@ -131,6 +143,14 @@ mod tests {
         assert_eq!(Input::parse("@bob hello you"), Ok(Input::Person(person("bob"), Some("hello you".into()))));
         assert_eq!(Input::parse("@bob"), Ok(Input::Person(person("bob"), None)));
         assert_eq!(Input::parse("#team hi"), Ok(Input::Group("team".into(), Some("hi".into()))));
+        let mine = Input::Group("my team".into(), Some("hi you".into()));
+        assert_eq!(Input::parse("#\"my team\"  hi you"), Ok(mine));
+        assert_eq!(Input::parse("#\"my team\""), Ok(Input::Group("my team".into(), None)));
+        assert_eq!(Input::parse("#~ab12cd hi"), Ok(Input::Group("~ab12cd".into(), Some("hi".into()))));
+        assert_eq!(Input::parse("# a heading"), Ok(Input::Say("# a heading".into())));
+        let made = Input::Create("my team".into(), vec![person("bob")]);
+        assert_eq!(Input::parse("/group \"my team\" bob"), Ok(made.clone()));
+        assert_eq!(Input::parse("/group #\"my team\" @bob"), Ok(made));
         assert_eq!(Input::parse("hello"), Ok(Input::Say("hello".into())));
         assert_eq!(Input::parse("//etc"), Ok(Input::Say("/etc".into())));
         assert_eq!(Input::parse("  "), Ok(Input::Nothing));
@@ -146,6 +166,12 @@ mod tests {
             ["/nope", "/group team", "/add", "@b", "/safety", "/history many", "/history 0", "/leave team", "/quit now"]
         {
             assert!(Input::parse(line).is_err(), "{line}");
+        }
+        for line in
+            ["#", " # ", "#\"my team hello", "#\"my\"team hello", "#\"\" hello", "/group \"my team bob", "/group"]
+        {
+            let said = Input::parse(line).expect_err(line);
+            assert!(said.starts_with("usage: "), "{line}: {said}");
         }
     }
 }

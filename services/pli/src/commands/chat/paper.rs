@@ -25,6 +25,8 @@ struct State {
     open: bool,
     /// What stands on the screen from the prompt's first column to the cursor.
     painted: Option<String>,
+    /// Why something could not be written where there is no terminal; the first reason.
+    failed: Option<std::io::Error>,
 }
 
 /// What is printed and typed; shared by the editor and whoever prints.
@@ -35,7 +37,8 @@ impl Paper {
     /// Of standard output; `terminal` paints a prompt below it.
     pub fn new(prompt: Prompt, terminal: bool) -> Self {
         let colours = super::screen::colours();
-        let state = State { prompt, colours, line: Line::default(), terminal, open: false, painted: None };
+        let state =
+            State { prompt, colours, line: Line::default(), terminal, open: false, painted: None, failed: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -90,6 +93,21 @@ impl Paper {
         state.print("\x1b[H\x1b[2J");
     }
 
+    /// Whether something could not be written. On a terminal it does not count: the end of the input ends the chat.
+    pub fn has_failed(&self) -> bool {
+        self.state().failed.is_some()
+    }
+
+    /// Why something could not be written; told once.
+    pub fn failure(&self) -> Option<std::io::Error> {
+        self.state().failed.take()
+    }
+
+    /// Nobody reads what is written.
+    pub fn fail(&self, why: std::io::Error) {
+        self.state().failed = Some(why);
+    }
+
     /// Leaves the line; the cursor stands below it.
     pub fn close(&self) {
         let mut state = self.state();
@@ -107,12 +125,20 @@ impl State {
         if self.open {
             self.paint(&mut out, columns);
         }
-        put(&out, self.terminal);
+        self.put(&out);
+    }
+
+    fn put(&mut self, text: &str) {
+        let done =
+            if self.terminal { all(std::io::stdout().lock(), text) } else { all(anstream::stdout().lock(), text) };
+        if let (Err(error), false, None) = (done, self.terminal, &self.failed) {
+            self.failed = Some(error);
+        }
     }
 
     fn close(&mut self) {
         if self.painted.take().is_some() {
-            put("\n", self.terminal);
+            self.put("\n");
         }
         self.open = false;
     }
@@ -149,13 +175,8 @@ impl State {
     }
 }
 
-fn put(text: &str, terminal: bool) {
-    fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {
-        out.write_all(text.as_bytes()).and_then(|()| out.flush())
-    }
-    let done = if terminal { all(std::io::stdout().lock(), text) } else { all(anstream::stdout().lock(), text) };
-    // Nobody reads any more; the end of the input ends the chat.
-    drop(done);
+fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// Row and column after `text`, from (0, 0).
@@ -188,8 +209,15 @@ mod tests {
     fn erased(text: &str, last: Option<KeyCode>, then: usize) -> String {
         let mut prompt = Prompt::new("alice".into());
         prompt.set_target(Some("@bob".into()));
-        let mut state =
-            State { prompt, colours: true, line: Line::default(), terminal: true, open: true, painted: None };
+        let mut state = State {
+            prompt,
+            colours: true,
+            line: Line::default(),
+            terminal: true,
+            open: true,
+            painted: None,
+            failed: None,
+        };
         let keys = text.chars().map(KeyCode::Char).chain(last);
         keys.for_each(|key| state.line.press(KeyEvent::new(key)));
         state.paint(&mut String::new(), 60);

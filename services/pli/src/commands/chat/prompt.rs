@@ -4,6 +4,7 @@
 use anstyle::{AnsiColor, Style};
 use pli_client::core::ConnectionState;
 
+use crate::commands::names::named;
 use crate::terminal::one_line;
 
 /// Handles and groups that are completed; more are left out.
@@ -34,7 +35,7 @@ impl Prompt {
         self.target = target.map(|target| one_line(&target));
     }
 
-    /// What Tab completes: `@bob`, `#team`.
+    /// What Tab completes: `@bob`, `#team`, `#"my team"`.
     pub fn set_names(&mut self, mut names: Vec<String>) {
         names.retain(|name| one_line(name) == *name);
         names.sort_unstable();
@@ -43,9 +44,15 @@ impl Prompt {
         self.names = names;
     }
 
-    /// The names that begin so.
+    /// The names that begin so, as they are typed; quotes may be left out of what they begin with.
     pub fn names(&self, prefix: &str) -> Vec<String> {
-        self.names.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
+        let is_meant = |name: &str| match (prefix.strip_prefix('#'), name.strip_prefix('#')) {
+            (Some(bare), Some(typed)) => {
+                typed.starts_with('"') && named(typed).is_some_and(|(name, _)| name.starts_with(bare))
+            }
+            _ => false,
+        };
+        self.names.iter().filter(|name| name.starts_with(prefix) || is_meant(name)).cloned().collect()
     }
 
     /// The prompt without colours.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pli_client::core::{Event, OutgoingMessage};
+use pli_client::core::{Event, Member, OutgoingMessage};
 use pli_domain::{ConversationId, SendId};
 
 use crate::commands::json::name;
@@ -62,7 +62,8 @@ impl Ticks {
                 let said = self.said.entry((*conversation, by.account)).or_default();
                 let news = *up_to > said.0.max(said.1);
                 said.0 = said.0.max(*up_to);
-                news.then(|| format!("✓✓ delivered to @{} {}", name(by), self.numbered((*conversation, *up_to), place)))
+                let line = || format!("✓✓ delivered to @{} {}", name(by), self.up_to((*conversation, *up_to), place));
+                news.then(line)
             }
             Event::Lost { conversation, by, lane_nos, .. } => {
                 Some(self.lost((*conversation, *lane_nos), &name(by), place))
@@ -71,7 +72,7 @@ impl Ticks {
                 let said = self.said.entry((*conversation, by.account)).or_default();
                 let news = *up_to > said.1;
                 said.1 = said.1.max(*up_to);
-                news.then(|| format!("✓✓ read by @{} {}", name(by), self.numbered((*conversation, *up_to), place)))
+                news.then(|| format!("✓✓ read by @{} {}", name(by), self.up_to((*conversation, *up_to), place)))
             }
             _ => None,
         }
@@ -89,16 +90,33 @@ impl Ticks {
         sent.map_or_else(|| format!("an earlier message{place}"), |sent| format!("“{}”", sent.excerpt))
     }
 
-    fn numbered(&self, (conversation, lane_no): (ConversationId, u64), place: &str) -> String {
-        let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no == lane_no;
-        let sent = self.sent.iter().rev().find(is);
+    /// The last one that a watermark covers. It may name a number behind it that stands for no message.
+    fn up_to(&self, (conversation, lane_no): (ConversationId, u64), place: &str) -> String {
+        let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no <= lane_no;
+        let sent = self.sent.iter().filter(is).max_by_key(|sent| sent.message.lane_no);
         sent.map_or_else(|| format!("(earlier messages{place})"), |sent| format!("“{}”", sent.excerpt))
+    }
+
+    /// The numbers that a tick is news of, where no message under them is remembered here: messages of before, or none at
+    /// all, as a group's name has a number too.
+    pub fn unknown(&self, event: &Event) -> Option<(ConversationId, (u64, u64))> {
+        let said = |by: &Member, id| self.said.get(&(id, by.account)).copied().unwrap_or_default();
+        let (conversation, (first, last)) = match event {
+            Event::Delivered { conversation, by, up_to, .. } => {
+                let (delivered, read) = said(by, *conversation);
+                (*conversation, (delivered.max(read) + 1, *up_to))
+            }
+            Event::Read { conversation, by, up_to, .. } => (*conversation, (said(by, *conversation).1 + 1, *up_to)),
+            Event::Lost { conversation, lane_nos, .. } => (*conversation, *lane_nos),
+            _ => return None,
+        };
+        let is = |sent: &Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
+        (!self.sent.iter().any(is)).then_some((conversation, (first, last)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pli_client::core::Member;
     use pli_domain::{AccountId, DeviceId, UnixMillis};
 
     use super::*;
@@ -122,6 +140,26 @@ mod tests {
         assert_eq!(ticks.see(&delivered, ""), None);
         assert_eq!(ticks.see(&read, "").as_deref(), Some("✓✓ read by @bob “hello”"));
         assert_eq!(ticks.see(&read, ""), None);
+    }
+
+    #[test]
+    fn a_watermark_names_the_last_message_that_it_covers_and_unknown_numbers_are_told_apart() {
+        let (here, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
+        let mut ticks = Ticks::default();
+        let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, up_to };
+        // The group's name has the first number, and nothing was said before it.
+        assert_eq!(ticks.unknown(&delivered(1)), Some((here, (1, 1))));
+        ticks.see(&delivered(1), "");
+        ticks.sent(here, OutgoingMessage { send_id: SendId::from_bytes([2; 16]), lane_no: 2, order: 1 }, "hello");
+        // The name is said again to somebody new, under the third.
+        assert_eq!(ticks.unknown(&delivered(3)), None);
+        assert_eq!(ticks.see(&delivered(3), " in #one").as_deref(), Some("✓✓ delivered to @bob “hello”"));
+        assert_eq!(ticks.unknown(&delivered(4)), Some((here, (4, 4))));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const CLOCK_MIN: Duration = Duration::from_secs(1_767_225_600);
 /// Every check, in the order of the help text.
 pub async fn all(config: &Config) -> Vec<Finding> {
     let server = &config.server;
-    let running = ServerFile::read(&server.data).ok().flatten().filter(|file| is_running(file.pid));
+    let running = ServerFile::running(&server.data).ok().flatten();
     let (sessions, admin) = addresses(config, running.as_ref());
     let mut findings = vec![
         port("port", sessions, running.as_ref()).await,
@@ -53,12 +53,6 @@ fn addresses(config: &Config, running: Option<&ServerFile>) -> (SocketAddr, Sock
     let sessions = sessions.unwrap_or_else(|| SocketAddr::new(server.host, server.port));
     let admin = running.map(|file| file.admin);
     (sessions, admin.unwrap_or_else(|| SocketAddr::new(server.admin_host, server.admin_port)))
-}
-
-/// Whether a process of this id exists.
-fn is_running(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 async fn port(name: &'static str, address: SocketAddr, running: Option<&ServerFile>) -> Finding {

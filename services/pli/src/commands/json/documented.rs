@@ -9,6 +9,7 @@ use pli_client::core::{IncomingMessage, OutgoingMessage};
 use pli_domain::{AccountId, ConversationId, DeviceId, SendId, UnixMillis};
 
 use super::*;
+use crate::commands::printed::conversation_of;
 
 const PAGE: &str = include_str!("../../../../../docs/events.md");
 
@@ -207,5 +208,16 @@ fn a_group_is_named_beside_its_conversation_and_nowhere_else() {
         let line = with_group(&event, Some("team"));
         let is_somewhere = line.get("conversation").is_some_and(Value::is_string);
         assert_eq!(line.get("group").is_some(), is_somewhere, "{line}");
+        // The printer asks what the group is called wherever the line has room for it.
+        let asked = conversation_of(&event).map(|id| id.to_string());
+        assert_eq!(line.get("conversation").and_then(Value::as_str), asked.as_deref(), "{line}");
+    }
+}
+
+#[test]
+fn a_group_whose_name_is_not_known_is_null_and_one_that_shares_its_name_is_told_apart() {
+    let left = Event::Left { conversation: HERE };
+    for (label, group) in [("~010101", Value::Null), ("team~010101", "team~010101".into()), ("team", "team".into())] {
+        assert_eq!(with_group(&left, Some(label))["group"], group);
     }
 }
