@@ -206,6 +206,6 @@ fn a_group_under_random_changes_and_kills_ends_alike_for_everybody() {
     }
     assert!(judged * 6 > seeds().count() * 5, "{judged} groups had anybody left");
     let least = [reached.added, reached.removed, reached.left, reached.kills].into_iter().min();
-    let rare = [reached.lost_races, reached.gaps, reached.rejoins].into_iter().min();
-    assert!(least > Some(60) && rare > Some(10), "the seeds test nothing: {reached:?}");
+    let rare = reached.lost_races > 20 && reached.gaps > 10 && reached.rejoins > 3;
+    assert!(least > Some(60) && rare, "the seeds test nothing: {reached:?}");
 }
