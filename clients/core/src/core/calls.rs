@@ -38,6 +38,27 @@ pub(super) enum Ask {
 }
 
 impl Ask {
+    /// What it is about, if that is one conversation.
+    const fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Claim(id)
+            | Self::Create(id)
+            | Self::Commit(id)
+            | Self::Propose(id)
+            | Self::Commits(id)
+            | Self::Report(id)
+            | Self::GroupInfo(id) => Some(*id),
+            Self::Register
+            | Self::Publish
+            | Self::Lookup(_)
+            | Self::Lists(_)
+            | Self::List
+            | Self::Compare
+            | Self::Fetch(_)
+            | Self::Put(_) => None,
+        }
+    }
+
     fn method(&self) -> &'static str {
         match self {
             Self::Register => "/pli.directory.v1.Directory/Register",
@@ -85,11 +106,16 @@ impl Calls {
         self.open.remove(&id)
     }
     /// What it was asked about is no more: its answer says nothing, and it may be asked anew.
-    pub(super) fn disown(&mut self, ask: &Ask) {
+    pub(super) fn abandon(&mut self, ask: &Ask) {
         if self.is_open(ask) {
             self.open.retain(|_, open| open != ask);
             self.retry.remove(ask);
         }
+    }
+    /// The same for everything that was asked about a conversation.
+    pub(super) fn abandon_all_of(&mut self, id: ConversationId) {
+        self.open.retain(|_, open| open.conversation() != Some(id));
+        self.retry.retain(|ask, _| ask.conversation() != Some(id));
     }
     pub(super) fn done(&mut self, ask: &Ask) {
         self.retry.remove(ask);

@@ -90,7 +90,7 @@ pub(super) struct Conversation {
     /// What others received of this device.
     pub(super) theirs: BTreeMap<DeviceId, Mark>,
     /// What those received who are not in it any more; for display alone.
-    pub(super) gone: BTreeMap<DeviceAddress, Mark>,
+    pub(super) gone: BTreeMap<DeviceAddress, Vec<Mark>>,
     /// Who let this device in, until it is said where they are strangers.
     pub(super) added_by: Option<AccountId>,
     /// Which numbers of this device were given in which life, rising.
@@ -235,7 +235,7 @@ impl Conversation {
             kept: self.kept.iter().map(KeptRecord::of).collect(),
             said: self.said,
             abandoned: self.abandoned,
-            gone: self.gone.iter().map(GoneRecord::of).collect(),
+            gone: GoneRecord::all(&self.gone),
         }
         .encode_to_vec()
     }
@@ -268,7 +268,7 @@ impl Conversation {
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             said: r.said,
             abandoned: r.abandoned,
-            gone: r.gone.iter().map(GoneRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
+            gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
             created: r.created,
@@ -461,7 +461,9 @@ mod tests {
         "62430a10040404040404040404040404040404041006180522040202040428013107000000000000003a100800000000",
         "0000000700000000000000420408040709480250018a0110010101010101010101010101010101019201100202020202",
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
-        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010ad00101",
+        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
+        "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
+        "2a04010103043001d00101",
     );
 
     #[test]
@@ -477,6 +479,8 @@ mod tests {
             base: 2,
             returned: true,
         };
+        let address = DeviceAddress { account: AccountId::from_bytes([6; 16]), device: DeviceId::from_bytes([7; 16]) };
+        let gone = Mark { delivered: 5, read: 2, lost: vec![(1, 1), (3, 4)], base: 1, ..Mark::default() };
         let conversation = Conversation {
             ours: BTreeMap::from([(DeviceId::from_bytes([4; 16]), mark)]),
             heir: Some(ConversationId::from_bytes([1; 16])),
@@ -492,6 +496,7 @@ mod tests {
             added_by: Some(AccountId::from_bytes([6; 16])),
             said: 10,
             abandoned: true,
+            gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
         assert_eq!(hex::encode(conversation.encode()), STORED_2);
@@ -505,6 +510,7 @@ mod tests {
             (conversation.heir, conversation.root, conversation.added_by)
         );
         assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
+        assert_eq!(read.gone, conversation.gone);
     }
 
     #[test]

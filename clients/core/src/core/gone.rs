@@ -11,13 +11,14 @@ use pli_domain::{AccountId, DeviceAddress, DeviceId};
 use super::conversation::Conversation;
 use super::mark::Mark;
 
-/// Devices that are remembered of one conversation: as many as can be in it. Those with the lowest watermarks are
-/// forgotten.
+/// Devices that are remembered of one conversation. Those with the lowest watermarks are forgotten.
 const GONE_MAX: usize = MEMBERS_MAX;
-/// Ranges of lost messages that are kept for each; the lowest are forgotten.
+/// Times that a device was in the conversation; the first are forgotten.
+const STAYS_MAX: usize = 4;
+/// Ranges of lost messages that are kept for each; what lies at or below the last one that is not is not told of any more.
 const LOST_KEPT: usize = 16;
 
-/// The device and how far it had come. Numbers are never reused.
+/// The device and how far it had come when it went; one for each time that it was in. Numbers are never reused.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct GoneRecord {
     #[prost(bytes = "bytes", tag = "1")]
@@ -36,7 +37,20 @@ pub(super) struct GoneRecord {
 }
 
 impl GoneRecord {
-    pub(super) fn of((address, mark): (&DeviceAddress, &Mark)) -> Self {
+    pub(super) fn all(gone: &BTreeMap<DeviceAddress, Vec<Mark>>) -> Vec<Self> {
+        gone.iter().flat_map(|(address, stays)| stays.iter().map(move |mark| Self::of(address, mark))).collect()
+    }
+
+    pub(super) fn read_all(records: &[Self]) -> Option<BTreeMap<DeviceAddress, Vec<Mark>>> {
+        let mut gone: BTreeMap<DeviceAddress, Vec<Mark>> = BTreeMap::new();
+        for record in records {
+            let (address, mark) = record.read()?;
+            gone.entry(address).or_default().push(mark);
+        }
+        Some(gone)
+    }
+
+    fn of(address: &DeviceAddress, mark: &Mark) -> Self {
         Self {
             account: Bytes::copy_from_slice(address.account.as_bytes()),
             device: Bytes::copy_from_slice(address.device.as_bytes()),
@@ -47,7 +61,7 @@ impl GoneRecord {
         }
     }
 
-    pub(super) fn read(&self) -> Option<(DeviceAddress, Mark)> {
+    fn read(&self) -> Option<(DeviceAddress, Mark)> {
         let account = AccountId::try_from(self.account.as_ref()).ok()?;
         let device = DeviceId::try_from(self.device.as_ref()).ok()?;
         let lost = self.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect();
@@ -57,21 +71,21 @@ impl GoneRecord {
 }
 
 impl Conversation {
-    /// Remembers what this device told, beside what it told before it was gone the last time.
+    /// Remembers what this device told, beside what it told when it was in before.
     fn remember(&mut self, address: DeviceAddress, mark: Mark) {
-        let Mark { delivered, read, mut lost, base, .. } = mark;
+        let Mark { delivered, read, mut lost, mut base, .. } = mark;
         if delivered == 0 {
             return;
         }
-        let before = self.gone.remove(&address);
-        let before = before.unwrap_or_else(|| Mark { base, ..Mark::default() });
-        lost.extend(before.lost);
-        lost.sort_unstable();
-        lost.drain(..lost.len().saturating_sub(LOST_KEPT));
-        let (delivered, read) = (delivered.max(before.delivered), read.max(before.read));
-        self.gone.insert(address, Mark { delivered, read, lost, base: before.base.min(base), ..Mark::default() });
+        if let Some((_, last)) = lost.drain(..lost.len().saturating_sub(LOST_KEPT)).next_back() {
+            base = base.max(last.saturating_add(1));
+        }
+        let stays = self.gone.entry(address).or_default();
+        stays.push(Mark { delivered, read, lost, base, ..Mark::default() });
+        stays.drain(..stays.len().saturating_sub(STAYS_MAX));
         if self.gone.len() > GONE_MAX {
-            let lowest = self.gone.iter().min_by_key(|(_, mark)| mark.delivered).map(|(address, _)| *address);
+            let highest = |stays: &Vec<Mark>| stays.iter().map(|mark| mark.delivered).max();
+            let lowest = self.gone.iter().min_by_key(|(_, stays)| highest(stays)).map(|(address, _)| *address);
             lowest.and_then(|lowest| self.gone.remove(&lowest));
         }
     }
@@ -91,7 +105,7 @@ impl Conversation {
     pub(super) fn gone_with<'a>(
         mut self,
         members: impl Iterator<Item = &'a DeviceAddress>,
-    ) -> BTreeMap<DeviceAddress, Mark> {
+    ) -> BTreeMap<DeviceAddress, Vec<Mark>> {
         self.forget_gone(members);
         self.gone
     }
@@ -121,20 +135,29 @@ mod tests {
             conversation.forget_gone([address(n)].iter());
         }
         assert_eq!(conversation.gone.len(), GONE_MAX);
-        assert!(conversation.gone.values().all(|mark| mark.delivered > 50));
+        assert!(conversation.gone.values().all(|stays| stays[0].delivered > 50));
         assert!(conversation.theirs.is_empty());
     }
 
     #[test]
-    fn who_is_gone_again_keeps_what_was_told_before() {
+    fn each_time_that_a_device_was_in_is_told_apart() {
         let mut conversation = Conversation::default();
-        for mark in [told(5), Mark { delivered: 9, base: 8, ..Mark::default() }, Mark::default()] {
+        let many = (1..=20).map(|n| (2 * n, 2 * n)).collect();
+        let later = Mark { delivered: 90, base: 8, lost: many, ..Mark::default() };
+        for mark in [told(5), later, Mark::default()] {
             conversation.theirs.insert(address(1).device, mark);
             conversation.forget_gone([address(1)].iter());
         }
-        let mark = &conversation.gone[&address(1)];
-        assert_eq!((mark.delivered, mark.read, mark.base), (9, 2, 1));
-        assert_eq!(mark.lost, [(1, 1), (3, 4)]);
+        let stays = &conversation.gone[&address(1)];
+        assert_eq!(stays[0], told(5));
+        // What is not told as lost any more is not told as delivered either.
+        assert_eq!((stays[1].base, stays[1].lost.len(), stays[1].lost[0]), (9, LOST_KEPT, (10, 10)));
+        assert_eq!(stays.len(), 2);
+        for n in 0..9 {
+            conversation.theirs.insert(address(1).device, told(100 + n));
+            conversation.forget_gone([address(1)].iter());
+        }
+        assert_eq!(conversation.gone[&address(1)].len(), STAYS_MAX);
     }
 
     #[test]
@@ -144,7 +167,7 @@ mod tests {
             "121000010000000000000000000000000000",
             "180520022a04010103043001",
         );
-        let record = GoneRecord::of((&address(1), &told(5)));
+        let record = GoneRecord::of(&address(1), &told(5));
         assert_eq!(hex::encode(record.encode_to_vec()), STORED);
         let read = GoneRecord::decode(hex::decode(STORED).expect("hexadecimal").as_slice()).expect("read");
         assert_eq!(read.read(), Some((address(1), told(5))));

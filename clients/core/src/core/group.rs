@@ -73,6 +73,9 @@ impl Core {
 
     fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if summary.self_removed {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.forget_gone(summary.removed.iter());
+            }
             self.left(id);
             return;
         }
@@ -172,7 +175,7 @@ impl Core {
     pub(super) fn offer_commit(&mut self, id: ConversationId, commit: Commit) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.commit = Some(commit);
-        self.calls.disown(&Ask::Commit(id));
+        self.calls.abandon(&Ask::Commit(id));
         self.dirty.insert(Row::Conversation(id));
     }
 
@@ -392,6 +395,7 @@ impl Core {
         conversation.work.pop_front();
         conversation.packages.clear();
         conversation.aligned = 0;
+        self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));
         self.out.events.push(Event::ChangeFailed { conversation: id, why: why.clone() });
     }
@@ -414,6 +418,7 @@ impl Core {
         *old = Conversation { created: true, announced: true, ours, said, lives, gone, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
+        self.calls.abandon_all_of(id);
         if let Some(into) = heir {
             // What waits is moved when nothing is in flight any more.
             return self.out.events.push(Event::SameChat { conversation: id, into });

@@ -302,8 +302,9 @@ impl Core {
         self.number(id);
         self.note_members(id);
         self.note_bases(id);
-        // What was refused in an epoch of before is sealed in this one.
+        // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.
         self.outbox.epoch_ready(id);
+        self.calls.abandon_all_of(id);
     }
 
     /// The welcome is for a key package that is gone, or damaged: the server has this device in the group all the same, so

@@ -12,7 +12,8 @@ use prost::Message as _;
 use super::tables::Table;
 use super::{Core, Event, LoadError, NewKey, Row};
 
-/// Notices that are kept; the oldest is forgotten.
+/// Notices that are kept. Of more the oldest loss is forgotten, then the oldest first contact: others can cause those
+/// at will, and they must not push out that a key was swapped.
 const NOTICES_MAX: usize = 256;
 
 /// Something that is told once.
@@ -123,13 +124,24 @@ impl Record {
 pub(super) struct Notices(BTreeMap<u64, Notice>);
 
 impl Notices {
-    pub(super) fn load(&mut self, order: u64, value: &[u8]) -> Result<(), LoadError> {
+    /// Answers whether the row is of a kind that this version knows.
+    pub(super) fn load(&mut self, order: u64, value: &[u8]) -> Result<bool, LoadError> {
         let record = Record::decode(value).map_err(|_| LoadError::Row(Table::Notices))?;
-        // One of a kind that a later version knows is not told.
-        if let Some(notice) = record.read() {
-            self.0.insert(order, notice);
-        }
-        Ok(())
+        let notice = record.read();
+        let known = notice.is_some();
+        self.0.extend(notice.map(|notice| (order, notice)));
+        Ok(known)
+    }
+
+    /// The place of the one that is worth least.
+    fn least(&self) -> Option<u64> {
+        let worth = |notice: &Notice| match notice {
+            Notice::Lost { .. } => 0,
+            Notice::NewKey { what: NewKey::FirstContact, .. } => 1,
+            Notice::AddedByStranger { .. } => 2,
+            Notice::NewKey { .. } => 3,
+        };
+        self.0.iter().min_by_key(|(order, notice)| (worth(notice), **order)).map(|(order, _)| *order)
     }
 
     /// The row at this place; none where there is none any more.
@@ -146,9 +158,10 @@ impl Core {
         self.notices.0.insert(order, notice);
         self.dirty.insert(Row::Notice(order));
         if self.notices.0.len() > NOTICES_MAX
-            && let Some((oldest, _)) = self.notices.0.pop_first()
+            && let Some(least) = self.notices.least()
         {
-            self.dirty.insert(Row::Notice(oldest));
+            self.notices.0.remove(&least);
+            self.dirty.insert(Row::Notice(least));
         }
         self.out.events.push(event);
     }
@@ -180,13 +193,15 @@ mod tests {
     use super::super::ChangeSet;
     use super::*;
 
-    const STORED: [&str; 3] = [
+    const STORED: [&str; 5] = [
         "08021210010101010101010101010101010101011a1002020202020202020202020202020202",
         "08041210010101010101010101010101010101012210030303030303030303030303030303032a047465616d",
         concat!(
             "08051210010101010101010101010101010101011a100202020202020202020202020202020222100303030303030303",
             "030303030303030330043805421006060606060606060606060606060606",
         ),
+        "0801121001010101010101010101010101010101",
+        "0803121001010101010101010101010101010101",
     ];
 
     #[test]
@@ -203,6 +218,8 @@ mod tests {
                 lane_nos: (4, 5),
                 messages: vec![SendId::from_bytes([6; 16])],
             },
+            Notice::NewKey { account, what: NewKey::FirstContact },
+            Notice::NewKey { account, what: NewKey::Identity },
         ];
         for (notice, stored) in all.into_iter().zip(STORED) {
             assert_eq!(hex::encode(Record::of(&notice).encode_to_vec()), stored);
@@ -227,11 +244,26 @@ mod tests {
         commit(changes);
         let account = AccountId::from_bytes([2; 16]);
         for _ in 0..NOTICES_MAX + 9 {
-            core.notify(Notice::NewKey { account, what: NewKey::Identity });
+            core.notify(Notice::NewKey { account, what: NewKey::FirstContact });
             commit(core.tick(UnixMillis(2)).changes);
         }
         let kept = core.notices(0);
         assert_eq!(kept.first().and_then(Event::order), Some(10));
+        core.notify(Notice::NewKey { account, what: NewKey::Identity });
+        let lost = |n| Notice::Lost {
+            conversation: ConversationId::from_bytes([3; 16]),
+            by: account,
+            device: DeviceId::from_bytes([4; 16]),
+            lane_nos: (n, n),
+            messages: Vec::new(),
+        };
+        for n in 1..=2 * NOTICES_MAX as u64 {
+            core.notify(lost(n));
+            commit(core.tick(UnixMillis(2)).changes);
+        }
+        let kept = core.notices(0);
+        let swapped = |event: &Event| matches!(event, Event::NewKey { what: NewKey::Identity, .. });
+        assert!(kept.iter().any(swapped), "whoever makes losses hides no swapped key");
         assert_eq!(kept.len(), NOTICES_MAX);
         assert_eq!(core.notices(kept[NOTICES_MAX - 2].order().expect("a place")), kept[NOTICES_MAX - 1..]);
         assert_eq!(rows.keys().filter(|(table, _)| *table == Table::Notices).count(), NOTICES_MAX);

@@ -71,7 +71,8 @@ impl Core {
         let mut news = known.map_or(Vec::new(), |known| news_of(known, &devices));
         let known = known.is_some();
         match handle.as_ref().is_some_and(|handle| self.take_handle(account, handle)) {
-            true => news = vec![NewKey::Identity],
+            true if news.contains(&NewKey::Identity) => {}
+            true => news.insert(0, NewKey::Identity),
             false if !known => news.push(NewKey::FirstContact),
             false => {}
         }
@@ -90,12 +91,15 @@ impl Core {
     /// Takes the handle from whoever else was known by it; answers whether there was somebody. A directory that lost the
     /// account, because it was restored or because it lies, gives the handle to another one.
     fn take_handle(&mut self, account: AccountId, handle: &Handle) -> bool {
-        let is_other =
-            |(other, c): &(&AccountId, &mut Contact)| **other != account && c.handle.as_ref() == Some(handle);
-        let Some((other, contact)) = self.contacts.iter_mut().find(is_other) else { return false };
-        contact.former = contact.handle.take();
-        self.dirty.insert(Row::Contact(*other));
-        true
+        let others =
+            self.contacts.iter_mut().filter(|(other, c)| **other != account && c.handle.as_ref() == Some(handle));
+        let mut taken = false;
+        for (other, contact) in others {
+            contact.former = contact.handle.take();
+            self.dirty.insert(Row::Contact(*other));
+            taken = true;
+        }
+        taken
     }
 
     /// Whether the device's account has signed for this key.
@@ -158,6 +162,9 @@ mod tests {
         let (list, signature) = (Bytes::from_static(b"list"), Bytes::from_static(b"signature"));
         let record = Record { handle: "bob".into(), list, signature, former: String::new() };
         assert_eq!(hex::encode(record.encode_to_vec()), STORED);
+        let later = Record { former: "ann".into(), handle: String::new(), ..record };
+        let rest = STORED.strip_prefix("0a03626f62").expect("the handle stands first");
+        assert_eq!(hex::encode(later.encode_to_vec()), format!("{rest}2203616e6e"));
         let read = Contact::decode(AccountId::from_bytes([1; 16]), &hex::decode(STORED).expect("hexadecimal"));
         assert!(read.is_err(), "a list that is not signed is not read back");
     }

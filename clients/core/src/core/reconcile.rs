@@ -354,7 +354,7 @@ impl Core {
             let Some(conversation) = self.conversations.get_mut(&id) else { return false };
             conversation.proposal = Some(Proposal { epoch, bytes: bytes.into(), send_id, taken: false });
             // An answer that is still under way is about the one of another epoch.
-            self.calls.disown(&Ask::Propose(id));
+            self.calls.abandon(&Ask::Propose(id));
             self.dirty.insert(Row::Conversation(id));
         }
         let proposal = self.conversations.get(&id).and_then(|c| c.proposal.clone());
@@ -372,6 +372,7 @@ impl Core {
         let work = conversation.work.pop_front();
         conversation.packages.clear();
         conversation.aligned = 0;
+        self.calls.abandon(&Ask::Claim(id));
         let founding = conversation.phase == Phase::Founding;
         if founding {
             conversation.phase = Phase::Active;

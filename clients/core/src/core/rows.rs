@@ -152,10 +152,17 @@ impl Core {
         }
         for (key, value) in take(by_table, Table::Contacts) {
             let account = key.as_slice().try_into().map_err(|_| LoadError::Row(Table::Contacts))?;
-            self.contacts.insert(account, Contact::decode(account, &value)?);
+            let mut contact = Contact::decode(account, &value)?;
+            // Nobody else is called as this account is.
+            contact.handle = contact.handle.filter(|handle| handle != self.identity.handle());
+            self.contacts.insert(account, contact);
         }
         for (key, value) in take(by_table, Table::Notices) {
-            self.notices.load(number(Table::Notices, &key)?, &value)?;
+            let order = number(Table::Notices, &key)?;
+            if !self.notices.load(order, &value)? {
+                // What a later version knows is nothing that this one can tell, and must not stay for ever.
+                self.dirty.insert(Row::Notice(order));
+            }
         }
         Ok(())
     }

@@ -47,22 +47,49 @@ fn frames() -> Value {
     };
     let void = Frame { content: Bytes::new(), lane_no: 10, place: 0, written_in: 0, line: Vec::new(), ..lives.clone() };
     let named = [("a first message", first), ("one that tells lives", lives), ("a number that shows nothing", void)];
-    named
-        .into_iter()
-        .map(|(name, frame)| {
-            let span = |life: &LifeSpan| json!({ "id": life.id.to_string(), "first": life.first });
-            let one = |one: &Addressed| json!({ "device": hex::encode(&one.device), "first": one.first });
-            json!({
-                "name": name, "lane_no": frame.lane_no, "lane_base": frame.lane_base, "kind": frame.kind,
-                "sent_at_ms": frame.sent_at_ms, "content": hex::encode(&frame.content),
-                "lives": frame.lives.iter().map(span).collect::<Vec<_>>(), "place": frame.place,
-                "addressed": frame.addressed.iter().map(one).collect::<Vec<_>>(),
-                "written_in": frame.written_in.to_string(),
-                "line": frame.line.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "hex": hex::encode(frame.to_bytes()),
-            })
-        })
-        .collect()
+    named.into_iter().map(|(name, frame)| shown_frame(name, &frame)).collect()
+}
+
+fn shown_frame(name: &str, frame: &Frame) -> Value {
+    let span = |life: &LifeSpan| json!({ "id": life.id.to_string(), "first": life.first });
+    let one = |one: &Addressed| json!({ "device": hex::encode(&one.device), "first": one.first });
+    json!({
+        "name": name, "lane_no": frame.lane_no, "lane_base": frame.lane_base, "kind": frame.kind,
+        "sent_at_ms": frame.sent_at_ms, "content": hex::encode(&frame.content),
+        "lives": frame.lives.iter().map(span).collect::<Vec<_>>(), "place": frame.place,
+        "addressed": frame.addressed.iter().map(one).collect::<Vec<_>>(),
+        "written_in": frame.written_in.to_string(),
+        "line": frame.line.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "hex": hex::encode(frame.to_bytes()),
+    })
+}
+
+/// What a content says, read from its bytes.
+fn shown_content(name: &str, bytes: &[u8]) -> Value {
+    let content = Content::decode(bytes).expect("a content");
+    let mut shown = json!({ "name": name, "hex": hex::encode(bytes) });
+    if let Some(text) = content.as_text() {
+        shown["text"] = text.into();
+    }
+    if let Some(group) = GroupInfo::of(&content) {
+        let GroupInfo { name, root } = group.expect("a group's name");
+        shown["group"] = [Some(name), root.map(|root| root.to_string())].into_iter().flatten().collect();
+    }
+    if let Some(ticks) = Ticks::of(&content) {
+        let Ticks(ticks) = ticks.expect("ticks");
+        shown["ticks"] = ticks.iter().map(|t| json!([t.sender.to_string(), t.delivered, t.read])).collect();
+        let lost = |t: &Tick| t.lost.iter().flat_map(|(first, last)| [*first, *last]).collect::<Vec<_>>();
+        let with_lost: Vec<Value> =
+            ticks.iter().filter(|t| !t.lost.is_empty()).map(|t| json!([t.sender.to_string(), lost(t)])).collect();
+        let lives: Vec<Value> =
+            ticks.iter().filter(|t| t.life != 0).map(|t| json!([t.sender.to_string(), t.life.to_string()])).collect();
+        for (field, all) in [("lost", with_lost), ("lives", lives)] {
+            if !all.is_empty() {
+                shown[field] = all.into();
+            }
+        }
+    }
+    shown
 }
 
 fn contents() -> Value {
@@ -77,22 +104,14 @@ fn contents() -> Value {
     let whole = Ticks(vec![tick(2, 9, 9, vec![(2, 3), (7, 7)], 12), tick(3, 1, 0, Vec::new(), 0)]);
     let root = Some(ConversationId::from_bytes([4; 16]));
     let group = |root| GroupInfo { name: "team".into(), root };
-    json!([
-        { "name": "text", "text": "hello", "hex": hex::encode(Content::text(SALT, "hello").encode()) },
-        { "name": "group name", "group": ["team"], "hex": hex::encode(group(None).content(SALT).encode()) },
-        {
-            "name": "group name with root", "group": ["team", "04".repeat(16)],
-            "hex": hex::encode(group(root).content(SALT).encode()),
-        },
-        { "name": "ticks", "ticks": [["02".repeat(16), 5, 3]], "hex": hex::encode(plain.content(SALT).encode()) },
-        {
-            "name": "ticks with losses and lives",
-            "ticks": [["02".repeat(16), 9, 9], ["03".repeat(16), 1, 0]],
-            "lost": [["02".repeat(16), [2, 3, 7, 7]]],
-            "lives": [["02".repeat(16), "12"]],
-            "hex": hex::encode(whole.content(SALT).encode()),
-        },
-    ])
+    let all = [
+        ("text", Content::text(SALT, "hello")),
+        ("group name", group(None).content(SALT)),
+        ("group name with root", group(root).content(SALT)),
+        ("ticks", plain.content(SALT)),
+        ("ticks with losses and lives", whole.content(SALT)),
+    ];
+    all.into_iter().map(|(name, content)| shown_content(name, &content.encode())).collect()
 }
 
 fn made() -> Value {
@@ -128,6 +147,11 @@ fn made() -> Value {
     })
 }
 
+fn pinned() -> Value {
+    let text = std::fs::read_to_string(path()).expect("the vectors are in the tree");
+    serde_json::from_str(&text).expect("the vectors are JSON")
+}
+
 #[test]
 fn what_is_sealed_and_signed_keeps_its_pinned_bytes() {
     let made = made();
@@ -135,8 +159,7 @@ fn what_is_sealed_and_signed_keeps_its_pinned_bytes() {
         let text = serde_json::to_string_pretty(&made).expect("JSON") + "\n";
         std::fs::write(path(), text).expect("written");
     }
-    let pinned = std::fs::read_to_string(path()).expect("the vectors are in the tree");
-    let pinned: Value = serde_json::from_str(&pinned).expect("the vectors are JSON");
+    let pinned = pinned();
     for part in ["about", "frames", "contents", "device_list", "safety_number", "successor"] {
         assert_eq!(made[part], pinned[part], "{part}");
     }
@@ -144,13 +167,15 @@ fn what_is_sealed_and_signed_keeps_its_pinned_bytes() {
 
 #[test]
 fn every_pinned_content_and_frame_is_read_back() {
-    let made = made();
-    for content in made["contents"].as_array().expect("a list") {
-        let bytes = hex::decode(content["hex"].as_str().expect("hex")).expect("hex");
-        assert_eq!(Content::decode(&bytes).expect("a content").encode(), bytes);
+    let pinned = pinned();
+    let each = |part: &str| pinned[part].as_array().expect("a list").clone();
+    let bytes = |vector: &Value| hex::decode(vector["hex"].as_str().expect("text")).expect("hexadecimal");
+    let name = |vector: &Value| vector["name"].as_str().expect("text").to_owned();
+    for content in each("contents") {
+        assert_eq!(shown_content(&name(&content), &bytes(&content)), content);
     }
-    for frame in made["frames"].as_array().expect("a list") {
-        let bytes = hex::decode(frame["hex"].as_str().expect("hex")).expect("hex");
-        assert_eq!(Frame::from_bytes(&bytes).expect("a frame").to_bytes(), bytes);
+    for frame in each("frames") {
+        let read = Frame::from_bytes(&bytes(&frame)).expect("a frame");
+        assert_eq!(shown_frame(&name(&frame), &read), frame);
     }
 }

@@ -111,8 +111,8 @@ impl Core {
         let kind = self.conversations.get(&id).map_or(Kind::Unknown, super::conversation::Conversation::kind);
         (kind, self.label(id, &self.named_first()))
     }
-    /// Everything that waited at the server is here and was worked through: nothing is held, and nobody and nothing is
-    /// looked up any more.
+    /// Everything that waited at the server is here and was worked through: nothing is held, and no list is asked for any
+    /// more. A conversation may still be joining again.
     pub fn has_caught_up(&self) -> bool {
         let asks = self.compare || self.resync || !self.lists_wanted.is_empty();
         self.session.is_online() && self.inbound.is_empty() && !asks && self.held() == 0
@@ -125,7 +125,8 @@ impl Core {
         let members = self.mls.members(id);
         let told = |address: &DeviceAddress| Some((address.account, conversation.theirs.get(&address.device)?));
         let here = members.iter().filter_map(|(address, _)| told(address));
-        let gone = conversation.gone.iter().map(|(address, mark)| (address.account, mark));
+        let stays = conversation.gone.iter();
+        let gone = stays.flat_map(|(address, stays)| stays.iter().map(|mark| (address.account, mark)));
         let mut all: BTreeMap<Member, Reached> = BTreeMap::new();
         for (account, mark) in here.chain(gone).filter(|(account, _)| *account != own) {
             let reached = match lane_no {

@@ -93,25 +93,20 @@ impl Play {
         let someone = NAMES[self.below(NAMES.len())];
         match self.below(8) {
             0..=2 if !inside.contains(someone) => {
-                self.attempt(n, Command::AddMembers { conversation, handles: vec![handle(someone)] });
+                self.world.attempt(n, Command::AddMembers { conversation, handles: vec![handle(someone)] });
             }
             0..=2 if someone != NAMES[n] => {
                 let other = NAMES.iter().position(|name| *name == someone).unwrap();
                 let accounts = vec![self.world.address(other).account];
-                self.attempt(n, Command::RemoveMembers { conversation, accounts });
+                self.world.attempt(n, Command::RemoveMembers { conversation, accounts });
             }
-            3 if inside.len() > 2 => self.attempt(n, Command::Leave { conversation }),
+            3 if inside.len() > 2 => self.world.attempt(n, Command::Leave { conversation }),
             _ => {
                 self.said += 1;
                 let text = format!("{} {}", NAMES[n], self.said);
-                self.attempt(n, Command::SendText { conversation, text });
+                self.world.attempt(n, Command::SendText { conversation, text });
             }
         }
-    }
-
-    /// A command that may be refused: the device knows more than its user did.
-    fn attempt(&mut self, n: usize, command: Command) {
-        self.world.attempt(n, command);
     }
 
     fn settle(&mut self) {

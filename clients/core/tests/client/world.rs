@@ -150,12 +150,12 @@ impl World {
         self.devices[n].to_client.push_back(frame);
     }
 
-    /// Runs until nothing moves any more, time included; where several ping in turn, until nothing else has moved for a
-    /// minute.
+    /// Runs until nothing moves any more, time included; where several ping in turn, until nothing else has moved for five
+    /// minutes.
     pub fn run(&mut self) {
         self.stirred_at = self.now;
         for _ in 0..20_000 {
-            if !self.move_frames() && !self.move_time() || self.now > self.stirred_at + 60_000 {
+            if !self.move_frames() && !self.move_time() || self.now > self.stirred_at + 300_000 {
                 return;
             }
         }
