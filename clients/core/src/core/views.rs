@@ -35,6 +35,8 @@ pub struct ConversationView {
     pub short_id: String,
     /// Everybody, oneself included; empty until it is ready.
     pub members: Vec<Member>,
+    /// Of a chat of two whom it is with, also before it is ready, where that is known.
+    pub peer: Option<Member>,
     /// Messages can be sent now.
     pub ready: bool,
     /// The user left it or was removed, or it could not be made.
@@ -203,6 +205,7 @@ impl Core {
             name: c.name.clone(),
             label: self.label(id, named),
             short_id: self.short_id(id),
+            peer: c.peer.map(|peer| self.member(peer)),
             members: if c.phase == Phase::Active { self.members(id) } else { Vec::new() },
             ready: c.phase == Phase::Active && c.vouched && !c.rejoining,
             left: parts.iter().all(|part| self.is_over(*part)),

@@ -104,6 +104,7 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
         _ => FirstUse::Fails,
     };
     let mut session = session::open_as(&at.client, handle, first).await?;
+    session.warn();
     let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
     session.close().await;
     done

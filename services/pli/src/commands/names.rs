@@ -142,6 +142,7 @@ mod tests {
             label: label.into(),
             short_id: id.to_string()[..6].into(),
             members: Vec::new(),
+            peer: None,
             ready: true,
             left: false,
             delivered: 0,

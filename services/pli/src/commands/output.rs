@@ -90,6 +90,14 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
     }
 }
 
+/// What a person must know whatever they do, of an event that a command does not print.
+pub fn warning(event: &Event) -> Option<String> {
+    match event {
+        Event::ServerRestored | Event::OlderProfile | Event::NewKey { what: NewKey::Identity, .. } => text(event, None),
+        _ => None,
+    }
+}
+
 /// The notice that this profile went back in time.
 pub const OLDER_PROFILE: &str = "* this profile is older than what was already sent or received with it (restored, or \
                                  used in two places): it joins its conversations again; what came meanwhile is not here";

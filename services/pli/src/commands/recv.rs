@@ -88,6 +88,7 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
     let (mut printer, missed) = Printer::open(session, output).await?;
     let mut missed = missed.into_iter();
     let (mut messages, mut caught_up) = (0u64, false);
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let event = match missed.next() {
             Some(event) => event,
@@ -98,6 +99,8 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 event = session.next(deadline) => event?,
+                // No event says that everything was worked through.
+                _ = look.tick(), if caught_up && args.count.is_none() && !args.follow => continue,
             },
         };
         let new = printer.is_new(&event);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pli_client::RequestError;
-use pli_client::core::{Command, CommandError, TEXT_BYTES_MAX};
+use pli_client::core::{Command, CommandError, Event, TEXT_BYTES_MAX};
 use pli_domain::limits::OUTBOX_MESSAGES_MAX;
 use pli_domain::{AccountId, ConversationId, Handle};
 use serde_json::Value;
@@ -14,11 +14,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::json;
 use super::number::{count, rate, seconds};
+use super::output::warning;
+use super::printed::Printed;
 use super::progress::{Progress, Wait};
 use super::session::{self, Deadline, Session};
 use super::target::{Target, handle};
 use crate::cli::ClientArgs;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::say;
 
 /// Messages that may be waited for at a time; above it sending pauses. As many as the outbox takes: `stored` takes seconds
@@ -123,6 +125,8 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<Resu
     let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
     let mut progress = Progress::new(conversation, args.wait);
     progress.expect(others(session, conversation, me).await?);
+    session.warn();
+    warn_of_swapped_keys(session, conversation).await?;
     let lines = Lines { wanted: args.json, written: Ok(()) };
     let mut giving = Giving { session, progress: &mut progress, me, deadline, lines };
     let sent = giving.all(args, (conversation, text)).await;
@@ -131,6 +135,20 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<Resu
         Ok(()) => Ok(written),
         Err(failure) => Err(with_counts(failure, args.count, progress.counts())),
     }
+}
+
+/// Says again whose identity key is another one, until a command that prints has told it.
+async fn warn_of_swapped_keys(session: &Session, conversation: ConversationId) -> Result<(), Failure> {
+    let printed = Printed::open(session.client.folder()).exit(Exit::Folder)?;
+    let view = session.client.query(move |core| core.conversation(conversation)).await;
+    let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
+    for notice in printed.missed_notices(session).await? {
+        let is_here = matches!(&notice, Event::NewKey { member, .. } if members.contains(member));
+        if let Some(warning) = warning(&notice).filter(|_| is_here) {
+            anstream::eprintln!("{warning}");
+        }
+    }
+    Ok(())
 }
 
 /// How many came how far, where many were to be sent and the time was too short.

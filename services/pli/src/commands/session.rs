@@ -13,6 +13,7 @@ use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use super::advice::advice;
+use super::output::warning;
 use crate::cli::{ClientArgs, NamedServer};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
@@ -31,6 +32,8 @@ pub struct Session {
     tells_new: bool,
     /// The profile was made by this command.
     is_new: bool,
+    /// Says on standard error what a person must know, for a command that prints no events.
+    warns: bool,
 }
 
 /// What a command does with a handle that has no profile here.
@@ -66,7 +69,7 @@ pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Res
     let is_new = !pli_client::profile::exists(&folder);
     let options = ClientOptions { server, others, fingerprint, home, handle: handle.clone() };
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new })
+    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new, warns: false })
 }
 
 fn no_profile(handle: &Handle, folder: &std::path::Path) -> Failure {
@@ -243,6 +246,11 @@ impl Session {
                 self.refusal = None;
             }
             Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,
+            _ if self.warns => {
+                if let Some(warning) = warning(event) {
+                    anstream::eprintln!("{warning}");
+                }
+            }
             _ => {}
         }
     }
@@ -314,11 +322,11 @@ impl Session {
         }
     }
 
-    /// Whether nothing is left to show of what has arrived: nothing is held behind a hole, and no event waits.
+    /// Whether nothing is left to show of what has arrived: it was worked through, and no event waits.
     pub async fn has_shown_all(&self) -> Result<bool, Failure> {
         // In this order: what is released in between is an event that waits.
-        let held = self.client.query(|core| core.held()).await.map_err(|error| self.request(error))?;
-        Ok(held == 0 && self.events.is_empty())
+        let here = self.client.query(Core::has_caught_up).await.map_err(|error| self.request(error))?;
+        Ok(here && self.events.is_empty())
     }
 
     /// Every conversation that the user is in.
@@ -357,6 +365,11 @@ impl Session {
             }
         }
         self.request(error)
+    }
+
+    /// Says on standard error what a person must know: the command prints no events.
+    pub const fn warn(&mut self) {
+        self.warns = true;
     }
 
     /// Leaves it to the caller to say that a handle is new.

@@ -383,3 +383,63 @@ fn a_group_that_somebody_had_not_joined_when_the_backup_was_taken_goes_on_as_one
         assert_eq!(live.lines().count(), 1, "{live}");
     }
 }
+
+#[test]
+fn whoever_sends_after_a_restore_hears_of_it_and_of_a_handle_that_somebody_else_has() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "alice"]);
+    back_up(home);
+    // Registered and talked to after the backup.
+    with_data(home, &["recv", "bob"]);
+    with_data(home, &["send", "alice", "bob", "to the first"]);
+    server.process.kill();
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    let _server = Server::start_on(home, port);
+    let elsewhere = ["--home", "elsewhere"];
+    with_data(home, &[&["send", "bob", "alice", "I am bob too"], elsewhere.as_slice()].concat());
+    let said = |arguments: &[&str]| {
+        let output = run(home, &[arguments, &["--data", "data"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let listed = said(&["group", "list", "alice"]);
+    assert!(listed.contains("the server was restored from a backup"), "{listed}");
+    assert!(listed.contains("@bob has a NEW identity key"), "{listed}");
+    let sent = said(&["send", "alice", "bob", "who are you?"]);
+    assert!(sent.contains("@bob has a NEW identity key") && !sent.contains("restored"), "{sent}");
+    let printed = with_data(home, &["recv", "alice"]);
+    assert!(printed.contains("@bob has a NEW identity key") && printed.contains("I am bob too"), "{printed}");
+    assert_eq!(said(&["send", "alice", "bob", "hello then"]), "");
+}
+
+#[test]
+fn a_recv_after_a_restore_tells_which_conversation_goes_on() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    for handle in ["bob", "carol"] {
+        with_data(home, &["recv", handle]);
+    }
+    with_data(home, &["group", "create", "alice", "team", "bob", "carol"]);
+    with_data(home, &["send", "alice", "#team", "before"]);
+    for handle in ["bob", "carol"] {
+        with_data(home, &["recv", handle]);
+    }
+    back_up(home);
+    server.process.kill();
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    let _server = Server::start_on(home, port);
+    // Known to the server again, so that bob can let carol in.
+    let first = with_data(home, &["recv", "carol", "--json"]);
+    with_data(home, &["send", "bob", "#team", "after"]);
+    let all = [first, with_data(home, &["recv", "carol", "--json"])].concat();
+    let events: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |word: &str| events.iter().find(|event| event["event"] == word);
+    let message = of("message").unwrap_or_else(|| panic!("{events:?}"));
+    let told = of("same_chat").map(|event| &event["into"]).or(of("ready").map(|event| &event["conversation"]));
+    assert_eq!(told, Some(&message["conversation"]), "{events:?}");
+}

@@ -232,7 +232,7 @@ impl Chat {
             return format!("#{}", typed(&called(view)));
         }
         let me = &self.handle;
-        let other = view.members.iter().map(name).find(|name| name != me);
+        let other = view.members.iter().chain(&view.peer).map(name).find(|name| name != me);
         let other = other.or_else(|| view.parts.iter().find_map(|id| self.asked.get(id)).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
