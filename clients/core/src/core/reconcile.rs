@@ -250,7 +250,8 @@ impl Core {
             }
         }
         let wanted = self.missing_devices(id, &accounts);
-        if wanted.is_empty() && leaves.is_empty() && self.mls.has(id) {
+        let made = self.mls.has(id) && self.conversations.get(&id).is_some_and(|c| c.created);
+        if wanted.is_empty() && leaves.is_empty() && made {
             self.finish_work(id, now);
             return true;
         }

@@ -9,7 +9,7 @@ use pli_domain::ConversationId;
 
 use crate::ghost::Ghost;
 use crate::server::Server;
-use crate::world::{World, handle};
+use crate::world::{Kill, World, handle};
 
 /// Everybody's connection breaks, and the server that answers next is this one.
 fn go_back(world: &mut World, server: Server) {
@@ -559,4 +559,23 @@ fn what_goes_on_has_the_name_before_the_restored_server_was_asked() {
     assert!(both && online);
     assert!(world.devices[1].core.has_caught_up());
     assert_eq!(world.devices[1].core.conversations().len(), 1);
+}
+
+#[test]
+fn a_group_of_one_goes_on_wherever_its_member_is_killed() {
+    for (step, kill) in (1..14).flat_map(|step| [(step, Kill::BeforeCommit), (step, Kill::AfterCommit)]) {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = group(&mut world, &["bob"]);
+        let bob = world.address(1).account;
+        world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+        world.run();
+        let backup = world.server.restored(1);
+        go_back_together(&mut world, backup);
+        let at = world.devices[0].steps + step;
+        world.devices[0].kill_at = Some((at, kill));
+        world.run();
+        let views = world.devices[0].core.conversations();
+        let team = views.iter().find(|view| view.name.as_deref() == Some("team")).expect("it is there");
+        assert!(!team.left && team.ready && team.members.len() == 1, "step {step} {kill:?}: {team:?}");
+    }
 }
