@@ -45,9 +45,9 @@ use ticks::{OwnNumbers, Ticks};
 /// the commands, Tab completes handles and commands. Ctrl-C throws away what is typed and ends where nothing is; Ctrl-D
 /// ends. Of what is pasted, lines are sent and commands wait for an Enter of yours. NO_COLOR turns colours off.
 ///
-/// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted and done,
-/// and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused, 7 or 10 for
-/// messages and changes of groups that still wait.
+/// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted
+/// and done, and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused,
+/// 7 or 10 for messages and changes of groups that still wait.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
