@@ -73,7 +73,7 @@ impl Chat {
     async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
         match input {
             Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
-            Input::Remove(handles) => self.remove(conversation, &handles).await,
+            Input::Remove(people) => self.remove(conversation, &people).await,
             Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
             Input::History(rows) => self.show_rows(conversation, rows).await,
@@ -179,13 +179,13 @@ impl Chat {
         Ok(())
     }
 
-    async fn remove(&mut self, conversation: ConversationId, handles: &[Handle]) -> Result<(), Failure> {
+    async fn remove(&mut self, conversation: ConversationId, people: &[String]) -> Result<(), Failure> {
         let members = self.view(conversation).await?.map(|view| view.members).unwrap_or_default();
         let mut accounts = Vec::new();
-        for handle in handles {
-            match members.iter().find(|member| member.handle.as_ref() == Some(handle)) {
+        for person in people {
+            match members.iter().find(|member| name(member) == *person) {
                 Some(member) => accounts.push(member.account),
-                None => return self.hint(&format!("@{handle} is not here")),
+                None => return self.hint(&format!("@{person} is not here")),
             }
         }
         self.command(Command::RemoveMembers { conversation, accounts }).await.map(|_| ())
@@ -268,6 +268,9 @@ impl Chat {
 
     /// Whether what an event tells is of a message: a group's name, and what was given up, have numbers too.
     pub(super) async fn is_of_messages(&mut self, event: &Event) -> Result<bool, Failure> {
+        if matches!(event, Event::Lost { messages, .. } if !messages.is_empty()) {
+            return Ok(true);
+        }
         let Some((conversation, numbers)) = self.ticks.unknown(event) else { return Ok(true) };
         if let Some(known) = self.own.has(conversation, numbers) {
             return Ok(known);

@@ -44,8 +44,8 @@ pub enum Input {
     Create(String, Vec<Handle>),
     /// `/add HANDLE…`.
     Add(Vec<Handle>),
-    /// `/remove HANDLE…`.
-    Remove(Vec<Handle>),
+    /// `/remove HANDLE…`, `/remove HANDLE~SHORTID…`.
+    Remove(Vec<String>),
     /// `/leave`.
     Leave,
     /// `/who`.
@@ -109,7 +109,7 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
             Ok(Input::Create(name, several(members)?))
         }
         "/add" => Ok(Input::Add(several(rest)?)),
-        "/remove" => Ok(Input::Remove(several(rest)?)),
+        "/remove" => Ok(Input::Remove(several_of(rest, person)?)),
         "/leave" => Ok(Input::Leave),
         "/who" => Ok(Input::Who),
         "/list" => Ok(Input::List),
@@ -143,8 +143,12 @@ fn person(text: &str) -> Result<String, String> {
 }
 
 fn several(text: &str) -> Result<Vec<Handle>, String> {
-    let handles: Vec<Handle> = text.split_whitespace().map(one).collect::<Result<_, _>>()?;
-    if handles.is_empty() { Err("name at least one handle".into()) } else { Ok(handles) }
+    several_of(text, one)
+}
+
+fn several_of<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let all: Vec<T> = text.split_whitespace().map(read).collect::<Result<_, _>>()?;
+    if all.is_empty() { Err("name at least one handle".into()) } else { Ok(all) }
 }
 
 #[cfg(test)]
@@ -175,6 +179,8 @@ mod tests {
         assert_eq!(Input::parse("/group team bob @carol"), Ok(Input::Create("team".into(), members)));
         assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety("bob".into())));
         assert_eq!(Input::parse("/safety @bob~ab12cd"), Ok(Input::Safety("bob~ab12cd".into())));
+        let removed = Input::Remove(vec!["carol".into(), "bob~ab12cd".into()]);
+        assert_eq!(Input::parse("/remove @carol bob~ab12cd"), Ok(removed));
         let former = |text: Option<&str>| Ok(Input::Former("bob~ab12cd".into(), text.map(str::to_owned)));
         assert_eq!(Input::parse("@bob~ab12cd hi you"), former(Some("hi you")));
         assert_eq!(Input::parse("@bob~ab12cd"), former(None));
@@ -191,6 +197,8 @@ mod tests {
             "/nope",
             "/group team",
             "/add",
+            "/add bob~ab12cd",
+            "/remove",
             "@b",
             "@bob~",
             "@bob~xyz",
