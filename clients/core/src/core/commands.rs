@@ -27,6 +27,17 @@ impl Core {
         Ok(self.finish(now))
     }
 
+    /// Changes that the user asked for and that are neither made nor refused: conversations to begin, members to add or
+    /// remove, and wishes to leave that the server does not have yet. Once it has one, another member carries it out.
+    pub fn open_changes(&self) -> usize {
+        let open = |c: &Conversation, work: &Work| match work {
+            Work::Add(_) | Work::Remove(_) => true,
+            Work::Leave => !c.proposal.as_ref().is_some_and(|proposal| proposal.taken),
+            Work::Dismiss(..) | Work::Gather(..) => false,
+        };
+        self.conversations.values().map(|c| c.work.iter().filter(|work| open(c, work)).count()).sum()
+    }
+
     fn start(&mut self, handle: Handle) -> Result<(), CommandError> {
         if &handle == self.identity.handle() {
             return Err(CommandError::Oneself);

@@ -61,6 +61,12 @@ impl Core {
         self.order
     }
 
+    /// The last place in the history that was given; 0 where there is none. What is stored and told up to here is all
+    /// there will ever be of these places.
+    pub fn last_order(&self) -> u64 {
+        self.order
+    }
+
     pub(super) fn write_row(&mut self, id: ConversationId, order: u64, row: &MessageRow) {
         let key = [id.as_bytes().as_slice(), &order.to_be_bytes()].concat();
         self.out.changes.put(Table::Messages, key, row.encode_to_vec());

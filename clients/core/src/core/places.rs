@@ -12,6 +12,7 @@ use pli_domain::ConversationId;
 
 use super::conversation::Conversation;
 use super::history::Ordered;
+use super::restored::LINE_MAX;
 use super::{Core, Row};
 use crate::content::LIVES_TOLD_MAX;
 use crate::inbox::InLane;
@@ -54,7 +55,7 @@ impl Core {
         }
         let shown = self.parts(id).filter_map(|conversation| conversation.ours.get(&lane.sender));
         let is_later = |(life, shown): &(u64, u64)| *shown > place && (*life == own || message.line.contains(life));
-        if shown.flat_map(|mark| &mark.places).any(is_later) {
+        if shown.flat_map(|mark| &mark.places).any(is_later) || self.went_on_before(lane) {
             return true;
         }
         if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -65,6 +66,15 @@ impl Core {
             self.dirty.insert(Row::Conversation(id));
         }
         false
+    }
+
+    /// Whether something of this sender was shown in a conversation that goes on for this one: what was held back here
+    /// was written before, in whatever life.
+    fn went_on_before(&self, lane: InLane) -> bool {
+        let next = |id: &ConversationId| self.next_of(*id);
+        let later = std::iter::successors(self.next_of(lane.conversation), next).take(LINE_MAX);
+        let ours = later.filter_map(|id| self.conversations.get(&id)?.ours.get(&lane.sender));
+        ours.into_iter().any(|mark| !mark.places.is_empty())
     }
 
     /// The conversations of a chat; one that is not known yet is its own.

@@ -27,7 +27,7 @@ use crate::content::Kind;
 use crate::outbox::OutboxEvent;
 
 /// Conversations that went on for one after the other and are followed; each stands for a restored backup.
-const LINE_MAX: usize = 64;
+pub(super) const LINE_MAX: usize = 64;
 /// How long the welcome of somebody who was first to make a conversation is waited for, until the server is asked
 /// whether this device is in it already: another copy of the profile may have read the welcome.
 const WELCOME_AWAITED: Duration = Duration::from_secs(15);

@@ -131,6 +131,28 @@ fn a_message_whose_verdict_was_lost_with_the_connection_is_not_called_unsent() {
 }
 
 #[test]
+fn a_change_is_open_until_it_is_made_and_a_wish_to_leave_until_the_server_has_it() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob"]);
+    let open = |world: &World| world.devices[0].core.open_changes();
+    assert_eq!(open(&world), 0);
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    assert_eq!(open(&world), 1);
+    world.run();
+    assert_eq!(open(&world), 0);
+    world.take_offline(0);
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![world.address(2).account] });
+    world.command(0, Command::Leave { conversation: id });
+    assert_eq!(open(&world), 2);
+    // Nobody is there who could carry the wish out.
+    (1..3).for_each(|n| world.take_offline(n));
+    world.bring_online(0);
+    world.run();
+    assert_eq!(open(&world), 0);
+    assert!(!world.devices[0].core.conversation(id).unwrap().left);
+}
+
+#[test]
 fn who_leaves_is_gone_and_the_others_go_on() {
     let mut world = World::new(&["alice", "bob", "carol"]);
     let id = group(&mut world, &["bob", "carol"]);

@@ -579,3 +579,25 @@ fn a_group_of_one_goes_on_wherever_its_member_is_killed() {
         assert!(!team.left && team.ready && team.members.len() == 1, "step {step} {kill:?}: {team:?}");
     }
 }
+
+#[test]
+fn what_was_held_back_while_the_conversation_went_on_is_late() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let backup = world.server.restored(1);
+    world.take_offline(1);
+    world.say(0, id, "lost");
+    world.say(0, id, "held");
+    world.run();
+    let bob = world.address(1);
+    world.server.lose_first(bob);
+    world.bring_online(1);
+    world.run_a_little(30);
+    assert!(world.history(1, id).is_empty(), "held for what is missing: {:?}", world.history(1, id));
+    let now = world.now;
+    world.devices[0].restart(now);
+    go_back_together(&mut world, backup);
+    world.say(0, id, "new");
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: new", "[2-2 missing]", "alice: held (late)"]);
+}

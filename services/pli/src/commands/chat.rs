@@ -12,6 +12,7 @@ mod paper;
 mod piped;
 mod prompt;
 mod screen;
+mod start;
 mod ticks;
 
 use std::cell::Cell;
@@ -33,7 +34,7 @@ use input::Input;
 use paper::Paper;
 use prompt::Prompt;
 use screen::Screen;
-use ticks::Ticks;
+use ticks::{OwnNumbers, Ticks};
 
 /// Chat in the terminal.
 ///
@@ -44,9 +45,9 @@ use ticks::Ticks;
 /// the commands, Tab completes handles and commands. Ctrl-C throws away what is typed and ends where nothing is; Ctrl-D
 /// ends. Of what is pasted, lines are sent and commands wait for an Enter of yours. NO_COLOR turns colours off.
 ///
-/// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted,
-/// and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused, 7 or 10 for
-/// messages that still wait.
+/// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted
+/// and done, and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused,
+/// 7 or 10 for messages and changes of groups that still wait.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
@@ -90,6 +91,8 @@ struct Chat {
     /// Of this profile.
     handle: String,
     ticks: Ticks,
+    /// Which numbers in the history are messages of one's own.
+    own: OwnNumbers,
     /// A message on this screen is printed, as far as `recv` is concerned.
     printed: Printed,
     /// Where a line without a name goes: what the prompt on the screen shows.
@@ -112,7 +115,8 @@ impl Chat {
         let editor = Editor::start(Prompt::new(handle.clone()))?;
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
         let printed = Printed::open(session.client.folder())?;
-        let (ticks, asked, announced) = (Ticks::default(), BTreeMap::new(), BTreeMap::new());
+        let (ticks, own) = (Ticks::default(), OwnNumbers::default());
+        let (asked, announced) = (BTreeMap::new(), BTreeMap::new());
         let (current, gone) = (None, None);
         let (unused, undone) = (true, Cell::new(false));
         let mut chat = Self {
@@ -122,6 +126,7 @@ impl Chat {
             screen,
             handle,
             ticks,
+            own,
             printed,
             current,
             gone,
@@ -132,10 +137,7 @@ impl Chat {
         };
         chat.look_at_output();
         chat.learn_names().await?;
-        chat.show_last().await?;
-        for notice in chat.printed.missed_notices(&chat.session).await? {
-            chat.see(notice).await?;
-        }
+        chat.show_start().await?;
         chat.editor.taken();
         Ok(chat)
     }
@@ -215,6 +217,9 @@ impl Chat {
     }
 
     async fn tick(&mut self, event: &Event) -> Result<(), Failure> {
+        if let Event::Moved { into, .. } = event {
+            self.own.forget(*into);
+        }
         let is_news = self.is_of_messages(event).await?;
         match self.ticks.see(event, &self.whereabouts(event).await?) {
             Some(line) if is_news => self.screen.tick(&line),

@@ -42,17 +42,17 @@ impl Output {
         self.kept
     }
 
-    /// Prints one event, flushed.
+    /// Prints one event, flushed; false where it is none that this shape shows.
     ///
     /// `group` is what the event's conversation is called; none in a conversation of two.
-    pub fn event(self, event: &Event, group: Option<&str>) -> io::Result<()> {
+    pub fn event(self, event: &Event, group: Option<&str>) -> io::Result<bool> {
         let line = match self.shape {
             Shape::Json => Some(json::with_group(event, group).to_string()),
             Shape::Text => text(event, group),
         };
-        let Some(line) = line else { return Ok(()) };
+        let Some(line) = line else { return Ok(false) };
         let mut out = anstream::stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush())
+        writeln!(out, "{line}").and_then(|()| out.flush()).map(|()| true)
     }
 }
 
@@ -86,6 +86,18 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
         Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what)),
+        Event::AddedByStranger { by, .. } => {
+            let place = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
+            Some(added_by_stranger(&json::name(by), &place))
+        }
+        Event::Lost { by, lane_nos: (first, last), .. } => {
+            let place = group.map_or(String::new(), |group| format!(" in #{}", one_line(group)));
+            let which = match first == last {
+                true => format!("message {first} of yours{place}"),
+                false => format!("messages {first} to {last} of yours{place}"),
+            };
+            Some(format!("* {}", lost(&json::name(by), &which)))
+        }
         _ => None,
     }
 }
@@ -96,6 +108,17 @@ pub fn warning(event: &Event) -> Option<String> {
         Event::ServerRestored | Event::OlderProfile | Event::NewKey { what: NewKey::Identity, .. } => text(event, None),
         _ => None,
     }
+}
+
+/// The notice that somebody with whom one has no chat added one to a group; `place` is ` #NAME`, or empty.
+pub fn added_by_stranger(name: &str, place: &str) -> String {
+    let group = if place.is_empty() { " a group" } else { place };
+    format!("* @{name}, with whom you have not talked, added you to{group}; /leave in it to go")
+}
+
+/// The notice that messages of one's own are lost.
+pub fn lost(name: &str, which: &str) -> String {
+    format!("lost, never shown to @{name}: {which}; send it again")
 }
 
 /// The notice that this profile went back in time.
@@ -125,7 +148,46 @@ pub fn new_key(name: &str, what: NewKey) -> String {
 mod tests {
     use std::fs::OpenOptions;
 
+    use pli_client::core::{IncomingMessage, Member};
+    use pli_domain::{AccountId, ConversationId, DeviceId, SendId, UnixMillis};
+
     use super::*;
+
+    #[test]
+    fn whatever_has_a_place_in_the_history_is_a_line_for_people_too() {
+        let (conversation, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
+        let bob = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
+        let message = IncomingMessage {
+            conversation,
+            from: bob.clone(),
+            device,
+            send_id: SendId::from_bytes([5; 16]),
+            lane_no: 1,
+            text: "hello".into(),
+            sent_at: UnixMillis(0),
+            accepted_at: UnixMillis(0),
+            late: false,
+            order: 1,
+        };
+        let lost =
+            Event::Lost { conversation, by: bob.clone(), device, lane_nos: (2, 3), messages: Vec::new(), order: 3 };
+        let stranger = Event::AddedByStranger { conversation, name: None, by: bob.clone(), order: 4 };
+        for (event, words) in [
+            (Event::Message(message), "@bob #team: hello"),
+            (Event::Hole { conversation, from: bob.clone(), device, lane_nos: (1, 2), order: 2 }, "of @bob"),
+            (lost, "* lost, never shown to @bob: messages 2 to 3 of yours in #team; send it again"),
+            (stranger, "* @bob, with whom you have not talked, added you to #team"),
+            (Event::NewKey { member: bob, what: NewKey::Identity, order: 5 }, "@bob has a NEW identity key"),
+        ] {
+            assert!(event.order().is_some());
+            let said = text(&event, Some("team")).unwrap_or_default();
+            assert!(said.contains(words), "{event:?}: {said}");
+        }
+    }
 
     #[test]
     fn a_closed_standard_output_is_told_from_one_that_is_thrown_away() {

@@ -2,13 +2,13 @@
 //! What of a profile was printed. Every client command takes what waits at the server, also those that print nothing:
 //! `recv` and `pipe` first print what came in between, so that every message is printed, and what is told once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use pli_client::core::content::Kind;
-use pli_client::core::{Event, IncomingMessage, Member, RowKind};
+use pli_client::core::{Core, Event, IncomingMessage, Member, RowKind};
 use pli_client::{Client, HistoryItem, SCAN_ROWS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
@@ -29,6 +29,13 @@ const ROWS_FIRST: usize = 64;
 pub struct Printed {
     file: File,
     mark: u64,
+    /// The mark when it was opened: what was printed before.
+    before: u64,
+    /// The last place of which [`Printed::missed`] knew. What has a later one comes as an event, once.
+    until: u64,
+    /// Places up to `until` that were printed since: what came as an event meanwhile is not printed again, and none is
+    /// taken for printed because a later one was.
+    since: BTreeSet<u64>,
 }
 
 impl Printed {
@@ -38,11 +45,14 @@ impl Printed {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut mark = [0; 8];
         let mark = if file.read_exact_at(&mut mark, 0).is_ok() { u64::from_be_bytes(mark) } else { 0 };
-        Ok(Self { file, mark })
+        Ok(Self { file, mark, before: mark, until: 0, since: BTreeSet::new() })
     }
 
     /// Notes that what has this place in the history was printed.
     pub fn note(&mut self, order: u64) {
+        if order <= self.until {
+            self.since.insert(order);
+        }
         self.mark = self.mark.max(order);
         if let Err(error) = self.file.write_all_at(&self.mark.to_be_bytes(), 0) {
             tracing::warn!(%error, "what was printed cannot be noted; it is printed again next time");
@@ -51,37 +61,71 @@ impl Printed {
 
     /// Whether the event was printed before; never where it has no place in the history.
     pub fn knows(&self, event: &Event) -> bool {
-        event.order().is_some_and(|order| order <= self.mark)
+        event.order().is_some_and(|order| order <= self.before || self.since.contains(&order))
     }
 
-    /// What was told once since, and is in no conversation's history.
-    pub async fn missed_notices(&self, session: &Session) -> Result<Vec<Event>, Failure> {
+    /// What came since and was not printed, in order; at most the last 10,000 rows of each conversation.
+    pub async fn missed(&mut self, session: &Session) -> Result<Vec<Event>, Failure> {
+        let after = self.before;
+        // In one look: the client goes on receiving meanwhile, and what comes later is left to its event.
+        let look = move |core: &Core| {
+            let conversations: Vec<ConversationId> = core.conversations().into_iter().map(|view| view.id).collect();
+            (core.last_order(), core.notices(after), conversations)
+        };
+        let (last, mut missed, all) = session.client.query(look).await.map_err(|error| session.request(error))?;
+        self.until = last;
+        let mut found = Vec::new();
+        for id in all {
+            let mut rows = session.client.history(id, ROWS_FIRST).await.exit(Exit::Folder)?;
+            if rows.len() == ROWS_FIRST && rows.first().is_some_and(|row| row.order > after) {
+                rows = session.client.history(id, SCAN_ROWS_MAX).await.exit(Exit::Folder)?;
+            }
+            found.extend(rows.into_iter().filter(|row| self.is_missed(row.order)));
+        }
+        let people = people(session, &found).await?;
+        missed.extend(found.iter().filter_map(|row| event_of(row, &people)));
+        missed.sort_by_key(Event::order);
+        Ok(missed)
+    }
+
+    /// What was told once and not printed yet, of which a command that prints nothing may warn.
+    pub async fn unprinted_notices(&self, session: &Session) -> Result<Vec<Event>, Failure> {
         let after = self.mark;
         session.client.query(move |core| core.notices(after)).await.map_err(|error| session.request(error))
     }
 
-    /// What came since and was not printed, in order; at most the last 10,000 rows of each conversation.
-    async fn missed(&self, session: &Session) -> Result<Vec<Event>, Failure> {
-        let all = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
-        let mut missed = self.missed_notices(session).await?;
-        for id in all.into_iter().map(|conversation| conversation.id) {
-            let mut rows = session.client.history(id, ROWS_FIRST).await.exit(Exit::Folder)?;
-            if rows.len() == ROWS_FIRST && rows.first().is_some_and(|row| row.order > self.mark) {
-                rows = session.client.history(id, SCAN_ROWS_MAX).await.exit(Exit::Folder)?;
-            }
-            missed.extend(rows.iter().filter_map(event_of).filter(|event| !self.knows(event)));
-        }
-        missed.sort_by_key(Event::order);
-        Ok(missed)
+    const fn is_missed(&self, order: u64) -> bool {
+        order > self.before && order <= self.until
+    }
+}
+
+/// Who wrote some rows, as far as they are known: a handle may be somebody else's since.
+#[derive(Debug, Default)]
+pub struct People(BTreeMap<AccountId, Member>);
+
+/// Asks for everybody who wrote these rows.
+pub async fn people(session: &Session, rows: &[HistoryItem]) -> Result<People, Failure> {
+    let accounts = rows.iter().filter_map(|item| AccountId::try_from(item.row.account.as_ref()).ok());
+    let accounts: BTreeSet<AccountId> = accounts.collect();
+    let look = move |core: &Core| accounts.into_iter().filter_map(|account| core.person(account)).collect();
+    let known: Vec<Member> = session.client.query(look).await.map_err(|error| session.request(error))?;
+    Ok(People(known.into_iter().map(|member| (member.account, member)).collect()))
+}
+
+impl People {
+    /// Who wrote the row; by the handle that they had then, where nothing else is known of the account.
+    pub fn of(&self, item: &HistoryItem) -> Option<Member> {
+        let account = AccountId::try_from(item.row.account.as_ref()).ok()?;
+        let known = self.0.get(&account).filter(|member| member.handle.is_some() || member.former.is_some());
+        let then = || Member { account, handle: item.row.handle.parse().ok(), former: None };
+        Some(known.cloned().unwrap_or_else(then))
     }
 }
 
 /// What a row tells of somebody else.
-fn event_of(item: &HistoryItem) -> Option<Event> {
+fn event_of(item: &HistoryItem, people: &People) -> Option<Event> {
     let (row, conversation, order) = (&item.row, item.conversation, item.order);
-    let account = AccountId::try_from(row.account.as_ref()).ok()?;
-    let (from, device) =
-        (Member { account, handle: row.handle.parse().ok(), former: None }, row.device.as_ref().try_into().ok()?);
+    let (from, device) = (people.of(item)?, row.device.as_ref().try_into().ok()?);
     match row.kind() {
         RowKind::Hole => Some(Event::Hole { conversation, from, device, lane_nos: (row.lane_no, row.hole_to), order }),
         RowKind::Incoming => incoming(item, from, device).map(Event::Message),
@@ -111,9 +155,7 @@ pub struct Printer {
     output: Output,
     printed: Printed,
     client: Client,
-    /// What the groups of conversations are called, as the core said; empty for two people. One for each conversation at
-    /// most.
-    labels: BTreeMap<ConversationId, String>,
+    labels: Labels,
     /// Why nothing can be printed any more.
     failed: Option<std::io::Error>,
 }
@@ -124,10 +166,10 @@ impl Printer {
         if !output.is_kept() {
             anstream::eprintln!("standard output is closed: what arrives is not printed, and waits for the next time");
         }
-        let printed = Printed::open(session.client.folder())?;
+        let mut printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
         let client = session.client.clone();
-        let printer = Self { output, printed, client, labels: BTreeMap::new(), failed: None };
+        let printer = Self { output, printed, client, labels: Labels::default(), failed: None };
         Ok((printer, missed))
     }
 
@@ -142,10 +184,11 @@ impl Printer {
         if self.printed.knows(event) {
             return true;
         }
-        self.failed = self.output.event(event, group.as_deref()).err();
-        // Noted only after it went out: a message that goes nowhere is printed by the next one.
-        if let (true, true, Some(order)) = (self.failed.is_none(), self.output.is_kept(), event.order()) {
-            self.printed.note(order);
+        match self.output.event(event, group.as_deref()) {
+            // Noted only after it went out: a message that goes nowhere is printed by the next one.
+            Ok(true) if self.output.is_kept() => event.order().into_iter().for_each(|order| self.printed.note(order)),
+            Ok(_) => {}
+            Err(error) => self.failed = Some(error),
         }
         self.failed.is_none()
     }
@@ -153,19 +196,17 @@ impl Printer {
     /// What the group of the event's conversation is called; none for two people. The core says it, whose names change with
     /// what becomes of every other group.
     async fn group(&mut self, event: &Event) -> Option<String> {
-        if renames(event) {
-            self.labels.clear();
-        }
+        self.labels.see(event);
         let id = conversation_of(event)?;
-        if !self.labels.contains_key(&id) {
+        if !self.labels.0.contains_key(&id) {
             // A client that has ended tells no names; what it had to show is printed all the same.
             let (kind, label) = self.client.query(move |core| core.label_of(id)).await.ok()?;
             if kind == Kind::Unknown {
                 return None;
             }
-            self.labels.insert(id, label);
+            self.labels.0.insert(id, label);
         }
-        self.labels.get(&id).filter(|label| !label.is_empty()).cloned()
+        self.labels.0.get(&id).filter(|label| !label.is_empty()).cloned()
     }
 
     /// Whether this event is a message that [`Printer::event`] has yet to print.
@@ -174,17 +215,27 @@ impl Printer {
     }
 }
 
-/// Whether groups may be called otherwise since: one came, got its name or its members, went, or goes on in another
-/// conversation.
-const fn renames(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::ConversationReady { .. }
+/// What the groups of conversations are called, as the core said; empty for two people. One for each conversation at
+/// most.
+#[derive(Debug, Default)]
+struct Labels(BTreeMap<ConversationId, String>);
+
+impl Labels {
+    /// Forgets what may be called otherwise since.
+    fn see(&mut self, event: &Event) {
+        match event {
+            // A group came, got its name, went, or goes on in another conversation: others of its name are called after it.
+            Event::ConversationReady { .. }
             | Event::ConversationFailed { .. }
             | Event::SameChat { .. }
-            | Event::Left { .. }
-            | Event::MemberAdded { .. }
-    )
+            | Event::Left { .. } => self.0.clear(),
+            // Somebody third makes a group of a chat of two; what is a group keeps its name.
+            Event::MemberAdded { conversation, .. } if self.0.get(conversation).is_some_and(String::is_empty) => {
+                self.0.remove(conversation);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Where an event happened. Without a wildcard: whoever adds an event says it here.
@@ -240,7 +291,43 @@ mod tests {
         printed.note(7);
         printed.note(3);
         let again = Printed::open(folder.path()).expect("there");
+        assert!(!printed.knows(&notice(8)));
         assert!(again.knows(&notice(7)) && !again.knows(&notice(8)));
         assert!(!again.knows(&Event::Gap), "what has no place is always printed");
+    }
+
+    #[test]
+    fn what_comes_as_an_event_while_others_are_looked_up_is_printed_once_and_not_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut printed = Printed::open(folder.path()).expect("made");
+        printed.note(3);
+        let mut printed = Printed::open(folder.path()).expect("there");
+        // What was looked up ends at 6: 4 and 6 are of it, and the event of 5 waits to be read, as that of 6 does.
+        printed.until = 6;
+        assert!(printed.is_missed(4) && printed.is_missed(6) && !printed.is_missed(3) && !printed.is_missed(7));
+        for order in [4, 6] {
+            assert!(!printed.knows(&notice(order)));
+            printed.note(order);
+        }
+        assert!(printed.knows(&notice(6)) && printed.knows(&notice(3)));
+        for order in [5, 7] {
+            assert!(!printed.knows(&notice(order)), "{order} is still to be printed");
+            printed.note(order);
+        }
+        assert_eq!(printed.since, [4, 5, 6].into(), "what comes later comes once, and is not remembered");
+    }
+
+    #[test]
+    fn a_newcomer_renames_no_group() {
+        let (team, two) = (ConversationId::from_bytes([1; 16]), ConversationId::from_bytes([2; 16]));
+        let member = Member { account: AccountId::from_bytes([2; 16]), handle: None, former: None };
+        let added = |conversation| Event::MemberAdded { conversation, member: member.clone(), by: member.clone() };
+        let mut labels = Labels([(team, "team".into()), (two, String::new())].into());
+        labels.see(&added(team));
+        assert_eq!(labels.0.len(), 2);
+        labels.see(&added(two));
+        assert_eq!(labels.0.keys().collect::<Vec<_>>(), [&team], "it is a group now");
+        labels.see(&Event::Left { conversation: two });
+        assert!(labels.0.is_empty());
     }
 }

@@ -142,7 +142,7 @@ async fn warn_of_swapped_keys(session: &Session, conversation: ConversationId) -
     let printed = Printed::open(session.client.folder()).exit(Exit::Folder)?;
     let view = session.client.query(move |core| core.conversation(conversation)).await;
     let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
-    for notice in printed.missed_notices(session).await? {
+    for notice in printed.unprinted_notices(session).await? {
         let is_here = matches!(&notice, Event::NewKey { member, .. } if members.contains(member));
         if let Some(warning) = warning(&notice).filter(|_| is_here) {
             anstream::eprintln!("{warning}");

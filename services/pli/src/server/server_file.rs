@@ -62,12 +62,25 @@ impl ServerFile {
 
 fn is_running(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+    pid.is_some_and(|pid| is_there(rustix::process::test_kill_process(pid)))
+}
+
+/// What asking for a process without a signal says: one of another user answers that it may not be asked.
+fn is_there(probe: Result<(), rustix::io::Errno>) -> bool {
+    probe != Err(rustix::io::Errno::SRCH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_of_another_user_runs_and_only_one_that_is_gone_does_not() {
+        use rustix::io::Errno;
+        assert!(is_there(Ok(())) && is_there(Err(Errno::PERM)));
+        assert!(!is_there(Err(Errno::SRCH)));
+        assert!(is_running(std::process::id()) && is_running(1), "the first process is there, whoever asks");
+    }
 
     #[test]
     fn what_is_written_is_read() {

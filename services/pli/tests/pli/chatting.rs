@@ -81,24 +81,61 @@ fn a_message_that_another_command_took_is_printed_by_the_next_recv() {
 #[test]
 fn what_is_told_once_is_printed_once_whatever_command_met_it() {
     let home = tempfile::tempdir().expect("a folder");
-    let _server = Server::start(home.path());
-    register(home.path(), "bob");
-    text(&run(home.path(), &["group", "create", "alice", "team", "bob", "--data", "data"]));
-    text(&run(home.path(), &["send", "alice", "#team", "hello", "--data", "data"]));
-    // A command that prints nothing takes all of it.
-    text(&run(home.path(), &["group", "remove", "bob", "team", "alice", "--data", "data"]));
-    let printed = || {
-        let said = text(&run(home.path(), &["recv", "bob", "--json", "--data", "data"]));
-        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let placed = events.iter().filter_map(|e| Some((e["order"].as_u64()?, e["event"].as_str()?.to_owned())));
-        placed.collect::<Vec<_>>()
+    let home = home.path();
+    let _server = Server::start(home);
+    for (who, shape) in [("bob", &["--json"][..]), ("carol", &[])] {
+        register(home, who);
+        let team = format!("team-{who}");
+        text(&run(home, &["group", "create", "alice", &team, who, "--data", "data"]));
+        text(&run(home, &["send", "alice", &format!("#{team}"), "hello", "--data", "data"]));
+        // A command that prints nothing takes all of it.
+        text(&run(home, &["group", "remove", who, &team, "alice", "--data", "data"]));
+        let printed = || text(&run(home, &[&["recv", who, "--data", "data"], shape].concat()));
+        let (first, again) = (printed(), printed());
+        let words = match shape {
+            [] => ["first contact with @alice", &format!("added you to #{team}"), &format!("@alice #{team}: hello")],
+            _ => ["\"new_key\"", "\"added_by_stranger\"", "\"message\""],
+        };
+        for word in words {
+            assert_eq!(first.matches(word).count(), 1, "{word}: {first}");
+            assert!(!again.contains(word), "{word}: {again}");
+        }
+        let orders: Vec<u64> =
+            first.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["order"].as_u64()).collect();
+        assert!(orders.windows(2).all(|pair| pair[0] < pair[1]), "in order: {first}");
+        assert_eq!(orders.len(), if shape.is_empty() { 0 } else { 3 }, "{first}");
+    }
+}
+
+#[test]
+fn a_chat_begins_with_everything_that_was_not_printed_yet() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    register(home, "bob");
+    // Takes what waits and prints nothing.
+    let take = || text(&run(home, &["group", "list", "bob", "--data", "data"]));
+    let chat = || String::from_utf8(run_with_input(home, &["chat", "bob", "--data", "data"], b"/quit\n").stdout);
+    text(&run(home, &["send", "alice", "bob", "m", "--count", "320", "--data", "data"]));
+    take();
+    let said = chat().expect("text");
+    assert_eq!(said.matches("first contact with @alice").count(), 1, "{said}");
+    assert!(said.contains("20 more messages came before these"), "{said}");
+    for number in 1..=320 {
+        let times = said.lines().filter(|line| line.ends_with(&format!("@alice: m {number}"))).count();
+        assert_eq!(times, usize::from(number > 20), "{number}: {said}");
+    }
+    text(&run(home, &["send", "alice", "bob", "later", "--data", "data"]));
+    take();
+    text(&run(home, &["send", "bob", "alice", "mine", "--data", "data"]));
+    let said = chat().expect("text");
+    let at = |words: &str| {
+        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+        said.find(words).expect("there")
     };
-    let first = printed();
-    let mut words: Vec<&str> = first.iter().map(|(_, word)| word.as_str()).collect();
-    assert!(first.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order: {first:?}");
-    words.sort_unstable();
-    assert_eq!(words, ["added_by_stranger", "message", "new_key"]);
-    assert_eq!(printed(), []);
+    assert!(at("@alice: m 320") < at("@alice: later") && at("@alice: later") < at(": mine"), "{said}");
+    let said = text(&run(home, &["recv", "bob", "--json", "--data", "data"]));
+    assert!(!said.contains("\"order\""), "{said}");
 }
 
 /// Runs a line of shell in which `pli` is the binary.

@@ -274,6 +274,48 @@ fn a_new_account_on_a_restored_server_is_not_told_that_it_was_and_a_forgotten_on
     assert!(said.contains("@carol is registered now; the server did not know it"), "{said}");
 }
 
+#[test]
+fn who_had_a_handle_before_is_told_apart_from_who_has_it_now() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let server = Server::start(home);
+    let port = server.port();
+    with_data(home, &["recv", "alice"]);
+    back_up(home);
+    with_data(home, &["send", "bob", "alice", "from the first"]);
+    // Takes what waits and prints nothing.
+    with_data(home, &["group", "list", "alice"]);
+    drop(server);
+    with_data(home, &["restore", "--from", "backup", "--replace"]);
+    let _server = Server::start_on(home, port);
+    with_data(home, &["send", "bob", "alice", "from the second", "--home", "elsewhere"]);
+    with_data(home, &["group", "list", "alice"]);
+    let said = with_data(home, &["recv", "alice"]);
+    let line = said.lines().find(|line| line.contains("from the first")).expect("told");
+    let former = line.split_once('@').and_then(|(_, said)| said.split_once(':')).expect("from somebody").0;
+    assert!(former.starts_with("bob~"), "{said}");
+    assert!(said.contains("@bob: from the second"), "{said}");
+    let mut alice = Running::start(pli(home, &["chat", "alice", "--data", "data"]));
+    alice.until(&format!("@{former}: from the first"));
+    alice.until("@bob: from the second");
+    for person in [former, "bob"] {
+        alice.say(&format!("/safety {person}"));
+        alice.until(&format!("safety number with @{person};"));
+    }
+    let numbers: Vec<String> = ["elsewhere", "share/pli"]
+        .iter()
+        .map(|home_of_bob| {
+            let mut bob = Running::start(pli(home, &["chat", "bob", "--data", "data", "--home", home_of_bob]));
+            bob.say("/safety alice");
+            bob.until("safety number with @alice;");
+            bob.line()
+        })
+        .collect();
+    assert_ne!(numbers[0], numbers[1]);
+    alice.say(&format!("/safety {former}"));
+    alice.until(&numbers[1]);
+}
+
 /// What a command says when it is refused, with its exit code.
 fn refused(home: &Path, arguments: &[&str], exit: i32, words: &[&str]) {
     let (code, said) = failure(&run(home, arguments));

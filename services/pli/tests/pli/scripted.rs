@@ -241,3 +241,52 @@ fn a_group_is_listed_with_its_name_and_everybody_as_soon_as_the_list_is_asked_fo
     members.sort_unstable();
     assert_eq!((words[1], members.as_slice()), ("team", &["alice", "bob", "carol", "dave", "erin"][..]), "{said}");
 }
+
+#[test]
+fn a_chat_without_a_terminal_waits_for_changes_of_groups_too() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let home = home.path();
+    register(home, &["bob", "carol"]);
+    text(&run(home, &with_data(&["group", "create", "alice", "team", "bob"])));
+    let (code, out, said) = chat(home, "alice", "#team\n/add nobody\n");
+    assert_eq!(code, Some(13), "{out}{said}");
+    assert!(out.contains("not changed") && out.contains("NOT_FOUND"), "{out}");
+    let members = || text(&run(home, &with_data(&["group", "list", "alice"])));
+    for (line, is_there) in [("/add carol", true), ("/remove carol", false)] {
+        let (code, out, said) = chat(home, "alice", &format!("#team\n{line}\n"));
+        assert_eq!(code, Some(0), "{line}: {out}{said}");
+        assert_eq!(members().contains("carol"), is_there, "{line}");
+    }
+    let port = server.port();
+    server.process.kill();
+    let (code, out, said) = chat(home, "alice", "#team\n/add carol\n");
+    assert_eq!(code, Some(7), "{out}{said}");
+    assert!(out.contains("what was asked for is not done yet"), "{out}");
+    let _server = Server::start_on(home, port);
+    let (code, out, said) = chat(home, "alice", "/list\n");
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(members().contains("carol"));
+    // Another member carries the wish to leave out, also when who has it is away.
+    let (code, out, said) = chat(home, "alice", "#team\n/leave\n");
+    assert_eq!(code, Some(0), "{out}{said}");
+    let mut bob = Running::start(pli(home, &with_data(&["recv", "bob", "--json", "--follow"])));
+    bob.json(|event| event["event"] == "member_removed" && event["member"] == "alice");
+}
+
+#[test]
+fn a_chat_without_a_terminal_waits_for_a_server_that_is_away_for_a_moment() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let home = home.path();
+    register(home, &["bob"]);
+    text(&run(home, &with_data(&["send", "alice", "bob", "before"])));
+    let port = server.port();
+    server.process.kill();
+    let mut alice = Running::start(pli(home, &with_data(&["chat", "alice"])));
+    alice.say("@bob later");
+    alice.end_input();
+    alice.until("connecting");
+    let _server = Server::start_on(home, port);
+    assert_eq!(alice.wait(), Some(0));
+}

@@ -221,7 +221,7 @@ fn a_pasted_command_waits_for_an_enter_and_pasted_lines_are_sent() {
     alice.until("not done, because it was pasted");
     alice.until("accepted   “two”");
     let said = received(home.path(), "bob");
-    assert!(said.contains("one") && said.contains("two") && !said.contains("leave"), "{said}");
+    assert!(said.contains(": one") && said.contains(": two") && !said.contains(": /leave"), "{said}");
     alice.keys("/who\r");
     alice.until("  #team: @");
     alice.keys("\x1b[A\x1b[A\x1b[A");

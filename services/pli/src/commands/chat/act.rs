@@ -10,16 +10,13 @@ use super::Chat;
 use super::input::{COMMANDS, Input};
 use crate::commands::json::name;
 use crate::commands::names::{called, group_named, typed};
+use crate::commands::printed::people;
 use crate::exit::{Exit, ExitContext, Failure};
 
-/// Rows of each conversation that are shown at the start.
-const SHOWN_AT_START: usize = 10;
 /// Rows that are looked at for the messages of a tick; where there are more there was one, most likely.
 const LOOKED_AT: usize = 256;
 /// People that a tick in the history names.
 const NAMED_MAX: usize = 3;
-/// Conversations that are shown at the start.
-const CONVERSATIONS_AT_START: usize = 5;
 
 impl Chat {
     /// Does it; what cannot be done is said on the screen.
@@ -37,6 +34,10 @@ impl Chat {
                 }
                 self.turn_to(outcome, text).await
             }
+            Input::Former(former, text) => match self.chat_with(&former).await? {
+                Some(conversation) => self.turn_to_conversation(conversation, text).await,
+                None => self.hint(&format!("there is no chat with @{former} that goes on; /list shows all")),
+            },
             Input::Group(name, text) => match group_named(&self.session.conversations().await?, &name) {
                 Ok(conversation) => self.turn_to_conversation(conversation, text).await,
                 Err(failure) => self.tell(&failure),
@@ -51,7 +52,7 @@ impl Chat {
                 }
             },
             Input::Create(name, handles) => self.make_group(name, handles).await,
-            Input::Safety(handle) => self.safety(handle).await,
+            Input::Safety(person) => self.safety(person).await,
             Input::List => self.list().await,
             here => match self.current {
                 Some(conversation) => self.act_here(here, conversation).await,
@@ -72,7 +73,7 @@ impl Chat {
     async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
         match input {
             Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
-            Input::Remove(handles) => self.remove(conversation, &handles).await,
+            Input::Remove(people) => self.remove(conversation, &people).await,
             Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
             Input::History(rows) => self.show_rows(conversation, rows).await,
@@ -95,7 +96,11 @@ impl Chat {
     /// Says at the end what was not sent.
     pub(super) async fn say_waiting(&self) {
         // A client that has ended says so itself.
-        let waiting = self.session.client.query(|core| core.unsent_texts()).await.unwrap_or(0);
+        let waiting = self.session.client.query(|core| (core.unsent_texts(), core.open_changes())).await;
+        let (waiting, changes) = waiting.unwrap_or((0, 0));
+        if waiting == 0 && changes > 0 {
+            self.screen.note("what was asked for is not done yet; the next command of this profile goes on with it");
+        }
         if waiting > 0 {
             let messages =
                 if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
@@ -168,35 +173,45 @@ impl Chat {
         let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
         // Another one of the same chat may carry it.
         if let Some((conversation, message)) = outcome.and_then(|sent| Some((sent.conversation?, sent.message?))) {
+            self.own.forget(conversation);
             self.ticks.sent(conversation, message, &text);
         }
         Ok(())
     }
 
-    async fn remove(&mut self, conversation: ConversationId, handles: &[Handle]) -> Result<(), Failure> {
+    async fn remove(&mut self, conversation: ConversationId, people: &[String]) -> Result<(), Failure> {
         let members = self.view(conversation).await?.map(|view| view.members).unwrap_or_default();
         let mut accounts = Vec::new();
-        for handle in handles {
-            match members.iter().find(|member| member.handle.as_ref() == Some(handle)) {
+        for person in people {
+            match members.iter().find(|member| name(member) == *person) {
                 Some(member) => accounts.push(member.account),
-                None => return self.hint(&format!("@{handle} is not here")),
+                None => return self.hint(&format!("@{person} is not here")),
             }
         }
         self.command(Command::RemoveMembers { conversation, accounts }).await.map(|_| ())
     }
 
-    async fn safety(&self, handle: Handle) -> Result<(), Failure> {
-        let asked = handle.clone();
-        let number = self.session.client.query(move |core| core.safety_number(&asked)).await;
+    /// The chat of two with somebody who is called so here.
+    async fn chat_with(&self, person: &str) -> Result<Option<ConversationId>, Failure> {
+        let is_with = |view: &ConversationView| {
+            view.kind == Kind::Direct && view.members.iter().any(|member| name(member) == person)
+        };
+        Ok(self.session.conversations().await?.into_iter().find(is_with).map(|view| view.id))
+    }
+
+    async fn safety(&self, person: String) -> Result<(), Failure> {
+        let asked = person.clone();
+        let look = move |core: &Core| core.safety_number_with(core.person_named(&asked)?.account);
+        let number = self.session.client.query(look).await;
         match number.map_err(|error| self.session.request(error))? {
             Some(number) => {
                 let digits: Vec<char> = number.chars().filter(char::is_ascii_digit).collect();
                 let groups: Vec<String> = digits.chunks(5).map(|five| five.iter().collect()).collect();
-                self.screen.line(&format!("  safety number with @{handle}; both of you must see the same:"));
+                self.screen.line(&format!("  safety number with @{person}; both of you must see the same:"));
                 groups.chunks(4).for_each(|four| self.screen.line(&format!("    {}", four.join(" "))));
                 Ok(())
             }
-            None => self.hint(&format!("there was no contact with @{handle} yet: write to them first")),
+            None => self.hint(&format!("there was no contact with @{person} yet: write to them first")),
         }
     }
 
@@ -227,7 +242,7 @@ impl Chat {
     }
 
     /// `#team` or `@bob`.
-    fn called(&self, view: &ConversationView) -> String {
+    pub(super) fn called(&self, view: &ConversationView) -> String {
         if view.kind == Kind::Group {
             return format!("#{}", typed(&called(view)));
         }
@@ -252,15 +267,19 @@ impl Chat {
     }
 
     /// Whether what an event tells is of a message: a group's name, and what was given up, have numbers too.
-    pub(super) async fn is_of_messages(&self, event: &Event) -> Result<bool, Failure> {
-        let Some((conversation, (first, last))) = self.ticks.unknown(event) else { return Ok(true) };
+    pub(super) async fn is_of_messages(&mut self, event: &Event) -> Result<bool, Failure> {
+        if matches!(event, Event::Lost { messages, .. } if !messages.is_empty()) {
+            return Ok(true);
+        }
+        let Some((conversation, numbers)) = self.ticks.unknown(event) else { return Ok(true) };
+        if let Some(known) = self.own.has(conversation, numbers) {
+            return Ok(known);
+        }
         let rows = self.session.client.history(conversation, LOOKED_AT).await.exit(Exit::Folder)?;
-        let is = |item: &HistoryItem| {
-            item.conversation == conversation
-                && item.row.kind() == RowKind::Outgoing
-                && (first..=last).contains(&item.row.lane_no)
-        };
-        Ok(rows.len() == LOOKED_AT || rows.iter().any(is))
+        let is_own = |item: &&HistoryItem| item.conversation == conversation && item.row.kind() == RowKind::Outgoing;
+        let own = || rows.iter().filter(is_own).map(|item| item.row.lane_no).collect();
+        self.own.learn(conversation, (rows.len() < LOOKED_AT).then(own));
+        Ok(self.own.has(conversation, numbers).unwrap_or(true))
     }
 
     /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told
@@ -302,28 +321,6 @@ impl Chat {
         Ok(())
     }
 
-    /// The history's last rows, oldest conversation first, so that the newest stands right above the prompt. Nothing
-    /// that is typed goes to any of them before the user names one: whoever wrote last need not be whom they mean.
-    pub(super) async fn show_last(&mut self) -> Result<(), Failure> {
-        let mut last = Vec::new();
-        for view in self.session.conversations().await? {
-            let rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
-            if let Some(newest) = rows.last() {
-                last.push((newest.order, view.id));
-            }
-        }
-        last.sort_unstable();
-        let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
-        for (_, conversation) in last.into_iter().skip(skipped) {
-            self.show_rows(conversation, SHOWN_AT_START).await?;
-            self.unused = false;
-        }
-        if !self.unused {
-            self.screen.note("@HANDLE or #GROUP says who gets what you type; until then nobody does");
-        }
-        self.show_target().await
-    }
-
     /// How far each of one's own messages came, as far as it is known.
     async fn reached(&self, items: &[HistoryItem]) -> Result<Vec<String>, Failure> {
         let asked: Vec<_> = items.iter().map(|item| (item.conversation, item.row.lane_no)).collect();
@@ -336,12 +333,29 @@ impl Chat {
     async fn show_rows(&self, conversation: ConversationId, rows: usize) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(()) };
         let items = self.session.client.history(conversation, rows).await.exit(Exit::Folder)?;
+        self.show_items(&view, &items).await
+    }
+
+    pub(super) async fn show_items(&self, view: &ConversationView, items: &[HistoryItem]) -> Result<(), Failure> {
         let plural = if items.len() == 1 { "" } else { "s" };
-        self.screen.note(&format!("{}: the last {} message{plural}", self.called(&view), items.len()));
-        let place = place_of(&view);
-        let me = &self.handle;
-        let ticks = self.reached(&items).await?;
-        items.iter().zip(&ticks).for_each(|(item, tick)| self.screen.history(item, me, (&place, tick)));
+        self.screen.note(&format!("{}: the last {} message{plural}", self.called(view), items.len()));
+        self.show_placed(view, items, "").await
+    }
+
+    /// Rows, each with the group and this behind who wrote it.
+    pub(super) async fn show_placed(
+        &self,
+        view: &ConversationView,
+        items: &[HistoryItem],
+        behind: &str,
+    ) -> Result<(), Failure> {
+        let place = format!("{}{behind}", place_of(view));
+        let (ticks, people) = (self.reached(items).await?, people(&self.session, items).await?);
+        for (item, tick) in items.iter().zip(&ticks) {
+            let known = people.of(item).filter(|member| member.handle.is_some() || member.former.is_some());
+            let who = known.map_or_else(|| "?".into(), |member| name(&member));
+            self.screen.history(item, &who, (&place, tick));
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a typed line asks for.
 
+use pli_client::core::content::SHORT_ID_MARK;
 use pli_domain::Handle;
 
 use crate::commands::names::named;
@@ -35,14 +36,16 @@ pub enum Input {
     Person(Handle, Option<String>),
     /// `#team`, `#team hello`, `#"my team" hello`.
     Group(String, Option<String>),
+    /// `@bob~ab12cd`, `@bob~ab12cd hello`: who had the handle before.
+    Former(String, Option<String>),
     /// A line without a name.
     Say(String),
     /// `/group NAME HANDLE…`.
     Create(String, Vec<Handle>),
     /// `/add HANDLE…`.
     Add(Vec<Handle>),
-    /// `/remove HANDLE…`.
-    Remove(Vec<Handle>),
+    /// `/remove HANDLE…`, `/remove HANDLE~SHORTID…`.
+    Remove(Vec<String>),
     /// `/leave`.
     Leave,
     /// `/who`.
@@ -51,8 +54,8 @@ pub enum Input {
     List,
     /// `/history [N]`.
     History(usize),
-    /// `/safety HANDLE`.
-    Safety(Handle),
+    /// `/safety HANDLE`, `/safety HANDLE~SHORTID`.
+    Safety(String),
     /// `/help`.
     Help,
     /// An empty line.
@@ -64,7 +67,7 @@ pub enum Input {
 impl Input {
     /// Whether it is one of [`COMMANDS`], which change or show more than a conversation's next line.
     pub const fn is_command(&self) -> bool {
-        !matches!(self, Self::Person(..) | Self::Group(..) | Self::Say(_) | Self::Nothing)
+        !matches!(self, Self::Person(..) | Self::Former(..) | Self::Group(..) | Self::Say(_) | Self::Nothing)
     }
 
     /// What the line asks for, or a hint what is wrong with it.
@@ -75,6 +78,7 @@ impl Input {
         let text = (!rest.is_empty()).then(|| rest.to_string());
         match word.chars().next() {
             None => Ok(Self::Nothing),
+            Some('@') if word.contains(SHORT_ID_MARK) => Ok(Self::Former(person(word)?, text)),
             Some('@') => Ok(Self::Person(one(word)?, text)),
             Some('#') if word.len() > 1 => {
                 let (name, rest) = named(&line[1..]).filter(|(name, _)| !name.is_empty()).ok_or(GROUP_USAGE)?;
@@ -97,14 +101,15 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         }
         "/who" | "/list" | "/help" | "/quit" | "/exit" if !rest.is_empty() => Err(format!("usage: {word}")),
         "/group" => {
-            let (name, members) = named(rest.trim_start_matches('#')).ok_or("usage: /group \"A NAME\" HANDLE…")?;
+            let (name, members) =
+                named(rest.strip_prefix('#').unwrap_or(rest)).ok_or("usage: /group \"A NAME\" HANDLE…")?;
             if name.is_empty() || members.trim().is_empty() {
                 return Err("usage: /group NAME HANDLE…".into());
             }
             Ok(Input::Create(name, several(members)?))
         }
         "/add" => Ok(Input::Add(several(rest)?)),
-        "/remove" => Ok(Input::Remove(several(rest)?)),
+        "/remove" => Ok(Input::Remove(several_of(rest, person)?)),
         "/leave" => Ok(Input::Leave),
         "/who" => Ok(Input::Who),
         "/list" => Ok(Input::List),
@@ -114,7 +119,7 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
             rows.map(Input::History).ok_or_else(|| format!("usage: /history [N], N from 1 to {HISTORY_MAX}"))
         }
         "/safety" if rest.is_empty() => Err("usage: /safety HANDLE".into()),
-        "/safety" => one(rest).map(Input::Safety),
+        "/safety" => person(rest).map(Input::Safety),
         "/help" => Ok(Input::Help),
         "/quit" | "/exit" => Ok(Input::Quit),
         other => Err(format!("`{other}` is no command; /help lists them")),
@@ -125,9 +130,25 @@ fn one(text: &str) -> Result<Handle, String> {
     handle(text).map_err(|error| format!("`{text}`: {error}"))
 }
 
+/// What somebody is called: a handle, or `HANDLE~SHORTID` where another account has the handle now.
+fn person(text: &str) -> Result<String, String> {
+    let Some((former, short)) = text.split_once(SHORT_ID_MARK) else { return one(text).map(|it| it.to_string()) };
+    let former = one(former)?;
+    if short.is_empty() || !short.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(format!(
+            "`{text}`: hexadecimal digits stand after `{SHORT_ID_MARK}`, as in the name that is shown"
+        ));
+    }
+    Ok(format!("{former}{SHORT_ID_MARK}{short}"))
+}
+
 fn several(text: &str) -> Result<Vec<Handle>, String> {
-    let handles: Vec<Handle> = text.split_whitespace().map(one).collect::<Result<_, _>>()?;
-    if handles.is_empty() { Err("name at least one handle".into()) } else { Ok(handles) }
+    several_of(text, one)
+}
+
+fn several_of<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let all: Vec<T> = text.split_whitespace().map(read).collect::<Result<_, _>>()?;
+    if all.is_empty() { Err("name at least one handle".into()) } else { Ok(all) }
 }
 
 #[cfg(test)]
@@ -156,15 +177,38 @@ mod tests {
         assert_eq!(Input::parse("  "), Ok(Input::Nothing));
         let members = vec![person("bob"), person("carol")];
         assert_eq!(Input::parse("/group team bob @carol"), Ok(Input::Create("team".into(), members)));
-        assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety(person("bob"))));
+        assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety("bob".into())));
+        assert_eq!(Input::parse("/safety @bob~ab12cd"), Ok(Input::Safety("bob~ab12cd".into())));
+        let removed = Input::Remove(vec!["carol".into(), "bob~ab12cd".into()]);
+        assert_eq!(Input::parse("/remove @carol bob~ab12cd"), Ok(removed));
+        let former = |text: Option<&str>| Ok(Input::Former("bob~ab12cd".into(), text.map(str::to_owned)));
+        assert_eq!(Input::parse("@bob~ab12cd hi you"), former(Some("hi you")));
+        assert_eq!(Input::parse("@bob~ab12cd"), former(None));
+        let made = |name: &str| Ok(Input::Create(name.into(), vec![person("bob")]));
+        assert_eq!(Input::parse("/group #x bob"), made("x"));
+        assert_eq!(Input::parse("/group ##x bob"), made("#x"));
+        assert_eq!(Input::parse("##x hi"), Ok(Input::Group("#x".into(), Some("hi".into()))));
         assert_eq!(Input::parse("/history 5"), Ok(Input::History(5)));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        for line in
-            ["/nope", "/group team", "/add", "@b", "/safety", "/history many", "/history 0", "/leave team", "/quit now"]
-        {
+        for line in [
+            "/nope",
+            "/group team",
+            "/add",
+            "/add bob~ab12cd",
+            "/remove",
+            "@b",
+            "@bob~",
+            "@bob~xyz",
+            "/safety b~ab",
+            "/safety",
+            "/history many",
+            "/history 0",
+            "/leave team",
+            "/quit now",
+        ] {
             assert!(Input::parse(line).is_err(), "{line}");
         }
         for line in

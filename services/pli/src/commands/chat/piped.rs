@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use pli_client::core::{ConnectionState, Event};
+use pli_client::core::{Core, Event};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use crate::commands::session::LOOK_EVERY;
 use crate::exit::{Exit, Failure};
 use crate::terminal;
 
-/// How long what was read may take to be accepted.
+/// How long what was read may take to be accepted and done.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Chat {
@@ -37,20 +37,21 @@ impl Chat {
         }
     }
 
-    /// Waits until what was read is accepted or refused; with a terminal the user sees what waits, and with no server
-    /// there is nothing to wait for. `talked` is false where the chat has failed.
+    /// Waits until what was read is accepted or refused, and every change of a group made or refused; with a terminal the
+    /// user sees what waits. A server that is away may be back before the time is over. `talked` is false where the chat
+    /// has failed.
     pub(super) async fn settle(&mut self, ending: &CancellationToken, talked: bool) -> Result<(), Failure> {
         let end = Instant::now() + SETTLED_WITHIN;
         let mut look = interval(LOOK_EVERY);
         while talked && self.editor.is_piped() && !ending.is_cancelled() {
-            let waits = self.session.client.query(|core| (core.waiting().1, core.unsent_texts())).await;
-            let (waiting, texts) = waits.map_err(|error| self.session.request(error))?;
-            let shown = self.session.events.is_empty();
-            if shown && waiting == 0 {
+            let counts = |core: &Core| (core.waiting().1, core.unsent_texts(), core.open_changes());
+            let waits = self.session.client.query(counts).await;
+            let (waiting, texts, changes) = waits.map_err(|error| self.session.request(error))?;
+            if self.session.events.is_empty() && waiting + changes == 0 {
                 break;
             }
-            if Instant::now() >= end || shown && self.is_cut_off() {
-                return if texts == 0 { Ok(()) } else { Err(self.session.timed_out()) };
+            if Instant::now() >= end {
+                return if texts + changes == 0 { Ok(()) } else { Err(self.session.timed_out()) };
             }
             tokio::select! {
                 biased;
@@ -63,12 +64,6 @@ impl Chat {
             }
         }
         Ok(())
-    }
-
-    fn is_cut_off(&self) -> bool {
-        let status = self.session.client.status();
-        let status = status.borrow();
-        status.state == ConnectionState::Offline && status.why.is_some()
     }
 
     /// What the exit code says of a chat without a terminal; one with a terminal has said everything on it.

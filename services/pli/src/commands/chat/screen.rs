@@ -8,7 +8,7 @@ use pli_domain::UnixMillis;
 
 use super::paper::Paper;
 use crate::commands::json::name;
-use crate::commands::output::{OLDER_PROFILE, RESTORED, new_key, unreadable};
+use crate::commands::output::{OLDER_PROFILE, RESTORED, added_by_stranger, new_key, unreadable};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -87,9 +87,8 @@ impl Screen {
     }
 
     /// A row of the history; `tick` says how far a message of one's own came.
-    pub fn history(&self, item: &HistoryItem, me: &str, (place, tick): (&str, &str)) {
+    pub fn history(&self, item: &HistoryItem, who: &str, (place, tick): (&str, &str)) {
         let row = &item.row;
-        let who = if row.handle.is_empty() { "?" } else { &row.handle };
         let late = if row.late { " (late)" } else { "" };
         match row.kind() {
             RowKind::Outgoing => {
@@ -98,7 +97,7 @@ impl Screen {
                     RowStatus::Accepted | RowStatus::Stored => tick,
                     RowStatus::Refused => " ✗",
                 };
-                self.said(UnixMillis(row.sent_at_ms), me, &format!("{place}{tick}"), &row.text);
+                self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{tick}"), &row.text);
             }
             RowKind::Incoming => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
             RowKind::Hole => {
@@ -121,11 +120,7 @@ impl Screen {
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left{place}", name(member))),
             Event::AddedByStranger { by, .. } => {
-                let by = name(by);
-                let group = if place.is_empty() { " a group" } else { place };
-                self.warning(&format!(
-                    "* @{by}, with whom you have not talked, added you to{group}; /leave in it to go"
-                ));
+                self.warning(&added_by_stranger(&name(by), place));
             }
             _ => {}
         }

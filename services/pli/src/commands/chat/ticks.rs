@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which of one's own messages came how far.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pli_client::core::{Event, Member, OutgoingMessage};
 use pli_domain::{ConversationId, SendId};
 
 use crate::commands::json::name;
+use crate::commands::output::lost;
 use crate::commands::session::sentence;
 use crate::terminal::one_line;
 
 /// Messages whose text is remembered for ticks; older ones are called by their number.
 const REMEMBERED_MAX: usize = 256;
+/// Conversations whose numbers are known at a time.
+const NUMBERED_MAX: usize = 64;
 /// Characters of a message in its tick.
 const EXCERPT_CHARS: usize = 32;
 
@@ -82,7 +85,7 @@ impl Ticks {
         let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
         let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
         let which = if known.is_empty() { format!("(earlier messages{place})") } else { known.join(" ") };
-        format!("✗ lost, never shown to @{by}: {which}; send it again")
+        format!("✗ {}", lost(by, &which))
     }
 
     fn called(&self, message: &SendId, place: &str) -> String {
@@ -112,6 +115,32 @@ impl Ticks {
         };
         let is = |sent: &Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
         (!self.sent.iter().any(is)).then_some((conversation, (first, last)))
+    }
+}
+
+/// Numbers of one's own messages, as the history has them: read once for each conversation, and again only after
+/// something was sent.
+#[derive(Debug, Default)]
+pub struct OwnNumbers(BTreeMap<ConversationId, Option<BTreeSet<u64>>>);
+
+impl OwnNumbers {
+    /// Whether a message has one of these numbers; none where the history has to be looked at.
+    pub fn has(&self, conversation: ConversationId, (first, last): (u64, u64)) -> Option<bool> {
+        let known = self.0.get(&conversation)?.as_ref();
+        Some(known.is_none_or(|numbers| numbers.range(first..=last.max(first)).next().is_some()))
+    }
+
+    /// The history has these; none where it has more than were looked at, and most likely any.
+    pub fn learn(&mut self, conversation: ConversationId, numbers: Option<BTreeSet<u64>>) {
+        if self.0.len() >= NUMBERED_MAX {
+            self.0.clear();
+        }
+        self.0.insert(conversation, numbers);
+    }
+
+    /// There are more.
+    pub fn forget(&mut self, conversation: ConversationId) {
+        self.0.remove(&conversation);
     }
 }
 
@@ -160,6 +189,23 @@ mod tests {
         assert_eq!(ticks.unknown(&delivered(3)), None);
         assert_eq!(ticks.see(&delivered(3), " in #one").as_deref(), Some("✓✓ delivered to @bob “hello”"));
         assert_eq!(ticks.unknown(&delivered(4)), Some((here, (4, 4))));
+    }
+
+    #[test]
+    fn the_history_is_looked_at_once_for_the_numbers_of_a_conversation() {
+        let id = |n: usize| ConversationId::from_bytes([u8::try_from(n).expect("small"); 16]);
+        let mut own = OwnNumbers::default();
+        assert_eq!(own.has(id(1), (1, 9)), None);
+        own.learn(id(1), Some([2, 5].into()));
+        for (range, has) in [((1, 1), false), ((1, 2), true), ((3, 4), false), ((5, 9), true), ((9, 3), false)] {
+            assert_eq!(own.has(id(1), range), Some(has), "{range:?}");
+        }
+        own.learn(id(2), None);
+        assert_eq!(own.has(id(2), (7, 7)), Some(true), "more than were looked at");
+        own.forget(id(1));
+        assert_eq!(own.has(id(1), (2, 2)), None, "something was sent");
+        (0..2 * NUMBERED_MAX).for_each(|n| own.learn(id(n), None));
+        assert!(own.0.len() <= NUMBERED_MAX);
     }
 
     #[test]

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a chat shows before anything happens: the last rows of its history, then what no command has printed yet.
+
+use std::collections::BTreeSet;
+
+use pli_client::HistoryItem;
+use pli_client::core::content::Kind;
+use pli_client::core::{Command, ConversationView, Event, RowKind};
+use pli_domain::ConversationId;
+
+use super::Chat;
+use crate::commands::printed::conversation_of;
+use crate::exit::{Exit, ExitContext, Failure};
+
+/// Rows of each conversation that are shown at the start.
+const SHOWN_AT_START: usize = 10;
+/// Conversations that are shown at the start.
+const CONVERSATIONS_AT_START: usize = 5;
+/// Messages and holes that were not printed yet and are shown at the start, the last ones; of those before is said how
+/// many they are.
+const MISSED_AT_START: usize = 300;
+
+/// A row of one's own that stands among what was missed, and where it is.
+type Own = (ConversationView, HistoryItem);
+
+impl Chat {
+    /// Nothing that is typed goes to anybody of whom something is shown here before the user names one: whoever wrote
+    /// last need not be whom they mean.
+    pub(super) async fn show_start(&mut self) -> Result<(), Failure> {
+        let missed = self.printed.missed(&self.session).await?;
+        let begins = missed.first().and_then(Event::order).unwrap_or(u64::MAX);
+        let own = self.show_last(begins).await?;
+        self.show_missed(missed, own).await?;
+        if !self.unused {
+            self.screen.note("@HANDLE or #GROUP says who gets what you type; until then nobody does");
+        }
+        self.show_target().await
+    }
+
+    /// The history's last rows before this place, oldest conversation first, so that the newest stands right above the
+    /// prompt. Answers the rows of one's own behind it.
+    async fn show_last(&mut self, before: u64) -> Result<Vec<Own>, Failure> {
+        let mut last = Vec::new();
+        for view in self.session.conversations().await? {
+            let rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
+            if let Some(newest) = rows.last() {
+                last.push((newest.order, view, rows));
+            }
+        }
+        last.sort_unstable_by_key(|(newest, ..)| *newest);
+        let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
+        let mut own = Vec::new();
+        for (_, view, rows) in last.into_iter().skip(skipped) {
+            self.unused = false;
+            let (old, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.order < before);
+            if !old.is_empty() {
+                self.show_items(&view, &old).await?;
+            }
+            let new = new.into_iter().filter(|row| row.row.kind() == RowKind::Outgoing);
+            own.extend(new.map(|row| (view.clone(), row)));
+        }
+        own.sort_unstable_by_key(|(_, row)| row.order);
+        Ok(own)
+    }
+
+    /// What is shown here is printed, as far as `recv` is concerned, also what is only counted.
+    async fn show_missed(&mut self, missed: Vec<Event>, own: Vec<Own>) -> Result<(), Failure> {
+        let mut skipped = missed.iter().filter(|event| is_row(event)).count().saturating_sub(MISSED_AT_START);
+        if skipped > 0 {
+            self.screen.note(&format!(
+                "{skipped} more messages came before these; /history N in their conversation shows them"
+            ));
+        }
+        let mut own = own.into_iter().peekable();
+        let (mut whole, mut cut) = (BTreeSet::new(), BTreeSet::new());
+        for event in missed {
+            let order = event.order().unwrap_or(0);
+            while let Some((view, row)) = own.next_if(|(_, row)| row.order < order) {
+                self.show_own(&view, row).await?;
+            }
+            if is_row(&event) && skipped > 0 {
+                skipped -= 1;
+                cut.extend(conversation_of(&event));
+            } else {
+                self.show_one(&event).await?;
+                whole.extend(conversation_of(&event).filter(|_| matches!(event, Event::Message(_))));
+            }
+            if !self.paper.has_failed() {
+                self.printed.note(order);
+            }
+        }
+        for (view, row) in own {
+            self.show_own(&view, row).await?;
+        }
+        self.mark_read(whole.difference(&cut)).await;
+        Ok(())
+    }
+
+    async fn show_one(&mut self, event: &Event) -> Result<(), Failure> {
+        match event {
+            Event::Message(message) => {
+                let place = self.place(message.conversation).await?;
+                self.screen.message(message, &place);
+                Ok(())
+            }
+            event => self.show(event).await,
+        }
+    }
+
+    /// Among what others wrote, with its place as theirs have.
+    async fn show_own(&self, view: &ConversationView, row: HistoryItem) -> Result<(), Failure> {
+        let place = if view.kind == Kind::Group { String::new() } else { format!(" to {}", self.called(view)) };
+        self.show_placed(view, &[row], &place).await
+    }
+
+    /// The lines are on the screen, so they count as read; a full change queue only delays the ticks.
+    async fn mark_read(&self, all: impl Iterator<Item = &ConversationId>) {
+        if self.paper.has_failed() {
+            return;
+        }
+        for conversation in all {
+            let read = Command::MarkRead { conversation: *conversation };
+            let _ = self.session.client.command(read).await;
+        }
+    }
+}
+
+/// Whether `/history` shows it.
+const fn is_row(event: &Event) -> bool {
+    matches!(event, Event::Message(_) | Event::Hole { .. })
+}
