@@ -302,18 +302,20 @@ fn who_had_a_handle_before_is_told_apart_from_who_has_it_now() {
         alice.say(&format!("/safety {person}"));
         alice.until(&format!("safety number with @{person};"));
     }
-    let numbers: Vec<String> = ["elsewhere", "share/pli"]
+    let numbers: Vec<[String; 3]> = ["elsewhere", "share/pli"]
         .iter()
         .map(|home_of_bob| {
             let mut bob = Running::start(pli(home, &["chat", "bob", "--data", "data", "--home", home_of_bob]));
             bob.say("/safety alice");
             bob.until("safety number with @alice;");
-            bob.line()
+            // Of both halves, in the order of their digits, one is alice's.
+            [bob.line(), bob.line(), bob.line()]
         })
         .collect();
     assert_ne!(numbers[0], numbers[1]);
     alice.say(&format!("/safety {former}"));
-    alice.until(&numbers[1]);
+    alice.until(&format!("safety number with @{former};"));
+    assert_eq!([alice.line(), alice.line(), alice.line()], numbers[1]);
 }
 
 /// What a command says when it is refused, with its exit code.
