@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match Cli::try_parse().map_or_else(said, start) {
         Ok(()) => ExitCode::from(Exit::Ok as u8),
         Err(failure) => {
-            anstream::eprintln!("error: {}", sentence(&failure.error));
+            crate::terminal::tell!("error: {}", sentence(&failure.error));
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -52,7 +52,7 @@ fn warn_of_variables() {
         own.chain(command.get_subcommands().flat_map(of_flags)).collect()
     }
     for warning in Sources::from_process().unread::<Config>(&of_flags(&Cli::command())) {
-        anstream::eprintln!("warning: {warning}");
+        crate::terminal::tell!("warning: {warning}");
     }
 }
 

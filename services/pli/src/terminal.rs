@@ -14,6 +14,18 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Writes a line to standard error. One that cannot be written is left out: it changes nothing of what the command does,
+/// nor how it ends.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::terminal::tell_line(format_args!($($text)*)) };
+}
+pub(crate) use tell;
+
+/// See [`tell`].
+pub fn tell_line(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
 /// Writes to standard output. A closed pipe is no failure: whoever read there has enough, as `| head` has.
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();

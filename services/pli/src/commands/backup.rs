@@ -224,7 +224,7 @@ fn progress(bytes: u64) -> impl FnMut(CopyProgress) {
         let tenths = (so_far.done * 10).checked_div(so_far.total).unwrap_or(0);
         if bytes > TOLD_ABOVE && tenths > told {
             told = tenths;
-            anstream::eprintln!("{} of {} MiB copied", so_far.done >> 20, so_far.total >> 20);
+            crate::terminal::tell!("{} of {} MiB copied", so_far.done >> 20, so_far.total >> 20);
         }
     }
 }

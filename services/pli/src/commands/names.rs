@@ -60,7 +60,7 @@ pub async fn group_arriving(
         };
         if !told && session.client.status().borrow().state == ConnectionState::Online {
             told = true;
-            anstream::eprintln!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
+            crate::terminal::tell!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
         }
         match session.next(deadline).await {
             Ok(event) => seen(&event).await,

@@ -188,7 +188,7 @@ impl Input {
     /// Tells that a line cannot be sent.
     fn not_sent(&mut self, number: u64, unfit: &Unfit) -> Result<(), Failure> {
         self.unfit += 1;
-        anstream::eprintln!("line {number} is not sent: {unfit}");
+        crate::terminal::tell!("line {number} is not sent: {unfit}");
         if self.json { say!("{}", json::not_sent(number, unfit)) } else { Ok(()) }
     }
 

@@ -164,7 +164,9 @@ impl Printer {
     /// Of an open profile, with the messages that are to be printed first.
     pub async fn open(session: &Session, output: Output) -> Result<(Self, Vec<Event>), Failure> {
         if !output.is_kept() {
-            anstream::eprintln!("standard output is closed: what arrives is not printed, and waits for the next time");
+            crate::terminal::tell!(
+                "standard output is closed: what arrives is not printed, and waits for the next time"
+            );
         }
         let mut printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;

@@ -145,7 +145,7 @@ async fn warn_of_swapped_keys(session: &Session, conversation: ConversationId) -
     for notice in printed.unprinted_notices(session).await? {
         let is_here = matches!(&notice, Event::NewKey { member, .. } if members.contains(member));
         if let Some(warning) = warning(&notice).filter(|_| is_here) {
-            anstream::eprintln!("{warning}");
+            crate::terminal::tell!("{warning}");
         }
     }
     Ok(())

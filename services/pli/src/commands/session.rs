@@ -124,7 +124,7 @@ async fn resolve(servers: &[NamedServer]) -> Result<(), Failure> {
 /// Says which port is asked where none was written: a server on a laptop has another one.
 fn say_port(named: &NamedServer) {
     let (host, port) = (&named.address, named.address.port());
-    anstream::eprintln!("--server {host} names no port: {port} is taken; `pli dev` says which one it has");
+    crate::terminal::tell!("--server {host} names no port: {port} is taken; `pli dev` says which one it has");
 }
 
 fn unresolved(named: &ServerAddress, error: std::io::Error) -> Failure {
@@ -239,16 +239,18 @@ impl Session {
             Event::Registered { handle } if self.tells_new => {
                 let folder = self.client.folder().display();
                 if self.is_new {
-                    anstream::eprintln!("@{handle} is new and registered now; its keys are in {folder}");
+                    crate::terminal::tell!("@{handle} is new and registered now; its keys are in {folder}");
                 } else {
-                    anstream::eprintln!("@{handle} is registered now; the server did not know it yet, or not any more");
+                    crate::terminal::tell!(
+                        "@{handle} is registered now; the server did not know it yet, or not any more"
+                    );
                 }
                 self.refusal = None;
             }
             Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,
             _ if self.warns => {
                 if let Some(warning) = warning(event) {
-                    anstream::eprintln!("{warning}");
+                    crate::terminal::tell!("{warning}");
                 }
             }
             _ => {}

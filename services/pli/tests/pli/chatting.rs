@@ -148,6 +148,18 @@ fn shell(home: &Path, command: &str) -> std::process::Output {
 }
 
 #[test]
+fn a_standard_error_that_takes_nothing_changes_no_exit_code() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    let ended = shell(home.path(), "pli group list nobody --data data 2>/dev/full");
+    assert_eq!(ended.status.code(), Some(6), "{ended:?}");
+    let ended = shell(home.path(), "PLI_NOTHING=1 pli send alice bob hello --data data 2>/dev/full");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(text(&run(home.path(), &["recv", "bob", "--data", "data"])).contains("hello"));
+}
+
+#[test]
 fn what_a_closed_standard_output_did_not_take_is_printed_next_time() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());
