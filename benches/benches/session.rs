@@ -11,8 +11,9 @@ use pli_benches::load::{Device, Session, connector, converse};
 use pli_benches::traffic::{BYTES, Friends, Pace, Pair, exchange};
 use pli_benches::{
     Direction, ECHO, Process, Reading, Ready, Row, Summary, Target, asked, cpu_us_per_echo, cpu_us_per_handshake,
-    data_folder, measure, measure_limit, seed, serve_echo, start_server,
+    cpu_us_per_quic_handshake, data_folder, measure, measure_limit, seed, serve_echo, start_server,
 };
+use pli_client::Transport;
 use pli_domain::ConversationId;
 
 const PAIRS: usize = 64;
@@ -35,27 +36,30 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if std::env::var_os(ECHO).is_some() {
-        return runtime.block_on(serve_echo());
+    if let Ok(transport) = std::env::var(ECHO) {
+        return runtime.block_on(serve_echo(&transport));
     }
     let folder = data_folder()?;
     let mut summary = Summary::open();
     if asked("traffic") {
-        let limit = measure_limit("CPU of one echo of a bare TLS WebSocket server", || {
-            runtime.block_on(cpu_us_per_echo(PAIRS, BYTES, LIMIT_MEASURED))
-        })?;
-        let traffic = runtime.block_on(traffic(&folder.path().join("traffic")))?;
-        summary.add(Row::limited("ws_message_cpu_us", traffic.cpu_us, "us", &limit, Direction::Less)?);
-        summary.add(Row::plain("ws_messages_per_s", traffic.per_s, "1/s"));
+        let traffic = traffic_rows(&runtime, folder.path(), Transport::WebSocket, &mut summary)?;
         summary.add(Row::plain("rows_per_message_fast_ack", traffic.rows, "rows"));
         let envelope = pli_benches::Limit { name: "bytes of the envelope".into(), value: traffic.envelope_bytes };
         summary.add(Row::limited("disk_bytes_per_message", traffic.disk_bytes, "B", &envelope, Direction::Less)?);
     }
-    if asked("idle") {
-        summary.add(Row::plain("idle_ws_bytes", runtime.block_on(idle_bytes(&folder.path().join("idle")))?, "B"));
+    if asked("quic") {
+        traffic_rows(&runtime, folder.path(), Transport::Quic, &mut summary)?;
+    }
+    for transport in [Transport::WebSocket, Transport::Quic].into_iter().filter(|_| asked("idle")) {
+        let name = format!("idle_{}_bytes", word(transport));
+        let idle = runtime.block_on(idle_bytes(&folder.path().join(&name), transport))?;
+        summary.add(Row::plain(&name, idle, "B"));
     }
     for resumed in [false, true].into_iter().filter(|_| asked("ready")) {
         summary.add(ready_row(&runtime, folder.path(), resumed)?);
+    }
+    if asked("ready") {
+        summary.add(quic_ready_row(&runtime, folder.path())?);
     }
     if asked("accounts") {
         runtime.block_on(ratios(folder.path()))?.into_iter().for_each(|row| summary.add(row));
@@ -64,13 +68,46 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+const fn word(transport: Transport) -> &'static str {
+    if matches!(transport, Transport::Quic) { "quic" } else { "ws" }
+}
+
+/// What a message costs over this transport, beside an echo of a bare server over it.
+fn traffic_rows(
+    runtime: &tokio::runtime::Runtime,
+    folder: &Path,
+    transport: Transport,
+    summary: &mut Summary,
+) -> Result<Traffic> {
+    let word = word(transport);
+    let library = if word == "quic" { "QUIC" } else { "TLS WebSocket" };
+    let limit = measure_limit(&format!("CPU of one echo of a bare {library} server"), || {
+        runtime.block_on(cpu_us_per_echo(transport, PAIRS, BYTES, LIMIT_MEASURED))
+    })?;
+    let traffic = runtime.block_on(traffic(&folder.join(format!("traffic-{word}")), transport))?;
+    let cost = format!("{word}_message_cpu_us");
+    summary.add(Row::limited(&cost, traffic.cpu_us, "us", &limit, Direction::Less)?);
+    summary.add(Row::plain(&format!("{word}_messages_per_s"), traffic.per_s, "1/s"));
+    Ok(traffic)
+}
+
+/// The same of a session over QUIC, whose TLS begins anew each time.
+fn quic_ready_row(runtime: &tokio::runtime::Runtime, folder: &Path) -> Result<Row> {
+    let limit = measure_limit("CPU of a bare full QUIC handshake", || {
+        runtime.block_on(cpu_us_per_quic_handshake(LIMIT_CONNECTS))
+    })?;
+    let figure = runtime.block_on(ready_cpu_us(&folder.join("ready-quic"), Transport::Quic, false))?;
+    Ok(Row::limited("session_ready_cpu_us_quic", figure, "us", &limit, Direction::Less)?)
+}
+
 /// CPU of a session's beginning, beside a bare TLS handshake of the same kind.
 fn ready_row(runtime: &tokio::runtime::Runtime, folder: &Path, resumed: bool) -> Result<Row> {
     let kind = if resumed { "resumed" } else { "full" };
     let limit = measure_limit(&format!("CPU of a bare {kind} TLS 1.3 handshake"), || {
         runtime.block_on(cpu_us_per_handshake(resumed, LIMIT_CONNECTS))
     })?;
-    let figure = runtime.block_on(ready_cpu_us(&folder.join(format!("ready-{kind}")), resumed))?;
+    let figure =
+        runtime.block_on(ready_cpu_us(&folder.join(format!("ready-{kind}")), Transport::WebSocket, resumed))?;
     Ok(Row::limited(&format!("session_ready_cpu_us_{kind}"), figure, "us", &limit, Direction::Less)?)
 }
 
@@ -83,8 +120,9 @@ struct Traffic {
 }
 
 /// 64 senders, each to a receiver of its own that acknowledges everything.
-async fn traffic(folder: &Path) -> Result<Traffic> {
+async fn traffic(folder: &Path, transport: Transport) -> Result<Traffic> {
     let (server, ready) = start_server(folder)?;
+    let ready = ready.over(transport);
     let (edges, target) = ([ready.clone()], Target::single(&server, &ready));
     let mut pairs = Vec::new();
     for n in 0..PAIRS {
@@ -200,8 +238,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Memory of each of 2,000 sessions that have received and acknowledged a first message, then say nothing.
-async fn idle_bytes(folder: &Path) -> Result<f64> {
+async fn idle_bytes(folder: &Path, transport: Transport) -> Result<f64> {
     let (server, ready) = start_server(folder)?;
+    let over = ready.clone().over(transport);
     let hub = Device::register(&ready, 0).await?;
     let mut devices = Vec::with_capacity(IDLE);
     for n in 1..=IDLE as u64 {
@@ -213,7 +252,7 @@ async fn idle_bytes(folder: &Path) -> Result<f64> {
     let before = settled_bytes(&server).await?;
     let mut sessions = Vec::with_capacity(IDLE);
     for device in &devices {
-        let mut session = device.connect(&ready).await?;
+        let mut session = device.connect(&over).await?;
         first_message(&mut session).await?;
         sessions.push(session);
     }
@@ -230,9 +269,10 @@ async fn first_message(session: &mut Session) -> Result<()> {
     }
 }
 
-/// CPU from the TCP handshake to `Ready`, one connection after the other.
-async fn ready_cpu_us(folder: &Path, resumed: bool) -> Result<f64> {
+/// CPU from the first packet to `Ready`, one connection after the other.
+async fn ready_cpu_us(folder: &Path, transport: Transport, resumed: bool) -> Result<f64> {
     let (server, ready) = start_server(folder)?;
+    let ready = ready.over(transport);
     let (device, warm) = (Device::register(&ready, 0).await?, connector(&ready)?);
     device.connect_by(&ready, &warm).await.context("a first session, which gets a ticket")?;
     let before = server.cpu_us()?;
@@ -242,7 +282,7 @@ async fn ready_cpu_us(folder: &Path, resumed: bool) -> Result<f64> {
             false => device.connect(&ready).await,
         };
         let is = session.context("a session")?.resumed;
-        ensure!(is == resumed, "the TLS session was resumed: {is}, wanted {resumed}");
+        ensure!(is.is_none_or(|is| is == resumed), "the TLS session was resumed: {is:?}, wanted {resumed}");
     }
     Ok((server.cpu_us()? - before) / CONNECTS as f64)
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The limit of everything that goes over a session: a TLS WebSocket server of the same library that only echoes, and of
-//! which the TLS handshake alone can be asked.
+//! The limit of everything that goes over a session: a server of the same library that only echoes, and of which the
+//! handshake alone can be asked; over TLS and WebSocket, and over QUIC.
+
+mod quic;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::{SinkExt, StreamExt};
+use pli_client::Transport;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,11 +22,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::Process;
 
-/// In the environment of a bench binary this makes it the echo server.
+/// In the environment of a bench binary this makes it the echo server of the transport that it names.
 pub const ECHO: &str = "PLI_BENCH_ECHO";
 
 /// Serves echoes until it is killed; prints address and certificate as the first line.
-pub async fn serve() -> Result<()> {
+pub async fn serve(transport: &str) -> Result<()> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -32,13 +35,26 @@ pub async fn serve() -> Result<()> {
         .with_single_cert(vec![made.cert.der().clone()], key)?;
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
+    let certificate = hex::encode(made.cert.der());
+    if transport == word(Transport::Quic) {
+        return quic::serve(config, &certificate).await;
+    }
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{} {}", listener.local_addr()?, hex::encode(made.cert.der()));
+    println!("{} {certificate}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(echo(acceptor.clone(), stream));
     }
+}
+
+const fn word(transport: Transport) -> &'static str {
+    if matches!(transport, Transport::Quic) { "quic" } else { "ws" }
+}
+
+/// An echo server of this transport as a process of its own.
+fn start(transport: Transport) -> Result<Process> {
+    Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, word(transport)))
 }
 
 /// Where an echo server listens and what it presents.
@@ -71,10 +87,20 @@ impl Target {
     }
 }
 
+/// CPU of the echo server per QUIC handshake with the certificate's signature that is closed at once, in microseconds.
+pub async fn cpu_us_per_quic_handshake(handshakes: usize) -> Result<f64> {
+    let server = start(Transport::Quic)?;
+    let before = server.cpu_us()?;
+    for _ in 0..handshakes {
+        quic::handshake(&Target::new(&server.first_line)?).await?;
+    }
+    Ok((server.cpu_us()? - before) / handshakes as f64)
+}
+
 /// CPU of the echo server per TLS handshake that is closed at once, in microseconds: with the certificate's signature, or
 /// resumed from a ticket.
 pub async fn cpu_us_per_handshake(resumed: bool, handshakes: usize) -> Result<f64> {
-    let server = Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, "1"))?;
+    let server = start(Transport::WebSocket)?;
     let warm = Target::new(&server.first_line)?;
     close(warm.handshake().await?).await?;
     let before = server.cpu_us()?;
@@ -111,31 +137,50 @@ async fn echo(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
 }
 
 /// CPU of the echo server per echo of `bytes`, with one in flight on each of `connections`, in microseconds.
-pub async fn cpu_us_per_echo(connections: usize, bytes: usize, measured: Duration) -> Result<f64> {
-    let server = Process::start(std::process::Command::new(std::env::current_exe()?).env(ECHO, "1"))?;
+pub async fn cpu_us_per_echo(
+    transport: Transport,
+    connections: usize,
+    bytes: usize,
+    measured: Duration,
+) -> Result<f64> {
+    let server = start(transport)?;
+    let target = Target::new(&server.first_line)?;
     let mut open = Vec::new();
     for _ in 0..connections {
-        open.push(Target::new(&server.first_line)?.connect().await?);
+        open.push(match transport {
+            Transport::Quic => Echoing::Quic(quic::Stream::open(&target).await?),
+            _ => Echoing::WebSocket(Box::new(target.connect().await?)),
+        });
     }
     let (before, end) = (server.cpu_us()?, Instant::now() + measured);
-    let tasks: Vec<_> = open
-        .into_iter()
-        .map(|mut socket| {
-            tokio::spawn(async move {
-                let message = Message::Binary(vec![0xC3; bytes].into());
-                let mut echoes = 0_u64;
-                while Instant::now() < end {
-                    socket.send(message.clone()).await?;
-                    socket.next().await.context("an echo")??;
-                    echoes += 1;
-                }
-                anyhow::Ok(echoes)
-            })
-        })
-        .collect();
+    let tasks: Vec<_> = open.into_iter().map(|each| tokio::spawn(each.until(end, bytes))).collect();
     let mut echoes = 0;
     for task in tasks {
         echoes += task.await??;
     }
     Ok((server.cpu_us()? - before) / echoes as f64)
+}
+
+/// A connection on which one echo is asked for after the other.
+enum Echoing {
+    Quic(quic::Stream),
+    WebSocket(Box<WebSocketStream<TlsStream<TcpStream>>>),
+}
+
+impl Echoing {
+    async fn until(mut self, end: Instant, bytes: usize) -> Result<u64> {
+        let message = Message::Binary(vec![0xC3; bytes].into());
+        let mut echoes = 0;
+        while Instant::now() < end {
+            match &mut self {
+                Self::Quic(stream) => stream.echo(bytes).await?,
+                Self::WebSocket(socket) => {
+                    socket.send(message.clone()).await?;
+                    socket.next().await.context("an echo")??;
+                }
+            }
+            echoes += 1;
+        }
+        Ok(echoes)
+    }
 }

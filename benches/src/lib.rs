@@ -15,7 +15,7 @@ mod seed;
 mod server;
 pub mod traffic;
 
-pub use echo::{ECHO, cpu_us_per_echo, cpu_us_per_handshake, serve as serve_echo};
+pub use echo::{ECHO, cpu_us_per_echo, cpu_us_per_handshake, cpu_us_per_quic_handshake, serve as serve_echo};
 pub use limit::{LimitError, measure_limit};
 pub use pli_testkit::summary::{Direction, Limit, Row, Summary, SummaryError, data_folder};
 pub use reading::{Measured, Reading, Target, measure};

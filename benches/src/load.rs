@@ -32,8 +32,8 @@ pub struct Session {
     pub sink: FrameSink,
     /// Frames from the edge.
     pub stream: FrameStream,
-    /// Its TLS resumed an earlier connection.
-    pub resumed: bool,
+    /// Its TLS resumed an earlier connection; none where that cannot be told.
+    pub resumed: Option<bool>,
 }
 
 fn frame(frame: client_frame::Frame) -> ClientFrame {
@@ -130,7 +130,7 @@ impl Device {
 
 /// Connects to the server without tickets of earlier connections.
 pub fn connector(ready: &Ready) -> Result<Connector> {
-    Ok(Connector::new(Some(ready.fingerprint.parse()?)))
+    Ok(Connector::new(Some(ready.fingerprint.parse()?), ready.transport))
 }
 
 /// A conversation of two: `alice` makes it and adds `bob`. Answers its id; messages belong to epoch 1.

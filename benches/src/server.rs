@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use pli_client::Transport;
 use pli_runtime::AdminClient;
 use serde::Deserialize;
 
@@ -21,6 +22,21 @@ pub struct Ready {
     pub fingerprint: String,
     /// Health and metrics.
     pub admin: String,
+    /// What sessions are opened over.
+    #[serde(skip, default = "websocket")]
+    pub transport: Transport,
+}
+
+const fn websocket() -> Transport {
+    Transport::WebSocket
+}
+
+impl Ready {
+    /// The same server over another transport.
+    #[must_use]
+    pub fn over(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
 }
 
 /// A running process that is killed when dropped.

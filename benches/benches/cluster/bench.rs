@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use pli_benches::traffic::{Friends, Pace, Pair, exchange};
 use pli_benches::{Direction, Limit, LimitError, Measured, Ready, Row, Summary, Target, data_folder, metric};
+use pli_client::Transport;
 use pli_testkit::cluster::{Cluster, ClusterSettings, Role, program};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -67,6 +68,7 @@ impl Bench {
         let told = |what: &str| println!("{:6.1} s  starting {what}", begun.elapsed().as_secs_f64());
         let cluster = runtime.block_on(Cluster::start(settings, &told))?;
         let edge = |edge: pli_testkit::cluster::Edge| Ready {
+            transport: Transport::WebSocket,
             address: edge.address,
             fingerprint: edge.fingerprint,
             admin: edge.admin,

@@ -13,7 +13,7 @@ use crate::driver::{self, Driver};
 use crate::error::{End, OpenError, RequestError};
 use crate::history::{HistoryItem, Rows};
 use crate::profile::{self, Profile};
-use crate::{Fingerprint, ServerAddress, StorageError};
+use crate::{Carrier, Connector, Fingerprint, ServerAddress, StorageError, Transport};
 
 /// Requests that may wait for the driver; above it the caller waits.
 const REQUESTS_MAX: usize = 256;
@@ -28,6 +28,10 @@ pub struct ClientOptions {
     /// More addresses of the same server, with the same certificate: whenever a connection is lost or cannot be had, the
     /// next one is tried, in turn.
     pub others: Vec<ServerAddress>,
+    /// What to connect over.
+    pub transport: Transport,
+    /// UDP port of the server for QUIC; none where it is the number of the TCP port.
+    pub quic_port: Option<u16>,
     /// The server's certificate; none trusts the one that was pinned, or the first one seen.
     pub fingerprint: Option<Fingerprint>,
     /// Where profiles live; see [`profile::home`].
@@ -41,6 +45,8 @@ pub struct ClientOptions {
 pub struct Status {
     /// As the core sees it.
     pub state: pli_client_core::ConnectionState,
+    /// What the connection goes over, where there is one.
+    pub carrier: Option<Carrier>,
     /// Why there is none, where that is known.
     pub why: Option<String>,
     /// The server knows the handle.
@@ -115,7 +121,9 @@ impl Client {
         let rows = Rows::new(store);
         let channels = driver::Channels { requests: inbox, events, stop: stop.clone() };
         let servers = std::iter::once(options.server).chain(options.others).collect();
-        let (driver, status, end) = Driver::new(core, rows.clone(), (profile, pin), servers, channels);
+        let connector = Connector::new(pin, options.transport).quic_port(options.quic_port);
+        let connector = connector.remembering(&profile.ways());
+        let (driver, status, end) = Driver::new(core, rows.clone(), profile, (servers, connector), channels);
         tokio::spawn(driver.run());
         Ok((Self { requests, status, end, rows, folder: folder.into(), stop }, Events(reader)))
     }

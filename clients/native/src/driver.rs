@@ -25,7 +25,7 @@ use crate::client::{Request, Status};
 use crate::error::End;
 use crate::history::Rows;
 use crate::profile::Profile;
-use crate::{Connection, Fingerprint, ServerAddress, TransportError};
+use crate::{Connection, Connector, ServerAddress, TransportError};
 use link::Link;
 pub(crate) use load::load;
 use step::Step;
@@ -68,7 +68,7 @@ enum Input {
     Late,
     Request(Option<Request>),
     Frame(Result<ServerFrame, TransportError>),
-    Connected(Result<Box<Connection>, TransportError>),
+    Connected(Result<Connection, TransportError>),
     Connect,
     Timer,
     Emitted,
@@ -79,13 +79,13 @@ impl Driver {
     pub fn new(
         core: Core,
         rows: Rows,
-        (profile, pin): (Profile, Option<Fingerprint>),
-        servers: Vec<ServerAddress>,
+        profile: Profile,
+        (servers, connector): (Vec<ServerAddress>, Connector),
         channels: Channels,
     ) -> (Self, watch::Receiver<Status>, watch::Receiver<Option<End>>) {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
-        let link = Link::new(servers, pin);
+        let link = Link::new(servers, connector);
         let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
         (driver, status_seen, end_seen)
     }
@@ -99,6 +99,7 @@ impl Driver {
         tracing::debug!(%end, "the client ended");
         self.status.send_modify(|status| {
             status.ended = true;
+            status.carrier = None;
             status.state = ConnectionState::Offline;
         });
         let Self { profile, rows, core, end: told, .. } = self;
@@ -203,12 +204,16 @@ impl Driver {
         }
     }
 
-    fn connected(&mut self, connection: Box<Connection>) -> Result<(), End> {
+    fn connected(&mut self, connection: Connection) -> Result<(), End> {
         if self.link.pin().is_none() {
             self.profile.set_pin(connection.fingerprint).map_err(|error| End::Profile(Arc::new(error)))?;
         }
+        let carrier = connection.carrier();
         self.link.opened(connection);
-        self.status.send_modify(|status| status.why = None);
+        self.status.send_modify(|status| {
+            status.why = None;
+            status.carrier = Some(carrier);
+        });
         Ok(())
     }
 
@@ -221,7 +226,10 @@ impl Driver {
                 "{why}; if it was set up anew, move the profile folder {folder} away"
             )));
         }
-        self.status.send_modify(|status| status.why = Some(why.to_string()));
+        self.status.send_modify(|status| {
+            status.why = Some(why.to_string());
+            status.carrier = None;
+        });
         self.link.retry_after(RETRY_AFTER_DEFAULT, Duration::ZERO);
         self.link.next_server();
         let effects = self.core.disconnected(now());

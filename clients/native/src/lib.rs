@@ -27,5 +27,7 @@ pub use pli_client_core as core;
 pub use profile::{Profile, ProfileError};
 pub use seal::{SealError, Sealer};
 pub use store::{Row, SCAN_ROWS_MAX, StorageError, Store};
-pub use transport::{Connection, Connector, FrameSink, FrameStream, TransportError};
+pub use transport::{
+    Carrier, Connection, Connector, FrameSink, FrameStream, InvalidTransport, Transport, TransportError,
+};
 pub use trust::{Fingerprint, InvalidFingerprint};

@@ -21,6 +21,7 @@ const KEY_FILE: &str = "key";
 const DATABASE_FILE: &str = "profile.db";
 const LOST_FILE: &str = "keys-lost";
 const PIN_FILE: &str = "server-certificate";
+const WAYS_FILE: &str = "quic-shunned";
 
 /// Why a profile cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +119,11 @@ impl Profile {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The file that says where QUIC does not work.
+    pub fn ways(&self) -> PathBuf {
+        self.folder.join(WAYS_FILE)
     }
 
     /// Opens the database, with its key.

@@ -12,6 +12,7 @@ mod convert;
 mod error;
 mod fanout;
 mod outside;
+pub mod quic;
 #[cfg(feature = "grpc")]
 mod status;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What carries the frames of one session: WebSocket now, QUIC later, memory in tests. A session never learns which.
+//! What carries the frames of one session: WebSocket, QUIC, memory in tests. A session never learns which.
 
 use std::net::IpAddr;
 use std::task::{Context, Poll};
@@ -27,9 +27,34 @@ pub enum CarrierError {
     Io(#[source] std::io::Error),
 }
 
+/// Which carrier it is, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CarrierName {
+    /// WebSocket over TLS.
+    WebSocket,
+    /// QUIC.
+    Quic,
+    /// No network: simulation and tests.
+    Memory,
+}
+
+impl CarrierName {
+    /// As a label and for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::WebSocket => "ws",
+            Self::Quic => "quic",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// Two-way transport of whole frames. Poll-shaped so that one task both reads and writes and keeps no buffer while
 /// idle. Order: frames arrive in the order sent. Nothing is durable: a frame that was accepted for sending may be lost.
 pub trait Carrier: Send + Unpin {
+    /// Which carrier it is.
+    fn name(&self) -> CarrierName;
+
     /// The next whole frame. After an error only [`CarrierError::TooLarge`] and [`CarrierError::NotAFrame`] leave the
     /// sending side usable. Not calling it stops the peer by the transport's own flow control.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, CarrierError>>;
@@ -84,6 +109,9 @@ pub fn memory(frames: usize) -> (MemoryCarrier, MemoryPeer) {
 }
 
 impl Carrier for MemoryCarrier {
+    fn name(&self) -> CarrierName {
+        CarrierName::Memory
+    }
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, CarrierError>> {
         self.incoming.poll_recv(cx).map(|frame| frame.ok_or(CarrierError::Closed))
     }

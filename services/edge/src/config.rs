@@ -180,8 +180,11 @@ pub struct LimitsConfig {
     pub address_connections: Rate,
     /// Hellos of one address (one IPv6 /64).
     pub address_hellos: Rate,
-    /// Sessions and connections of this edge at a time, over all addresses.
+    /// Sessions and connections of this edge at a time, over all addresses and carriers.
     pub edge_connections_max: usize,
+    /// Handshakes over QUIC under way with addresses that may be somebody else's; above it a client first has to show that
+    /// it receives what is sent to its address (a Retry packet, RFC 9000 section 8.1.2), which costs it a round trip.
+    pub quic_unproven_max: usize,
     /// Whether limits by address hold for loopback addresses too.
     pub loopback: bool,
 }
@@ -195,6 +198,7 @@ impl Default for LimitsConfig {
             address_connections: Rate { per_second: 50, burst: 1_000 },
             address_hellos: Rate { per_second: 50, burst: 1_000 },
             edge_connections_max: 100_000,
+            quic_unproven_max: 256,
             loopback: false,
         }
     }

@@ -2,6 +2,7 @@
 //! The edge as a whole: a cheap handle that serves sessions, routes what owners say to them, and drains.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
@@ -11,6 +12,7 @@ use pli_domain::limits::{CIPHER_SUITES, ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRA
 use pli_domain::{DeviceAddress, EdgeId, Position, SessionId, ShardMap};
 use pli_ports::{Clock, ShardLog, SignalEvent, Signals, StoreError, Subject};
 use pli_runtime::Trail;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::append::{AppendPorts, Appender};
@@ -74,6 +76,10 @@ pub(crate) struct Shared {
     pub(crate) rosters: Rosters,
     pub(crate) keys: DeviceKeys,
     pub(crate) limits: AddressLimits,
+    /// Connections that may still be opened, over all carriers.
+    pub(crate) room: Arc<Semaphore>,
+    /// UDP port of sessions over QUIC; 0 where there is none.
+    pub(crate) quic_port: AtomicU16,
 }
 
 /// A handle to one edge; clones are the same edge. A restarted edge is a new one.
@@ -108,6 +114,8 @@ impl Edge {
             keys: DeviceKeys::new(ports.directory.clone(), config.device_keys_max, ms(config.device_key_ms), call),
             appender: Appender::new(&shards, append),
             limits: AddressLimits::new(&config.limits),
+            room: Arc::new(Semaphore::new(config.limits.edge_connections_max)),
+            quic_port: AtomicU16::new(0),
             registry: Registry::default(),
             ports,
             shards,
@@ -173,10 +181,11 @@ impl Edge {
             Box::pin(wire.close(error, true)).await;
             return;
         }
-        self.shared.metrics.sessions.add(1, &[]);
+        let carrier = wire.carrier();
+        self.shared.metrics.session(carrier, 1);
         Box::pin(session.run(wire)).await;
         self.shared.registry.leave(id);
-        self.shared.metrics.sessions.add(-1, &[]);
+        self.shared.metrics.session(carrier, -1);
     }
 
     /// Routes signals to sessions until `stop`, then drains: sessions are told to go in waves, finish what is open and
@@ -283,6 +292,7 @@ impl Shared {
             limits: Some(self.session_limits()),
             registration: self.ports.registration.into(),
             cipher_suites: CIPHER_SUITES.map(u32::from).to_vec(),
+            quic_port: self.quic_port.load(Ordering::Relaxed).into(),
         }
     }
 }

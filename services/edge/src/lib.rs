@@ -10,6 +10,7 @@
 //! Subjects: subscribes to its own (`Subject::edge`) and to all edges' (`Subject::edges`); asks and tells owners on
 //! `Subject::owner`. Tables: none.
 
+mod admission;
 mod append;
 pub mod carrier;
 mod config;
@@ -19,6 +20,7 @@ mod method;
 mod metrics;
 mod notes;
 mod owner;
+pub mod quic;
 mod receipts;
 mod registry;
 mod retry;
@@ -26,9 +28,12 @@ mod roster;
 mod route;
 mod session;
 mod ticket;
+mod tls;
 pub mod ws;
 
-pub use carrier::{Carrier, CarrierError, PeerInfo};
+pub use admission::ListenError;
+pub use carrier::{Carrier, CarrierError, CarrierName, PeerInfo};
 pub use config::{AppendConfig, Config, InvalidConfig, LimitsConfig, Rate, SessionConfig};
 pub use edge::{Edge, EdgePorts};
 pub use session::feed;
+pub use tls::{Identity, IdentityError};

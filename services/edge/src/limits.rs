@@ -101,6 +101,9 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Limits by address, over all sessions. The stores are trimmed by [`AddressLimits::trim`].
 pub(crate) struct AddressLimits {
     connections: ByAddress,
+    /// Of addresses that may be somebody else's. A limit of its own, so that who names a stranger's address uses up
+    /// nothing of the stranger's.
+    unproven: ByAddress,
     hellos: ByAddress,
     clock: TokioClock,
     loopback: bool,
@@ -112,6 +115,7 @@ impl AddressLimits {
         let clock = TokioClock(Instant::now());
         Self {
             connections: RateLimiter::hashmap_with_clock(quota(config.address_connections), clock),
+            unproven: RateLimiter::hashmap_with_clock(quota(config.address_connections), clock),
             hellos: RateLimiter::hashmap_with_clock(quota(config.address_hellos), clock),
             clock,
             loopback: config.loopback,
@@ -122,17 +126,21 @@ impl AddressLimits {
     pub(crate) fn connection(&self, address: IpAddr) -> Result<(), Error> {
         self.take("address_connections", &self.connections, address)
     }
+    /// Takes one connection of an address that is not proven to be the sender's; refused, it is to be proven.
+    pub(crate) fn unproven(&self, address: IpAddr) -> Result<(), Error> {
+        self.take("address_connections", &self.unproven, address)
+    }
     /// Takes one hello of this address.
     pub(crate) fn hello(&self, address: IpAddr) -> Result<(), Error> {
         self.take("address_hellos", &self.hellos, address)
     }
     /// Whether a trim is due before its time.
     pub(crate) fn is_full(&self) -> bool {
-        self.connections.len().max(self.hellos.len()) >= self.addresses_max
+        self.connections.len().max(self.unproven.len()).max(self.hellos.len()) >= self.addresses_max
     }
     /// Forgets addresses whose limits have recovered.
     pub(crate) fn trim(&self) {
-        for limiter in [&self.connections, &self.hellos] {
+        for limiter in [&self.connections, &self.unproven, &self.hellos] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }

@@ -6,15 +6,19 @@ use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use pli_api::ErrorCode;
 use pli_api::common::Error;
 
+use crate::admission::Reason;
+use crate::carrier::CarrierName;
 use crate::notes::Notes;
 
 /// Instruments of one edge.
 pub(crate) struct Metrics {
     /// Hops and spans; beside the instruments, because whoever counts a step also notes it.
     pub(crate) notes: Notes,
-    pub(crate) sessions: UpDownCounter<i64>,
-    pub(crate) connections: UpDownCounter<i64>,
-    pub(crate) connections_dropped: Counter<u64>,
+    sessions: UpDownCounter<i64>,
+    connections: UpDownCounter<i64>,
+    handshakes_refused: Counter<u64>,
+    pub(crate) quic_retries: Counter<u64>,
+    pub(crate) quic_streams_refused: Counter<u64>,
     pub(crate) sends: Counter<u64>,
     sends_refused: Counter<u64>,
     pub(crate) deliveries: Counter<u64>,
@@ -46,9 +50,14 @@ impl Metrics {
             |name: &'static str, about: &'static str| meter.i64_up_down_counter(name).with_description(about).build();
         Self {
             notes,
-            sessions: level("pli_edge_sessions", "open sessions"),
-            connections: level("pli_edge_connections", "open connections, handshakes included"),
-            connections_dropped: count("pli_edge_connections_dropped", "connections above a limit"),
+            sessions: level("pli_edge_sessions", "open sessions, by carrier"),
+            connections: level("pli_edge_connections", "open connections, handshakes included, by carrier"),
+            handshakes_refused: count(
+                "pli_edge_handshakes_refused",
+                "connections that ended before a session could begin, by carrier and reason",
+            ),
+            quic_retries: count("pli_edge_quic_retries", "QUIC clients that were asked to prove their address"),
+            quic_streams_refused: count("pli_edge_quic_streams_refused", "QUIC streams beside the session's, refused"),
             sends: count("pli_edge_sends", "sends that were accepted"),
             sends_refused: count(
                 "pli_edge_sends_refused",
@@ -77,6 +86,21 @@ impl Metrics {
         }
     }
 
+    /// A session has begun (1) or ended (-1).
+    pub(crate) fn session(&self, carrier: CarrierName, change: i64) {
+        self.sessions.add(change, &[by(carrier)]);
+    }
+
+    /// A connection has begun (1) or ended (-1).
+    pub(crate) fn connection(&self, carrier: CarrierName, change: i64) {
+        self.connections.add(change, &[by(carrier)]);
+    }
+
+    /// A connection came to nothing.
+    pub(crate) fn handshake_refused(&self, carrier: CarrierName, reason: Reason) {
+        self.handshakes_refused.add(1, &[by(carrier), KeyValue::new("reason", reason.word())]);
+    }
+
     /// A send was refused.
     pub(crate) fn send_refused(&self, send_id: &[u8], error: &Error) {
         self.sends_refused.add(1, &refused_by(error));
@@ -92,6 +116,10 @@ impl Metrics {
     pub(crate) fn closed(&self, code: ErrorCode) {
         self.closes.add(1, &[KeyValue::new("code", code.as_str_name())]);
     }
+}
+
+fn by(carrier: CarrierName) -> KeyValue {
+    KeyValue::new("carrier", carrier.word())
 }
 
 /// Names of limits are a closed list too.

@@ -276,7 +276,7 @@ impl Session {
                 let position = Position::from_u64(ack.position).unwrap_or(Position::MAX);
                 let delivering = self.delivering.as_mut().ok_or_else(anonymous)?;
                 delivering.ack(position);
-                Ok(())
+                self.leave_when_done()
             }
             client_frame::Frame::Call(call) => {
                 self.on_call(call, wire);

@@ -4,41 +4,24 @@
 mod begun;
 mod http;
 mod socket;
-mod tls;
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pli_domain::transcript::TLS_EXPORTER_LABEL;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::carrier::PeerInfo;
+use crate::admission::{ListenError, Open, Reason};
+use crate::carrier::{CarrierName, PeerInfo};
 use crate::config::ms;
 use crate::edge::Edge;
-pub use tls::{Identity, IdentityError};
+use crate::tls::Identity;
 
-/// Why a listener cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The address cannot be listened on; with `AddrInUse` another process has the port.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The certificate or key cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
+/// The protocol that ALPN names.
+const ALPN: &[u8] = b"http/1.1";
 
 /// Accepts connections for an edge. Bounded by `limits.edge_connections_max` connections, handshakes included; those
 /// above it, and those above an address's rate, are dropped before TLS begins.
@@ -48,7 +31,6 @@ pub struct Listener {
     tls: TlsAcceptor,
     server_certificate_sha256: [u8; 32],
     edge: Edge,
-    room: Arc<Semaphore>,
 }
 
 impl Listener {
@@ -56,14 +38,12 @@ impl Listener {
     pub async fn bind(edge: Edge, address: SocketAddr, identity: &Identity) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let room = Arc::new(Semaphore::new(edge.shared().config.limits.edge_connections_max));
         Ok(Self {
             address: tcp.local_addr().map_err(failed)?,
             tcp,
-            tls: TlsAcceptor::from(identity.server_config()?),
+            tls: TlsAcceptor::from(identity.server_config(ALPN)?),
             server_certificate_sha256: identity.sha256(),
             edge,
-            room,
         })
     }
 
@@ -91,44 +71,17 @@ impl Listener {
     }
 
     fn begin(&self, tcp: TcpStream, address: SocketAddr) {
-        let shared = self.edge.shared();
-        if shared.limits.connection(address.ip()).is_err() {
-            shared.metrics.connections_dropped.add(1, &[]);
-            return;
-        }
-        let Ok(permit) = self.room.clone().try_acquire_owned() else {
-            shared.metrics.connections_dropped.add(1, &[]);
-            return;
-        };
-        let open = Open::new(&self.edge, permit);
+        let Some(open) = Open::admit(&self.edge, CarrierName::WebSocket, Some(address.ip())) else { return };
         let (tls, certificate) = (self.tls.clone(), self.server_certificate_sha256);
         tokio::spawn(async move {
-            let limit = ms(open.edge.shared().config.session.hello_ms);
+            let edge = open.edge.clone();
+            let limit = ms(edge.shared().config.session.hello_ms);
             // The handshake's state is freed when it ends; the session is a task of its own.
             let handshake = Box::pin(handshake(tls, tcp, address, certificate, open));
             if tokio::time::timeout(limit, handshake).await.is_err() {
-                tracing::debug!("a connection did not finish its handshake in time");
+                edge.shared().metrics.handshake_refused(CarrierName::WebSocket, Reason::Timeout);
             }
         });
-    }
-}
-
-/// A connection counts as open as long as this lives.
-struct Open {
-    edge: Edge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Open {
-    fn new(edge: &Edge, permit: OwnedSemaphorePermit) -> Self {
-        edge.shared().metrics.connections.add(1, &[]);
-        Self { edge: edge.clone(), _permit: permit }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.edge.shared().metrics.connections.add(-1, &[]);
     }
 }
 
@@ -139,6 +92,7 @@ async fn handshake(tls: TlsAcceptor, tcp: TcpStream, address: SocketAddr, certif
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a TLS handshake failed");
+            open.edge.shared().metrics.handshake_refused(CarrierName::WebSocket, Reason::Tls);
             return;
         }
     };

@@ -3,12 +3,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "edge/carriers.rs"]
+mod carriers;
 #[path = "edge/client.rs"]
 mod client;
 #[path = "edge/memory.rs"]
 mod memory;
 #[path = "edge/owner.rs"]
 mod owner;
+#[path = "edge/quic.rs"]
+mod quic;
 #[path = "edge/rig.rs"]
 mod rig;
 #[path = "edge/stubs.rs"]
@@ -17,5 +21,3 @@ mod stubs;
 mod table;
 #[path = "edge/vectors.rs"]
 mod vectors;
-#[path = "edge/websocket.rs"]
-mod websocket;

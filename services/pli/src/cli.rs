@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use pli_client::{Fingerprint, InvalidServerAddress, ServerAddress};
+use pli_client::{Fingerprint, InvalidServerAddress, ServerAddress, Transport};
 
 use crate::commands::{backup, chat, config, dev, doctor, explain, group, migrate, pipe, recv, restore, send, serve};
 use crate::exit::TABLE;
@@ -87,6 +87,12 @@ pub struct ClientArgs {
     /// its data folder (see --data).
     #[arg(long, env = "PLI_SERVER", value_name = "HOST:PORT", value_delimiter = ',')]
     pub server: Vec<NamedServer>,
+    /// What to connect over: `quic`, `ws` (WebSocket), or `auto`, which is QUIC where it works and else WebSocket.
+    #[arg(long, env = "PLI_TRANSPORT", value_name = "auto|quic|ws", default_value = "auto")]
+    pub transport: Transport,
+    /// The server's UDP port for QUIC, where it is not the number of --server.
+    #[arg(long, env = "PLI_QUIC_PORT", value_name = "PORT")]
+    pub quic_port: Option<u16>,
     /// The data folder of a `pli dev` on this machine; its address and certificate are taken from there.
     #[arg(long, env = "PLI_DATA", value_name = "DIR", default_value = "pli-data")]
     pub data: PathBuf,

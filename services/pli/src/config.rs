@@ -55,6 +55,10 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// Port of sessions and server info; 0 takes any free one.
     pub port: u16,
+    /// Whether sessions are served over QUIC too, on a UDP port of the same address.
+    pub quic: bool,
+    /// UDP port of sessions over QUIC; 0 takes the number of `port`, where clients look for it by themselves.
+    pub quic_port: u16,
     /// PEM file with the certificate chain of sessions and server info; empty takes a self-made one in the data folder.
     pub certificate_file: PathBuf,
     /// PEM file with the key of certificate_file.
@@ -73,6 +77,8 @@ impl Default for ServerConfig {
             data: PathBuf::from("pli-data"),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 7480,
+            quic: true,
+            quic_port: 0,
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),
             admin_host: IpAddr::V4(Ipv4Addr::LOCALHOST),

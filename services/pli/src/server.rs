@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod data_folder;
 pub mod engine;
 mod internal;
+mod listeners;
 pub mod role;
 mod roles;
 pub mod server_file;
@@ -13,7 +14,7 @@ mod traced;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use pli_edge::ws::Identity;
+use pli_edge::Identity;
 use pli_runtime::trail::Tracer;
 use pli_runtime::{AdminServer, BuildInfo, Health, Shutdown, Telemetry, Trail};
 use serde::Serialize;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ServerConfig, read_pem};
 use crate::exit::{Exit, ExitContext, Failure};
 use engine::Engine;
+use listeners::Listeners;
 use role::{Role, Roles};
 use roles::{Ground, Running};
 use server_file::ServerFile;
@@ -64,7 +66,7 @@ impl Server {
         let ground = Ground::new(config, &engine, (&telemetry, &trail), roles)?;
         let wired = ground.wire(identity.as_ref()).await?;
         let admin = admin(&config.server, &health, (&telemetry, &trail)).await?;
-        let sessions = wired.address().zip(identity).map(|(address, shown)| Sessions::new(address, &shown));
+        let sessions = wired.listeners().zip(identity).map(|(listeners, shown)| Sessions::new(listeners, &shown));
         let about = About {
             roles: roles.clone(),
             sessions,
@@ -178,25 +180,29 @@ pub struct About {
 pub struct Sessions {
     /// Server info.
     pub url: String,
-    /// Host and port of sessions.
+    /// Host and port of sessions over WebSocket.
     pub address: String,
+    /// Host and UDP port of sessions over QUIC, where they are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic: Option<SocketAddr>,
     /// SHA-256 of the certificate in hexadecimal.
     pub fingerprint: String,
 }
 
 impl Sessions {
-    fn new(address: SocketAddr, identity: &Identity) -> Self {
+    fn new(listeners: &Listeners, identity: &Identity) -> Self {
+        let (address, quic) = (listeners.address(), listeners.quic_address());
         let url = format!("https://{address}{INFO_PATH}");
-        Self { url, address: address.to_string(), fingerprint: hex::encode(identity.sha256()) }
+        Self { url, address: address.to_string(), quic, fingerprint: hex::encode(identity.sha256()) }
     }
 }
 
 impl About {
     /// Writes `server.json`, by which clients on this machine find an edge.
     fn write_file(&self) -> Result<(), Failure> {
-        let Some(Sessions { url, address, fingerprint }) = self.sessions.clone() else { return Ok(()) };
+        let Some(Sessions { url, address, quic, fingerprint }) = self.sessions.clone() else { return Ok(()) };
         let (admin, data, pid) = (self.admin, self.data.clone(), self.pid);
         make_folder(&data)?;
-        ServerFile { url, address, fingerprint, admin, data, pid }.write(&self.data).exit(Exit::Folder)
+        ServerFile { url, address, quic, fingerprint, admin, data, pid }.write(&self.data).exit(Exit::Folder)
     }
 }

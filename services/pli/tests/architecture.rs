@@ -60,11 +60,15 @@ const SERVICE: &[&str] = &["pli-api", "pli-domain", "pli-ports", "pli-runtime"];
 /// Only tests may use it, of any crate, and the benches, which ship nothing.
 const TESTS_ONLY: &str = "pli-testkit";
 
-/// Crates that name a storage or bus driver. Only engines and clients (their own profile file) may.
+/// Crates that name a storage or bus driver: only engines and clients (their own profile file) may. And those that name a
+/// carrier's library: the two ends of a session, and what measures them.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["pli-engine-embedded", "pli-client"]),
     ("async-nats", &["pli-engine-nats"]),
     ("scylla", &["pli-engine-cql"]),
+    ("quinn", &["pli-edge", "pli-client", "pli-benches"]),
+    ("quinn-proto", &["pli-edge"]),
+    ("tokio-tungstenite", &["pli-edge", "pli-client", "pli-benches"]),
 ];
 
 type Edges = BTreeMap<String, BTreeSet<(String, String)>>;
@@ -140,5 +144,6 @@ fn a_forbidden_edge_is_noticed() {
     plant("pli-domain", "pli-ports");
     plant("pli-delivery", "rusqlite");
     plant("pli-edge", "pli-testkit");
-    assert_eq!(violations(&edges).len(), 4, "{:?}", violations(&edges));
+    plant("pli-delivery", "quinn");
+    assert_eq!(violations(&edges).len(), 5, "{:?}", violations(&edges));
 }

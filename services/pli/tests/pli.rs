@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The binary as its users meet it: started as a process, fed with arguments and signals, read from its output.
 
+#[path = "pli/carriers.rs"]
+mod carriers;
 #[path = "pli/chatting.rs"]
 mod chatting;
 #[path = "pli/configuration.rs"]

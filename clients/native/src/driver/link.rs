@@ -17,14 +17,14 @@ const HURRIED_EVERY: Duration = Duration::from_secs(1);
 enum State {
     /// The next attempt is due then, and may be had from the second time on.
     Waiting(Instant, Instant),
-    Opening(AbortOnDropHandle<Result<Box<Connection>, TransportError>>),
+    Opening(AbortOnDropHandle<Result<Connection, TransportError>>),
     Open(FrameSink, FrameStream, Option<TransportError>),
 }
 
 /// What the link waited for.
 pub(super) enum LinkEvent {
     Frame(Result<ServerFrame, TransportError>),
-    Opened(Result<Box<Connection>, TransportError>),
+    Opened(Result<Connection, TransportError>),
     Due,
 }
 
@@ -42,9 +42,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(servers: Vec<ServerAddress>, pin: Option<Fingerprint>) -> Self {
+    pub fn new(servers: Vec<ServerAddress>, connector: Connector) -> Self {
         let now = Instant::now();
-        let connector = Connector::new(pin);
         Self { servers, at: 0, connector, state: State::Waiting(now, now), attempted: None, exporter: [0; 32] }
     }
 
@@ -75,14 +74,14 @@ impl Link {
     pub fn connect(&mut self) {
         self.attempted = Some(Instant::now());
         let (server, connector) = (self.server().clone(), self.connector.clone());
-        let attempt = tokio::spawn(async move { connector.open(&server).await.map(Box::new) });
+        let attempt = tokio::spawn(async move { connector.open(&server).await });
         self.state = State::Opening(AbortOnDropHandle::new(attempt));
     }
 
     /// The attempt succeeded.
-    pub fn opened(&mut self, connection: Box<Connection>) {
+    pub fn opened(&mut self, connection: Connection) {
         if self.pin().is_none() {
-            self.connector = Connector::new(Some(connection.fingerprint));
+            self.connector = self.connector.pinned(connection.fingerprint);
         }
         self.exporter = connection.exporter;
         let (sink, stream) = connection.split();
@@ -155,6 +154,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Transport;
 
     fn due_in(link: &Link) -> Duration {
         match link.state {
@@ -163,8 +163,12 @@ mod tests {
         }
     }
 
+    fn nothing_pinned() -> Connector {
+        Connector::new(None, Transport::Auto)
+    }
+
     fn waiting(after: u64, at_least: u64) -> Link {
-        let mut link = Link::new(vec!["127.0.0.1:9".parse().expect("an address")], None);
+        let mut link = Link::new(vec!["127.0.0.1:9".parse().expect("an address")], nothing_pinned());
         link.attempted = Some(Instant::now());
         link.retry_after(Duration::from_secs(after), Duration::from_secs(at_least));
         link
@@ -173,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_are_tried_in_turn() {
         let servers = ["127.0.0.1:9", "127.0.0.1:8"].map(|address| address.parse().expect("an address")).to_vec();
-        let mut link = Link::new(servers, None);
+        let mut link = Link::new(servers, nothing_pinned());
         let mut tried = Vec::new();
         for _ in 0..3 {
             tried.push(link.server().port());

@@ -12,7 +12,7 @@ use pli_api::edge::{Close, ServerFrame, server_frame::Frame};
 use prost::Message;
 use tokio::time::Instant;
 
-use crate::carrier::{Carrier, CarrierError};
+use crate::carrier::{Carrier, CarrierError, CarrierName};
 
 /// Above so many waiting answers nothing more is read from the client, and above so many waiting frames nothing more is
 /// delivered. What is already promised (results, replies, one page) may still be added: at most the session's windows.
@@ -35,6 +35,11 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(carrier: Box<dyn Carrier>) -> Self {
         Self { carrier, out: VecDeque::new(), answers: 0, unflushed: false, stalled: None }
+    }
+
+    /// Which carrier is under it.
+    pub(crate) fn carrier(&self) -> CarrierName {
+        self.carrier.name()
     }
 
     /// Adds an answer to what waits.

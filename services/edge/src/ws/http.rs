@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::Open;
 use super::begun::Begun;
 use super::socket::Socket;
+use crate::admission::Open;
 use crate::carrier::{Carrier, PeerInfo};
 use crate::config::ms;
 use crate::edge::Edge;
@@ -86,6 +86,7 @@ fn info(info: &ServerInfo) -> String {
         "registration": info.registration,
         "cipher_suites": info.cipher_suites,
         "session": SESSION_PATH,
+        "quic_port": (info.quic_port != 0).then_some(info.quic_port),
         "limits": {
             "frame_bytes_max": limits.frame_bytes_max,
             "envelope_bytes_max": limits.envelope_bytes_max,

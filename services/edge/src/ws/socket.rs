@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::begun::Begun;
-use crate::carrier::{Carrier, CarrierError};
+use crate::carrier::{Carrier, CarrierError, CarrierName};
 
 /// Read buffer of a connection, allocated as long as it lives; the library's default is 128 KiB.
 const READ_BUFFER: usize = 1024;
@@ -80,6 +80,10 @@ fn carried(error: Error) -> CarrierError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for Socket<S> {
+    fn name(&self) -> CarrierName {
+        CarrierName::WebSocket
+    }
+
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, CarrierError>> {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.ws).poll_next(cx)) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ed25519_dalek::Signer;
 use futures::{SinkExt, StreamExt};
 use pli_api::ErrorCode;
@@ -14,38 +14,35 @@ use pli_api::edge::{
     ServerFrame, Settled, client_frame, reply, send_result, server_frame::Frame,
 };
 use pli_api::log::{Class, Envelope, envelope::BodyOrRef};
+use pli_api::quic::{ALPN, FrameCutter, put_frame};
 use pli_domain::transcript::{self, TLS_EXPORTER_LABEL};
+use pli_edge::CarrierName;
 use pli_edge::carrier::MemoryPeer;
 use pli_ports::Clock;
 use prost::Message;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
-use crate::rig::{conversation, device, key};
+use crate::rig::{Door, conversation, device, key};
 
 /// What a client over TLS trusts; keeps session tickets.
 #[derive(Clone)]
 pub struct Trust {
     pub tls: Arc<ClientConfig>,
+    pub quic: quinn::ClientConfig,
     pub certificate: CertificateDer<'static>,
 }
 
 impl Trust {
     pub fn new(certificate: CertificateDer<'static>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { tls: Arc::new(tls), certificate }
+        let (tls, quic) = (tls(&certificate), quic_config(tls_for(&certificate, ALPN)));
+        Self { tls: Arc::new(tls), quic, certificate }
     }
 
     pub async fn tls(&self, address: SocketAddr) -> TlsStream<TcpStream> {
@@ -55,11 +52,78 @@ impl Trust {
     }
 }
 
+fn tls(certificate: &CertificateDer<'static>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// What trusts this certificate and speaks this protocol.
+pub fn tls_for(certificate: &CertificateDer<'static>, alpn: &[u8]) -> ClientConfig {
+    let mut tls = tls(certificate);
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls
+}
+
+pub fn quic_config(tls: ClientConfig) -> quinn::ClientConfig {
+    quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
+}
+
 pub type Ws = WebSocketStream<TlsStream<TcpStream>>;
+
+/// The edge's stream on a QUIC connection.
+pub struct Quic {
+    pub endpoint: quinn::Endpoint,
+    pub connection: quinn::Connection,
+    pub send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    cutter: FrameCutter,
+    read: Bytes,
+}
+
+impl Quic {
+    /// From an address of this machine.
+    pub fn endpoint() -> quinn::Endpoint {
+        quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+    }
+
+    pub async fn connect(address: SocketAddr, config: quinn::ClientConfig) -> Result<Self, quinn::ConnectionError> {
+        let endpoint = Self::endpoint();
+        let connection = endpoint.connect_with(config, address, "localhost").unwrap().await?;
+        Self::over(endpoint, connection).await
+    }
+
+    /// Waits for the edge's stream.
+    pub async fn over(
+        endpoint: quinn::Endpoint,
+        connection: quinn::Connection,
+    ) -> Result<Self, quinn::ConnectionError> {
+        let (send, recv) = connection.accept_bi().await?;
+        let cutter = FrameCutter::default();
+        Ok(Self { endpoint, connection, send, recv, cutter, read: Bytes::new() })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.read.is_empty()
+                && let Some(frame) = self.cutter.cut(&mut self.read).unwrap()
+            {
+                return Some(frame);
+            }
+            self.read = self.recv.read_chunk(usize::MAX, true).await.ok()??.bytes;
+        }
+    }
+}
 
 pub enum Link {
     Memory(MemoryPeer),
     Ws(Box<Ws>),
+    Quic(Box<Quic>),
 }
 
 pub struct Client {
@@ -76,19 +140,24 @@ impl Client {
         Self { link: Link::Memory(peer), n, clock, kept: Vec::new(), ready: None }
     }
 
-    /// Connects up to the WebSocket; no hello yet.
-    pub async fn over_ws(address: SocketAddr, trust: &Trust, n: u8, clock: Arc<dyn Clock>) -> Self {
-        Self::over_ws_from(address, trust, n, clock, None).await
+    /// Connects over this carrier; no hello yet.
+    pub async fn over(carrier: CarrierName, door: &Door, n: u8, clock: Arc<dyn Clock>) -> Self {
+        match carrier {
+            CarrierName::Quic => {
+                let quic = Quic::connect(door.quic, door.trust.quic.clone()).await.unwrap();
+                Self::over_quic(quic, n, clock)
+            }
+            _ => Self::over_ws_from(door, n, clock, None).await,
+        }
     }
 
-    pub async fn over_ws_from(
-        address: SocketAddr,
-        trust: &Trust,
-        n: u8,
-        clock: Arc<dyn Clock>,
-        origin: Option<&str>,
-    ) -> Self {
-        let tls = trust.tls(address).await;
+    pub fn over_quic(quic: Quic, n: u8, clock: Arc<dyn Clock>) -> Self {
+        Self { link: Link::Quic(Box::new(quic)), n, clock, kept: Vec::new(), ready: None }
+    }
+
+    pub async fn over_ws_from(door: &Door, n: u8, clock: Arc<dyn Clock>, origin: Option<&str>) -> Self {
+        let address = door.ws;
+        let tls = door.trust.tls(address).await;
         let mut request = http::Request::get(format!("wss://localhost:{}/v1/session", address.port()))
             .header("host", format!("localhost:{}", address.port()))
             .header("connection", "Upgrade")
@@ -127,8 +196,15 @@ impl Client {
     }
 
     pub fn exporter(&self) -> [u8; 32] {
-        let Link::Ws(ws) = &self.link else { panic!("no TLS") };
-        ws.get_ref().get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, None).unwrap()
+        match &self.link {
+            Link::Ws(ws) => ws.get_ref().get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, None).unwrap(),
+            Link::Quic(quic) => {
+                let mut exporter = [0; 32];
+                quic.connection.export_keying_material(&mut exporter, TLS_EXPORTER_LABEL, &[]).unwrap();
+                exporter
+            }
+            Link::Memory(_) => panic!("no TLS"),
+        }
     }
 
     /// Says the right hello and waits for `Ready`.
@@ -156,6 +232,23 @@ impl Client {
             }
             // The edge may have hung up meanwhile; what it said last is still to be read.
             Link::Ws(ws) => drop(ws.send(tungstenite::Message::Binary(bytes.into())).await),
+            Link::Quic(quic) => {
+                let mut out = BytesMut::new();
+                put_frame(&mut out, &bytes);
+                drop(quic.send.write_all(&out).await);
+            }
+        }
+    }
+
+    /// Bytes below the frames.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        match &mut self.link {
+            Link::Memory(_) => panic!("there is nothing below"),
+            Link::Ws(ws) => {
+                ws.get_mut().write_all(bytes).await.unwrap();
+                ws.get_mut().flush().await.unwrap();
+            }
+            Link::Quic(quic) => quic.send.write_all(bytes).await.unwrap(),
         }
     }
 
@@ -163,6 +256,7 @@ impl Client {
     pub async fn maybe(&mut self) -> Option<Frame> {
         let bytes = match &mut self.link {
             Link::Memory(peer) => peer.recv().await?,
+            Link::Quic(quic) => quic.next().await?,
             Link::Ws(ws) => loop {
                 match ws.next().await? {
                     Ok(tungstenite::Message::Binary(bytes)) => break bytes,

@@ -10,8 +10,7 @@ use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::in_process;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Position, ShardMap};
-use pli_edge::ws::{Identity, Listener};
-use pli_edge::{Config, Edge, EdgePorts, carrier};
+use pli_edge::{Config, Edge, EdgePorts, Identity, carrier, quic, ws};
 use pli_ports::{Clock, LogFate};
 use pli_runtime::Trail;
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
@@ -23,6 +22,15 @@ use crate::owner::Owners;
 use crate::stubs::{Group, StubConversations, StubDirectory};
 
 pub const SHARDS: u32 = 4;
+
+/// Where an edge listens, and what it shows there.
+pub struct Door {
+    pub ws: SocketAddr,
+    pub quic: SocketAddr,
+    pub trust: Trust,
+    /// Certificate and key.
+    pub pem: String,
+}
 
 pub struct Rig {
     pub world: MemoryWorld,
@@ -108,16 +116,24 @@ impl Rig {
         Client::over_memory(peer, n, self.clock.clone() as Arc<dyn Clock>)
     }
 
-    /// Begins to listen; answers where, and what a client must trust.
-    pub async fn listen(&self) -> (SocketAddr, Trust) {
+    /// Begins to listen over every carrier; answers where, and what a client must trust.
+    pub async fn listen(&self) -> Door {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let identity =
-            Identity::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let trust = Trust::new(made.cert.der().clone());
+        let pem = made.cert.pem() + &made.signing_key.serialize_pem();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(self.edge.clone(), any, &identity).await.unwrap();
-        let address = listener.address();
-        tokio::spawn(listener.run(self.stop.clone()));
-        (address, Trust::new(made.cert.der().clone()))
+        self.listen_as(Door { ws: any, quic: any, trust, pem }).await
+    }
+
+    /// The same at these addresses, with this certificate.
+    pub async fn listen_as(&self, door: Door) -> Door {
+        let identity = Identity::from_pem(door.pem.as_bytes(), door.pem.as_bytes()).unwrap();
+        let ws = ws::Listener::bind(self.edge.clone(), door.ws, &identity).await.unwrap();
+        let quic = quic::Listener::bind(self.edge.clone(), door.quic, &identity).unwrap();
+        let door = Door { ws: ws.address(), quic: quic.address(), ..door };
+        tokio::spawn(ws.run(self.stop.clone()));
+        tokio::spawn(quic.run(self.stop.clone()));
+        door
     }
 
     /// Waits until `done` holds of what the owners know.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bad input: each row is an input, the answer on the wire, and two bystanders who talk meanwhile.
+//! Bad input: each row is an input, the answer on the wire, and two bystanders who talk meanwhile, one over each carrier.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,18 +11,17 @@ use futures::future::BoxFuture;
 use pli_api::edge::{Binding, ClientHello, Ping, Send, client_frame, server_frame::Frame, settled::Outcome};
 use pli_api::{ErrorCode, edge};
 use pli_domain::{LogEpoch, Position, Seq};
-use pli_edge::{Config, SessionConfig};
+use pli_edge::{CarrierName, Config, LimitsConfig, SessionConfig};
 use pli_ports::Clock;
 use prost::Message;
-use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite;
 
-use crate::client::{Client, Link, Trust, body};
-use crate::rig::{Rig, conversation, device};
+use crate::client::{Client, Link, body};
+use crate::rig::{Door, Rig, conversation, device};
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub enum Answer {
     /// The session was closed; whether reconnecting makes sense.
     Closed(ErrorCode, bool),
     /// A send was refused, the session goes on.
@@ -38,37 +36,42 @@ enum Answer {
     Ignored,
     /// The position in the hello was ignored and the client told so.
     PositionIgnored,
+    /// QUIC answered by itself, before or below a session: with this packet, error or alert.
+    Quic(&'static str),
+    /// A stream was refused, the session goes on.
+    StreamRefused(ErrorCode),
 }
 
-use Answer::{Closed, Ignored, PositionIgnored, Receipt, Refused, Reply, Taken};
+use Answer::{Closed, Ignored, PositionIgnored, Quic, Receipt, Refused, Reply, StreamRefused, Taken};
 
-struct Stage {
-    rig: Rig,
-    address: SocketAddr,
-    trust: Trust,
+/// An edge, and the carrier over which it gets bad input.
+pub struct Stage {
+    pub rig: Rig,
+    pub door: Door,
+    pub carrier: CarrierName,
 }
 
 impl Stage {
-    fn clock(&self) -> Arc<dyn Clock> {
+    pub fn clock(&self) -> Arc<dyn Clock> {
         self.rig.clock.clone()
     }
     async fn connected(&self) -> Client {
-        Client::over_ws(self.address, &self.trust, 1, self.clock()).await
+        Client::over(self.carrier, &self.door, 1, self.clock()).await
     }
-    async fn logged_in(&self) -> Client {
-        self.connected().await.log_in(&self.trust).await
+    pub async fn logged_in(&self) -> Client {
+        self.connected().await.log_in(&self.door.trust).await
     }
     /// A hello that lies, and how it ends.
     async fn lie(&self, binding: Binding, change: impl FnOnce(&mut ClientHello)) -> Answer {
         let mut client = self.connected().await;
-        let mut hello = client.hello(&self.trust, binding, 0).await;
+        let mut hello = client.hello(&self.door.trust, binding, 0).await;
         change(&mut hello);
         client.say(client_frame::Frame::Hello(hello)).await;
         closed(client).await
     }
     async fn committed(&self, position: Position) -> Answer {
         let mut client = self.connected().await;
-        let hello = client.hello(&self.trust, Binding::TlsExporter, position.get()).await;
+        let hello = client.hello(&self.door.trust, Binding::TlsExporter, position.get()).await;
         client.say(client_frame::Frame::Hello(hello)).await;
         let ready = client.ready().await;
         assert!(alive(&mut client).await);
@@ -92,13 +95,18 @@ impl Stage {
         client.say_bytes(bytes).await;
         closed(client).await
     }
-    /// Bytes below the WebSocket after a good login.
-    async fn written(&self, bytes: &[u8]) -> Answer {
+    /// Bytes below the frames after a good login.
+    pub async fn written(&self, bytes: &[u8]) -> Answer {
         let mut client = self.logged_in().await;
-        let Link::Ws(ws) = &mut client.link else { unreachable!() };
-        ws.get_mut().write_all(bytes).await.unwrap();
-        ws.get_mut().flush().await.unwrap();
+        client.write(bytes).await;
         closed(client).await
+    }
+    /// A frame of 100 bytes of which 5 come.
+    async fn begun(&self) -> Answer {
+        match self.carrier {
+            CarrierName::Quic => self.written(&[0, 0, 0, 100, 1, 2, 3, 4, 5]).await,
+            _ => self.written(&[0x82, 0x80 | 100, 1, 2, 3, 4, 5]).await,
+        }
     }
     /// A call that its service refuses with `code`.
     async fn called(&self, method: &str, code: ErrorCode, body: Vec<u8>) -> Answer {
@@ -123,17 +131,20 @@ impl Stage {
     }
 }
 
-async fn closed(mut client: Client) -> Answer {
+pub async fn closed(mut client: Client) -> Answer {
     let close = client.closed().await.expect("a last frame says why");
     Closed(close.reason.unwrap().code(), close.reconnect)
 }
 
-async fn alive(client: &mut Client) -> bool {
+pub async fn alive(client: &mut Client) -> bool {
     client.say(client_frame::Frame::Ping(Ping { id: 77 })).await;
     matches!(client.wait(|frame| matches!(frame, Frame::Pong(_))).await, Frame::Pong(pong) if pong.id == 77)
 }
 
-type Run = for<'a> fn(&'a Stage) -> BoxFuture<'a, Answer>;
+/// Input, answer, and how it is said.
+pub type Row = (&'static str, Answer, Run);
+
+pub type Run = for<'a> fn(&'a Stage) -> BoxFuture<'a, Answer>;
 
 /// Where every code must stand.
 const DOCS: &str = include_str!("../../../../docs/protocol.md");
@@ -175,6 +186,20 @@ const LISTED: &[&str] = &[
     "device list with a bad signature",
 ];
 
+/// The same of QUIC.
+const LISTED_FOR_QUIC: &[&str] = &[
+    "version negotiation flood",
+    "initial flood with spoofed addresses",
+    "stream over the limit",
+    "reset mid-frame",
+    "idle for an hour",
+    "0-RTT attempt",
+    "unknown ALPN",
+];
+
+/// QUIC handshakes with unproven addresses that the edge of these tests has under way at a time.
+pub const UNPROVEN_MAX: usize = 16;
+
 fn handle(handle: &str) -> Vec<u8> {
     pli_api::directory::RegisterRequest { handle: handle.into(), ..Default::default() }.encode_to_vec()
 }
@@ -182,7 +207,7 @@ fn handle(handle: &str) -> Vec<u8> {
 const REGISTER: &str = "/pli.directory.v1.Directory/Register";
 
 /// Frames and connections.
-fn transport() -> Vec<(&'static str, Answer, Run)> {
+fn transport() -> Vec<Row> {
     vec![
         ("unknown frame", Closed(ErrorCode::UnknownFrame, false), |s| Box::pin(s.said(vec![0xFA, 0x07, 0x01, 0x00]))),
         ("unknown frame, signal", Closed(ErrorCode::UnknownFrame, false), |s| {
@@ -190,24 +215,11 @@ fn transport() -> Vec<(&'static str, Answer, Run)> {
             Box::pin(s.said(edge::ClientFrame { frame: Some(signal) }.encode_to_vec()))
         }),
         ("truncated frame", Closed(ErrorCode::MalformedFrame, false), |s| Box::pin(s.said(vec![0x12, 0x20, 0x01]))),
-        ("truncated frame, never finished", Closed(ErrorCode::FrameTimeout, true), |s| {
-            Box::pin(s.written(&[0x82, 0x80 | 100, 1, 2, 3, 4, 5]))
-        }),
+        ("truncated frame, never finished", Closed(ErrorCode::FrameTimeout, true), |s| Box::pin(s.begun())),
         ("empty frame", Closed(ErrorCode::MalformedFrame, false), |s| Box::pin(s.said(Vec::new()))),
         ("frame over the limit", Closed(ErrorCode::FrameTooLarge, false), |s| Box::pin(s.said(vec![0; 80 * 1024 + 1]))),
         ("frame over the limit, 1 MB", Closed(ErrorCode::FrameTooLarge, false), |s| Box::pin(s.said(vec![0; 1 << 20]))),
         ("garbage after hello", Closed(ErrorCode::MalformedFrame, false), |s| Box::pin(s.said(vec![0xFF; 300]))),
-        ("garbage after hello, below the WebSocket", Closed(ErrorCode::MalformedFrame, false), |s| {
-            Box::pin(s.written(&[0xFF; 64]))
-        }),
-        ("garbage after hello, text", Closed(ErrorCode::MalformedFrame, false), |s| {
-            Box::pin(async {
-                let mut client = s.logged_in().await;
-                let Link::Ws(ws) = &mut client.link else { unreachable!() };
-                futures::SinkExt::send(ws, tungstenite::Message::Text("hello".into())).await.unwrap();
-                closed(client).await
-            })
-        }),
         ("frame before hello", Closed(ErrorCode::UnexpectedFrame, false), |s| {
             Box::pin(async {
                 let mut client = s.connected().await;
@@ -232,8 +244,25 @@ fn transport() -> Vec<(&'static str, Answer, Run)> {
     ]
 }
 
+/// What only a WebSocket can be asked.
+fn websocket() -> Vec<Row> {
+    vec![
+        ("garbage after hello, below the WebSocket", Closed(ErrorCode::MalformedFrame, false), |s| {
+            Box::pin(s.written(&[0xFF; 64]))
+        }),
+        ("garbage after hello, text", Closed(ErrorCode::MalformedFrame, false), |s| {
+            Box::pin(async {
+                let mut client = s.logged_in().await;
+                let Link::Ws(ws) = &mut client.link else { unreachable!() };
+                futures::SinkExt::send(ws, tungstenite::Message::Text("hello".into())).await.unwrap();
+                closed(client).await
+            })
+        }),
+    ]
+}
+
 /// Who somebody claims to be.
-fn identity() -> Vec<(&'static str, Answer, Run)> {
+fn identity() -> Vec<Row> {
     vec![
         ("second session of a device", Closed(ErrorCode::Displaced, false), |s| {
             Box::pin(async {
@@ -254,7 +283,7 @@ fn identity() -> Vec<(&'static str, Answer, Run)> {
             Box::pin(async {
                 // Bound to the certificate, so that nothing but the nonce differs between the connections.
                 let mut before = s.connected().await;
-                let recorded = before.hello(&s.trust, Binding::ServerCertificate, 0).await;
+                let recorded = before.hello(&s.door.trust, Binding::ServerCertificate, 0).await;
                 before.say(client_frame::Frame::Hello(recorded.clone())).await;
                 before.ready().await;
                 s.lie(Binding::ServerCertificate, |hello| *hello = recorded).await
@@ -263,7 +292,7 @@ fn identity() -> Vec<(&'static str, Answer, Run)> {
         ("relayed hello", Closed(ErrorCode::BadSignature, false), |s| {
             Box::pin(async {
                 let mut other = s.connected().await;
-                let relayed = other.hello(&s.trust, Binding::TlsExporter, 0).await;
+                let relayed = other.hello(&s.door.trust, Binding::TlsExporter, 0).await;
                 s.lie(Binding::TlsExporter, |hello| hello.signature = relayed.signature).await
             })
         }),
@@ -303,7 +332,7 @@ fn identity() -> Vec<(&'static str, Answer, Run)> {
 }
 
 /// Acks, sends and receipts.
-fn messages() -> Vec<(&'static str, Answer, Run)> {
+fn messages() -> Vec<Row> {
     vec![
         ("ack above what was sent", Ignored, |s| Box::pin(async { acked(s, true).await })),
         ("ack below", Ignored, |s| Box::pin(async { acked(s, false).await })),
@@ -348,7 +377,7 @@ fn messages() -> Vec<(&'static str, Answer, Run)> {
 }
 
 /// What services refuse, and what sessions may not call.
-fn calls() -> Vec<(&'static str, Answer, Run)> {
+fn calls() -> Vec<Row> {
     vec![
         ("a commit that lies about its tree", Reply(ErrorCode::CommitInvalid), |s| {
             Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::CommitInvalid, Vec::new()))
@@ -404,7 +433,8 @@ async fn again(stage: &Stage, second: &'static [u8]) -> Answer {
 /// An ack that must not reach the owner.
 async fn acked(stage: &Stage, above: bool) -> Answer {
     let mut client = stage.logged_in().await;
-    let mut other = Client::over_ws(stage.address, &stage.trust, 3, stage.clock()).await.log_in(&stage.trust).await;
+    let other = Client::over(stage.carrier, &stage.door, 3, stage.clock()).await;
+    let mut other = other.log_in(&stage.door.trust).await;
     let sent = other.message(1, b"to be acknowledged");
     other.send_one(sent).await.unwrap();
     let delivered = client.delivery().await;
@@ -418,11 +448,12 @@ async fn acked(stage: &Stage, above: bool) -> Answer {
     if reached { Taken } else { Ignored }
 }
 
-/// Two who talk in conversation 2 and count what arrives.
+/// Two who talk in conversation 2, over a carrier each, and count what arrives.
 async fn bystanders(stage: &Stage, count: Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
     stage.rig.group(2, &[4, 5]);
-    let mut sender = Client::over_ws(stage.address, &stage.trust, 4, stage.clock()).await.log_in(&stage.trust).await;
-    let mut receiver = Client::over_ws(stage.address, &stage.trust, 5, stage.clock()).await.log_in(&stage.trust).await;
+    let trust = &stage.door.trust;
+    let mut sender = Client::over(CarrierName::WebSocket, &stage.door, 4, stage.clock()).await.log_in(trust).await;
+    let mut receiver = Client::over(CarrierName::Quic, &stage.door, 5, stage.clock()).await.log_in(trust).await;
     tokio::spawn(async move {
         for n in 0u64.. {
             let mut send = sender.message(0, &n.to_be_bytes());
@@ -438,27 +469,42 @@ async fn bystanders(stage: &Stage, count: Arc<AtomicU64>) -> tokio::task::JoinHa
     })
 }
 
-async fn stage(session: SessionConfig) -> Stage {
-    let rig = Rig::new(Config { session, ..Config::default() }).await;
-    let (address, trust) = rig.listen().await;
-    Stage { rig, address, trust }
+async fn stage(session: SessionConfig, carrier: CarrierName) -> Stage {
+    let limits = LimitsConfig { quic_unproven_max: UNPROVEN_MAX, ..LimitsConfig::default() };
+    let rig = Rig::new(Config { session, limits, ..Config::default() }).await;
+    let door = rig.listen().await;
+    Stage { rig, door, carrier }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bad_input_gets_its_answer_while_others_talk() {
+/// Every row of a carrier: one list for all, and what it alone can be asked.
+fn rows(carrier: CarrierName) -> Vec<Row> {
+    let own = if carrier == CarrierName::Quic { crate::quic::rows() } else { websocket() };
+    [transport(), identity(), messages(), calls(), own].into_iter().flatten().collect()
+}
+
+/// Whether the protocol's page names the answer.
+fn is_documented(answer: &Answer) -> bool {
+    let word = match answer {
+        Closed(code, _) | Refused(code) | Reply(code) | Receipt(code) | StreamRefused(code) => {
+            code.as_str_name().trim_start_matches("ERROR_CODE_")
+        }
+        Quic(word) => word,
+        Taken | Ignored | PositionIgnored => return true,
+    };
+    DOCS.contains(&format!("| `{word}` |"))
+}
+
+async fn every_row_is_answered(carrier: CarrierName) -> BTreeSet<&'static str> {
     let short = SessionConfig { hello_ms: 1_500, frame_ms: 800, idle_ms: 2_000, ..SessionConfig::default() };
-    let stage = stage(short).await;
+    let stage = stage(short, carrier).await;
     let heard = Arc::new(AtomicU64::new(0));
     let talk = bystanders(&stage, heard.clone()).await;
-    let mut rows = BTreeSet::new();
-    for (name, expected, run) in transport().into_iter().chain(identity()).chain(messages()).chain(calls()) {
+    let mut names = BTreeSet::new();
+    for (name, expected, run) in rows(carrier) {
         let before = heard.load(Ordering::Relaxed);
         let answer = tokio::time::timeout(Duration::from_secs(30), run(&stage)).await;
-        assert_eq!(answer.unwrap_or_else(|_| panic!("{name}: no answer")), expected, "{name}");
-        if let Closed(code, _) | Refused(code) | Reply(code) | Receipt(code) = expected {
-            let word = code.as_str_name().trim_start_matches("ERROR_CODE_");
-            assert!(DOCS.contains(&format!("| `{word}` |")), "{name}: {word} is not documented");
-        }
+        assert_eq!(answer.unwrap_or_else(|_| panic!("{name}: no answer")), expected, "{name} over {carrier:?}");
+        assert!(is_documented(&expected), "{name}: {expected:?} is not documented");
         let wait = async {
             while heard.load(Ordering::Relaxed) == before {
                 assert!(!talk.is_finished(), "{name}: the bystanders stopped talking");
@@ -466,15 +512,30 @@ async fn every_bad_input_gets_its_answer_while_others_talk() {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("{name}: silence"));
-        assert!(rows.insert(name), "{name} stands twice");
+        assert!(names.insert(name), "{name} stands twice");
     }
-    let missing: Vec<_> = LISTED.iter().filter(|name| !rows.contains(*name)).collect();
-    assert!(missing.is_empty(), "rows are missing: {missing:?}");
     talk.abort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_input_gets_its_answer_over_websocket_while_others_talk() {
+    let names = every_row_is_answered(CarrierName::WebSocket).await;
+    let missing: Vec<_> = LISTED.iter().filter(|name| !names.contains(*name)).collect();
+    assert!(missing.is_empty(), "rows are missing: {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bad_input_gets_its_answer_over_quic_while_others_talk() {
+    let names = every_row_is_answered(CarrierName::Quic).await;
+    let missing: Vec<_> = LISTED.iter().chain(LISTED_FOR_QUIC).filter(|name| !names.contains(*name)).collect();
+    assert!(missing.is_empty(), "rows are missing: {missing:?}");
 }
 
 #[tokio::test]
 async fn a_nonce_that_is_too_old_is_refused() {
-    let stage = stage(SessionConfig { nonce_ms: 0, ..SessionConfig::default() }).await;
-    assert_eq!(stage.lie(Binding::TlsExporter, |_| ()).await, Closed(ErrorCode::BadNonce, true));
+    for carrier in [CarrierName::WebSocket, CarrierName::Quic] {
+        let stage = stage(SessionConfig { nonce_ms: 0, ..SessionConfig::default() }, carrier).await;
+        assert_eq!(stage.lie(Binding::TlsExporter, |_| ()).await, Closed(ErrorCode::BadNonce, true));
+    }
 }

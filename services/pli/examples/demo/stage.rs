@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pli_client::ClientOptions;
+use pli_client::{ClientOptions, Transport};
 use pli_testkit::cluster::ClusterError;
 use pli_testkit::history::Report;
 use rand::SeedableRng;
@@ -78,6 +78,9 @@ impl Stage {
         let options = ClientOptions {
             server,
             others,
+            // Every second one over WebSocket, the others over QUIC, which a server on this machine always has.
+            transport: if number % 2 == 0 { Transport::Auto } else { Transport::WebSocket },
+            quic_port: None,
             fingerprint: Some(self.server.fingerprint()?),
             home: self.home(),
             handle: name.parse()?,

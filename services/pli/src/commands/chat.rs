@@ -249,9 +249,12 @@ impl Chat {
 
     fn connection(&mut self, state: ConnectionState) {
         let was = self.paper.change(|_, prompt| prompt.set_state(state));
-        let why = self.session.client.status().borrow().why.clone();
+        let pli_client::Status { why, carrier, .. } = self.session.client.status().borrow().clone();
         match state {
-            ConnectionState::Online if was != state => self.screen.note("● connected"),
+            ConnectionState::Online if was != state => {
+                let over = carrier.map_or(String::new(), |carrier| format!(" over {carrier}"));
+                self.screen.note(&format!("● connected{over}"));
+            }
             // Between registering and the first session there is nothing to worry about.
             ConnectionState::Offline if !matches!(was, ConnectionState::Offline | ConnectionState::Registering) => {
                 let why = why.map_or(String::new(), |why| format!(": {why}"));

@@ -54,7 +54,7 @@ pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure
 pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Result<Session, Failure> {
     let logs = LogsConfig { filter: args.log.clone(), ..LogsConfig::default() };
     init_logs(&logs).exit(Exit::Usage)?;
-    let (server, others, fingerprint) = server(args)?;
+    let Servers { first: server, others, fingerprint, quic_port } = servers(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
     let folder = pli_client::profile::folder(&home, &server, handle);
     // A name that was right once and cannot be resolved now is retried like any other trouble on the way.
@@ -67,7 +67,8 @@ pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Res
         return Err(no_profile(handle, &folder));
     }
     let is_new = !pli_client::profile::exists(&folder);
-    let options = ClientOptions { server, others, fingerprint, home, handle: handle.clone() };
+    let (transport, handle) = (args.transport, handle.clone());
+    let options = ClientOptions { server, others, transport, quic_port, fingerprint, home, handle };
     let (client, events) = Client::open(options).await.map_err(opening)?;
     Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new, warns: false })
 }
@@ -83,19 +84,34 @@ fn no_profile(handle: &Handle, folder: &std::path::Path) -> Failure {
     )
 }
 
-/// The server, more addresses of it, and its certificate: as named, else as the data folder says.
-fn server(args: &ClientArgs) -> Result<(ServerAddress, Vec<ServerAddress>, Option<Fingerprint>), Failure> {
+/// Where a server is.
+struct Servers {
+    first: ServerAddress,
+    others: Vec<ServerAddress>,
+    fingerprint: Option<Fingerprint>,
+    quic_port: Option<u16>,
+}
+
+/// As named, else as the data folder says.
+fn servers(args: &ClientArgs) -> Result<Servers, Failure> {
     let file = ServerFile::read(&args.data).exit(Exit::Unreachable)?;
-    let found = file.and_then(|file| Some((file.address.parse().ok()?, file.fingerprint.parse().ok()?)));
-    let mut named: Vec<ServerAddress> = args.server.iter().map(|named| named.address.clone()).collect();
-    if named.is_empty() {
-        let Some((address, fingerprint)) = found else { return Err(unknown(args)) };
-        return Ok((address, Vec::new(), args.fingerprint.or(Some(fingerprint))));
-    }
-    let first = named.remove(0);
-    named.retain(|other| *other != first);
-    let found = found.filter(|(address, _)| *address == first).map(|(_, fingerprint)| fingerprint);
-    Ok((first, named, args.fingerprint.or(found)))
+    let found = file.and_then(|file| {
+        let address: ServerAddress = file.address.parse().ok()?;
+        Some((address, file.fingerprint.parse().ok()?, file.quic.map(|quic| quic.port())))
+    });
+    let mut others: Vec<ServerAddress> = args.server.iter().map(|named| named.address.clone()).collect();
+    let first = match &found {
+        _ if !others.is_empty() => others.remove(0),
+        Some((address, ..)) => address.clone(),
+        None => return Err(unknown(args)),
+    };
+    others.retain(|other| *other != first);
+    let (fingerprint, quic_port) = match found {
+        Some((address, fingerprint, quic)) if address == first => (Some(fingerprint), quic),
+        _ => (None, None),
+    };
+    let (fingerprint, quic_port) = (args.fingerprint.or(fingerprint), args.quic_port.or(quic_port));
+    Ok(Servers { first, others, fingerprint, quic_port })
 }
 
 fn unknown(args: &ClientArgs) -> Failure {

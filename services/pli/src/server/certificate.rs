@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
-use pli_edge::ws::Identity;
+use pli_edge::Identity;
 
 /// Certificate and key in PEM, mode 600.
 pub(super) const FILE: &str = "certificate.pem";

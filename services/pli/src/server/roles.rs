@@ -11,8 +11,7 @@ use pli_api::directory::directory_server::DirectoryServer;
 use pli_conversations::ConversationsService;
 use pli_delivery::{Delivery, DeliveryPorts};
 use pli_directory::Directory;
-use pli_edge::ws::{Identity, ListenError, Listener};
-use pli_edge::{Edge, EdgePorts};
+use pli_edge::{Edge, EdgePorts, Identity};
 use pli_ports::{Clock, SystemClock};
 use pli_runtime::trail::Tracer;
 use pli_runtime::{Health, Telemetry, Trail};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::internal::{Internal, Peers, Served};
+use super::listeners::Listeners;
 use super::role::{Role, Roles};
 use super::traced::{carrying, in_process};
 use crate::config::{Config, TlsMaterial};
@@ -59,12 +59,11 @@ impl<'a> Ground<'a> {
             false => None,
         };
         let delivery = self.roles.has(Role::Delivery).then(|| self.delivery()).transpose()?;
-        let (mut edge, mut listener) = (None, None);
+        let (mut edge, mut listeners) = (None, None);
         if let Some(identity) = identity {
             let to_directory = self.directory_channel(directory.as_ref())?;
             let made = self.edge(to_directory, self.conversations_channel(conversations.as_ref())?)?;
-            let address = SocketAddr::new(self.config.server.host, self.config.server.port);
-            listener = Some(Listener::bind(made.clone(), address, identity).await.map_err(listening)?);
+            listeners = Some(Listeners::bind(&made, &self.config.server, identity).await?);
             edge = Some(made);
         }
         let internal = match &self.material {
@@ -74,7 +73,7 @@ impl<'a> Ground<'a> {
             _ => None,
         };
         let tracer = self.trail.tracer.clone();
-        Ok(Wired { delivery, directory, conversations, edge, listener, internal, tracer })
+        Ok(Wired { delivery, directory, conversations, edge, listeners, internal, tracer })
     }
 
     fn directory_channel(&self, here: Option<&Directory>) -> Result<Channel, Failure> {
@@ -154,27 +153,21 @@ impl<'a> Ground<'a> {
     }
 }
 
-fn listening(error: ListenError) -> Failure {
-    let ListenError::Bind { address, source } = &error else { return Failure::new(Exit::Folder, error) };
-    let fix = "end the process that listens there, or choose another port with --port (0 takes any free one)";
-    Failure::say(Exit::Address, format_args!("cannot listen on {address}: {source}; {fix}"))
-}
-
 /// Roles that have not begun.
 pub struct Wired {
     delivery: Option<Delivery>,
     directory: Option<Directory>,
     conversations: Option<ConversationsService>,
     edge: Option<Edge>,
-    listener: Option<Listener>,
+    listeners: Option<Listeners>,
     internal: Option<Internal>,
     tracer: Tracer,
 }
 
 impl Wired {
     /// Where sessions are accepted.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().map(Listener::address)
+    pub const fn listeners(&self) -> Option<&Listeners> {
+        self.listeners.as_ref()
     }
 
     /// Where other processes are served.
@@ -203,9 +196,9 @@ impl Wired {
         if let Some(edge) = self.edge {
             outer.run(|stop| async move { edge.run(stop).await.map_err(failed) });
         }
-        if let Some(listener) = self.listener {
+        if let Some(listeners) = self.listeners {
             outer.run(|stop| async move {
-                listener.run(stop).await;
+                listeners.run(stop).await;
                 Ok(())
             });
         }

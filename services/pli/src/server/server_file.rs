@@ -16,8 +16,11 @@ pub(super) const FILE: &str = "server.json";
 pub struct ServerFile {
     /// Server info.
     pub url: String,
-    /// Host and port of sessions.
+    /// Host and port of sessions over WebSocket.
     pub address: String,
+    /// Host and UDP port of sessions over QUIC, where they are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic: Option<SocketAddr>,
     /// SHA-256 of the certificate in hexadecimal.
     pub fingerprint: String,
     /// Health, metrics, build.
@@ -89,6 +92,7 @@ mod tests {
         let file = ServerFile {
             url: "https://127.0.0.1:1/.well-known/pli".into(),
             address: "127.0.0.1:1".into(),
+            quic: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             fingerprint: "ab".repeat(32),
             admin: SocketAddr::from(([127, 0, 0, 1], 2)),
             data: folder.path().into(),

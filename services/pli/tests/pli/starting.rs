@@ -64,6 +64,21 @@ fn a_taken_port_is_refused_with_its_fix() {
 }
 
 #[test]
+fn a_taken_udp_port_is_refused_with_its_fix_which_works() {
+    let home = tempfile::tempdir().expect("a folder");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let arguments = ["dev", "--port", &port, "--admin-port", "0", "--ready-json"];
+    let (code, said) = failure(&run(home.path(), &arguments));
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains(&port) && said.contains("UDP") && said.contains("server.quic_port"), "{said}");
+    let mut elsewhere = pli(home.path(), &arguments);
+    elsewhere.env("PLI_SERVER__QUIC", "false");
+    Running::start(elsewhere)
+        .json(|about| about.get("quic").is_none() && about["address"] == format!("127.0.0.1:{port}"));
+}
+
+#[test]
 fn a_second_server_on_the_same_folder_names_the_first_process() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());
@@ -108,17 +123,20 @@ async fn a_later_connection_resumes_tls_and_a_wrong_pin_never_does() {
     let address: pli_client::ServerAddress = server.address().parse().expect("an address");
     let pin: pli_client::Fingerprint =
         server.about["fingerprint"].as_str().and_then(|text| text.parse().ok()).expect("a fingerprint");
-    let connector = pli_client::Connector::new(Some(pin));
+    let connector = pli_client::Connector::new(Some(pin), pli_client::Transport::WebSocket);
     let mut exporters = Vec::new();
     for resumed in [false, true] {
         let connection = connector.open(&address).await.expect("a connection");
-        assert_eq!((connection.resumed, connection.fingerprint), (resumed, pin));
+        assert_eq!((connection.resumed, connection.fingerprint), (Some(resumed), pin));
         exporters.push(connection.exporter);
         // The ticket stands before the first frame.
         connection.split().1.next().await.expect("a hello");
     }
     assert_ne!(exporters[0], exporters[1]);
-    let other = pli_client::Connector::new(Some(pli_client::Fingerprint::of(b"another certificate")));
+    let other = pli_client::Connector::new(
+        Some(pli_client::Fingerprint::of(b"another certificate")),
+        pli_client::Transport::WebSocket,
+    );
     let refused = other.open(&address).await.map(|connection| connection.resumed);
     assert!(matches!(refused, Err(pli_client::TransportError::WrongCertificate { .. })), "{refused:?}");
 }

@@ -39,6 +39,9 @@ fn print_places(about: &About) -> Result<(), Failure> {
     if let Some(sessions) = &about.sessions {
         say!("  server info  {}", sessions.url)?;
         say!("  address      {}", sessions.address)?;
+        if let Some(quic) = sessions.quic {
+            say!("  QUIC         {quic} (UDP)")?;
+        }
         say!("  certificate  {}", sessions.fingerprint)?;
     }
     if let Some(internal) = about.internal {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The checks of `pli doctor`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,7 @@ pub async fn all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         port("port", sessions, running.as_ref()).await,
         port("admin port", admin, running.as_ref()).await,
+        quic_port(config, running.as_ref()),
         clock(&server.data),
         disk(&server.data),
         file_limit(),
@@ -70,6 +71,30 @@ async fn port(name: &'static str, address: SocketAddr, running: Option<&ServerFi
                 format!("end the process that listens there, or start with {flag} and another number"),
             )
         }
+    }
+}
+
+/// Where sessions over QUIC are served, or would be.
+fn quic_port(config: &Config, running: Option<&ServerFile>) -> Finding {
+    let server = &config.server;
+    if !server.quic {
+        return Finding::fine("QUIC port", "server.quic is false: sessions over WebSocket alone");
+    }
+    if let Some((file, address)) = running.and_then(|file| Some((file, file.quic?))) {
+        return Finding::fine(
+            "QUIC port",
+            format!("{address} is served by this folder's server, process {}", file.pid),
+        );
+    }
+    let port = if server.quic_port == 0 { server.port } else { server.quic_port };
+    let address = SocketAddr::new(server.host, port);
+    match UdpSocket::bind(address) {
+        Ok(_) => Finding::fine("QUIC port", format!("{address} (UDP) is free")),
+        Err(error) => Finding::fault(
+            "QUIC port",
+            format!("{address} (UDP): {error}"),
+            "end the process that listens there, choose another port with server.quic_port, or set server.quic to false",
+        ),
     }
 }
 
@@ -144,6 +169,18 @@ mod tests {
         let finding = port("port", SocketAddr::from(([127, 0, 0, 1], number)), None).await;
         assert_eq!(finding.level, Level::Fault);
         assert!(finding.fix.expect("a fix").contains("--port"));
+    }
+
+    #[test]
+    fn a_taken_udp_port_is_a_fault_with_a_fix_unless_nothing_is_served_there() {
+        let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let mut config = Config::default();
+        config.server.quic_port = taken.local_addr().expect("bound").port();
+        let finding = quic_port(&config, None);
+        assert_eq!(finding.level, Level::Fault);
+        assert!(finding.fix.expect("a fix").contains("server.quic_port"));
+        config.server.quic = false;
+        assert_eq!(quic_port(&config, None).level, Level::Fine);
     }
 
     #[test]

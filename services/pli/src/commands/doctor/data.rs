@@ -107,6 +107,7 @@ mod tests {
         let server = ServerFile {
             url: String::new(),
             address: String::new(),
+            quic: None,
             fingerprint: String::new(),
             admin,
             data: "x".into(),

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The server's side of TLS: 1.3 only, no early data, resumption by tickets.
+//! The server's side of TLS, of every carrier: 1.3 only, no early data, resumption by tickets.
 
 use std::fmt;
 use std::sync::Arc;
 
+use ::aws_lc_rs::hmac;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
@@ -60,13 +61,24 @@ impl Identity {
         self.sha256
     }
 
-    pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
+    /// A secret for this purpose that every process with the same key derives.
+    pub(crate) fn derived(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
+        let mut secret = [0; 32];
+        // A tag of HMAC-SHA-256 has 32 bytes.
+        secret.copy_from_slice(hmac::sign(&key, purpose).as_ref());
+        secret
+    }
+
+    /// The server's side of TLS for a protocol that ALPN names.
+    pub(crate) fn server_config(&self, alpn: &[u8]) -> Result<Arc<ServerConfig>, IdentityError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
+        // What a client sends before the handshake has ended could be replayed: none of it is read.
         config.max_early_data_size = 0;
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         // One ticket resumes one connection, which is all that a session needs.
