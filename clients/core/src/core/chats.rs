@@ -17,9 +17,8 @@ use prost::Message as _;
 use super::conversation::{Conversation, Phase, WORK_MAX, Work};
 use super::history::Draft;
 use super::tables::{RowStatus, Table};
-use super::{Core, Event, Member, OutgoingMessage, Row};
+use super::{Core, Event, OutgoingMessage, Row};
 use crate::content::Kind;
-use crate::identity::safety_number;
 use crate::outbox::{OutLane, OutMessage};
 
 /// Groups of one pair that this device stays in; it leaves those with higher ids. Two people who both write first make
@@ -222,25 +221,4 @@ impl Core {
 
 fn leaves(conversation: &Conversation) -> bool {
     conversation.work.contains(&Work::Leave)
-}
-
-/// People by their accounts, whoever has their handles now.
-impl Core {
-    /// The person of this account, if it was met.
-    pub fn person(&self, account: AccountId) -> Option<Member> {
-        let known = account == self.identity.address().account || self.contacts.contains_key(&account);
-        known.then(|| self.member(account))
-    }
-
-    /// Who is called so here, as [`Member::name`] says; none before the first contact.
-    pub fn person_named(&self, name: &str) -> Option<Member> {
-        self.contacts.keys().map(|account| self.member(*account)).find(|member| member.name() == name)
-    }
-
-    /// 60 digits to compare with the person of this account; none before the first contact.
-    pub fn safety_number_with(&self, account: AccountId) -> Option<String> {
-        let contact = self.contacts.get(&account)?;
-        let own = (self.identity.address().account, self.identity.identity_key());
-        Some(safety_number(own, (account, contact.devices.identity_key)))
-    }
 }

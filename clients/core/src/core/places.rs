@@ -12,7 +12,6 @@ use pli_domain::ConversationId;
 
 use super::conversation::Conversation;
 use super::history::Ordered;
-use super::restored::LINE_MAX;
 use super::{Core, Row};
 use crate::content::LIVES_TOLD_MAX;
 use crate::inbox::InLane;
@@ -71,10 +70,9 @@ impl Core {
     /// Whether something of this sender was shown in a conversation that goes on for this one: what was held back here
     /// was written before, in whatever life.
     fn went_on_before(&self, lane: InLane) -> bool {
-        let next = |id: &ConversationId| self.next_of(*id);
-        let later = std::iter::successors(self.next_of(lane.conversation), next).take(LINE_MAX);
-        let ours = later.filter_map(|id| self.conversations.get(&id)?.ours.get(&lane.sender));
-        ours.into_iter().any(|mark| !mark.places.is_empty())
+        let later = self.onward_from(lane.conversation).skip(1);
+        let mut ours = later.filter_map(|id| self.conversations.get(&id)?.ours.get(&lane.sender));
+        ours.any(|mark| !mark.places.is_empty())
     }
 
     /// The conversations of a chat; one that is not known yet is its own.

@@ -27,7 +27,7 @@ use crate::content::Kind;
 use crate::outbox::OutboxEvent;
 
 /// Conversations that went on for one after the other and are followed; each stands for a restored backup.
-pub(super) const LINE_MAX: usize = 64;
+const LINE_MAX: usize = 64;
 /// How long the welcome of somebody who was first to make a conversation is waited for, until the server is asked
 /// whether this device is in it already: another copy of the profile may have read the welcome.
 const WELCOME_AWAITED: Duration = Duration::from_secs(15);
@@ -382,8 +382,12 @@ impl Core {
 
     /// The conversation that goes on for this one; itself where none does.
     pub(super) fn last_of(&self, id: ConversationId) -> ConversationId {
-        let line = std::iter::successors(Some(id), |id| self.next_of(*id));
-        line.take(LINE_MAX).last().unwrap_or(id)
+        self.onward_from(id).last().unwrap_or(id)
+    }
+
+    /// This conversation, the one that goes on for it, and so on.
+    pub(super) fn onward_from(&self, id: ConversationId) -> impl Iterator<Item = ConversationId> {
+        std::iter::successors(Some(id), |id| self.next_of(*id)).take(LINE_MAX)
     }
 
     /// The same, also before the server was asked what it still has: what others say there may be read earlier.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use pli_domain::{ConversationId, DeviceAddress, Handle};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle};
 use prost::Message as _;
 
 use super::calls::Ask;
@@ -150,7 +150,19 @@ impl Core {
     }
     /// 60 digits to compare with the person of this handle; none before the first contact.
     pub fn safety_number(&self, handle: &Handle) -> Option<String> {
-        let account = self.account_of(handle)?;
+        self.safety_number_with(self.account_of(handle)?)
+    }
+    /// The person of this account, if it was met.
+    pub fn person(&self, account: AccountId) -> Option<Member> {
+        let known = account == self.identity.address().account || self.contacts.contains_key(&account);
+        known.then(|| self.member(account))
+    }
+    /// Who is called so here, as [`Member::name`] says; none before the first contact.
+    pub fn person_named(&self, name: &str) -> Option<Member> {
+        self.contacts.keys().map(|account| self.member(*account)).find(|member| member.name() == name)
+    }
+    /// 60 digits to compare with the person of this account; none before the first contact.
+    pub fn safety_number_with(&self, account: AccountId) -> Option<String> {
         let contact = self.contacts.get(&account)?;
         let own = (self.identity.address().account, self.identity.identity_key());
         Some(safety_number(own, (account, contact.devices.identity_key)))

@@ -395,8 +395,8 @@ fn an_invitation_that_every_restore_brings_back_makes_no_second_group() {
     }
 }
 
-#[test]
-fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why() {
+/// Alice with bob, who came and talked with her after the backup was taken.
+fn met_after_the_backup() -> (World, Server, usize, ConversationId) {
     let mut world = World::new(&["alice"]);
     let backup = world.server.restored(1);
     let bob = world.join("bob");
@@ -404,6 +404,12 @@ fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why
     let chat = world.start(0, "bob");
     world.say(0, chat, "before");
     world.run();
+    (world, backup, bob, chat)
+}
+
+#[test]
+fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why() {
+    let (mut world, backup, bob, chat) = met_after_the_backup();
     go_back(&mut world, backup);
     world.take_offline(bob);
     world.say(0, chat, "are you there?");
@@ -448,13 +454,7 @@ fn a_group_keeps_its_name_and_what_was_told_of_its_messages() {
 
 #[test]
 fn a_handle_that_somebody_else_has_after_a_restore_is_told_as_a_new_identity_and_named_apart() {
-    let mut world = World::new(&["alice"]);
-    let backup = world.server.restored(1);
-    let old = world.join("bob");
-    world.run();
-    let chat = world.start(0, "bob");
-    world.say(0, chat, "to the first bob");
-    world.run();
+    let (mut world, backup, old, _) = met_after_the_backup();
     world.take_offline(old);
     go_back(&mut world, backup);
     let other = world.join("bob");

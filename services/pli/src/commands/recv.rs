@@ -88,11 +88,12 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
     let (mut printer, missed) = Printer::open(session, output).await?;
     let mut missed = missed.into_iter();
     let (mut messages, mut caught_up) = (0u64, false);
+    let ends_by_itself = args.count.is_none() && !args.follow;
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let event = match missed.next() {
             Some(event) => event,
-            None if caught_up && args.count.is_none() && !args.follow && session.has_shown_all().await? => {
+            None if caught_up && ends_by_itself && session.has_shown_all().await? => {
                 return Ok(());
             }
             None => tokio::select! {
@@ -100,7 +101,7 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
                 () = stop.cancelled() => return Ok(()),
                 event = session.next(deadline) => event?,
                 // No event says that everything was worked through.
-                _ = look.tick(), if caught_up && args.count.is_none() && !args.follow => continue,
+                _ = look.tick(), if caught_up && ends_by_itself => continue,
             },
         };
         let new = printer.is_new(&event);

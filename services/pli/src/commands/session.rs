@@ -57,16 +57,16 @@ pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Res
     let Servers { first: server, others, fingerprint, quic_port } = servers(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
     let folder = pli_client::profile::folder(&home, &server, handle);
+    let is_new = !pli_client::profile::exists(&folder);
     // A name that was right once and cannot be resolved now is retried like any other trouble on the way.
-    if !args.server.is_empty() && !pli_client::profile::exists(&folder) {
+    if !args.server.is_empty() && is_new {
         resolve(&args.server).await?;
     }
     args.server.iter().filter(|named| named.without_port).for_each(say_port);
     let keys_gone = pli_client::profile::lost(&folder);
-    if first == FirstUse::Fails && !keys_gone && !pli_client::profile::exists(&folder) {
+    if first == FirstUse::Fails && !keys_gone && is_new {
         return Err(no_profile(handle, &folder));
     }
-    let is_new = !pli_client::profile::exists(&folder);
     let (transport, handle) = (args.transport, handle.clone());
     let options = ClientOptions { server, others, transport, quic_port, fingerprint, home, handle };
     let (client, events) = Client::open(options).await.map_err(opening)?;
@@ -241,10 +241,10 @@ impl Session {
     }
 
     /// The next event, or none at the next tick of `look`, whichever is first.
-    pub async fn next_or(&mut self, look: &mut Interval) -> Result<Option<Event>, Failure> {
+    pub async fn next_or(&mut self, deadline: Deadline, look: &mut Interval) -> Result<Option<Event>, Failure> {
         tokio::select! {
             biased;
-            event = self.next(Deadline::after(None)) => event.map(Some),
+            event = self.next(deadline) => event.map(Some),
             _ = look.tick() => Ok(None),
         }
     }
@@ -327,15 +327,8 @@ impl Session {
         self.online(deadline, |_| {}).await?;
         let mut look = interval(LOOK_EVERY);
         loop {
-            tokio::select! {
-                biased;
-                event = self.next(deadline) => drop(event?),
-                _ = look.tick() => {
-                    let here = self.client.query(Core::has_caught_up).await;
-                    if here.map_err(|error| self.request(error))? {
-                        return Ok(());
-                    }
-                }
+            if self.next_or(deadline, &mut look).await?.is_none() && self.has_caught_up().await? {
+                return Ok(());
             }
         }
     }
@@ -343,8 +336,11 @@ impl Session {
     /// Whether nothing is left to show of what has arrived: it was worked through, and no event waits.
     pub async fn has_shown_all(&self) -> Result<bool, Failure> {
         // In this order: what is released in between is an event that waits.
-        let here = self.client.query(Core::has_caught_up).await.map_err(|error| self.request(error))?;
-        Ok(here && self.events.is_empty())
+        Ok(self.has_caught_up().await? && self.events.is_empty())
+    }
+
+    async fn has_caught_up(&self) -> Result<bool, Failure> {
+        self.client.query(Core::has_caught_up).await.map_err(|error| self.request(error))
     }
 
     /// Every conversation that the user is in.

@@ -44,12 +44,17 @@ fn back_up(home: &Path) -> String {
     said
 }
 
-/// The server goes back to the backup, and bob reads what alice says in the team then.
-fn go_back_and_talk(home: &Path, server: Server, said: &str) -> Server {
+/// The server is killed and goes back to the backup.
+fn go_back(home: &Path, server: Server) -> Server {
     let port = server.port();
     server.process.kill();
     with_data(home, &["restore", "--from", "backup", "--replace"]);
-    let server = Server::start_on(home, port);
+    Server::start_on(home, port)
+}
+
+/// The server goes back to the backup, and bob reads what alice says in the team then.
+fn go_back_and_talk(home: &Path, server: Server, said: &str) -> Server {
+    let server = go_back(home, server);
     let mut bob = Running::start(pli(home, &["recv", "bob", "--json", "--follow", "--data", "data"]));
     with_data(home, &["send", "alice", "#team", said, "--wait", "delivered"]);
     bob.json(says("alice", said));
@@ -207,7 +212,6 @@ fn a_group_keeps_its_name_over_a_restore_for_who_follows_it_and_for_who_catches_
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let server = Server::start(home);
-    let port = server.port();
     with_data(home, &["recv", "bob"]);
     with_data(home, &["recv", "dave"]);
     with_data(home, &["group", "create", "alice", "team", "bob", "dave"]);
@@ -217,9 +221,7 @@ fn a_group_keeps_its_name_over_a_restore_for_who_follows_it_and_for_who_catches_
     // Another command takes what dave has not printed, before the restore and after it.
     with_data(home, &["group", "list", "dave"]);
     back_up(home);
-    server.process.kill();
-    with_data(home, &["restore", "--from", "backup", "--replace"]);
-    let _server = Server::start_on(home, port);
+    let _server = go_back(home, server);
     with_data(home, &["send", "alice", "#team", "after"]);
     bob.json(says("alice", "after"));
     let listed = with_data(home, &["group", "list", "dave"]);
@@ -279,15 +281,12 @@ fn who_had_a_handle_before_is_told_apart_from_who_has_it_now() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let server = Server::start(home);
-    let port = server.port();
     with_data(home, &["recv", "alice"]);
     back_up(home);
     with_data(home, &["send", "bob", "alice", "from the first"]);
     // Takes what waits and prints nothing.
     with_data(home, &["group", "list", "alice"]);
-    drop(server);
-    with_data(home, &["restore", "--from", "backup", "--replace"]);
-    let _server = Server::start_on(home, port);
+    let _server = go_back(home, server);
     with_data(home, &["send", "bob", "alice", "from the second", "--home", "elsewhere"]);
     with_data(home, &["group", "list", "alice"]);
     let said = with_data(home, &["recv", "alice"]);
@@ -433,15 +432,12 @@ fn whoever_sends_after_a_restore_hears_of_it_and_of_a_handle_that_somebody_else_
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let server = Server::start(home);
-    let port = server.port();
     with_data(home, &["recv", "alice"]);
     back_up(home);
     // Registered and talked to after the backup.
     with_data(home, &["recv", "bob"]);
     with_data(home, &["send", "alice", "bob", "to the first"]);
-    server.process.kill();
-    with_data(home, &["restore", "--from", "backup", "--replace"]);
-    let _server = Server::start_on(home, port);
+    let _server = go_back(home, server);
     let elsewhere = ["--home", "elsewhere"];
     with_data(home, &[&["send", "bob", "alice", "I am bob too"], elsewhere.as_slice()].concat());
     let said = |arguments: &[&str]| {
@@ -464,7 +460,6 @@ fn a_recv_after_a_restore_tells_which_conversation_goes_on() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let server = Server::start(home);
-    let port = server.port();
     for handle in ["bob", "carol"] {
         with_data(home, &["recv", handle]);
     }
@@ -474,9 +469,7 @@ fn a_recv_after_a_restore_tells_which_conversation_goes_on() {
         with_data(home, &["recv", handle]);
     }
     back_up(home);
-    server.process.kill();
-    with_data(home, &["restore", "--from", "backup", "--replace"]);
-    let _server = Server::start_on(home, port);
+    let _server = go_back(home, server);
     // Known to the server again, so that bob can let carol in.
     let first = with_data(home, &["recv", "carol", "--json"]);
     with_data(home, &["send", "bob", "#team", "after"]);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Chat;
 use crate::commands::output::{Output, Shape};
-use crate::commands::session::LOOK_EVERY;
+use crate::commands::session::{Deadline, LOOK_EVERY};
 use crate::exit::{Exit, Failure};
 use crate::terminal;
 
@@ -56,7 +56,7 @@ impl Chat {
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,
-                event = self.session.next_or(&mut look) => {
+                event = self.session.next_or(Deadline::after(None), &mut look) => {
                     if let Some(event) = event? {
                         self.see(event).await?;
                     }
