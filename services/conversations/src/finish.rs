@@ -76,7 +76,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The commit to everybody who was in the group, those it removes too; the welcome to those it adds. A device
+    /// The commit to everybody who was in the group, its committer and those it removes too; the welcome to those it adds. A device
     /// that is removed and added by one commit gets the commit first.
     fn commit_entries(&self, intent: &CommitIntent, old: &[DeviceAddress]) -> Result<Vec<NewEntry>, CorruptRecord> {
         let record = CommitRecord::read(&intent.payload)?;
@@ -92,8 +92,8 @@ impl Inner {
         let id = |part| move |shard| derive::fanout_entry(intent.conversation, intent.from, part, shard);
 
         let commit = letter(Part::Commit, record.commit.unwrap_or_default());
-        let others = old.iter().copied().filter(|device| *device != intent.committer);
-        let mut entries = self.entries(&commit, others, id(Part::Commit));
+        // To the committer too: where it stands in its queue tells that device what still waits before it.
+        let mut entries = self.entries(&commit, old.iter().copied(), id(Part::Commit));
         if let Some(welcome) = record.welcome {
             let added = record.added.iter().map(DeviceAddress::try_from);
             let added: BTreeSet<_> = added.collect::<Result<_, _>>().map_err(CorruptRecord::encoding("commit"))?;

@@ -103,6 +103,10 @@ pub(super) struct Conversation {
     pub(super) said: u64,
     /// The user left it as its last member, of which the server does not know.
     pub(super) abandoned: bool,
+    /// The queue has not come to this epoch yet, in which the server is, and maybe this device by its own commit.
+    pub(super) awaits: Option<u64>,
+    /// It may never come to it: there was a gap.
+    pub(super) awaits_in_vain: bool,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -116,9 +120,10 @@ pub(super) struct Conversation {
     pub(super) unreadable: BTreeSet<DeviceId>,
     /// Which messages have which numbers, the last ones.
     pub(super) numbered: BTreeMap<u64, SendId>,
-    /// The server is in this epoch. Its commits are on their way here; not before this time are they asked for.
-    pub(super) awaits: Option<(u64, UnixMillis)>,
-    pub(super) behind: bool,
+    /// Until when the queue is waited for to come to [`Conversation::awaits`]; none before the wait began in this session.
+    pub(super) awaits_until: Option<UnixMillis>,
+    /// The commits up to this epoch are asked for, as they are not in the queue.
+    pub(super) behind: Option<u64>,
     pub(super) reported: bool,
     /// Why the thread was lost, as it is reported.
     pub(super) lost_for: Option<&'static str>,
@@ -196,6 +201,9 @@ impl Conversation {
     pub(super) fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Unknown)
     }
+    pub(super) fn wait_no_more(&mut self) {
+        (self.awaits, self.awaits_in_vain, self.awaits_until) = (None, false, None);
+    }
     pub(super) fn lane_base(&self) -> u64 {
         self.lane_base.max(1)
     }
@@ -236,6 +244,8 @@ impl Conversation {
             said: self.said,
             abandoned: self.abandoned,
             gone: GoneRecord::all(&self.gone),
+            awaits: self.awaits,
+            awaits_in_vain: self.awaits_in_vain,
         }
         .encode_to_vec()
     }
@@ -268,6 +278,8 @@ impl Conversation {
             kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
             said: r.said,
             abandoned: r.abandoned,
+            awaits: r.awaits,
+            awaits_in_vain: r.awaits_in_vain,
             gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
@@ -336,6 +348,10 @@ struct Record {
     gone: Vec<GoneRecord>,
     #[prost(bool, tag = "26")]
     abandoned: bool,
+    #[prost(uint64, optional, tag = "27")]
+    awaits: Option<u64>,
+    #[prost(bool, tag = "28")]
+    awaits_in_vain: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -463,7 +479,7 @@ mod tests {
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
         "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
         "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
-        "2a04010103043001d00101",
+        "2a04010103043001d00101d80107e00101",
     );
 
     #[test]
@@ -496,6 +512,8 @@ mod tests {
             added_by: Some(AccountId::from_bytes([6; 16])),
             said: 10,
             abandoned: true,
+            awaits: Some(7),
+            awaits_in_vain: true,
             gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
@@ -510,6 +528,7 @@ mod tests {
             (conversation.heir, conversation.root, conversation.added_by)
         );
         assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
+        assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
         assert_eq!(read.gone, conversation.gone);
     }
 

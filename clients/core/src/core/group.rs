@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, refusal};
-use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
@@ -20,8 +19,11 @@ use crate::outbox::OutLane;
 const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
 const ALIGN_MAX: u32 = 3;
-/// How long the commits of a newer epoch are waited for before they are asked for.
-const EPOCH_AWAITED: Duration = Duration::from_secs(5);
+/// How long the queue is waited for to come to an epoch: longer than any take-over of a shard, as what stands in it is
+/// lost to a device that goes ahead of it.
+const EPOCH_AWAITED: Duration = Duration::from_secs(120);
+/// The same after a gap, in which the commits may have been.
+const EPOCH_AWAITED_AFTER_GAP: Duration = Duration::from_secs(5);
 
 impl Core {
     /// A handshake of the current epoch was taken in.
@@ -98,7 +100,6 @@ impl Core {
         let founding = conversation.phase == Phase::Founding;
         self.dirty.insert(Row::Conversation(id));
         self.note_members(id);
-        self.reached_epoch(id);
         for device in &summary.added {
             self.asked_lists.remove(&device.account);
         }
@@ -155,16 +156,16 @@ impl Core {
         match outcome {
             Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
             Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
-                Ok(summary) => self.commit_won(id, &summary, now),
+                Ok(summary) => {
+                    self.commit_won(id, &summary, now);
+                    self.await_queue(id, self.mls.epoch(id).unwrap_or(0));
+                }
                 Err(error) => self.lost_thread(id, &LostThread::Own(error)),
             },
             Some(api::commit_response::Outcome::Lost(lost)) => {
                 self.void_commit(id);
-                let far = self.mls.epoch(id).is_some_and(|epoch| epoch + EPOCHS_BEHIND_MAX < lost.current_epoch);
-                match rejoining {
-                    true => {}
-                    false if far => self.await_epoch(id, lost.current_epoch, now),
-                    false => self.queue_commits(id, lost.missed, lost.current_epoch, now),
+                if !rejoining {
+                    self.await_epoch(id, lost.current_epoch);
                 }
             }
             None => self.void_commit(id),
@@ -200,7 +201,7 @@ impl Core {
         self.void_commit(id);
         match why.code() {
             ErrorCode::UnknownConversation => self.left(id),
-            ErrorCode::WrongEpoch => self.mark_behind(id),
+            ErrorCode::WrongEpoch => self.await_newer(id, why),
             _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
             ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
                 let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
@@ -225,9 +226,10 @@ impl Core {
         now: UnixMillis,
     ) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        conversation.backlog = commits.into();
-        conversation.backlog_epoch = current_epoch;
-        conversation.behind = true;
+        let target = conversation.behind.unwrap_or(current_epoch).min(current_epoch);
+        conversation.backlog = commits.into_iter().filter(|commit| commit.epoch < target).collect();
+        conversation.backlog_epoch = target;
+        conversation.behind = Some(target);
         self.work_backlog(id, now);
     }
 
@@ -261,8 +263,10 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let (epoch, target) = (self.mls.epoch(id), conversation.backlog_epoch);
         if epoch >= Some(target) {
-            conversation.behind = false;
-            conversation.awaits = None;
+            conversation.behind = None;
+            if conversation.awaits.is_some_and(|awaited| epoch >= Some(awaited)) {
+                self.end_wait(id);
+            }
             self.outbox.epoch_ready(id);
         } else if epoch == before {
             self.lost_thread(id, &LostThread::NoWay);
@@ -271,49 +275,91 @@ impl Core {
 
     /// The server is in a newer epoch than this device. The commits stand in its queue, each before what was sealed
     /// after it; going ahead of them would make what waits in between too old to be opened. So they are asked for only
-    /// if they have not come when everything that waited has.
-    pub(super) fn await_epoch(&mut self, id: ConversationId, epoch: u64, now: UnixMillis) {
+    /// if the queue does not come to them.
+    pub(super) fn await_epoch(&mut self, id: ConversationId, epoch: u64) {
         let ours = self.mls.epoch(id).unwrap_or(0);
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if conversation.rejoining || conversation.behind {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        if conversation.rejoining || conversation.behind.is_some() {
             return;
         }
         // What is over reaches no epoch: what waits in it is refused, or goes on elsewhere.
         if ours >= epoch || matches!(conversation.phase, Phase::Left | Phase::Failed) {
             return self.outbox.epoch_ready(id);
         }
-        let at = conversation.awaits.map_or_else(|| now.after(EPOCH_AWAITED), |(_, at)| at);
-        conversation.awaits = Some((epoch, at));
+        self.await_queue(id, epoch);
     }
 
-    /// Ends the wait for an epoch that is here.
-    fn reached_epoch(&mut self, id: ConversationId) {
-        let ours = self.mls.epoch(id);
+    /// The service refused something for its epoch; one that it did not name is the next.
+    pub(super) fn await_newer(&mut self, id: ConversationId, why: &common::Error) {
+        let next = self.mls.epoch(id).map_or(0, |epoch| epoch + 1);
+        self.await_epoch(id, why.current_epoch.max(next));
+    }
+
+    /// Nothing is committed before the queue has come to this epoch. A device that makes epochs goes ahead of its queue,
+    /// in which the commit comes back to it: by one epoch, which [`crate::mls`] keeps the keys for, and not by more.
+    fn await_queue(&mut self, id: ConversationId, epoch: u64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if conversation.awaits.is_some_and(|(epoch, _)| ours >= Some(epoch)) {
-            conversation.awaits = None;
-            self.outbox.epoch_ready(id);
+        conversation.awaits = conversation.awaits.max(Some(epoch));
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Something of this epoch came in the queue: the commits before it did.
+    pub(super) fn queue_reached(&mut self, id: ConversationId, epoch: u64) {
+        if self.conversations.get(&id).and_then(|c| c.awaits).is_some_and(|awaited| epoch >= awaited) {
+            self.end_wait(id);
         }
     }
 
-    /// Whether the conversation has to wait for an epoch; asks for its commits when they have not come by themselves.
+    fn end_wait(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.wait_no_more();
+        self.dirty.insert(Row::Conversation(id));
+        self.outbox.epoch_ready(id);
+    }
+
+    /// What is waited for may have been in the gap.
+    pub(super) fn hurry_epochs(&mut self) {
+        let waiting: Vec<ConversationId> =
+            self.conversations.iter().filter(|(_, c)| c.awaits.is_some()).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| self.hurry_epoch(id));
+    }
+
+    /// After a gap the server is found to be in this epoch.
+    pub(super) fn await_after_gap(&mut self, id: ConversationId, epoch: u64) {
+        self.await_epoch(id, epoch);
+        self.hurry_epoch(id);
+    }
+
+    fn hurry_epoch(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.awaits.is_some()) {
+            (conversation.awaits_in_vain, conversation.awaits_until) = (true, None);
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    /// Whether the conversation has to wait for its queue; asks for the commits when they have not come by themselves.
     pub(super) fn is_awaiting(&mut self, id: ConversationId, now: UnixMillis) -> bool {
-        let drained = self.session.is_online() && self.inbound.is_empty();
+        let (online, ours) = (self.session.is_online(), self.mls.epoch(id));
+        let drained = online && self.inbound.is_empty();
         let Some(conversation) = self.conversations.get_mut(&id) else { return false };
-        match conversation.awaits {
-            Some((_, at)) if at <= now && drained => {
-                conversation.awaits = None;
-                conversation.behind = true;
-                false
-            }
-            awaits => awaits.is_some() && !conversation.behind,
+        let Some(awaited) = conversation.awaits.filter(|_| conversation.behind.is_none()) else { return false };
+        if conversation.awaits_until.is_none() && online {
+            let awaited = if conversation.awaits_in_vain { EPOCH_AWAITED_AFTER_GAP } else { EPOCH_AWAITED };
+            conversation.awaits_until = Some(now.after(awaited));
         }
-    }
-
-    pub(super) fn mark_behind(&mut self, id: ConversationId) {
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.behind = true;
+        if conversation.awaits_until.is_none_or(|until| until > now) {
+            return true;
         }
+        if !drained {
+            conversation.awaits_until = Some(now.after(EPOCH_AWAITED_AFTER_GAP));
+            return true;
+        }
+        if ours >= Some(awaited) {
+            self.end_wait(id);
+        } else {
+            conversation.behind = Some(u64::MAX);
+        }
+        false
     }
 
     /// This device cannot follow the group: report it and join again.
@@ -325,8 +371,8 @@ impl Core {
         conversation.rejoining = true;
         conversation.reported = false;
         conversation.lost_for = Some(why.word());
-        conversation.behind = false;
-        conversation.awaits = None;
+        conversation.behind = None;
+        conversation.wait_no_more();
         conversation.backlog.clear();
         conversation.commit = None;
         self.dirty.insert(Row::Conversation(id));

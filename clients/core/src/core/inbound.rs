@@ -65,6 +65,7 @@ impl Core {
 
     fn gap(&mut self, to: Position) -> Step {
         self.inbox.gap(to);
+        self.hurry_epochs();
         self.resync = true;
         self.dirty.insert(Row::Resync);
         self.out.events.push(Event::Gap);
@@ -82,12 +83,20 @@ impl Core {
         if content == log::Content::Application && self.is_done(&sealed) {
             return self.skip(position);
         }
+        if content == log::Content::Commit && self.mls.epoch(sealed.conversation) > Some(sealed.epoch) {
+            // Its bytes are not needed any more.
+            self.queue_reached(sealed.conversation, sealed.epoch + 1);
+            return self.skip(position);
+        }
         sealed.body = match envelope.body_or_ref {
             Some(log::envelope::BodyOrRef::Body(body)) => body,
             Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(&reference, now) {
                 Some(Ok(body)) => body,
-                // Empty bytes open nothing: a welcome is then replaced by joining, a commit by catching up.
+                // Empty bytes open nothing: a welcome is then replaced by joining, a commit by asking for it.
                 Some(Err(())) if content == log::Content::Welcome => Bytes::new(),
+                Some(Err(())) if content == log::Content::Commit => {
+                    return self.future(sealed.conversation, sealed.epoch + 1, position);
+                }
                 Some(Err(())) => return self.skip(position),
                 None => return Step::Wait,
             },
@@ -95,7 +104,8 @@ impl Core {
         };
         match content {
             log::Content::Application => self.application(sealed, now),
-            log::Content::Commit | log::Content::Proposal => self.handshake_envelope(&sealed, now),
+            log::Content::Commit => self.handshake_envelope(&sealed, sealed.epoch + 1, now),
+            log::Content::Proposal => self.handshake_envelope(&sealed, sealed.epoch, now),
             log::Content::Welcome => self.welcome(&sealed),
             log::Content::Unspecified => self.skip(position),
         }
@@ -126,6 +136,7 @@ impl Core {
                 return self.unreadable(&sealed);
             }
         };
+        self.queue_reached(id, sealed.epoch);
         let Some(frame) = self.vouched_frame(&sealed, &opened) else { return self.unreadable(&sealed) };
         self.learn_kind(id, &frame);
         if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -215,35 +226,37 @@ impl Core {
         }
     }
 
-    /// Sealed in an epoch that is not here: fetch the commits first. After that it is what it is.
+    /// Made in an epoch that is not here: fetch the commits up to it first, and no others: what stands behind it in the
+    /// queue may be as old. After that it is what it is.
     fn future(&mut self, id: ConversationId, epoch: u64, position: Position) -> Step {
         let Some(conversation) = self.conversations.get_mut(&id) else { return self.skip(position) };
         if conversation.rejoining || conversation.phase != Phase::Active {
             return self.skip(position);
         }
-        if conversation.behind {
+        if conversation.behind.is_some() {
             return Step::Wait;
         }
         // The server no longer has the commits of another history.
         if self.compare || self.caught_up_for == Some((id, epoch)) {
             return self.skip(position);
         }
-        conversation.behind = true;
+        conversation.behind = Some(epoch);
         self.caught_up_for = Some((id, epoch));
         Step::Wait
     }
 
-    fn handshake_envelope(&mut self, sealed: &Sealed, now: UnixMillis) -> Step {
+    /// After it the queue has come to the epoch `reached`.
+    fn handshake_envelope(&mut self, sealed: &Sealed, reached: u64, now: UnixMillis) -> Step {
         let id = sealed.conversation;
         if !self.mls.is_active(id) || self.conversations.get(&id).is_none_or(|c| c.rejoining) {
             return self.skip(sealed.position);
         }
         match self.mls.handshake(id, &sealed.body) {
-            Ok(Handshake::Future) => {
-                let epoch = self.mls.epoch(id).unwrap_or(0);
-                return self.future(id, epoch, sealed.position);
+            Ok(Handshake::Future) => return self.future(id, sealed.epoch, sealed.position),
+            Ok(handshake) => {
+                self.took_handshake(id, handshake, now);
+                self.queue_reached(id, reached);
             }
-            Ok(handshake) => self.took_handshake(id, handshake, now),
             Err(error) => self.lost_thread(id, &LostThread::Commit(error)),
         }
         self.skip(sealed.position)

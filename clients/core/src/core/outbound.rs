@@ -116,7 +116,7 @@ impl Core {
         let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
         self.out.frames.extend(poll.frames);
         for event in poll.events {
-            self.outbox_event(event, now);
+            self.outbox_event(event);
         }
     }
 
@@ -131,7 +131,7 @@ impl Core {
             let open = conversation.phase == Phase::Active
                 && conversation.vouched
                 && !conversation.rejoining
-                && !conversation.behind;
+                && conversation.behind.is_none();
             match conversation.phase {
                 Phase::Left | Phase::Failed if self.heir(id).is_some() => None,
                 Phase::Left | Phase::Failed => Some((id, None)),
@@ -155,7 +155,7 @@ impl Core {
     pub(super) fn send_results(&mut self, results: &edge::SendResults, now: UnixMillis) {
         for result in &results.results {
             if let Some(event) = self.outbox.on_result(result, now, &mut self.rng) {
-                self.outbox_event(event, now);
+                self.outbox_event(event);
             }
         }
     }
@@ -163,12 +163,12 @@ impl Core {
     pub(super) fn settled(&mut self, batch: &edge::SettledBatch, now: UnixMillis) {
         for settled in &batch.settled {
             for event in self.outbox.on_settled(settled, now, &mut self.rng) {
-                self.outbox_event(event, now);
+                self.outbox_event(event);
             }
         }
     }
 
-    pub(super) fn outbox_event(&mut self, event: OutboxEvent, now: UnixMillis) {
+    pub(super) fn outbox_event(&mut self, event: OutboxEvent) {
         match event {
             OutboxEvent::Accepted { send_id, lane, accepted_at } => {
                 let Some(message) = self.outbox.get(&send_id).cloned() else { return };
@@ -193,7 +193,7 @@ impl Core {
                 self.out.events.push(Event::Waiting { conversation: lane.conversation, why });
             }
             OutboxEvent::WrongEpoch { lane, current_epoch, .. } => {
-                self.await_epoch(lane.conversation, current_epoch, now);
+                self.await_epoch(lane.conversation, current_epoch);
             }
             OutboxEvent::Refused { lane, message, why, .. } => {
                 let over = why.code() == ErrorCode::UnknownConversation;

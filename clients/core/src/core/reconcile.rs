@@ -160,7 +160,7 @@ impl Core {
         }
         self.put_due_first(id, now);
         let Some(conversation) = self.conversations.get(&id) else { return false };
-        if conversation.behind {
+        if conversation.behind.is_some() {
             let from = self.mls.epoch(id).unwrap_or(0);
             let request = api::GetCommitsRequest { conversation: id_bytes(id), from };
             self.ask(Ask::Commits(id), |_| Some(request.encode_to_vec()), now);
@@ -188,8 +188,9 @@ impl Core {
             Some(Work::Gather(..)) => c.work.iter().filter_map(gather_at).min(),
             _ => None,
         });
-        let awaited = self.conversations.values().filter_map(|c| c.awaits.map(|(_, at)| at));
-        each.chain(awaited).min()
+        let awaited = self.conversations.values().filter_map(|c| c.awaits_until);
+        // One that is due already must not hide the next one.
+        each.chain(awaited).filter(|at| *at > self.stepped_at).min()
     }
 
     fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {

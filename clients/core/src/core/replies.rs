@@ -193,9 +193,9 @@ impl Core {
             ErrorCode::WrongEpoch => {
                 if let Some(conversation) = self.conversations.get_mut(&id) {
                     conversation.proposal = None;
-                    conversation.behind = true;
                     self.dirty.insert(Row::Conversation(id));
                 }
+                self.await_newer(id, why);
             }
             _ => self.fail_work(id, why),
         }
@@ -214,9 +214,7 @@ impl Core {
             let Ok(id) = ConversationId::try_from(one.conversation.as_ref()) else { continue };
             self.resync_after = Bytes::copy_from_slice(&one.conversation);
             if self.mls.is_active(id) {
-                if self.mls.epoch(id) < Some(one.epoch) {
-                    self.mark_behind(id);
-                }
+                self.await_after_gap(id, one.epoch);
                 continue;
             }
             let awaited = |c: &Conversation| c.phase == Phase::Founding && !(c.awaits_welcome && c.looked_for);

@@ -80,7 +80,7 @@ fn unmade(conversation: &Conversation) -> bool {
 
 impl Core {
     /// `Ready` named another history than the one that is known.
-    pub(super) fn begin_history(&mut self, history: Bytes, now: UnixMillis) {
+    pub(super) fn begin_history(&mut self, history: Bytes) {
         self.history = history;
         self.dirty.insert(Row::History);
         // Also where there is no conversation yet: what waits may be the welcome of one that the server had then.
@@ -97,7 +97,7 @@ impl Core {
         self.packages = None;
         self.make_packages(0);
         let again: Vec<OutboxEvent> = self.outbox.send_all_again();
-        again.into_iter().for_each(|event| self.outbox_event(event, now));
+        again.into_iter().for_each(|event| self.outbox_event(event));
     }
 
     /// Asks which conversations the server has, once everything that waited was read: what comes later is of this

@@ -137,7 +137,7 @@ impl Core {
         let window = usize::try_from(limits.send_window).unwrap_or(usize::MAX).clamp(1, SEND_WINDOW_MAX);
         self.outbox.connected(now, UnixMillis(ready.now_ms), window);
         if ready.history != self.history {
-            self.begin_history(Bytes::copy_from_slice(&ready.history), now);
+            self.begin_history(Bytes::copy_from_slice(&ready.history));
         }
     }
 
@@ -222,6 +222,7 @@ impl Core {
         self.outbox.disconnected();
         for conversation in self.conversations.values_mut() {
             conversation.backlog.clear();
+            conversation.awaits_until = None;
         }
         self.set_state(ConnectionState::Offline);
     }

@@ -390,6 +390,8 @@ fn sealed_too_early(late: bool) -> (World, ConversationId) {
         world.run_a_little(8);
     } else {
         world.run();
+        world.now += 120_000;
+        world.run();
     }
     assert!(!world.server.refused.is_empty(), "nothing was refused: the test tests nothing");
     world.server.hold.clear();
@@ -531,4 +533,92 @@ fn reached(world: &World, id: ConversationId, lane_no: u64) -> Vec<(Handle, Reac
     let mut all: Vec<_> = all.into_iter().map(|(member, reached)| (member.handle.unwrap(), reached)).collect();
     all.sort();
     all
+}
+
+/// Says something to Alice, whose queue stands still, and lets `change` happen some times before it moves again; then
+/// she must have heard it.
+fn heard_through_changes(change: impl Fn(&mut World, ConversationId, usize)) -> World {
+    let names = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"];
+    let mut world = World::new(&names);
+    let id = group(&mut world, &["bob", "carol"]);
+    let alice = world.address(0);
+    world.server.hold.insert(alice);
+    world.say(1, id, "one");
+    world.run_a_little(20);
+    for round in 0..3 {
+        change(&mut world, id, round);
+        world.run_a_little(20);
+    }
+    world.say(1, id, "two");
+    world.run();
+    world.server.hold.clear();
+    world.run();
+    assert_eq!(world.history(0, id), ["bob: one", "bob: two"]);
+    let members = world.devices[1].core.conversation(id).unwrap().members.len();
+    for device in &world.devices[..3] {
+        let view = device.core.conversation(id).unwrap();
+        assert_eq!((view.members.len(), device.core.waiting()), (members, (0, 0)), "{}", device.name);
+    }
+    assert!(!world.server.calls.iter().any(|call| call == "ReportFailure"), "nobody lost the thread");
+    world
+}
+
+fn adds(world: &mut World, n: usize, id: ConversationId, whom: &str) {
+    world.command(n, Command::AddMembers { conversation: id, handles: vec![handle(whom)] });
+}
+
+#[test]
+fn races_that_are_lost_take_nobody_past_what_waits_in_the_queue() {
+    let world = heard_through_changes(|world, id, round| {
+        adds(world, 1, id, ["dave", "erin", "frank"][round]);
+        world.run_a_little(20);
+        adds(world, 0, id, ["grace", "heidi", "ivan"][round]);
+    });
+    assert!(world.server.lost_races > 0, "nothing was lost: the test tests nothing");
+    assert_eq!(world.devices[0].core.conversations()[0].members.len(), 9);
+}
+
+#[test]
+fn changes_of_ones_own_take_nobody_past_what_waits_in_the_queue() {
+    let world = heard_through_changes(|world, id, round| adds(world, 0, id, ["dave", "erin", "frank"][round]));
+    assert_eq!(world.devices[0].core.conversations()[0].members.len(), 6);
+}
+
+#[test]
+fn a_device_killed_after_a_change_of_its_own_still_waits_for_its_queue() {
+    heard_through_changes(|world, id, round| {
+        adds(world, 0, id, ["dave", "erin", "frank"][round]);
+        world.run_a_little(20);
+        let now = world.now;
+        world.devices[0].restart(now);
+    });
+}
+
+#[test]
+fn after_a_gap_only_the_commits_that_are_missing_are_fetched() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let (alice, dave) = (world.address(0), world.address(3).account);
+    world.take_offline(0);
+    adds(&mut world, 1, id, "dave");
+    world.run();
+    let to = world.server.lose_oldest(alice, 1);
+    for round in 0..3 {
+        world.say(1, id, &format!("with dave {round}"));
+        world.run();
+        world.command(1, Command::RemoveMembers { conversation: id, accounts: vec![dave] });
+        world.say(1, id, &format!("without {round}"));
+        world.run();
+        adds(&mut world, 1, id, "dave");
+        world.run();
+    }
+    world.server.gaps.insert(alice, to);
+    world.bring_online(0);
+    world.run();
+    let all = (0..3).flat_map(|n| [format!("bob: with dave {n}"), format!("bob: without {n}")]);
+    assert_eq!(world.history(0, id), all.collect::<Vec<_>>());
+    assert!(
+        world.server.calls.iter().any(|call| call == "GetCommits"),
+        "no commit was missing: the test tests nothing"
+    );
 }
