@@ -99,9 +99,9 @@ fn a_message_is_opened_once_and_only_under_its_own_name() {
 }
 
 #[test]
-fn messages_of_two_past_epochs_are_opened_and_no_older_ones() {
+fn messages_of_three_past_epochs_are_opened_and_no_older_ones() {
     let (mut one, mut two) = pair();
-    let old: Vec<Sealed> = (1..4)
+    let old: Vec<Sealed> = (1..5)
         .map(|n| {
             let sealed = one.says(n);
             let commit = one.mls.commit(ID, &[], &[]).expect("made");
@@ -113,8 +113,9 @@ fn messages_of_two_past_epochs_are_opened_and_no_older_ones() {
         .collect();
     let heard = two.hears(1, &old[0]);
     assert!(matches!(heard, Err(OpenError::TooOld(_))), "{heard:?}");
-    two.hears(2, &old[1]).expect("two epochs back");
-    two.hears(3, &old[2]).expect("one epoch back");
+    two.hears(2, &old[1]).expect("three epochs back");
+    two.hears(3, &old[2]).expect("two epochs back");
+    two.hears(4, &old[3]).expect("one epoch back");
     let ahead = one.mls.commit(ID, &[], &[]).expect("made");
     one.mls.merge_commit(ID).expect("pending");
     assert!(matches!(
