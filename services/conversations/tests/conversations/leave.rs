@@ -75,5 +75,5 @@ async fn only_a_members_own_wish_to_leave_is_a_proposal() {
     let stranger = f.device(9, 9);
     let refused = f.client.propose(by(stranger.address, proposal(&bob, leave))).await;
     assert_refused(refused, ErrorCode::UnknownConversation);
-    assert_eq!(f.told(alice.address).await, []);
+    assert_eq!(f.told(alice.address).await, [(Content::Commit, 0)], "no proposal came");
 }
