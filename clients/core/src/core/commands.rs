@@ -38,6 +38,15 @@ impl Core {
         self.conversations.values().map(|c| c.work.iter().filter(|work| open(c, work)).count()).sum()
     }
 
+    /// Whether the conversation's first change is finished and everything written in it is accepted, the name that a
+    /// change brings to newcomers too.
+    pub fn is_settled(&self, conversation: ConversationId) -> bool {
+        let lane = OutLane { conversation, class: Class::Message };
+        let changing =
+            |c: &Conversation| c.commit.is_some() || matches!(c.work.front(), Some(Work::Add(_) | Work::Remove(_)));
+        !self.conversations.get(&conversation).is_some_and(changing) && !self.outbox.lane_busy(&lane)
+    }
+
     fn start(&mut self, handle: Handle) -> Result<(), CommandError> {
         if &handle == self.identity.handle() {
             return Err(CommandError::Oneself);

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pli group`: groups from scripts.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use pli_client::core::content::{Kind, group_name};
 use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
+use tokio::time::{Instant, interval};
 
 use super::json;
 use super::names::{called, group_here};
 use super::number::seconds;
-use super::session::{self, Deadline, FirstUse, Session, refused};
+use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
 use super::target::{group, handle};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::{one_line, say};
+
+/// How long a change that is made is waited for to bring its name to the newcomers.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Make groups, change who is in them, list them.
 ///
@@ -184,6 +190,7 @@ async fn wait(
         if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
+                settle(session, group).await?;
                 say!("{group} {} {}", one_line(&called(&view)), names(&members))?;
                 return Ok(());
             }
@@ -198,6 +205,21 @@ async fn wait(
             _ => {}
         }
     }
+}
+
+/// Waits until what the change brings with it, the name for the newcomers, is on its way. What is not by then goes with the
+/// next command of this profile.
+async fn settle(session: &mut Session, group: ConversationId) -> Result<(), Failure> {
+    let end = Instant::now() + SETTLED_WITHIN;
+    let mut look = interval(LOOK_EVERY);
+    while Instant::now() < end {
+        let settled = session.client.query(move |core| core.is_settled(group)).await;
+        if settled.map_err(|error| session.request(error))? {
+            break;
+        }
+        session.next_or(Deadline::after(None), &mut look).await?;
+    }
+    Ok(())
 }
 
 async fn list(session: &Session, all: bool) -> Result<(), Failure> {

@@ -240,6 +240,13 @@ fn a_group_is_listed_with_its_name_and_everybody_as_soon_as_the_list_is_asked_fo
     let mut members: Vec<&str> = words.last().expect("members").split(',').collect();
     members.sort_unstable();
     assert_eq!((words[1], members.as_slice()), ("team", &["alice", "bob", "carol", "dave", "erin"][..]), "{said}");
+    // Who is added gets the name from whoever added them, whose command has ended by now.
+    for newcomer in ["frank", "grace", "heidi"] {
+        register(home, &[newcomer]);
+        text(&run(home, &with_data(&["group", "add", "alice", "team", newcomer])));
+        let said = text(&run(home, &with_data(&["group", "list", newcomer])));
+        assert_eq!(said.split(' ').nth(1), Some("team"), "{said}");
+    }
 }
 
 #[test]
