@@ -622,3 +622,19 @@ fn after_a_gap_only_the_commits_that_are_missing_are_fetched() {
         "no commit was missing: the test tests nothing"
     );
 }
+
+#[test]
+fn a_change_is_settled_when_the_newcomers_have_the_name() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let alice = world.address(0);
+    world.server.hold.insert(alice);
+    adds(&mut world, 0, id, "dave");
+    world.run_a_little(20);
+    let core = &world.devices[0].core;
+    assert_eq!((core.conversation(id).unwrap().members.len(), core.is_settled(id)), (4, false), "made, but not told");
+    world.server.hold.clear();
+    world.run();
+    assert!(world.devices[0].core.is_settled(id));
+    assert_eq!(world.devices[3].core.conversation(id).unwrap().label, "team");
+}
