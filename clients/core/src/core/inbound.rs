@@ -77,6 +77,10 @@ impl Core {
         if position <= self.inbox.position() {
             return Step::Done;
         }
+        if position.epoch() > self.inbox.position().epoch() {
+            // The log before may have lost its end, and commits with it; what is not here of them does not come again.
+            self.hurry_epochs();
+        }
         let Ok(envelope) = log::Envelope::decode(deliver.envelope.clone()) else { return self.skip(position) };
         let Some(mut sealed) = check(position, &envelope) else { return self.skip(position) };
         let content = envelope.content();

@@ -638,3 +638,22 @@ fn a_change_is_settled_when_the_newcomers_have_the_name() {
     assert!(world.devices[0].core.is_settled(id));
     assert_eq!(world.devices[3].core.conversation(id).unwrap().label, "team");
 }
+
+#[test]
+fn who_waits_for_a_commit_that_the_log_lost_goes_on_when_the_next_log_epoch_is_heard_of() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave", "erin"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let alice = world.address(0);
+    world.server.hold.insert(alice);
+    adds(&mut world, 0, id, "dave");
+    world.run_a_little(20);
+    world.server.lose_log(alice);
+    world.server.hold.clear();
+    world.say(1, id, "after");
+    adds(&mut world, 0, id, "erin");
+    world.run();
+    for n in 0..5 {
+        assert_eq!(world.devices[n].core.conversation(id).unwrap().members.len(), 5, "{n}");
+    }
+    assert_eq!(world.history(0, id), ["bob: after"]);
+}

@@ -247,6 +247,12 @@ impl Server {
         last
     }
 
+    /// The log loses its end: what waits for a device, and a new log epoch begins.
+    pub fn lose_log(&mut self, device: DeviceAddress) {
+        self.lose_queue(device);
+        self.log_epoch += 1;
+    }
+
     /// Loses the answers that were held.
     pub fn lose_results(&mut self) {
         self.held_results.clear();
