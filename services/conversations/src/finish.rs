@@ -76,8 +76,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The commit to everybody who was in the group, its committer and those it removes too; the welcome to those it adds. A device
-    /// that is removed and added by one commit gets the commit first.
+    /// The commit to everybody who was in the group, its committer and those it removes too; the welcome to those it
+    /// adds. A device that is removed and added by one commit gets the commit first.
     fn commit_entries(&self, intent: &CommitIntent, old: &[DeviceAddress]) -> Result<Vec<NewEntry>, CorruptRecord> {
         let record = CommitRecord::read(&intent.payload)?;
         let letter = |part, body: Object| Letter {

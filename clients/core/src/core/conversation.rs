@@ -9,15 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use pli_api::conversations::EpochCommit;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
-use prost::Message as _;
 
-use super::LoadError;
-use super::gone::GoneRecord;
-use super::lives::{Kept, KeptRecord};
-use super::mark::{Mark, MarkRecord, marks, unmarks};
-use super::tables::Table;
-use crate::content::{Kind, LifeSpan, group_name};
+use super::lives::Kept;
+use super::mark::Mark;
+use crate::content::{Kind, LifeSpan};
 use crate::mls::{Commit, MlsError};
+
+mod record;
 
 /// Most things to be done in one conversation.
 pub(super) const WORK_MAX: usize = 16;
@@ -122,13 +120,12 @@ pub(super) struct Conversation {
     pub(super) numbered: BTreeMap<u64, SendId>,
     /// Until when the queue is waited for to come to [`Conversation::awaits`]; none before the wait began in this session.
     pub(super) awaits_until: Option<UnixMillis>,
-    /// The commits up to this epoch are asked for, as they are not in the queue.
+    /// The commits up to this epoch are asked for, or are the backlog, as they are not in the queue.
     pub(super) behind: Option<u64>,
     pub(super) reported: bool,
     /// Why the thread was lost, as it is reported.
     pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
-    pub(super) backlog_epoch: u64,
     /// Commits refused because the device lists had changed.
     pub(super) aligned: u32,
     /// Every leaf is vouched for by its account's device list.
@@ -204,362 +201,15 @@ impl Conversation {
     pub(super) fn wait_no_more(&mut self) {
         (self.awaits, self.awaits_in_vain, self.awaits_until) = (None, false, None);
     }
+    /// Where the queue is waited for: it may never come to it. Answers whether that is news.
+    pub(super) fn wait_in_vain(&mut self) -> bool {
+        let is_news = self.awaits.is_some() && !(self.awaits_in_vain && self.awaits_until.is_none());
+        if is_news {
+            (self.awaits_in_vain, self.awaits_until) = (true, None);
+        }
+        is_news
+    }
     pub(super) fn lane_base(&self) -> u64 {
         self.lane_base.max(1)
-    }
-    pub(super) fn encode(&self) -> Vec<u8> {
-        Record {
-            kind: self.kind().into(),
-            name: self.name.clone(),
-            phase: self.phase.into(),
-            created: self.created,
-            announced: self.announced,
-            lane_base: self.lane_base,
-            rejoining: self.rejoining,
-            work: self.work.iter().map(WorkRecord::of).collect(),
-            packages: self
-                .packages
-                .iter()
-                .map(|(d, p)| PackageRecord { device: pair(d), package: p.clone() })
-                .collect(),
-            commit: self.commit.as_ref().map(CommitRecord::of),
-            proposal: self.proposal.as_ref().map(|p| ProposalRecord {
-                epoch: p.epoch,
-                bytes: p.bytes.clone(),
-                send_id: Bytes::copy_from_slice(p.send_id.as_bytes()),
-                taken: p.taken,
-            }),
-            ours: marks(&self.ours),
-            told: marks(&self.told),
-            theirs: marks(&self.theirs),
-            peer: self.peer.map(|a| Bytes::copy_from_slice(a.as_bytes())),
-            known: self.known,
-            heir: self.heir.map(|id| Bytes::copy_from_slice(id.as_bytes())),
-            root: self.root.map(|id| Bytes::copy_from_slice(id.as_bytes())),
-            awaits_welcome: self.awaits_welcome,
-            lives: self.lives.clone(),
-            added_by: self.added_by.map(|a| Bytes::copy_from_slice(a.as_bytes())),
-            disowned: self.disowned,
-            kept: self.kept.iter().map(KeptRecord::of).collect(),
-            said: self.said,
-            abandoned: self.abandoned,
-            gone: GoneRecord::all(&self.gone),
-            awaits: self.awaits,
-            awaits_in_vain: self.awaits_in_vain,
-        }
-        .encode_to_vec()
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
-        let bad = || LoadError::Row(Table::Conversations);
-        let r = Record::decode(bytes).map_err(|_| bad())?;
-        let packages = r.packages.iter().map(|p| Some((unpair(&p.device)?, p.package.clone())));
-        let proposal = r.proposal.clone().map(|p| {
-            let send_id = SendId::try_from(p.send_id.as_ref()).map_err(|_| bad())?;
-            Ok::<_, LoadError>(Proposal { epoch: p.epoch, bytes: p.bytes, send_id, taken: p.taken })
-        });
-        Ok(Self {
-            kind: Some(r.kind()).filter(|k| *k != Kind::Unknown),
-            phase: r.phase(),
-            packages: packages.collect::<Option<_>>().ok_or_else(bad)?,
-            proposal: proposal.transpose()?,
-            work: r.work.iter().map(WorkRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
-            ours: unmarks(&r.ours).ok_or_else(bad)?,
-            told: unmarks(&r.told).ok_or_else(bad)?,
-            theirs: unmarks(&r.theirs).ok_or_else(bad)?,
-            peer: r.peer.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
-            known: r.known,
-            heir: r.heir.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
-            root: r.root.as_deref().map(ConversationId::try_from).transpose().map_err(|_| bad())?,
-            awaits_welcome: r.awaits_welcome,
-            lives: r.lives.clone(),
-            added_by: r.added_by.as_deref().map(AccountId::try_from).transpose().map_err(|_| bad())?,
-            disowned: r.disowned,
-            kept: r.kept.iter().map(KeptRecord::read).collect::<Option<_>>().ok_or_else(bad)?,
-            said: r.said,
-            abandoned: r.abandoned,
-            awaits: r.awaits,
-            awaits_in_vain: r.awaits_in_vain,
-            gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
-            // One that an earlier version took may not be shown.
-            name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
-            created: r.created,
-            announced: r.announced,
-            lane_base: r.lane_base,
-            rejoining: r.rejoining,
-            commit: r.commit.map(CommitRecord::read),
-            ..Self::default()
-        })
-    }
-}
-
-/// Numbers are never reused.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Record {
-    #[prost(enumeration = "Kind", tag = "1")]
-    kind: i32,
-    #[prost(string, optional, tag = "2")]
-    name: Option<String>,
-    #[prost(enumeration = "Phase", tag = "3")]
-    phase: i32,
-    #[prost(bool, tag = "4")]
-    created: bool,
-    #[prost(bool, tag = "5")]
-    announced: bool,
-    #[prost(uint64, tag = "6")]
-    lane_base: u64,
-    #[prost(bool, tag = "7")]
-    rejoining: bool,
-    #[prost(message, repeated, tag = "8")]
-    work: Vec<WorkRecord>,
-    #[prost(message, repeated, tag = "9")]
-    packages: Vec<PackageRecord>,
-    #[prost(message, optional, tag = "10")]
-    commit: Option<CommitRecord>,
-    #[prost(message, optional, tag = "11")]
-    proposal: Option<ProposalRecord>,
-    #[prost(message, repeated, tag = "12")]
-    ours: Vec<MarkRecord>,
-    #[prost(message, repeated, tag = "13")]
-    told: Vec<MarkRecord>,
-    #[prost(message, repeated, tag = "14")]
-    theirs: Vec<MarkRecord>,
-    #[prost(bytes = "bytes", optional, tag = "15")]
-    peer: Option<Bytes>,
-    #[prost(uint64, tag = "16")]
-    known: u64,
-    #[prost(bytes = "bytes", optional, tag = "17")]
-    heir: Option<Bytes>,
-    #[prost(bytes = "bytes", optional, tag = "18")]
-    root: Option<Bytes>,
-    #[prost(bool, tag = "19")]
-    awaits_welcome: bool,
-    #[prost(message, repeated, tag = "20")]
-    lives: Vec<LifeSpan>,
-    #[prost(uint64, tag = "21")]
-    disowned: u64,
-    #[prost(message, repeated, tag = "22")]
-    kept: Vec<KeptRecord>,
-    #[prost(bytes = "bytes", optional, tag = "23")]
-    added_by: Option<Bytes>,
-    #[prost(uint64, tag = "24")]
-    said: u64,
-    #[prost(message, repeated, tag = "25")]
-    gone: Vec<GoneRecord>,
-    #[prost(bool, tag = "26")]
-    abandoned: bool,
-    #[prost(uint64, optional, tag = "27")]
-    awaits: Option<u64>,
-    #[prost(bool, tag = "28")]
-    awaits_in_vain: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather.
-    #[prost(uint32, tag = "1")]
-    what: u32,
-    #[prost(string, repeated, tag = "2")]
-    handles: Vec<String>,
-    /// Accounts, or accounts with devices.
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    ids: Vec<Bytes>,
-    #[prost(uint64, tag = "4")]
-    not_before_ms: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PackageRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    device: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    package: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct CommitRecord {
-    #[prost(uint64, tag = "1")]
-    epoch: u64,
-    #[prost(bytes = "vec", tag = "2")]
-    commit: Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    welcome: Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    group_info: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ProposalRecord {
-    #[prost(uint64, tag = "1")]
-    epoch: u64,
-    #[prost(bytes = "bytes", tag = "2")]
-    bytes: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    send_id: Bytes,
-    #[prost(bool, tag = "4")]
-    taken: bool,
-}
-
-fn pair(address: &DeviceAddress) -> Bytes {
-    Bytes::from([address.account.as_bytes().as_slice(), address.device.as_bytes()].concat())
-}
-
-fn unpair(bytes: &[u8]) -> Option<DeviceAddress> {
-    let (account, device) = bytes.split_at_checked(16)?;
-    Some(DeviceAddress { account: account.try_into().ok()?, device: device.try_into().ok()? })
-}
-
-impl WorkRecord {
-    fn of(work: &Work) -> Self {
-        match work {
-            Work::Add(handles) => {
-                Self { what: 1, handles: handles.iter().map(ToString::to_string).collect(), ..Self::default() }
-            }
-            Work::Remove(accounts) => {
-                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-                Self { what: 2, ids, ..Self::default() }
-            }
-            Work::Dismiss(devices, at) => {
-                Self { what: 3, ids: devices.iter().map(pair).collect(), not_before_ms: at.0, ..Self::default() }
-            }
-            Work::Leave => Self { what: 5, ..Self::default() },
-            Work::Gather(accounts, at) => {
-                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-                Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
-            }
-        }
-    }
-
-    fn read(&self) -> Option<Work> {
-        match self.what {
-            1 => Some(Work::Add(self.handles.iter().map(|h| h.parse().ok()).collect::<Option<_>>()?)),
-            2 => Some(Work::Remove(self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?)),
-            3 => {
-                let devices = self.ids.iter().map(|d| unpair(d)).collect::<Option<_>>()?;
-                Some(Work::Dismiss(devices, UnixMillis(self.not_before_ms)))
-            }
-            5 => Some(Work::Leave),
-            6 => {
-                let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
-                Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
-            }
-            _ => None,
-        }
-    }
-}
-
-impl CommitRecord {
-    fn of(commit: &Commit) -> Self {
-        let Commit { epoch, commit, welcome, group_info } = commit.clone();
-        Self { epoch, commit, welcome, group_info }
-    }
-    fn read(self) -> Commit {
-        Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STORED: &str = concat!(
-        "080212047465616d18012001280130073801420d08011203626f621204622e2e63421408021a10010101010101010101",
-        "01010101010101422608031a200101010101010101010101010101010102020202020202020202020202020202200942",
-        "0208054a2b0a20010101010101010101010101010101010202020202020202020202020202020212077061636b616765",
-        "521908051206636f6d6d69741a0777656c636f6d652204696e666f5a200805120870726f706f73616c1a100303030303",
-        "0303030303030303030303200162160a1004040404040404040404040404040404100318026a160a1004040404040404",
-        "0404040404040404041002180172140a100505050505050505050505050505050510017a100606060606060606060606",
-        "0606060606800108",
-    );
-
-    /// What later versions keep.
-    const STORED_2: &str = concat!(
-        "62430a10040404040404040404040404040404041006180522040202040428013107000000000000003a100800000000",
-        "0000000700000000000000420408040709480250018a0110010101010101010101010101010101019201100202020202",
-        "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
-        "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
-        "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
-        "2a04010103043001d00101d80107e00101",
-    );
-
-    #[test]
-    fn what_was_added_to_a_conversation_keeps_its_bytes() {
-        let mark = Mark {
-            delivered: 6,
-            read: 5,
-            lost: vec![(2, 2), (4, 4)],
-            life: 7,
-            seen: vec![8, 7],
-            absent: true,
-            places: vec![(8, 4), (7, 9)],
-            base: 2,
-            returned: true,
-        };
-        let address = DeviceAddress { account: AccountId::from_bytes([6; 16]), device: DeviceId::from_bytes([7; 16]) };
-        let gone = Mark { delivered: 5, read: 2, lost: vec![(1, 1), (3, 4)], base: 1, ..Mark::default() };
-        let conversation = Conversation {
-            ours: BTreeMap::from([(DeviceId::from_bytes([4; 16]), mark)]),
-            heir: Some(ConversationId::from_bytes([1; 16])),
-            root: Some(ConversationId::from_bytes([2; 16])),
-            awaits_welcome: true,
-            lives: vec![LifeSpan { id: 7, first: 3 }],
-            disowned: 2,
-            kept: vec![Kept {
-                send_id: SendId::from_bytes([5; 16]),
-                lane_no: 6,
-                content: Bytes::from_static(b"content"),
-            }],
-            added_by: Some(AccountId::from_bytes([6; 16])),
-            said: 10,
-            abandoned: true,
-            awaits: Some(7),
-            awaits_in_vain: true,
-            gone: BTreeMap::from([(address, vec![gone])]),
-            ..Conversation::default()
-        };
-        assert_eq!(hex::encode(conversation.encode()), STORED_2);
-        let read = Conversation::decode(&hex::decode(STORED_2).expect("hexadecimal")).expect("read");
-        assert_eq!(
-            (&read.ours, &read.lives, &read.kept),
-            (&conversation.ours, &conversation.lives, &conversation.kept)
-        );
-        assert_eq!(
-            (read.heir, read.root, read.added_by),
-            (conversation.heir, conversation.root, conversation.added_by)
-        );
-        assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
-        assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
-        assert_eq!(read.gone, conversation.gone);
-    }
-
-    #[test]
-    fn a_conversation_keeps_its_bytes() {
-        let stored = hex::decode(STORED).expect("hexadecimal");
-        let read = Conversation::decode(&stored).expect("read");
-        assert_eq!((read.kind(), read.name.as_deref(), read.phase), (Kind::Group, Some("team"), Phase::Active));
-        assert_eq!(
-            (read.lane_base, read.known, read.created, read.announced, read.rejoining),
-            (7, 8, true, true, true)
-        );
-        let device = DeviceAddress { account: AccountId::from_bytes([1; 16]), device: DeviceId::from_bytes([2; 16]) };
-        // One handle is of before the rule for new ones.
-        let handles = ["bob", "b..c"].map(|handle| handle.parse().expect("a handle")).to_vec();
-        let work = [
-            Work::Add(handles),
-            Work::Remove([device.account].into()),
-            Work::Dismiss([device].into(), UnixMillis(9)),
-            Work::Leave,
-        ];
-        assert_eq!(read.work, work);
-        assert_eq!(read.packages, [(device, Bytes::from_static(b"package"))]);
-        assert_eq!(read.commit.as_ref().map(|commit| commit.epoch), Some(5));
-        assert_eq!(read.proposal.as_ref().map(|proposal| proposal.taken), Some(true));
-        let of = |device: u8, delivered, read| {
-            BTreeMap::from([(DeviceId::from_bytes([device; 16]), Mark { delivered, read, ..Mark::default() })])
-        };
-        assert_eq!((&read.ours, &read.told, &read.theirs), (&of(4, 3, 2), &of(4, 2, 1), &of(5, 1, 0)));
-        assert_eq!(read.peer, Some(AccountId::from_bytes([6; 16])));
-        assert_eq!(hex::encode(read.encode()), STORED);
-        assert!(Conversation::decode(&[0xff]).is_err());
     }
 }

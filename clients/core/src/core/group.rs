@@ -228,7 +228,6 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let target = conversation.behind.unwrap_or(current_epoch).min(current_epoch);
         conversation.backlog = commits.into_iter().filter(|commit| commit.epoch < target).collect();
-        conversation.backlog_epoch = target;
         conversation.behind = Some(target);
         self.work_backlog(id, now);
     }
@@ -261,12 +260,10 @@ impl Core {
             }
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let (epoch, target) = (self.mls.epoch(id), conversation.backlog_epoch);
-        if epoch >= Some(target) {
+        let epoch = self.mls.epoch(id);
+        if epoch >= conversation.behind {
             conversation.behind = None;
-            if conversation.awaits.is_some_and(|awaited| epoch >= Some(awaited)) {
-                self.end_wait(id);
-            }
+            self.queue_reached(id, epoch.unwrap_or(0));
             self.outbox.epoch_ready(id);
         } else if epoch == before {
             self.lost_thread(id, &LostThread::NoWay);
@@ -319,20 +316,14 @@ impl Core {
 
     /// What is waited for may have been in the gap.
     pub(super) fn hurry_epochs(&mut self) {
-        let waiting: Vec<ConversationId> =
-            self.conversations.iter().filter(|(_, c)| c.awaits.is_some()).map(|(id, _)| *id).collect();
-        waiting.into_iter().for_each(|id| self.hurry_epoch(id));
+        let hurried = self.conversations.iter_mut().filter_map(|(id, c)| c.wait_in_vain().then_some(*id));
+        self.dirty.extend(hurried.map(Row::Conversation));
     }
 
     /// After a gap the server is found to be in this epoch.
     pub(super) fn await_after_gap(&mut self, id: ConversationId, epoch: u64) {
         self.await_epoch(id, epoch);
-        self.hurry_epoch(id);
-    }
-
-    fn hurry_epoch(&mut self, id: ConversationId) {
-        if let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.awaits.is_some()) {
-            (conversation.awaits_in_vain, conversation.awaits_until) = (true, None);
+        if self.conversations.get_mut(&id).is_some_and(Conversation::wait_in_vain) {
             self.dirty.insert(Row::Conversation(id));
         }
     }
@@ -344,8 +335,8 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return false };
         let Some(awaited) = conversation.awaits.filter(|_| conversation.behind.is_none()) else { return false };
         if conversation.awaits_until.is_none() && online {
-            let awaited = if conversation.awaits_in_vain { EPOCH_AWAITED_AFTER_GAP } else { EPOCH_AWAITED };
-            conversation.awaits_until = Some(now.after(awaited));
+            let wait = if conversation.awaits_in_vain { EPOCH_AWAITED_AFTER_GAP } else { EPOCH_AWAITED };
+            conversation.awaits_until = Some(now.after(wait));
         }
         if conversation.awaits_until.is_none_or(|until| until > now) {
             return true;
