@@ -59,8 +59,9 @@ impl Inner {
                 self.finish(membership.conversation, MlsEpoch(offered.epoch.0.saturating_sub(1)), By::Other).await?;
             }
             if self.decide(&membership, &offered).await? {
-                self.finish(membership.conversation, offered.epoch, By::Committer).await?;
+                // Before anybody can hear of it, its committer too.
                 self.metrics.commit("won");
+                self.finish(membership.conversation, offered.epoch, By::Committer).await?;
                 self.metrics.commit_seconds.record(begun.elapsed().as_secs_f64(), &[]);
                 return Ok(won(offered.epoch));
             }
