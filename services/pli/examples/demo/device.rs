@@ -107,7 +107,8 @@ impl Device {
     /// Waits until `wanted` holds of what it has heard.
     pub async fn wait(&self, what: &str, wanted: impl Fn(&Heard) -> bool) -> anyhow::Result<()> {
         let mut heard = self.heard.clone();
-        let waited = timeout(self.patience, heard.wait_for(|heard| wanted(heard))).await;
+        // What is awaited is a lock on what is heard: held on, it would keep the reader out and what is looked at next.
+        let waited = timeout(self.patience, async { heard.wait_for(|heard| wanted(heard)).await.map(drop) }).await;
         let last = self.heard();
         waited
             .with_context(|| format!("{}: {what} did not happen in time: {last:?}", self.name))?
