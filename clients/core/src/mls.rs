@@ -40,8 +40,9 @@ use store::Store;
 
 /// Application messages are padded to a multiple of this.
 pub const PADDING_BYTES: usize = 128;
-/// How far out of order messages of one sender may arrive within an epoch: twice the send window.
-const OUT_OF_ORDER_TOLERANCE: u32 = 128;
+/// How far out of order messages of one sender may arrive within an epoch: twice the send window. The outbox keeps what it
+/// seals within it.
+pub const OUT_OF_ORDER_TOLERANCE: u32 = 128;
 /// How many messages of one sender may be missing in a row: twice a full outbox. Bounds the work that a forged
 /// generation costs.
 const FORWARD_DISTANCE_MAX: u32 = 20_000;

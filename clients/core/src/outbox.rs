@@ -9,6 +9,10 @@
 //! Order: within a lane nothing is sent while an earlier message of the lane waits to be sent. What is in flight
 //! (sent, un-answered) is bounded by the window of `Ready`.
 //!
+//! Receivers keep the keys of so many of a sender's messages in a group that they skipped ([`OutboxConfig::spread_max`]),
+//! and what is sealed later may come earlier: a resend after a back-off, a message that the server is slow to take. So a
+//! body that falls behind is sealed again before it leaves, and nothing is sealed while one on the wire is that far behind.
+//!
 //! After a reconnect everything sent but un-answered is sent again with the same send id (the receiver removes the
 //! duplicate) and every open receipt is presented again.
 
@@ -16,6 +20,7 @@ mod message;
 mod record;
 mod results;
 mod sending;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +30,7 @@ use pli_api::common;
 use pli_domain::limits::{EXPIRY_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
 use pli_domain::{Class, ConversationId, SendId, UnixMillis};
 
+use crate::mls::OUT_OF_ORDER_TOLERANCE;
 pub use message::{OutMessage, SendState};
 pub use record::RecordError;
 pub use sending::OutboxPoll;
@@ -61,6 +67,10 @@ pub struct OutboxConfig {
     /// Life of a message from its first try, in server time; an hour below the limit so that a drifting clock is not
     /// refused.
     pub life: Duration,
+    /// How many bodies of its conversation a sealed one may be behind the newest: at so many it is sealed again when it
+    /// leaves again, and while it is on the wire nothing is sealed that would put it there. Below
+    /// [`crate::mls::OUT_OF_ORDER_TOLERANCE`].
+    pub spread_max: u64,
     /// A receipt whose end was not heard in this time is presented again on a living connection.
     pub receipt_repeat: Duration,
 }
@@ -74,6 +84,7 @@ impl Default for OutboxConfig {
             backoff_first: Duration::from_millis(250),
             backoff_max: Duration::from_secs(60),
             life: EXPIRY_MAX - Duration::from_secs(3600),
+            spread_max: u64::from(OUT_OF_ORDER_TOLERANCE) * 7 / 8,
             receipt_repeat: Duration::from_secs(120),
         }
     }
@@ -205,6 +216,8 @@ pub struct Outbox {
     held: BTreeSet<ConversationId>,
     lane_next: BTreeMap<OutLane, u64>,
     in_flight: BTreeSet<u64>,
+    /// Bodies sealed since the program began, of each conversation.
+    seals: BTreeMap<ConversationId, u64>,
     /// Receipts to present, each once per connection and after `receipt_repeat`.
     to_present: BTreeSet<Bytes>,
     present_at: Option<UnixMillis>,
@@ -232,6 +245,7 @@ impl Outbox {
             held: BTreeSet::new(),
             lane_next: BTreeMap::new(),
             in_flight: BTreeSet::new(),
+            seals: BTreeMap::new(),
             to_present: BTreeSet::new(),
             present_at: None,
             next_place: 0,

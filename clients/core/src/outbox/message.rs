@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use pli_domain::{SendId, UnixMillis};
 
-use super::{OutLane, Sealed};
+use super::OutLane;
+use super::spread::InOrder;
 
 /// How far a message has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct OutMessage {
     /// one.
     pub(super) in_doubt: bool,
     /// Kept in memory only, until it is accepted: after a restart it is sealed again.
-    pub(super) sealed: Option<Sealed>,
+    pub(super) sealed: Option<InOrder>,
 }
 
 impl OutMessage {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use pli_api::{ErrorCode, edge, log, refusal};
 use pli_domain::{ConversationId, UnixMillis};
 
+use super::spread::OnWire;
 use super::{
     BATCH_BODY_BYTES_MAX, BATCH_SENDS_MAX, OutMessage, Outbox, OutboxEvent, PENDING_RECEIPTS_MAX, Seal, SendState,
 };
@@ -50,8 +51,8 @@ impl Outbox {
         }
     }
 
-    /// What leaves now. `seal` is asked for each message that leaves and is not sealed in memory; it sees the content
-    /// and its lane number.
+    /// What leaves now. `seal` is asked for each message that leaves and is not sealed in memory, or was so long before
+    /// others of its conversation that its key may be gone; it sees the content and its lane number.
     pub fn poll(&mut self, now: UnixMillis, mut seal: impl FnMut(&OutMessage) -> Seal) -> OutboxPoll {
         self.polled_at = now;
         let mut out = OutboxPoll::default();
@@ -61,13 +62,14 @@ impl Outbox {
         self.present(now, &mut out);
         let mut batch = Batch::default();
         let mut waiting = std::collections::BTreeSet::new();
+        let mut wire = self.on_wire();
         while self.in_flight.len() < self.window {
             let head = self.queued.iter().filter(|(lane, _)| !waiting.contains(*lane)).filter_map(|(lane, set)| {
                 let at = *set.first()?;
                 self.may_leave(&self.messages[&at], now).then_some((at, *lane))
             });
             let Some((at, lane)) = head.min() else { break };
-            match self.prepare(at, now, &mut seal) {
+            match self.prepare(at, now, &mut wire, &mut seal) {
                 Prepared::Send(send) => {
                     self.unqueue(at, lane);
                     self.in_flight.insert(at);
@@ -100,19 +102,22 @@ impl Outbox {
         due && !self.held.contains(&message.lane.conversation)
     }
 
-    fn prepare(&mut self, at: u64, now: UnixMillis, seal: &mut impl FnMut(&OutMessage) -> Seal) -> Prepared {
+    fn prepare(
+        &mut self,
+        at: u64,
+        now: UnixMillis,
+        wire: &mut OnWire,
+        seal: &mut impl FnMut(&OutMessage) -> Seal,
+    ) -> Prepared {
         let server_now = self.server_time(now);
         let expires_at = self.messages[&at].expires_at.unwrap_or_else(|| server_now.after(self.config.life));
         if expires_at <= server_now {
             return self.give_up(at, refusal(ErrorCode::EnvelopeExpired, "it was not sent within its life"));
         }
-        let sealed = match self.messages[&at].sealed.clone() {
-            Some(sealed) => sealed,
-            None => match seal(&self.messages[&at]) {
-                Seal::Sealed(sealed) => sealed,
-                Seal::Wait => return Prepared::Wait,
-                Seal::Refuse(why) => return self.give_up(at, why),
-            },
+        let sealed = match self.in_order(at, wire, seal) {
+            Seal::Sealed(sealed) => sealed,
+            Seal::Wait => return Prepared::Wait,
+            Seal::Refuse(why) => return self.give_up(at, why),
         };
         let Some(message) = self.messages.get_mut(&at) else { return Prepared::Wait };
         let first = message.expires_at.replace(expires_at).is_none();
@@ -121,7 +126,6 @@ impl Outbox {
             self.dirty.insert(at);
         }
         message.state = SendState::Sent;
-        message.sealed = Some(sealed.clone());
         Prepared::Send(edge::Send {
             send_id: Bytes::copy_from_slice(message.send_id.as_bytes()),
             conversation: Bytes::copy_from_slice(message.lane.conversation.as_bytes()),

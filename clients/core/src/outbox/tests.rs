@@ -21,7 +21,10 @@ fn seal(message: &OutMessage) -> Seal {
     Seal::Sealed(Sealed { epoch: 3, body: message.content.clone() })
 }
 fn with(count: u64) -> Outbox {
-    let mut outbox = Outbox::new(OutboxConfig::default());
+    filled(OutboxConfig::default(), count)
+}
+fn filled(config: OutboxConfig, count: u64) -> Outbox {
+    let mut outbox = Outbox::new(config);
     for n in 0..count {
         outbox.push(send_id(n), lane(1), Bytes::from(vec![1; 100])).expect("room");
     }
@@ -93,7 +96,8 @@ fn a_message_stays_until_it_is_stored_and_keeps_id_and_expiry_over_a_resend() {
 
 #[test]
 fn what_was_not_answered_is_sent_again_and_receipts_are_presented_after_a_reconnect() {
-    let (mut outbox, mut rng) = (with(600), rng());
+    let config = OutboxConfig { spread_max: 1_000, ..OutboxConfig::default() };
+    let (mut outbox, mut rng) = (filled(config, 600), rng());
     outbox.connected(UnixMillis(0), UnixMillis(0), 1_000);
     assert_eq!(sends(&outbox.poll(UnixMillis(0), seal).frames).len(), 600);
     for n in 0..590 {
@@ -253,4 +257,65 @@ proptest! {
         let loaded = reload(&mut outbox, &mut table, &mut lanes);
         prop_assert!(loaded.is_empty());
     }
+}
+
+fn tick_lane() -> OutLane {
+    OutLane { conversation: lane(1).conversation, class: Class::Tick }
+}
+
+/// Pushes ticks one by one, each accepted before the next, until none leaves; answers how many left.
+fn ticks(outbox: &mut Outbox, first: u64, most: u64) -> u64 {
+    for n in first..first + most {
+        outbox.push(send_id(n), tick_lane(), Bytes::from_static(b"tick")).expect("room");
+        let left = sends(&outbox.poll(UnixMillis(10), seal).frames);
+        if !left.iter().any(|send| send.send_id.as_ref() == send_id(n).as_bytes()) {
+            return n - first;
+        }
+        outbox.on_result(&accepted(n, &format!("tick {n}")), UnixMillis(10), &mut rng());
+        outbox.on_settled(&stored(&format!("tick {n}")), UnixMillis(10), &mut rng());
+    }
+    most
+}
+
+/// What of the window would be sealed by this closure: counts how often it is asked.
+fn sealed_anew(outbox: &mut Outbox, now: u64) -> (usize, usize) {
+    let mut asked = 0;
+    let poll = outbox.poll(UnixMillis(now), |message| {
+        asked += 1;
+        seal(message)
+    });
+    (sends(&poll.frames).len(), asked)
+}
+
+#[test]
+fn what_is_refused_goes_as_it_was_sealed_until_its_key_may_be_gone() {
+    let mut outbox = with(64);
+    outbox.connected(UnixMillis(0), UnixMillis(0), 64);
+    assert_eq!(sealed_anew(&mut outbox, 0), (64, 64));
+    let refuse = |outbox: &mut Outbox| {
+        for n in 0..64 {
+            outbox.on_result(&refused(n, ErrorCode::Temporary), UnixMillis(10), &mut rng());
+        }
+    };
+    for round in 1..400 {
+        refuse(&mut outbox);
+        assert_eq!(sealed_anew(&mut outbox, round * 200_000), (64, 0), "an outage uses up no keys");
+    }
+    refuse(&mut outbox);
+    assert_eq!(ticks(&mut outbox, 1_000, 49), 49);
+    // The first is 112 behind now, and each that is sealed again puts the next one there.
+    assert_eq!(sealed_anew(&mut outbox, 900_000_000), (64, 64));
+}
+
+#[test]
+fn nothing_is_sealed_far_ahead_of_what_is_on_the_wire() {
+    let mut outbox = with(1);
+    outbox.connected(UnixMillis(0), UnixMillis(0), 64);
+    assert_eq!(sealed_anew(&mut outbox, 0), (1, 1));
+    assert_eq!(ticks(&mut outbox, 1_000, 200), 111);
+    // Another conversation has a ratchet of its own.
+    outbox.push(send_id(5_000), lane(2), Bytes::from_static(b"x")).expect("room");
+    assert_eq!(sealed_anew(&mut outbox, 10), (1, 1));
+    outbox.on_result(&accepted(0, "slow"), UnixMillis(10), &mut rng());
+    assert_eq!(sealed_anew(&mut outbox, 10), (1, 1), "the tick that waited");
 }

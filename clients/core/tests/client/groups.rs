@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use pli_client_core::content::{GroupInfo, Kind};
 use pli_client_core::{Command, CommandError, Event, Reached};
-use pli_domain::{ConversationId, Handle, UnixMillis};
+use pli_domain::{ConversationId, DeviceAddress, Handle, UnixMillis};
 
 use crate::ghost::Ghost;
+use crate::server::Server;
 use crate::world::{World, handle};
 
 fn group(world: &mut World, names: &[&str]) -> ConversationId {
@@ -656,4 +657,51 @@ fn who_waits_for_a_commit_that_the_log_lost_goes_on_when_the_next_log_epoch_is_h
         assert_eq!(world.devices[n].core.conversation(id).unwrap().members.len(), 5, "{n}");
     }
     assert_eq!(world.history(0, id), ["bob: after"]);
+}
+
+/// Bob has said three things that are on their way while he tells of 200 messages of carol.
+fn tells_while_messages_wait(wait: impl Fn(&mut Server, DeviceAddress) -> bool) -> (World, ConversationId) {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let bob = world.address(1);
+    assert!(wait(&mut world.server, bob));
+    for text in ["one", "two", "three"] {
+        world.say(1, id, text);
+    }
+    for n in 0..200 {
+        world.say(2, id, &format!("text {n}"));
+        world.run_a_little(8);
+    }
+    (world, id)
+}
+
+fn has_heard_bob(world: &World, id: ConversationId) {
+    for n in [0, 2] {
+        let heard = world.history(n, id).into_iter().filter(|line| line.starts_with("bob"));
+        assert_eq!(heard.collect::<Vec<_>>(), ["bob: one", "bob: two", "bob: three"], "{}", world.devices[n].name);
+        assert!(!world.devices[n].events.iter().any(|event| matches!(event, Event::Unreadable { .. })));
+    }
+}
+
+#[test]
+fn what_is_refused_for_a_while_can_be_opened_when_it_is_taken() {
+    let (mut world, id) = tells_while_messages_wait(|server, bob| server.refuse_messages.insert(bob));
+    let refused = world.server.refused.len();
+    assert!((3..60).contains(&refused), "{refused} refusals");
+    world.server.refuse_messages.clear();
+    world.now += 60_000;
+    world.run();
+    has_heard_bob(&world, id);
+    assert_eq!(world.history(1, id).len(), 200);
+}
+
+#[test]
+fn what_a_server_is_slow_to_take_can_be_opened_when_it_does() {
+    let (mut world, id) = tells_while_messages_wait(|server, bob| server.hold_messages.insert(bob));
+    world.server.release_messages(world.now);
+    world.run();
+    has_heard_bob(&world, id);
+    assert_eq!(world.history(1, id).len(), 200);
+    let told = |event: &&Event| matches!(event, Event::Delivered { up_to: 200, .. });
+    assert_eq!(world.devices[2].events.iter().filter(told).count(), 2, "alice's ticks and bob's");
 }

@@ -47,6 +47,11 @@ pub struct Server {
     /// Devices whose sends are answered later, and these answers.
     pub hold_results: BTreeSet<DeviceAddress>,
     held_results: Vec<(DeviceAddress, edge::ServerFrame)>,
+    /// Devices whose messages, not their ticks, are refused for a while.
+    pub refuse_messages: BTreeSet<DeviceAddress>,
+    /// Devices whose messages, not their ticks, are taken and answered later, and these messages.
+    pub hold_messages: BTreeSet<DeviceAddress>,
+    held_messages: Vec<(DeviceAddress, edge::Send)>,
     /// Whether verdicts on commits are answered later, and these answers.
     pub hold_commits: bool,
     held_commits: Vec<(DeviceAddress, edge::ServerFrame)>,
@@ -382,7 +387,21 @@ impl Server {
         self.queues.entry(to).or_default().insert(position.get(), envelope.encode_to_vec().into());
     }
 
+    /// What was held goes on its way, as it was sealed.
+    pub fn release_messages(&mut self, now: u64) {
+        self.hold_messages.clear();
+        for (sender, send) in std::mem::take(&mut self.held_messages) {
+            let answers = self.send(sender, send, now);
+            self.held_results.extend(answers.into_iter().map(|answer| (sender, answer)));
+        }
+    }
+
     fn send(&mut self, sender: DeviceAddress, send: edge::Send, now: u64) -> Vec<edge::ServerFrame> {
+        let is_message = send.class() == log::Class::Message;
+        if is_message && self.hold_messages.contains(&sender) {
+            self.held_messages.push((sender, send));
+            return Vec::new();
+        }
         let id = ConversationId::try_from(send.conversation.as_ref()).unwrap();
         let result = |result| {
             let result = edge::SendResult { send_id: send.send_id.clone(), result: Some(result) };
@@ -392,6 +411,10 @@ impl Server {
         let Some(conversation) = self.conversations.get(&id).filter(|c| c.roster.contains(&sender)) else {
             return refused(refusal(ErrorCode::UnknownConversation, "unknown"));
         };
+        if is_message && self.refuse_messages.contains(&sender) {
+            self.refused.push(ErrorCode::Temporary);
+            return refused(refusal(ErrorCode::Temporary, "a shard does not answer"));
+        }
         if send.epoch > conversation.epoch || send.epoch + 2 < conversation.epoch {
             let mut why = refusal(ErrorCode::WrongEpoch, "epoch");
             why.current_epoch = conversation.epoch;
