@@ -22,6 +22,8 @@ mod overflow;
 mod pairs;
 #[path = "client/restored.rs"]
 mod restored;
+#[path = "client/rough.rs"]
+mod rough;
 #[path = "client/server.rs"]
 mod server;
 #[path = "client/world.rs"]

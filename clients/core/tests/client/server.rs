@@ -387,21 +387,20 @@ impl Server {
         self.queues.entry(to).or_default().insert(position.get(), envelope.encode_to_vec().into());
     }
 
-    /// What was held goes on its way, as it was sealed.
-    pub fn release_messages(&mut self, now: u64) {
+    /// What was held goes on its way, as it was admitted; answers how many messages.
+    pub fn release_messages(&mut self, now: u64) -> usize {
         self.hold_messages.clear();
-        for (sender, send) in std::mem::take(&mut self.held_messages) {
-            let answers = self.send(sender, send, now);
+        let held = std::mem::take(&mut self.held_messages);
+        let count = held.len();
+        for (sender, send) in held {
+            let answers = self.append(sender, &send, now);
             self.held_results.extend(answers.into_iter().map(|answer| (sender, answer)));
         }
+        count
     }
 
     fn send(&mut self, sender: DeviceAddress, send: edge::Send, now: u64) -> Vec<edge::ServerFrame> {
         let is_message = send.class() == log::Class::Message;
-        if is_message && self.hold_messages.contains(&sender) {
-            self.held_messages.push((sender, send));
-            return Vec::new();
-        }
         let id = ConversationId::try_from(send.conversation.as_ref()).unwrap();
         let result = |result| {
             let result = edge::SendResult { send_id: send.send_id.clone(), result: Some(result) };
@@ -422,6 +421,21 @@ impl Server {
             return refused(why);
         }
         assert!(send.expires_at_ms > now && !send.body.is_empty());
+        if is_message && self.hold_messages.contains(&sender) {
+            self.held_messages.push((sender, send));
+            return Vec::new();
+        }
+        self.append(sender, &send, now)
+    }
+
+    /// To everybody of the epoch that it was sealed in.
+    fn append(&mut self, sender: DeviceAddress, send: &edge::Send, now: u64) -> Vec<edge::ServerFrame> {
+        let result = |result| {
+            let result = edge::SendResult { send_id: send.send_id.clone(), result: Some(result) };
+            frame(server_frame::Frame::SendResults(edge::SendResults { results: vec![result] }))
+        };
+        let id = ConversationId::try_from(send.conversation.as_ref()).unwrap();
+        let conversation = &self.conversations[&id];
         let roster = conversation.old_rosters.get(&send.epoch).unwrap_or(&conversation.roster).clone();
         let envelope = log::Envelope {
             sender: Some(sender.into()),

@@ -128,6 +128,12 @@ impl World {
         self.devices[n].drop_connection(self.now);
     }
 
+    /// A connection is lost, and there is a new one at once.
+    pub fn drop_and_return(&mut self, n: usize) {
+        self.devices[n].drop_connection(self.now);
+        self.devices[n].come_back(self.now);
+    }
+
     pub fn bring_online(&mut self, n: usize) {
         self.devices[n].offline = false;
         self.devices[n].connect_at = Some(self.now);
@@ -166,6 +172,13 @@ impl World {
     pub fn run_a_little(&mut self, times: usize) {
         for _ in 0..times {
             self.move_frames();
+        }
+    }
+
+    /// Moves so many times: frames, or time where none moves.
+    pub fn run_on(&mut self, times: usize) {
+        for _ in 0..times {
+            let _ = self.move_frames() || self.move_time();
         }
     }
 
