@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who is in a conversation at an epoch. An open epoch's roster never changes, so it is kept without expiry, within a
-//! byte budget; which epoch is the newest is believed for seconds only.
+//! byte budget; which epoch is the newest is believed for seconds only, and not for a message of the oldest epoch that is
+//! taken: another commit since, and receivers might have no key for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,7 @@ impl Rosters {
     async fn at(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
         if let Some(current) = self.believed(conversation).await
             && epoch <= current
+            && current.0 < epoch.0 + EPOCHS_BEHIND_MAX
             && let Some(roster) = self.open.get(&(conversation, epoch)).await
         {
             return Ok((Some(roster), current));
@@ -101,13 +103,14 @@ impl Rosters {
     async fn fetch(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
         let request = GetRosterRequest { conversation: conversation.as_bytes().to_vec().into(), epoch: epoch.0 };
         let mut client = ConversationsClient::new(self.conversations.clone());
+        let at = Instant::now();
         let answer = tokio::time::timeout(self.deadline, client.get_roster(request)).await;
         let answer = answer
             .map_err(|_| refusal(ErrorCode::Temporary, "the conversations service took too long").retry_after(500))?
             .map_err(|status| error_of_status(&status))?
             .into_inner();
         let current = MlsEpoch(answer.current_epoch);
-        self.current.insert(conversation, Current { epoch: current, at: Instant::now() }).await;
+        self.current.insert(conversation, Current { epoch: current, at }).await;
         if epoch > current || epoch.0 + EPOCHS_BEHIND_MAX < current.0 {
             return Ok((None, current));
         }

@@ -61,9 +61,9 @@ impl Play {
             }
             6 | 7 => self.release(),
             8 => {
-                // What it was answered is lost with the connection.
+                // An edge ends, with its connections and what they were to be answered.
                 self.world.server.lose_results();
-                if !self.world.devices[n].offline {
+                for n in (0..NAMES.len()).filter(|n| !self.world.devices[*n].offline).collect::<Vec<_>>() {
                     self.world.drop_and_return(n);
                 }
             }
@@ -140,6 +140,7 @@ impl Play {
 
     fn judge(&self, label: &str) {
         for from in 0..MEMBERS {
+            assert_eq!(self.world.devices[from].core.waiting(), (0, 0), "{label}: {}", NAMES[from]);
             let written = self.written(from);
             for to in (0..MEMBERS).filter(|to| *to != from) {
                 let of = format!("{}: ", NAMES[from]);
@@ -151,7 +152,6 @@ impl Play {
                 texts.sort();
                 assert_eq!(texts, written, "{label}: {} of {}", NAMES[to], NAMES[from]);
             }
-            assert_eq!(self.world.devices[from].core.waiting(), (0, 0), "{label}: {}", NAMES[from]);
         }
     }
 }

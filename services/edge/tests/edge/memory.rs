@@ -228,6 +228,28 @@ async fn an_epoch_that_is_not_open_old_or_in_the_future_is_refused_with_what_to_
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_oldest_epoch_that_is_taken_is_asked_about_each_time() {
+    let rig = rig().await;
+    let mut alice = rig.join(1).await;
+    let at = |alice: &Client, epoch| pli_api::edge::Send { epoch, ..alice.message(1, b"x") };
+    let commit = |to: u64| {
+        let mut groups = rig.conversations.groups.lock().unwrap();
+        let group = groups.get_mut(&conversation(1)).unwrap();
+        group.epochs.insert(to, group.epochs[&1].clone());
+        group.current = to;
+    };
+    commit(2);
+    commit(3);
+    assert!(alice.send_one(at(&alice, 3)).await.is_ok());
+    assert!(alice.send_one(at(&alice, 1)).await.is_ok());
+    commit(4);
+    // Believed still: a device that has seen one commit less than the edge may send.
+    assert!(alice.send_one(at(&alice, 2)).await.is_ok());
+    let refused = alice.send_one(at(&alice, 1)).await.unwrap_err();
+    assert_eq!((refused.code(), refused.current_epoch), (ErrorCode::WrongEpoch, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_follows_a_refused_message_in_its_lane_is_refused_with_it() {
     let rig = rig().await;
     rig.group(2, &[1, 2]);
