@@ -172,6 +172,7 @@ impl Identity {
             version: 1,
             devices: vec![entry],
             identity_key: Bytes::copy_from_slice(&self.identity_key()),
+            previous: Bytes::new(),
         }
         .encode_to_vec();
         let signature = self.identity_key.sign(&transcript::device_list(&list)).to_bytes();

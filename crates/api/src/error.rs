@@ -90,6 +90,12 @@ pub const CODES: &[CodeDoc] = &[
         "stop: another process uses the same device; do not reconnect without the user",
     ),
     row(ErrorCode::Anonymous, false, Action::Fix, "authenticate before calling this method"),
+    row(
+        ErrorCode::DeviceRemoved,
+        false,
+        Action::Stop,
+        "stop and tell the user; what is stored stays readable, and the same app comes back only as a new device",
+    ),
     row(ErrorCode::RateLimited, true, Action::Retry, "retry after `retry_after_ms`; `limit` names the limit"),
     row(ErrorCode::Temporary, true, Action::Retry, "send the same again after `retry_after_ms`, with the same ids"),
     row(ErrorCode::NoSpace, true, Action::Retry, "retry after `retry_after_ms`; tell the operator if it lasts"),

@@ -51,6 +51,12 @@ pub const HANDLE_LEN_MIN: usize = 3;
 pub const HANDLE_LEN_MAX: usize = 32;
 /// Most devices of one account.
 pub const DEVICES_PER_ACCOUNT_MAX: usize = 10;
+/// Most bytes of what a device is called.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+/// Newest lists of an account's chain of device lists that are kept: who is further behind cannot follow it any more.
+pub const DEVICE_LISTS_KEPT: u64 = 256;
+/// Most lists of one account's chain in one answer.
+pub const CHAIN_LISTS_MAX: usize = 32;
 /// MLS cipher suites that groups and key packages may use, the default first (RFC 9420 section 17.1): X25519 and
 /// Ed25519 with AES-128-GCM, which every provider has, or with ChaCha20-Poly1305.
 pub const CIPHER_SUITES: [u16; 2] = [0x0001, 0x0003];

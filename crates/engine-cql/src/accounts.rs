@@ -4,6 +4,7 @@
 mod claims;
 mod create;
 mod key_packages;
+mod lists;
 
 use std::sync::Arc;
 
@@ -11,13 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
-    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, NewAccount,
-    PutDeviceListError, StoreError,
+    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
+    NewAccount, PutDeviceListError, StoreError,
 };
 
-use self::claims::Claim;
-use crate::codec::{Damaged, devices, devices_bytes, time};
-use crate::locks::Turn;
+use crate::codec::{Damaged, devices, time};
 use crate::statements::Statement;
 use crate::store::{Op, Store};
 
@@ -95,73 +94,6 @@ impl CqlAccounts {
         // A claim counts once the creation that made it is complete.
         Ok(found.filter(|found| found.live && found.attempt == attempt).map(|found| found.record(account)))
     }
-
-    async fn replace_list(&self, account: AccountId, list: &DeviceListRecord) -> Result<(), PutDeviceListError> {
-        const OP: Op = Op("replace a device list");
-        let _turn = self.store.locks.turn(Turn::Account, account.as_bytes()).await;
-        let before = self.stored(OP, Statement::ReadAccount, account).await?.filter(|found| found.live);
-        let before = before.ok_or(PutDeviceListError::UnknownAccount)?;
-        if is_same(&before.devices, list) {
-            return Ok(self.remove_packages(&before.gone).await?);
-        }
-        let current = before.devices.version;
-        if current.checked_add(1) != Some(list.version) {
-            return Err(PutDeviceListError::Version { current });
-        }
-        let gone: Vec<DeviceId> =
-            before.devices.devices.iter().filter(|device| !list.devices.contains(device)).copied().collect();
-        let new = list.devices.iter().filter(|device| !before.devices.devices.contains(device));
-        if !self.claim_devices(OP, account, &before.attempt, new).await? {
-            return Err(PutDeviceListError::IdTaken);
-        }
-        let row = (
-            list.version as i64,
-            &list.signed[..],
-            devices_bytes(&list.devices),
-            devices_bytes(&gone),
-            &account.as_bytes()[..],
-            current as i64,
-        );
-        if self.store.decide(OP, Statement::PutDeviceList, row).await? {
-            return Ok(self.remove_packages(&gone).await?);
-        }
-        // Somebody else's list, or the answer to an earlier attempt was lost.
-        let after = self.stored(OP, Statement::ReadAccountDecided, account).await?;
-        let after = after.ok_or(PutDeviceListError::UnknownAccount)?;
-        if is_same(&after.devices, list) {
-            return Ok(self.remove_packages(&after.gone).await?);
-        }
-        Err(PutDeviceListError::Version { current: after.devices.version })
-    }
-}
-
-impl CqlAccounts {
-    /// Claims all of them, or none where another account has one already. Nothing is released: another list of this
-    /// account may count on the same claim, and a device id of a former list is never free again.
-    async fn claim_devices(
-        &self,
-        op: Op,
-        account: AccountId,
-        attempt: &[u8],
-        devices: impl Iterator<Item = &DeviceId> + Send,
-    ) -> Result<bool, StoreError> {
-        let devices: Vec<DeviceId> = devices.copied().collect();
-        for device in &devices {
-            if self.is_of_another_account(op, *device, account).await? {
-                return Ok(false);
-            }
-        }
-        for device in devices {
-            if let Claim::Foreign = self.claim_device(op, device, account, attempt).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-fn is_same(stored: &DeviceListRecord, list: &DeviceListRecord) -> bool {
-    stored.version == list.version && stored.signed == list.signed
 }
 
 #[async_trait]
@@ -179,8 +111,26 @@ impl Accounts for CqlAccounts {
         self.find_by_handle(handle).await
     }
 
-    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
-        self.replace_list(account, &list).await
+    async fn put_device_list(
+        &self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError> {
+        self.replace_list(account, &previous, &list).await
+    }
+
+    async fn device_lists(
+        &self,
+        account: AccountId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<DeviceListRecord>, StoreError> {
+        self.chain(account, after, max).await
+    }
+
+    async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
+        self.account_of(device).await
     }
 
     async fn put_key_packages(

@@ -77,6 +77,10 @@ statements! {
     ReadAccount: Read on account(account_id) = "SELECT handle, identity_key, reserved_at, attempt, live, list_version, list_signed, list_devices, list_gone FROM account WHERE account_id = ?";
     ReadAccountDecided: SerialRead on account(account_id) = "SELECT handle, identity_key, reserved_at, attempt, live, list_version, list_signed, list_devices, list_gone FROM account WHERE account_id = ?";
     PutDeviceList: Decide on account(account_id) = "UPDATE account SET list_version = ?, list_signed = ?, list_devices = ?, list_gone = ? WHERE account_id = ? IF list_version = ? AND live = true";
+    KeepList: Write on device_list(account_id) = "INSERT INTO device_list (account_id, version, signed, devices) VALUES (?, ?, ?, ?) USING TIMESTAMP 1";
+    ReadLists: Read on device_list(account_id) = "SELECT version, signed, devices FROM device_list WHERE account_id = ? AND version > ? LIMIT ?";
+    ReadListedDevices: Read on device_list(account_id) = "SELECT version, devices FROM device_list WHERE account_id = ?";
+    ForgetLists: Write on device_list(account_id) = "DELETE FROM device_list USING TIMESTAMP 1 WHERE account_id = ? AND version <= ?";
 
     ClaimHandle: Decide on handle(handle) = "INSERT INTO handle (handle, account_id, attempt) VALUES (?, ?, ?) IF NOT EXISTS";
     TakeHandle: Decide on handle(handle) = "UPDATE handle SET account_id = ?, attempt = ? WHERE handle = ? IF attempt = ?";

@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pli_domain::limits::KEY_PACKAGES_MAX;
+use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
-    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, NewAccount,
-    PutDeviceListError, StoreError,
+    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
+    NewAccount, PutDeviceListError, StoreError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -15,13 +15,17 @@ use sha2::{Digest, Sha256};
 use crate::database::{damaged, millis, number};
 use crate::store::{Ask, Store};
 
-/// `device_account` keeps every device id for ever: ids are never reused. A handed-out key package stays as its
+/// `account` holds the newest device list, `device_list` those before it. `device_account` keeps every device id for ever: ids are never reused. A handed-out key package stays as its
 /// digest alone, so that a late retry of its upload does not bring it back.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account (
     id BLOB PRIMARY KEY, handle TEXT NOT NULL UNIQUE, identity_key BLOB NOT NULL, created INTEGER NOT NULL,
     list_version INTEGER NOT NULL, list_signed BLOB NOT NULL, list_devices BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS device_list (
+    account BLOB NOT NULL, version INTEGER NOT NULL, signed BLOB NOT NULL, devices BLOB NOT NULL,
+    PRIMARY KEY (account, version)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS device_account (device BLOB PRIMARY KEY, account BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key_package (
     number INTEGER PRIMARY KEY, device BLOB NOT NULL, digest BLOB NOT NULL, bytes BLOB, UNIQUE (device, digest)
@@ -38,6 +42,13 @@ const PUT_ACCOUNT: &str = "INSERT INTO account
     (id, handle, identity_key, created, list_version, list_signed, list_devices) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const PUT_DEVICE: &str = "INSERT OR IGNORE INTO device_account (device, account) VALUES (?1, ?2)";
 const PUT_LIST: &str = "UPDATE account SET list_version = ?2, list_signed = ?3, list_devices = ?4 WHERE id = ?1";
+const KEEP_LIST: &str = "INSERT INTO device_list (account, version, signed, devices)
+    SELECT id, list_version, list_signed, list_devices FROM account WHERE id = ?1";
+const FORGET_LISTS: &str = "DELETE FROM device_list WHERE account = ?1 AND version <= ?2";
+const LIST_DEVICES: &str = "SELECT devices FROM device_list WHERE account = ?1 AND version = ?2";
+const LISTS: &str = "SELECT version, signed, devices FROM device_list WHERE account = ?1 AND version > ?2
+    UNION ALL SELECT list_version, list_signed, list_devices FROM account WHERE id = ?1 AND list_version > ?2
+    ORDER BY 1 LIMIT ?3";
 const PUT_PACKAGE: &str = "INSERT OR IGNORE INTO key_package (device, digest, bytes) VALUES (?1, ?2, ?3)";
 const PUT_LAST_RESORT: &str = "INSERT INTO last_resort (device, bytes) VALUES (?1, ?2)
     ON CONFLICT (device) DO UPDATE SET bytes = excluded.bytes";
@@ -90,11 +101,15 @@ fn version_of(list: &DeviceListRecord) -> i64 {
     i64::try_from(list.version).unwrap_or(i64::MAX)
 }
 
-fn has_foreign_device(conn: &Connection, account: AccountId, list: &DeviceListRecord) -> rusqlite::Result<bool> {
+fn account_of(conn: &Connection, device: DeviceId) -> rusqlite::Result<Option<AccountId>> {
     let mut find = conn.prepare_cached(DEVICE_ACCOUNT)?;
+    let owner = find.query_row([device.as_bytes()], |row| row.get::<_, [u8; 16]>(0)).optional()?;
+    Ok(owner.map(AccountId::from_bytes))
+}
+
+fn has_foreign_device(conn: &Connection, account: AccountId, list: &DeviceListRecord) -> rusqlite::Result<bool> {
     for device in &list.devices {
-        let owner = find.query_row([device.as_bytes()], |row| row.get::<_, [u8; 16]>(0)).optional()?;
-        if owner.is_some_and(|owner| owner != *account.as_bytes()) {
+        if account_of(conn, *device)?.is_some_and(|owner| owner != account) {
             return Ok(true);
         }
     }
@@ -122,43 +137,94 @@ fn by_handle(conn: &Connection, handle: &str) -> rusqlite::Result<Option<Account
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<AccountRecord> {
     let handle = row.get::<_, String>(1)?.parse::<Handle>().map_err(damaged)?;
-    let devices = row.get::<_, Vec<u8>>(5)?;
-    let devices = devices.chunks(16).map(DeviceId::try_from).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-    let signed = Bytes::from(row.get::<_, Vec<u8>>(4)?);
-    let devices = DeviceListRecord { version: number(row.get(3)?)?, signed, devices };
+    let devices = list_of(row, 3)?;
     Ok(AccountRecord { account: AccountId::from_bytes(row.get(0)?), handle, identity_key: row.get(2)?, devices })
 }
 
-/// What the database decided about a device list.
-enum Replaced {
-    Yes,
-    Version(u64),
-    UnknownAccount,
-    ForeignDevice,
+/// Version, signed bytes and devices, from column `first` on.
+fn list_of(row: &Row<'_>, first: usize) -> rusqlite::Result<DeviceListRecord> {
+    let signed = Bytes::from(row.get::<_, Vec<u8>>(first + 1)?);
+    let devices = devices_of(&row.get::<_, Vec<u8>>(first + 2)?)?;
+    Ok(DeviceListRecord { version: number(row.get(first)?)?, signed, devices })
 }
 
-fn put_device_list(conn: &Connection, id: AccountId, list: &DeviceListRecord) -> rusqlite::Result<Replaced> {
+fn devices_of(bytes: &[u8]) -> rusqlite::Result<Vec<DeviceId>> {
+    bytes.chunks(16).map(DeviceId::try_from).collect::<Result<Vec<_>, _>>().map_err(damaged)
+}
+
+/// What the database decided about a device list.
+type Replaced = Result<Vec<DeviceId>, PutDeviceListError>;
+
+fn put_device_list(
+    conn: &Connection,
+    id: AccountId,
+    previous: &ListHash,
+    list: &DeviceListRecord,
+) -> rusqlite::Result<Replaced> {
     let Some(known) = account(conn, id)? else {
-        return Ok(Replaced::UnknownAccount);
+        return Ok(Err(PutDeviceListError::UnknownAccount));
     };
     let before = known.devices;
     if before.version == list.version && before.signed == list.signed {
-        return Ok(Replaced::Yes);
+        return Ok(Ok(left_out_by_newest(conn, id, list)?));
     }
-    if before.version.checked_add(1) != Some(list.version) {
-        return Ok(Replaced::Version(before.version));
+    if let Err(refused) = check_successor(conn, id, &before, (previous, list))? {
+        return Ok(Err(refused));
     }
-    if has_foreign_device(conn, id, list)? {
-        return Ok(Replaced::ForeignDevice);
-    }
+    conn.prepare_cached(KEEP_LIST)?.execute([id.as_bytes()])?;
+    let forgotten = version_of(list).saturating_sub(DEVICE_LISTS_KEPT as i64);
+    conn.prepare_cached(FORGET_LISTS)?.execute(params![id.as_bytes(), forgotten])?;
     let devices = devices_as_bytes(&list.devices);
     conn.prepare_cached(PUT_LIST)?.execute(params![id.as_bytes(), version_of(list), &list.signed[..], devices])?;
     put_devices(conn, id, list)?;
-    for gone in before.devices.iter().filter(|device| !list.devices.contains(device)) {
-        conn.prepare_cached(DELETE_PACKAGES)?.execute([gone.as_bytes()])?;
-        conn.prepare_cached(DELETE_LAST_RESORT)?.execute([gone.as_bytes()])?;
+    let gone = left_out(&before.devices, list);
+    for device in &gone {
+        conn.prepare_cached(DELETE_PACKAGES)?.execute([device.as_bytes()])?;
+        conn.prepare_cached(DELETE_LAST_RESORT)?.execute([device.as_bytes()])?;
     }
-    Ok(Replaced::Yes)
+    Ok(Ok(gone))
+}
+
+/// Whether `list` may follow `before`. A device id that is the account's and not in its newest list was in an earlier
+/// one: both are written in one transaction.
+fn check_successor(
+    conn: &Connection,
+    id: AccountId,
+    before: &DeviceListRecord,
+    (previous, list): (&ListHash, &DeviceListRecord),
+) -> rusqlite::Result<Result<(), PutDeviceListError>> {
+    let current = before.version;
+    if current.checked_add(1) != Some(list.version) {
+        return Ok(Err(PutDeviceListError::Version { current }));
+    }
+    if <ListHash>::from(Sha256::digest(&before.signed)) != *previous {
+        return Ok(Err(PutDeviceListError::Previous { current }));
+    }
+    for device in list.devices.iter().filter(|device| !before.devices.contains(device)) {
+        match account_of(conn, *device)? {
+            Some(owner) if owner != id => return Ok(Err(PutDeviceListError::IdTaken)),
+            Some(_) => return Ok(Err(PutDeviceListError::Removed)),
+            None => {}
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn left_out(before: &[DeviceId], after: &DeviceListRecord) -> Vec<DeviceId> {
+    before.iter().filter(|device| !after.devices.contains(device)).copied().collect()
+}
+
+fn left_out_by_newest(conn: &Connection, id: AccountId, newest: &DeviceListRecord) -> rusqlite::Result<Vec<DeviceId>> {
+    let before = params![id.as_bytes(), version_of(newest) - 1];
+    let before = conn.prepare_cached(LIST_DEVICES)?.query_row(before, |row| row.get::<_, Vec<u8>>(0)).optional()?;
+    Ok(left_out(&devices_of(&before.unwrap_or_default())?, newest))
+}
+
+fn device_lists(conn: &Connection, id: AccountId, after: u64, max: usize) -> rusqlite::Result<Vec<DeviceListRecord>> {
+    let (after, max) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(max).unwrap_or(i64::MAX));
+    let mut read = conn.prepare_cached(LISTS)?;
+    let lists = read.query_map(params![id.as_bytes(), after, max], |row| list_of(row, 0))?;
+    lists.collect()
 }
 
 fn put_key_packages(
@@ -234,14 +300,27 @@ impl Accounts for EmbeddedAccounts {
         self.store.read("look up a handle", move |conn| by_handle(conn, handle.as_str())).await
     }
 
-    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
+    async fn put_device_list(
+        &self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError> {
         let ask = Ask::growth("replace a device list", list.signed.len());
-        match self.store.write(ask, move |conn| put_device_list(conn, account, &list)).await? {
-            Replaced::Yes => Ok(()),
-            Replaced::Version(current) => Err(PutDeviceListError::Version { current }),
-            Replaced::UnknownAccount => Err(PutDeviceListError::UnknownAccount),
-            Replaced::ForeignDevice => Err(PutDeviceListError::IdTaken),
-        }
+        self.store.write(ask, move |conn| put_device_list(conn, account, &previous, &list)).await?
+    }
+
+    async fn device_lists(
+        &self,
+        account: AccountId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<DeviceListRecord>, StoreError> {
+        self.store.read("read device lists", move |conn| device_lists(conn, account, after, max)).await
+    }
+
+    async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
+        self.store.read("find a device's account", move |conn| account_of(conn, device)).await
     }
 
     async fn put_key_packages(

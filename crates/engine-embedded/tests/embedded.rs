@@ -18,5 +18,7 @@ mod ledger;
 mod space;
 #[path = "embedded/support.rs"]
 mod support;
+#[path = "embedded/tables.rs"]
+mod tables;
 #[path = "embedded/worker.rs"]
 mod worker;

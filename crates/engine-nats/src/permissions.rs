@@ -19,13 +19,15 @@ pub enum Role {
     Delivery,
     /// Appends commits. Reads nothing.
     Conversations,
+    /// Tells edges and owners which devices were removed. Reads nothing.
+    Directory,
     /// Creates and changes streams.
     Operator,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Edge, Self::Delivery, Self::Conversations, Self::Operator];
+    pub const ALL: [Self; 5] = [Self::Edge, Self::Delivery, Self::Conversations, Self::Directory, Self::Operator];
 
     /// Its word in subjects.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Role {
             Self::Edge => "edge",
             Self::Delivery => "delivery",
             Self::Conversations => "conversations",
+            Self::Directory => "directory",
             Self::Operator => "operator",
         }
     }
@@ -78,6 +81,9 @@ impl Permissions {
             }
             Role::Conversations => {
                 self.publish.insert("pli.log.*".into());
+            }
+            Role::Directory => {
+                self.publish.extend(["pli.owner.*".into(), "pli.edges".into()]);
             }
             Role::Delivery => {
                 self.publish.extend(["pli.edge.*".into(), "pli.edges".into()]);

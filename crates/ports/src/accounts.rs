@@ -7,6 +7,9 @@ use pli_domain::{AccountId, DeviceId, Handle, UnixMillis};
 
 use crate::StoreError;
 
+/// SHA-256 of [`DeviceListRecord::signed`]: what the next list of the chain names as the one before it.
+pub type ListHash = [u8; 32];
+
 /// A device list as signed by its account's identity key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceListRecord {
@@ -69,9 +72,18 @@ pub enum PutDeviceListError {
         /// The stored version.
         current: u64,
     },
+    /// Its version follows, but it was made from another list than the stored one.
+    #[error("previous is not the hash of the stored list, version {current}; fetch it and make the change again")]
+    Previous {
+        /// The stored version.
+        current: u64,
+    },
     /// It names a device id that belongs to another account, or did once: ids are never reused.
     #[error("a device of the list belongs to another account; draw a new random device id and sign again")]
     IdTaken,
+    /// It names a device that an earlier list had and a later one left out.
+    #[error("a device of the list was removed before; give the device new keys and a new random id and sign again")]
+    Removed,
     /// No such account.
     #[error("no such account")]
     UnknownAccount,
@@ -113,10 +125,32 @@ pub trait Accounts: Send + Sync + 'static {
     /// The account that holds exactly this handle, or none.
     async fn by_handle(&self, handle: &Handle) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// Replaces the device list if its version is the stored one + 1 and none of its devices is another account's; else
-    /// nothing changes for readers. The same version and bytes again is `Ok`.
-    /// Key packages of devices that the new list leaves out are deleted.
-    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError>;
+    /// Puts `list` behind the newest one: its version must be that one's + 1, `previous` that one's hash, and none of its
+    /// devices another account's or one that a list left out before; else nothing changes for readers. Of lists that race
+    /// for a version one wins. Answers the devices that it leaves out; their key packages are deleted.
+    ///
+    /// Durable and seen by every later read on `Ok`. Idempotent: the newest list again, same bytes, is `Ok` with the same
+    /// answer. After `Retry::Later`, or when the future was dropped, it may be stored or not; the same call again tells.
+    /// Of a chain the newest [`pli_domain::limits::DEVICE_LISTS_KEPT`] lists are kept.
+    async fn put_device_list(
+        &self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError>;
+
+    /// Lists of the account's chain above version `after`, in order, at most `max`; none of an account that is not
+    /// there. Lists before the oldest kept one are left out. Sees every list whose put was acknowledged before.
+    async fn device_lists(
+        &self,
+        account: AccountId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<DeviceListRecord>, StoreError>;
+
+    /// The account whose lists have or had this device; none where no list ever named it. A device that a list was
+    /// to name whose put was refused may be answered too.
+    async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError>;
 
     /// Adds single-use key packages, and sets the last-resort package where given. A package that was stored before
     /// is not stored twice. Answers the stock after it; packages above

@@ -16,8 +16,8 @@ mod shard_log;
 mod signals;
 
 pub use accounts::{
-    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, NewAccount,
-    PutDeviceListError,
+    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
+    NewAccount, PutDeviceListError,
 };
 pub use clock::{Clock, SystemClock};
 pub use conversations::{

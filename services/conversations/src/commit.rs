@@ -116,8 +116,8 @@ impl Inner {
         check_size(&applied)?;
         let completeness = if applied.external { Completeness::Present } else { Completeness::All };
         let leaves = if applied.external { only(&applied, membership.caller) } else { applied.leaves.clone() };
-        if let Some(mismatch) = devices::compare(&self.ports.directory, &leaves, completeness).await? {
-            return Err(mismatch.into());
+        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, membership.caller).await? {
+            return Err(unfit.into());
         }
         let intent = self.intent(membership, offered, &applied).await?;
         match self.ports.conversations.commit(intent).await.map_err(Denied::from)? {

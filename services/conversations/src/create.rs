@@ -20,8 +20,9 @@ impl Inner {
         let group_info = objects::required(payloads, "group_info", request.group_info, now).await?;
         let (conversation, group, state) = Group::create(&self.crypto, group_info, caller)?;
         let leaves = group.leaves()?;
-        if let Some(mismatch) = devices::compare(&self.ports.directory, &leaves, Completeness::Present).await? {
-            return Err(mismatch.into());
+        let completeness = Completeness::Present;
+        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, caller).await? {
+            return Err(unfit.into());
         }
         let bytes = state.len();
         let epoch = group.epoch();

@@ -35,6 +35,17 @@ pub(crate) struct Mismatch {
     pub stale: Vec<DeviceAddress>,
 }
 
+/// Why a group may not become what is offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// It differs from its members' device lists.
+    #[error(transparent)]
+    Devices(Mismatch),
+    /// The list of the caller's own account does not name the caller any more.
+    #[error("the account removed this device; link it again as a new device")]
+    CallerRemoved,
+}
+
 /// Why the comparison could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DirectoryError {
@@ -44,23 +55,27 @@ pub(crate) enum DirectoryError {
     Answer,
 }
 
-/// The difference, or none.
+/// What speaks against a group with these leaves, offered by `caller`; or none.
 pub(crate) async fn compare(
     directory: &Channel,
     leaves: &Leaves,
     completeness: Completeness,
-) -> Result<Option<Mismatch>, DirectoryError> {
+    caller: DeviceAddress,
+) -> Result<Option<Unfit>, DirectoryError> {
     let accounts: BTreeSet<_> = leaves.keys().map(|device| device.account).collect();
     let accounts = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-    let request = GetDeviceListsRequest { accounts };
+    let request = GetDeviceListsRequest { accounts, known: Vec::new() };
     let answer = DirectoryClient::new(directory.clone()).get_device_lists(request).await;
     let answer = answer.map_err(|status| DirectoryError::Call(Box::new(status)))?.into_inner();
     let mut listed = Leaves::new();
     for account in &answer.accounts {
         listed.append(&mut devices(account).ok_or(DirectoryError::Answer)?);
     }
+    if !listed.contains_key(&caller) && listed.keys().any(|device| device.account == caller.account) {
+        return Ok(Some(Unfit::CallerRemoved));
+    }
     let mismatch = difference(leaves, &listed, completeness);
-    Ok(Some(mismatch).filter(|m| *m != Mismatch::default()))
+    Ok(Some(mismatch).filter(|m| *m != Mismatch::default()).map(Unfit::Devices))
 }
 
 fn devices(account: &AccountDevices) -> Option<Leaves> {

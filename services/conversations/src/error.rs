@@ -8,7 +8,7 @@ use pli_domain::limits::{MEMBERS_MAX, PAGE_BYTES_MAX};
 use pli_ports::{AppendError, StoreError};
 use pli_runtime::limits::Limited;
 
-use crate::devices::{DirectoryError, Mismatch};
+use crate::devices::{DirectoryError, Unfit};
 use crate::group::InvalidGroup;
 use crate::objects::{OBJECT_BYTES_MAX, ObjectError};
 use crate::offer::InvalidMessage;
@@ -58,7 +58,7 @@ pub(crate) enum CreateError {
     #[error(transparent)]
     Invalid(#[from] InvalidGroup),
     #[error(transparent)]
-    Devices(#[from] Mismatch),
+    Devices(#[from] Unfit),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error("the conversation id exists; draw another")]
@@ -83,7 +83,7 @@ pub(crate) enum CommitError {
     #[error("the group's public state would have {bytes} bytes; at most {OBJECT_BYTES_MAX} are allowed")]
     StateTooLarge { bytes: usize },
     #[error(transparent)]
-    Devices(#[from] Mismatch),
+    Devices(#[from] Unfit),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]

@@ -6,7 +6,7 @@ use pli_api::{ErrorCode, error_of_status, limit_reached, refusal};
 use pli_domain::{DeviceAddress, MlsEpoch};
 use pli_ports::{Retry, StoreError};
 
-use crate::devices::{DirectoryError, Mismatch};
+use crate::devices::{DirectoryError, Unfit};
 use crate::error::{
     CommitError, CreateError, Denied, FinishError, PayloadError, ProposeError, QuestionError, ReportError, RosterError,
 };
@@ -71,8 +71,12 @@ impl From<ObjectError> for WireError {
     }
 }
 
-impl From<Mismatch> for WireError {
-    fn from(mismatch: Mismatch) -> Self {
+impl From<Unfit> for WireError {
+    fn from(unfit: Unfit) -> Self {
+        let mismatch = match unfit {
+            Unfit::Devices(mismatch) => mismatch,
+            Unfit::CallerRemoved => return refusal(ErrorCode::DeviceRemoved, unfit.to_string()),
+        };
         let wire = |devices: Vec<DeviceAddress>| devices.into_iter().map(Into::into).collect();
         let mut error = refusal(ErrorCode::DevicesMismatch, mismatch.to_string());
         error.missing = wire(mismatch.missing);
@@ -102,7 +106,7 @@ impl From<CreateError> for WireError {
             E::Denied(denied) => denied.into(),
             E::Object(error) => error.into(),
             E::Invalid(_) => refusal(ErrorCode::CommitInvalid, message),
-            E::Devices(mismatch) => mismatch.into(),
+            E::Devices(unfit) => unfit.into(),
             E::Directory(error) => error.into(),
             E::Taken => refusal(ErrorCode::ConversationTaken, message),
             E::Store(error) => store(&error),
@@ -120,7 +124,7 @@ impl From<CommitError> for WireError {
             E::Object(error) => error.into(),
             E::Invalid(_) => refusal(ErrorCode::CommitInvalid, message),
             E::TooManyAccounts { .. } | E::StateTooLarge { .. } => refusal(ErrorCode::GroupTooLarge, message),
-            E::Devices(mismatch) => mismatch.into(),
+            E::Devices(unfit) => unfit.into(),
             E::Directory(error) => error.into(),
             E::Finish(error) => error.into(),
             E::Contended => refusal(ErrorCode::Temporary, message).retry_after(RETRY_AFTER_MS),

@@ -51,6 +51,8 @@ pub(crate) enum LookupError {
 pub(crate) enum GetDeviceListsError {
     #[error("{0} accounts; ask for at most {DEVICE_LISTS_MAX} at once")]
     TooMany(usize),
+    #[error("{known} versions in known for {accounts} accounts; give one for each, 0 for none, or none at all")]
+    Known { known: usize, accounts: usize },
     #[error("the answer has {0} bytes, more than a frame holds; ask for fewer accounts at once")]
     TooLarge(usize),
     #[error(transparent)]
@@ -74,10 +76,14 @@ pub(crate) enum ReplaceListError {
     List(#[from] InvalidDeviceList),
     #[error("no such account")]
     UnknownAccount,
+    #[error("{}", .0.message)]
+    NotListed(Box<WireError>),
     #[error(transparent)]
     Limited(#[from] Limited),
     #[error(transparent)]
     Put(#[from] PutDeviceListError),
+    #[error("the list is stored, what it leaves out is not gone everywhere yet; put the same list again")]
+    Unfinished,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -97,8 +103,8 @@ pub(crate) enum PublishError {
     Invalid { index: usize, source: InvalidKeyPackage },
     #[error("last_resort: {0}")]
     InvalidLastResort(#[source] InvalidKeyPackage),
-    #[error("the device is not in the account's device list")]
-    UnknownDevice,
+    #[error("{}", .0.message)]
+    NotListed(Box<WireError>),
     #[error(transparent)]
     Limited(#[from] Limited),
     #[error(transparent)]
@@ -135,8 +141,8 @@ pub(crate) enum ClaimError {
 pub(crate) enum DeviceKeyError {
     #[error("this method is for edges only")]
     NotForClients,
-    #[error("no account has this device")]
-    UnknownDevice,
+    #[error("{}", .0.message)]
+    NotListed(Box<WireError>),
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error(transparent)]

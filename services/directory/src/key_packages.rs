@@ -54,10 +54,13 @@ impl Inner {
     }
 
     async fn holder(&self, device: DeviceAddress) -> Result<Holder, PublishError> {
-        let account = self.accounts.account(device.account).await?.ok_or(PublishError::UnknownDevice)?;
-        let (_, devices) = list::stored(&account.devices)?;
-        let listed = devices.iter().find(|d| d.device == device.device).ok_or(PublishError::UnknownDevice)?;
-        Ok(Holder { address: device, key: listed.key })
+        let account = self.accounts.account(device.account).await?;
+        let devices = account.map(|account| list::stored(&account.devices)).transpose()?;
+        let listed = devices.and_then(|(_, devices)| devices.into_iter().find(|d| d.device == device.device));
+        match listed {
+            Some(listed) => Ok(Holder { address: device, key: listed.key }),
+            None => Err(PublishError::NotListed(Box::new(self.not_listed(device).await?))),
+        }
     }
 
     /// Takes one package of each device. Nothing is taken when a device is unknown or has none at all, so a refusal

@@ -3,9 +3,12 @@
 //!
 //! The directory owns the port [`pli_ports::Accounts`] and answers `pli.directory.v1`. What it promises:
 //!
-//! - A device list is stored only if the account's identity key signed exactly those bytes, its version follows the
-//!   stored one, and no device id ever changes its key. Clients verify the same again: the directory can withhold a
-//!   list, it cannot make one.
+//! - The device lists of an account are a chain: a list is stored only if the account's identity key signed exactly
+//!   those bytes, its version follows the newest one's and it names that one's hash, no device id ever changes its key,
+//!   and none that was removed comes back. Clients verify the same again: the directory can withhold a list, it cannot
+//!   make one.
+//! - A device that a list leaves out is told so by whatever it asks next; edges hear of it at once, its queue and key
+//!   packages are gone when the list is acknowledged.
 //! - A key package is handed out only if it was valid when published and still is: right suite, right credential, the
 //!   key of the device that published it. A single-use one is handed out once.
 //! - Accounts are found by exact handle only, and an account that may not be seen answers as one that does not exist.
@@ -25,9 +28,10 @@ mod list;
 mod lookup;
 mod metrics;
 mod register;
+mod removals;
 mod service;
 mod status;
 
 pub use config::{Config, Registration};
 pub use list::{InvalidDeviceList, ListedDevice, VerifiedDeviceList};
-pub use service::Directory;
+pub use service::{Directory, Ports};

@@ -6,14 +6,12 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use ed25519_dalek::{Signature, VerifyingKey};
 use pli_api::directory::{DeviceList, SignedDeviceList};
-use pli_domain::limits::DEVICES_PER_ACCOUNT_MAX;
+use pli_domain::limits::{DEVICE_NAME_BYTES_MAX, DEVICES_PER_ACCOUNT_MAX};
 use pli_domain::{AccountId, DeviceId, transcript};
-use pli_ports::DeviceListRecord;
+use pli_ports::{DeviceListRecord, ListHash};
 use prost::Message;
 
-/// Most bytes of what a device is called.
-pub(crate) const DEVICE_NAME_BYTES_MAX: usize = 64;
-/// Most bytes of an encoded list: ten devices of about 130 bytes and a frame of 100, with room.
+/// Most bytes of an encoded list: ten devices of about 130 bytes and a frame of 140, with room.
 const LIST_BYTES_MAX: usize = 4_096;
 
 /// Why a device list cannot be stored.
@@ -34,8 +32,11 @@ pub enum InvalidDeviceList {
     /// The signature does not verify under the list's identity key.
     #[error("the signature does not verify under the identity key over pli-devices-1 and the list")]
     Signature,
-    /// No device, or too many.
-    #[error("the list names {0} devices; name 1 to {DEVICES_PER_ACCOUNT_MAX}")]
+    /// No device.
+    #[error("the list names no device; the last one cannot be removed: sign a list that names another one first")]
+    Empty,
+    /// Too many devices.
+    #[error("the list names {0} devices of at most {DEVICES_PER_ACCOUNT_MAX}; remove one that is not used any more")]
     Count(usize),
     /// A name that is too long or holds control characters.
     #[error("a device name must have at most {DEVICE_NAME_BYTES_MAX} bytes and no control characters")]
@@ -46,6 +47,9 @@ pub enum InvalidDeviceList {
     /// The version is not the one that this call needs.
     #[error("the first list of an account has version 1")]
     FirstVersion,
+    /// A first list with a list before it, or a later one without.
+    #[error("previous must be empty in version 1, and the 32 bytes of SHA-256 of the signed list before it later on")]
+    Previous,
     /// The list belongs to another account.
     #[error("the list names another account than the caller's")]
     Account,
@@ -75,6 +79,8 @@ pub struct VerifiedDeviceList {
     pub version: u64,
     /// The key that signed it.
     pub identity_key: [u8; 32],
+    /// Hash of the signed list before it; none of version 1.
+    pub previous: Option<ListHash>,
     /// 1 to [`DEVICES_PER_ACCOUNT_MAX`] devices, in the order of the list.
     pub devices: Vec<ListedDevice>,
     signed: Bytes,
@@ -94,6 +100,7 @@ impl VerifiedDeviceList {
         }
         let account = list.account.as_ref().try_into().map_err(|_| InvalidDeviceList::Id("account"))?;
         let identity_key = public_key("identity_key", &list.identity_key)?;
+        let previous = previous(&list)?;
         let devices = devices(&list)?;
         if devices.iter().any(|d| d.key == identity_key.to_bytes()) {
             return Err(InvalidDeviceList::Duplicate);
@@ -106,6 +113,7 @@ impl VerifiedDeviceList {
             account,
             version: list.version,
             identity_key: identity_key.to_bytes(),
+            previous,
             devices,
             signed: signed.encode_to_vec().into(),
         })
@@ -121,9 +129,19 @@ impl VerifiedDeviceList {
     }
 }
 
+fn previous(list: &DeviceList) -> Result<Option<ListHash>, InvalidDeviceList> {
+    match (list.version, list.previous.as_ref()) {
+        (0 | 1, []) => Ok(None),
+        (0 | 1, _) => Err(InvalidDeviceList::Previous),
+        (_, previous) => previous.try_into().map(Some).map_err(|_| InvalidDeviceList::Previous),
+    }
+}
+
 fn devices(list: &DeviceList) -> Result<Vec<ListedDevice>, InvalidDeviceList> {
-    if !(1..=DEVICES_PER_ACCOUNT_MAX).contains(&list.devices.len()) {
-        return Err(InvalidDeviceList::Count(list.devices.len()));
+    match list.devices.len() {
+        0 => return Err(InvalidDeviceList::Empty),
+        1..=DEVICES_PER_ACCOUNT_MAX => {}
+        count => return Err(InvalidDeviceList::Count(count)),
     }
     let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
     let mut devices = Vec::with_capacity(list.devices.len());

@@ -2,9 +2,11 @@
 //! Lookup and GetDeviceKey.
 
 use bytes::Bytes;
+use pli_api::common::Error as WireError;
 use pli_api::directory::{GetDeviceKeyRequest, GetDeviceKeyResponse, LookupRequest, LookupResponse};
-use pli_api::{Caller, address};
-use pli_domain::Handle;
+use pli_api::{Caller, ErrorCode, address, refusal};
+use pli_domain::{DeviceAddress, Handle};
+use pli_ports::StoreError;
 
 use crate::error::{DeviceKeyError, LookupError};
 use crate::list;
@@ -36,10 +38,23 @@ impl Inner {
             return Err(DeviceKeyError::NotForClients);
         }
         let address = address("device", request.device.as_ref())?;
-        let account = self.accounts.account(address.account).await?.ok_or(DeviceKeyError::UnknownDevice)?;
-        let (_, devices) = list::stored(&account.devices)?;
-        let device = devices.iter().find(|d| d.device == address.device).ok_or(DeviceKeyError::UnknownDevice)?;
+        let account = self.accounts.account(address.account).await?;
+        let devices = account.map(|account| list::stored(&account.devices)).transpose()?;
+        let listed = devices.and_then(|(_, devices)| devices.into_iter().find(|d| d.device == address.device));
+        let Some(device) = listed else {
+            return Err(DeviceKeyError::NotListed(Box::new(self.not_listed(address).await?)));
+        };
         let stock = self.accounts.key_package_stock(address.device).await?;
         Ok(GetDeviceKeyResponse { key: Bytes::copy_from_slice(&device.key), key_packages: stock.left })
+    }
+
+    /// What a device is told that its account's newest list does not name: whether one ever did.
+    pub(crate) async fn not_listed(&self, device: DeviceAddress) -> Result<WireError, StoreError> {
+        let owner = self.accounts.device_account(device.device).await?;
+        Ok(if owner == Some(device.account) {
+            refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device")
+        } else {
+            refusal(ErrorCode::UnknownDevice, "no such device in this account; register it first")
+        })
     }
 }

@@ -14,6 +14,8 @@ use crate::list::CorruptList;
 
 /// When to ask again after the store could not tell.
 const STORE_RETRY_AFTER_MS: u32 = 500;
+/// When to put a list again whose removals are not finished.
+const UNFINISHED_RETRY_AFTER_MS: u32 = 1_000;
 
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "the account store failed");
@@ -76,7 +78,7 @@ impl From<GetDeviceListsError> for WireError {
         use GetDeviceListsError as E;
         let message = error.to_string();
         match error {
-            E::TooMany(_) | E::TooLarge(_) | E::Field(_) => refusal(ErrorCode::BadRequest, message),
+            E::TooMany(_) | E::Known { .. } | E::TooLarge(_) | E::Field(_) => refusal(ErrorCode::BadRequest, message),
             E::Limited(limit) => limited(&limit),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),
@@ -89,11 +91,14 @@ impl From<ReplaceListError> for WireError {
         use ReplaceListError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => *refused,
+            E::Caller(refused) | E::NotListed(refused) => *refused,
             E::NoList | E::List(_) => refusal(ErrorCode::DeviceListInvalid, message),
             E::Limited(limit) => limited(&limit),
-            E::Put(PutDeviceListError::IdTaken) => refusal(ErrorCode::IdTaken, message),
-            E::Put(PutDeviceListError::Version { .. }) => refusal(ErrorCode::DeviceListVersion, message),
+            E::Put(PutDeviceListError::IdTaken | PutDeviceListError::Removed) => refusal(ErrorCode::IdTaken, message),
+            E::Put(PutDeviceListError::Version { .. } | PutDeviceListError::Previous { .. }) => {
+                refusal(ErrorCode::DeviceListVersion, message)
+            }
+            E::Unfinished => refusal(ErrorCode::Temporary, message).retry_after(UNFINISHED_RETRY_AFTER_MS),
             E::UnknownAccount | E::Put(PutDeviceListError::UnknownAccount) => {
                 refusal(ErrorCode::UnknownDevice, message)
             }
@@ -108,11 +113,10 @@ impl From<PublishError> for WireError {
         use PublishError as E;
         let message = error.to_string();
         match error {
-            E::Caller(refused) => *refused,
+            E::Caller(refused) | E::NotListed(refused) => *refused,
             E::TooMany(_) | E::TooLarge { .. } | E::Invalid { .. } | E::InvalidLastResort(_) => {
                 refusal(ErrorCode::BadRequest, message)
             }
-            E::UnknownDevice => refusal(ErrorCode::UnknownDevice, message),
             E::Limited(limit) => limited(&limit),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),
@@ -142,7 +146,7 @@ impl From<DeviceKeyError> for WireError {
         let message = error.to_string();
         match error {
             E::NotForClients => refusal(ErrorCode::UnknownMethod, message),
-            E::UnknownDevice => refusal(ErrorCode::UnknownDevice, message),
+            E::NotListed(refused) => *refused,
             E::Field(_) => refusal(ErrorCode::BadRequest, message),
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),

@@ -9,3 +9,5 @@ mod key_packages;
 mod lists;
 #[path = "directory/registration.rs"]
 mod registration;
+#[path = "directory/removals.rs"]
+mod removals;

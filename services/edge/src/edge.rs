@@ -27,6 +27,7 @@ use crate::registry::Registry;
 use crate::retry::{Backoff, Dice};
 use crate::roster::Rosters;
 use crate::session::hello::{self, DeviceKeys, Who};
+use crate::session::inbox::End;
 use crate::session::{Session, wire::Wire};
 
 /// Protocol versions that this edge speaks, ascending.
@@ -176,10 +177,15 @@ impl Edge {
     async fn session(&self, wire: Wire, greeted: hello::Greeted) {
         let id = SessionId::from_bytes(self.shared.dice.id());
         let session = Box::new(Session::new(self.shared.clone(), id, greeted));
-        if !self.shared.registry.enter(id, session.registration(), session.inbox()) {
+        let (registered, inbox) = (session.registration(), session.inbox().clone());
+        if !self.shared.registry.enter(id, registered, &inbox) {
             let error = refusal(ErrorCode::Draining, "the server is going down").retry_after(1_000);
             Box::pin(wire.close(error, true)).await;
             return;
+        }
+        if registered.is_some_and(|(device, _)| self.shared.keys.is_removed(device)) {
+            // Removed between the judgement of its hello and now.
+            inbox.leave(|mail| mail.end = Some(End::Removed));
         }
         let carrier = wire.carrier();
         self.shared.metrics.session(carrier, 1);

@@ -79,6 +79,13 @@ impl Registry {
         self.lock().sessions.get(&id).map(|entry| entry.inbox.clone())
     }
 
+    /// The inbox of a device's session.
+    pub(crate) fn device(&self, device: DeviceId) -> Option<Arc<Inbox>> {
+        let tables = self.lock();
+        let session = tables.devices.get(&device)?;
+        tables.sessions.get(session).map(|entry| entry.inbox.clone())
+    }
+
     /// The inboxes of a shard's sessions, or of all.
     pub(crate) fn all(&self, shard: Option<ShardId>) -> Vec<Arc<Inbox>> {
         let tables = self.lock();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pli_api::delivery::{Doorbell, EdgeSignal, edge_signal::Signal};
-use pli_domain::{Position, SessionId, ShardId};
+use pli_domain::{DeviceId, Position, SessionId, ShardId};
 use prost::Message;
 
 use crate::edge::Shared;
@@ -22,6 +22,10 @@ impl Shared {
                 let end = if displace.removed { End::Removed } else { End::Displaced };
                 self.tell(&displace.session, |mail| mail.end = Some(end));
             }
+            Signal::DeviceRemoved(removed) => {
+                let Ok(device) = DeviceId::try_from(removed.device.as_ref()) else { return self.malformed() };
+                self.removed(device);
+            }
             Signal::RepeatAnnouncements(_) => {
                 for inbox in self.registry.all(Some(shard)) {
                     inbox.leave(|mail| mail.announce = true);
@@ -31,6 +35,14 @@ impl Shared {
                 let Ok(floor) = Position::from_u64(raised.floor) else { return self.malformed() };
                 self.tell(&raised.session, |mail| mail.floor = mail.floor.max(Some(floor)));
             }
+        }
+    }
+
+    /// First the mark, then the session: one that enters meanwhile finds the mark.
+    fn removed(&self, device: DeviceId) {
+        self.keys.mark_removed(device);
+        if let Some(inbox) = self.registry.device(device) {
+            inbox.leave(|mail| mail.end = Some(End::Removed));
         }
     }
 

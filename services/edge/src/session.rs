@@ -350,7 +350,7 @@ impl Session {
             self.leave_at = Some(Instant::now() + ms(self.shared.config.drain_session_ms));
         }
         match mail.end {
-            Some(end) => Err(self.ended(end).await),
+            Some(end) => Err(self.ended(end)),
             None => self.leave_when_done(),
         }
     }
@@ -366,14 +366,14 @@ impl Session {
         Err(Ending::because(refusal(ErrorCode::Draining, "the server is going down").retry_after(500)))
     }
 
-    async fn ended(&mut self, end: End) -> Ending {
+    fn ended(&self, end: End) -> Ending {
         let error = match end {
             End::Displaced => refusal(ErrorCode::Displaced, "a newer session of the device took over"),
             End::Removed => {
                 if let Some(device) = self.who.device {
-                    self.shared.keys.forget(device).await;
+                    self.shared.keys.mark_removed(device.device);
                 }
-                refusal(ErrorCode::UnknownDevice, "the device was removed")
+                hello::removed()
             }
         };
         Ending::Close(Close { reason: Some(error), reconnect: false })

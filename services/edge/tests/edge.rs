@@ -13,6 +13,8 @@ mod memory;
 mod owner;
 #[path = "edge/quic.rs"]
 mod quic;
+#[path = "edge/removal.rs"]
+mod removal;
 #[path = "edge/rig.rs"]
 mod rig;
 #[path = "edge/stubs.rs"]

@@ -71,7 +71,7 @@ impl Core {
         if !self.lists_wanted.is_empty() {
             let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(DEVICE_LISTS_MAX).collect();
             let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-            let request = directory::GetDeviceListsRequest { accounts: named };
+            let request = directory::GetDeviceListsRequest { accounts: named, known: Vec::new() };
             self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
         }
         self.move_objects(now);

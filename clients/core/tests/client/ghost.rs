@@ -92,7 +92,7 @@ impl Ghost {
         let claimed: directory::ClaimKeyPackagesResponse = self.call(server, method, &request).unwrap();
         let package = claimed.key_packages[0].key_package.to_vec();
         let accounts = vec![Bytes::copy_from_slice(device.account.as_bytes())];
-        let request = directory::GetDeviceListsRequest { accounts };
+        let request = directory::GetDeviceListsRequest { accounts, known: Vec::new() };
         let method = "directory.v1.Directory/GetDeviceLists";
         let lists: directory::GetDeviceListsResponse = self.call(server, method, &request).unwrap();
         let list = lists.accounts[0].devices.clone().unwrap().list;

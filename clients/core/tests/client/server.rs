@@ -521,7 +521,12 @@ impl Server {
     fn device_lists(&self, request: &directory::GetDeviceListsRequest) -> Answer {
         let accounts = request.accounts.iter().filter_map(|account| {
             let (handle, devices) = self.lists.get(&AccountId::try_from(account.as_ref()).unwrap())?.clone();
-            Some(directory::AccountDevices { account: account.clone(), handle, devices: Some(devices) })
+            Some(directory::AccountDevices {
+                account: account.clone(),
+                handle,
+                devices: Some(devices),
+                between: Vec::new(),
+            })
         });
         Ok(directory::GetDeviceListsResponse { accounts: accounts.collect() }.encode_to_vec())
     }

@@ -25,6 +25,17 @@ pub(super) enum Claim {
     Foreign,
 }
 
+/// Whose a device is, seen from an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// No claim counts.
+    Nobody,
+    /// The account itself: a list had it, or was to have it and lost its version to another.
+    Itself,
+    /// Another account.
+    Another,
+}
+
 /// The statements of one kind of name.
 #[derive(Clone, Copy)]
 struct Names {
@@ -69,19 +80,35 @@ impl CqlAccounts {
         self.claim(op, DEVICES, (&device.as_bytes()[..], account, attempt)).await
     }
 
-    /// Whether another account has the device, without claiming it.
-    pub(super) async fn is_of_another_account(
+    /// Whose the device is, without claiming it.
+    pub(super) async fn holder_of(
         &self,
         op: Op,
         device: DeviceId,
         account: AccountId,
-    ) -> Result<bool, StoreError> {
+        attempt: &[u8],
+    ) -> Result<Holder, StoreError> {
         let name = (&device.as_bytes()[..],);
-        let Some((holder, attempt)) = self.store.first::<(Vec<u8>, Vec<u8>)>(op, DEVICES.read, name).await? else {
-            return Ok(false);
+        let Some((holder, theirs)) = self.store.first::<(Vec<u8>, Vec<u8>)>(op, DEVICES.read, name).await? else {
+            return Ok(Holder::Nobody);
         };
         let holder: AccountId = crate::codec::id(DEVICES.table, &holder).map_err(op.damaged())?;
-        Ok(holder != account && self.counts(op, holder, &attempt).await?)
+        if holder == account {
+            return Ok(if theirs == attempt { Holder::Itself } else { Holder::Nobody });
+        }
+        Ok(if self.counts(op, holder, &theirs).await? { Holder::Another } else { Holder::Nobody })
+    }
+
+    /// The live account whose claim on the device counts.
+    pub(super) async fn account_of(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
+        const OP: Op = Op("find a device's account");
+        let name = (&device.as_bytes()[..],);
+        let Some((holder, attempt)) = self.store.first::<(Vec<u8>, Vec<u8>)>(OP, DEVICES.read, name).await? else {
+            return Ok(None);
+        };
+        let holder: AccountId = crate::codec::id(DEVICES.table, &holder).map_err(OP.damaged())?;
+        let found = self.stored(OP, Statement::ReadAccount, holder).await?;
+        Ok(found.filter(|found| found.live && found.attempt == attempt).map(|_| holder))
     }
 
     /// Claims `name` for (account, attempt).

@@ -3,7 +3,11 @@
 
 use std::error::Error;
 
+use bytes::Bytes;
+use pli_domain::{AccountId, DeviceId};
 use pli_engine_cql::{CqlEngine, CqlOptions, Migrated, OpenError, SCHEMA_VERSION, check, migrate};
+use pli_ports::{DeviceListRecord, ListHash, PutDeviceListError};
+use sha2::{Digest, Sha256};
 
 use crate::support::server;
 
@@ -41,6 +45,56 @@ async fn two_migrations_at_once_make_one_schema() {
     schemas_of_other_programs_are_refused(&server.raw().await, &options).await;
     let drop = format!("DROP KEYSPACE {keyspace}");
     server.raw().await.query_unpaged(drop, ()).await.unwrap();
+}
+
+/// An account as a program of schema version 1 stored it, after one change of its list: live, with the claims of its
+/// creation.
+const STORED: [&str; 4] = [
+    "INSERT INTO account (account_id, handle, identity_key, created_at, reserved_at, attempt, live, list_version, \
+     list_signed, list_devices, list_gone) VALUES (0x01010101010101010101010101010101, 'alice', \
+     0x0303030303030303030303030303030303030303030303030303030303030303, 5, 5, 0x07070707070707070707070707070707, true, \
+     2, 0x6c697374, 0x0202020202020202020202020202020204040404040404040404040404040404, 0x) IF NOT EXISTS",
+    "INSERT INTO device_account (device_id, account_id, attempt) VALUES (0x02020202020202020202020202020202, \
+     0x01010101010101010101010101010101, 0x07070707070707070707070707070707) IF NOT EXISTS",
+    "INSERT INTO device_account (device_id, account_id, attempt) VALUES (0x04040404040404040404040404040404, \
+     0x01010101010101010101010101010101, 0x07070707070707070707070707070707) IF NOT EXISTS",
+    "INSERT INTO device_account (device_id, account_id, attempt) VALUES (0x05050505050505050505050505050505, \
+     0x01010101010101010101010101010101, 0x07070707070707070707070707070707) IF NOT EXISTS",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_version_1_are_updated_and_their_device_lists_are_followed() {
+    let name = "tables_of_version_1_are_updated_and_their_device_lists_are_followed";
+    let Some(server) = server(name).await else { return };
+    let keyspace = format!("{}_old", server.options.keyspace);
+    let options = CqlOptions { keyspace: keyspace.clone(), ..server.options.clone() };
+    migrate(&options).await.unwrap();
+    let raw = server.raw().await;
+    // What version 2 added is not there.
+    raw.query_unpaged(format!("DROP TABLE {keyspace}.device_list"), ()).await.unwrap();
+    let version = format!("DELETE FROM {keyspace}.schema_version WHERE component = 'pli' AND version = 2");
+    raw.query_unpaged(version, ()).await.unwrap();
+    for row in STORED {
+        raw.query_unpaged(row.replace("INSERT INTO ", &format!("INSERT INTO {keyspace}.")), ()).await.unwrap();
+    }
+    assert!(matches!(refused(&options).await, OpenError::SchemaOld { found: 1, .. }));
+    assert_eq!(migrate(&options).await.unwrap(), Migrated { from: 1, to: SCHEMA_VERSION });
+
+    let accounts = CqlEngine::open(&options).await.unwrap().accounts();
+    let (alice, device) = (AccountId::from_bytes([1; 16]), |n| DeviceId::from_bytes([n; 16]));
+    let second =
+        DeviceListRecord { version: 2, signed: Bytes::from_static(b"list"), devices: vec![device(2), device(4)] };
+    assert_eq!(accounts.account(alice).await.unwrap().unwrap().devices, second);
+    assert_eq!(accounts.device_lists(alice, 0, 9).await.unwrap(), std::slice::from_ref(&second));
+    let before: ListHash = Sha256::digest(b"list").into();
+    let next = |devices| DeviceListRecord { version: 3, signed: Bytes::from_static(b"next"), devices };
+    // What lists named before version 2 is not known any more.
+    let again = accounts.put_device_list(alice, before, next(vec![device(2), device(5)])).await;
+    assert!(matches!(again, Err(PutDeviceListError::Removed)), "one that was removed then: {again:?}");
+    let third = next(vec![device(2), device(6)]);
+    assert_eq!(accounts.put_device_list(alice, before, third.clone()).await.unwrap(), [device(4)]);
+    assert_eq!(accounts.device_lists(alice, 0, 9).await.unwrap(), [second, third]);
+    raw.query_unpaged(format!("DROP KEYSPACE {keyspace}"), ()).await.unwrap();
 }
 
 async fn schemas_of_other_programs_are_refused(raw: &scylla::client::session::Session, options: &CqlOptions) {

@@ -166,7 +166,8 @@ async fn every_role_can_do_its_work() {
     at.connect(Role::Operator).await.migrate().await.unwrap();
     let (edge, delivery) = (at.connect(Role::Edge).await, at.connect(Role::Delivery).await);
     let conversations = at.connect(Role::Conversations).await;
-    for engine in [&edge, &delivery, &conversations] {
+    let directory = at.connect(Role::Directory).await;
+    for engine in [&edge, &delivery, &conversations, &directory] {
         engine.check().await.into_result().unwrap();
     }
     // Edge and owner, both ways.
@@ -187,6 +188,11 @@ async fn every_role_can_do_its_work() {
         let event = timeout(SOON, subscription.next()).await.unwrap();
         assert!(matches!(event, Some(SignalEvent::Signal(_))), "{event:?}");
     }
+    // The directory says what was removed, and hears that it is done.
+    assert_eq!(directory.signals().request(&owner, Bytes::new(), SOON).await.unwrap(), "answer");
+    directory.signals().publish(&Subject::edges(), Bytes::from_static(b"removed")).await.unwrap();
+    let event = timeout(SOON, all.next()).await.unwrap();
+    assert!(matches!(event, Some(SignalEvent::Signal(_))), "{event:?}");
     answering.abort();
     // Logs and leases.
     let first = append(&edge.shard_log(), entry(SHARD, 0)).await;

@@ -4,10 +4,13 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use pli_domain::{AccountId, DeviceId, Handle, UnixMillis, limits::KEY_PACKAGES_MAX};
+use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
+use pli_domain::{AccountId, DeviceId, Handle, UnixMillis};
 use pli_ports::{
-    AccountRecord, Accounts, CreateAccountError, DeviceListRecord, KeyPackageStock, NewAccount, PutDeviceListError,
+    AccountRecord, Accounts, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash, NewAccount,
+    PutDeviceListError,
 };
+use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use super::{Harness, Outcome, Restart, Stop, id_bytes, restarted, rivals};
@@ -24,9 +27,15 @@ cases! { Store:
     racing_accounts_claim_a_handle_once,
     a_device_list_follows_the_one_before,
     a_device_list_that_does_not_follow_is_refused,
+    a_device_list_made_from_another_is_refused,
     a_device_list_with_another_accounts_device_is_refused,
+    a_device_that_was_removed_never_comes_back,
+    a_device_of_a_list_that_lost_its_version_may_be_named_again,
     a_refused_device_list_leaves_no_claim,
     racing_device_lists_are_taken_once,
+    a_chain_is_read_in_order_from_any_version,
+    the_newest_lists_of_a_chain_are_kept,
+    a_device_is_known_to_be_an_accounts_for_ever,
     key_packages_are_claimed_once_each,
     racing_claimers_get_different_key_packages,
     the_last_resort_package_is_handed_out_again,
@@ -56,6 +65,16 @@ fn handle(name: &str) -> Result<Handle, Stop> {
 fn list(version: u64, devices: &[u64]) -> DeviceListRecord {
     let signed = Bytes::from(format!("list {version} of {devices:?}"));
     DeviceListRecord { version, signed, devices: devices.iter().copied().map(device).collect() }
+}
+
+fn hash(list: &DeviceListRecord) -> ListHash {
+    Sha256::digest(&list.signed).into()
+}
+
+/// Puts `list` behind the newest one, as who has just fetched that one does.
+async fn put(accounts: &Store, number: u64, list: DeviceListRecord) -> Result<Vec<DeviceId>, PutDeviceListError> {
+    let newest = accounts.account(account(number)).await?.map(|account| hash(&account.devices));
+    accounts.put_device_list(account(number), newest.unwrap_or_default(), list).await
 }
 
 /// Account `number` with one device of the same number.
@@ -97,7 +116,7 @@ async fn what_was_never_created_is_absent(h: &mut dyn Harness<Store>) -> Outcome
     check_eq!(accounts.claim_key_package(device(9)).await?, None, "a key package of a device that never was");
     let none = KeyPackageStock { left: 0, last_resort: false };
     check_eq!(accounts.key_package_stock(device(9)).await?, none, "stock of a device that never was");
-    let unknown = accounts.put_device_list(account(2), list(1, &[2])).await;
+    let unknown = put(&*accounts, 2, list(1, &[2])).await;
     check!(matches!(unknown, Err(PutDeviceListError::UnknownAccount)), "a list of no account: {unknown:?}");
     Ok(())
 }
@@ -108,7 +127,7 @@ async fn creating_the_same_account_again_is_accepted(h: &mut dyn Harness<Store>)
     for _ in 0..3 {
         accounts.create(made.clone()).await?;
     }
-    accounts.put_device_list(account(1), list(2, &[1, 8])).await?;
+    put(&*accounts, 1, list(2, &[1, 8])).await?;
     accounts.create(made).await?;
     let found = accounts.account(account(1)).await?.map(|account| account.devices);
     check_eq!(found, Some(list(2, &[1, 8])), "the device list after a late retry of the creation");
@@ -174,12 +193,15 @@ async fn racing_accounts_claim_a_handle_once(h: &mut dyn Harness<Store>) -> Outc
 async fn a_device_list_follows_the_one_before(h: &mut dyn Harness<Store>) -> Outcome {
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
-    for next in [list(2, &[1, 11]), list(3, &[11]), list(4, &[11, 12])] {
+    let mut newest = list(1, &[1]);
+    for (next, gone) in [(list(2, &[1, 11]), vec![]), (list(3, &[11]), vec![device(1)]), (list(4, &[11, 12]), vec![])] {
         for _ in 0..2 {
-            accounts.put_device_list(account(1), next.clone()).await?;
+            let left_out = accounts.put_device_list(account(1), hash(&newest), next.clone()).await?;
+            check_eq!(left_out, gone, "the devices that version {} left out", next.version);
             let found = accounts.account(account(1)).await?.map(|account| account.devices);
             check_eq!(found, Some(next.clone()), "the device list");
         }
+        newest = next;
     }
     let by_handle = accounts.by_handle(&handle("alice")?).await?.map(|account| account.devices);
     check_eq!(by_handle, Some(list(4, &[11, 12])), "the device list found by handle");
@@ -189,12 +211,26 @@ async fn a_device_list_follows_the_one_before(h: &mut dyn Harness<Store>) -> Out
 async fn a_device_list_that_does_not_follow_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
-    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
     let other_bytes = DeviceListRecord { signed: Bytes::from_static(b"another"), ..list(2, &[1, 11]) };
     for refused in [list(1, &[1]), other_bytes, list(4, &[1]), list(0, &[]), list(u64::MAX, &[1])] {
-        let answer = accounts.put_device_list(account(1), refused.clone()).await;
+        let answer = put(&*accounts, 1, refused.clone()).await;
         let told = matches!(answer, Err(PutDeviceListError::Version { current: 2 }));
         check!(told, "version {} after version 2: {answer:?}", refused.version);
+    }
+    let found = accounts.account(account(1)).await?.map(|account| account.devices);
+    check_eq!(found, Some(list(2, &[1, 11])), "the device list");
+    Ok(())
+}
+
+async fn a_device_list_made_from_another_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
+    for other in [hash(&list(1, &[1])), hash(&list(2, &[1, 12])), [0; 32]] {
+        let answer = accounts.put_device_list(account(1), other, list(3, &[1])).await;
+        let told = matches!(answer, Err(PutDeviceListError::Previous { current: 2 }));
+        check!(told, "a version 3 made from another version 2: {answer:?}");
     }
     let found = accounts.account(account(1)).await?.map(|account| account.devices);
     check_eq!(found, Some(list(2, &[1, 11])), "the device list");
@@ -205,20 +241,50 @@ async fn a_device_list_with_another_accounts_device_is_refused(h: &mut dyn Harne
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
     accounts.create(new(2, "bob")?).await?;
-    accounts.put_device_list(account(2), list(2, &[2, 22])).await?;
-    accounts.put_device_list(account(2), list(3, &[2])).await?;
+    put(&*accounts, 2, list(2, &[2, 22])).await?;
+    put(&*accounts, 2, list(3, &[2])).await?;
     // Bob's device, and one that he had once: ids are never reused.
     for devices in [&[1, 2][..], &[2], &[1, 22]] {
-        let answer = accounts.put_device_list(account(1), list(2, devices)).await;
+        let answer = put(&*accounts, 1, list(2, devices)).await;
         check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list of {devices:?}: {answer:?}");
     }
     check_eq!(accounts.account(account(1)).await?, Some(record(&new(1, "alice")?)), "the account after refusals");
     let theirs = accounts.account(account(2)).await?.map(|account| account.devices);
     check_eq!(theirs, Some(list(3, &[2])), "the other account's list");
-    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
-    accounts.put_device_list(account(1), list(3, &[11])).await?;
-    // One's own may come back.
-    accounts.put_device_list(account(1), list(4, &[1, 11])).await?;
+    Ok(())
+}
+
+async fn a_device_that_was_removed_never_comes_back(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    for next in [list(2, &[1, 11]), list(3, &[11]), list(4, &[11, 12])] {
+        put(&*accounts, 1, next).await?;
+    }
+    for devices in [&[1][..], &[11, 12, 1], &[11, 13, 1]] {
+        let answer = put(&*accounts, 1, list(5, devices)).await;
+        check!(matches!(answer, Err(PutDeviceListError::Removed)), "a list of {devices:?}: {answer:?}");
+    }
+    let found = accounts.account(account(1)).await?.map(|account| account.devices);
+    check_eq!(found, Some(list(4, &[11, 12])), "the list after refusals");
+    put(&*accounts, 1, list(5, &[11, 12, 13])).await?;
+    Ok(())
+}
+
+async fn a_device_of_a_list_that_lost_its_version_may_be_named_again(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    let first = hash(&list(1, &[1]));
+    let mut race = JoinSet::new();
+    for number in 0..8 {
+        let accounts = accounts.clone();
+        race.spawn(async move { accounts.put_device_list(account(1), first, list(2, &[1, 100 + number])).await });
+    }
+    while race.join_next().await.is_some() {}
+    let newest = accounts.account(account(1)).await?.ok_or_else(|| Stop::failed("no account"))?.devices;
+    // Whoever lost makes the change again, with the device that is made already.
+    let lost = (100..108).find(|number| !newest.devices.contains(&device(*number)));
+    let lost = lost.ok_or_else(|| Stop::failed("nobody lost"))?;
+    put(&*accounts, 1, list(3, &[1, lost])).await?;
     Ok(())
 }
 
@@ -226,13 +292,13 @@ async fn a_refused_device_list_leaves_no_claim(h: &mut dyn Harness<Store>) -> Ou
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
     accounts.create(new(2, "bob")?).await?;
-    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
-    accounts.put_device_list(account(1), list(3, &[1])).await?;
-    let answer = accounts.put_device_list(account(1), list(4, &[1, 11, 12, 13, 2])).await;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
+    put(&*accounts, 1, list(3, &[1])).await?;
+    let answer = put(&*accounts, 1, list(4, &[1, 12, 13, 2])).await;
     check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list with another's device: {answer:?}");
     // Ids that were new are free; one of a former list is not.
-    accounts.put_device_list(account(2), list(2, &[2, 12, 13])).await?;
-    let answer = accounts.put_device_list(account(2), list(3, &[2, 11])).await;
+    put(&*accounts, 2, list(2, &[2, 12, 13])).await?;
+    let answer = put(&*accounts, 2, list(3, &[2, 11])).await;
     check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a device that another had once: {answer:?}");
     Ok(())
 }
@@ -242,18 +308,67 @@ async fn racing_device_lists_are_taken_once(h: &mut dyn Harness<Store>) -> Outco
     accounts.create(new(1, "alice")?).await?;
     let mut race = JoinSet::new();
     for number in 0..32 {
-        let accounts = accounts.clone();
-        race.spawn(async move { accounts.put_device_list(account(1), list(2, &[1, 100 + number])).await });
+        let (accounts, first) = (accounts.clone(), hash(&list(1, &[1])));
+        let rival = list(2, &[1, 100 + number]);
+        race.spawn(async move { accounts.put_device_list(account(1), first, rival).await });
     }
     let mut taken = 0;
     while let Some(done) = race.join_next().await {
         match done? {
-            Ok(()) => taken += 1,
+            Ok(_) => taken += 1,
             Err(PutDeviceListError::Version { current: 2 }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     check_eq!(taken, 1, "lists taken as version 2");
+    let chain = accounts.device_lists(account(1), 0, 9).await?;
+    let newest = accounts.account(account(1)).await?.map(|account| account.devices);
+    check_eq!(chain, [Some(list(1, &[1])), newest].into_iter().flatten().collect::<Vec<_>>(), "the chain");
+    Ok(())
+}
+
+async fn a_chain_is_read_in_order_from_any_version(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    let chain: Vec<_> = std::iter::once(list(1, &[1])).chain((2..=5).map(|v| list(v, &[1, 10 + v]))).collect();
+    for next in &chain[1..] {
+        put(&*accounts, 1, next.clone()).await?;
+    }
+    for (after, max, found) in [(0, 9, &chain[..]), (1, 9, &chain[1..]), (1, 2, &chain[1..3]), (4, 9, &chain[4..])] {
+        let lists = accounts.device_lists(account(1), after, max).await?;
+        check_eq!(lists, found.to_vec(), "{max} lists above version {after}");
+    }
+    for after in [5, 6, u64::MAX] {
+        check_eq!(accounts.device_lists(account(1), after, 9).await?, Vec::new(), "lists above version {after}");
+    }
+    check_eq!(accounts.device_lists(account(2), 0, 9).await?, Vec::new(), "lists of no account");
+    Ok(())
+}
+
+async fn the_newest_lists_of_a_chain_are_kept(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    let newest = DEVICE_LISTS_KEPT + 3;
+    let mut before = hash(&list(1, &[1]));
+    for version in 2..=newest {
+        let next = list(version, &[1]);
+        accounts.put_device_list(account(1), before, next.clone()).await?;
+        before = hash(&next);
+    }
+    let lists = accounts.device_lists(account(1), 0, usize::MAX).await?;
+    let versions: Vec<u64> = lists.iter().map(|list| list.version).collect();
+    check_eq!(versions, (4..=newest).collect::<Vec<_>>(), "versions that are kept");
+    Ok(())
+}
+
+async fn a_device_is_known_to_be_an_accounts_for_ever(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
+    put(&*accounts, 1, list(3, &[1])).await?;
+    for (number, owner) in [(1, Some(account(1))), (11, Some(account(1))), (12, None)] {
+        check_eq!(accounts.device_account(device(number)).await?, owner, "the account of device {number}");
+    }
     Ok(())
 }
 
@@ -362,11 +477,11 @@ async fn key_packages_of_devices_are_apart(h: &mut dyn Harness<Store>) -> Outcom
 async fn key_packages_of_a_device_that_was_left_out_are_deleted(h: &mut dyn Harness<Store>) -> Outcome {
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
-    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
     for number in [1, 11] {
         accounts.put_key_packages(device(number), vec![package(1)], Some(package(9))).await?;
     }
-    accounts.put_device_list(account(1), list(3, &[1])).await?;
+    put(&*accounts, 1, list(3, &[1])).await?;
     check_eq!(accounts.claim_key_package(device(11)).await?, None, "a key package of the device left out");
     let none = KeyPackageStock { left: 0, last_resort: false };
     check_eq!(accounts.key_package_stock(device(11)).await?, none, "stock of the device left out");
@@ -377,7 +492,7 @@ async fn key_packages_of_a_device_that_was_left_out_are_deleted(h: &mut dyn Harn
 async fn accounts_survive(h: &mut dyn Harness<Store>, how: Restart) -> Outcome {
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
-    accounts.put_device_list(account(1), list(2, &[1, 11])).await?;
+    put(&*accounts, 1, list(2, &[1, 11])).await?;
     accounts.put_key_packages(device(1), (0..3).map(package).collect(), Some(package(9))).await?;
     let claimed = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
     drop(accounts);

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pli_domain::{AccountId, DeviceId, Handle, limits::KEY_PACKAGES_MAX};
+use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
+use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
-    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, NewAccount,
-    PutDeviceListError, StoreError,
+    AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
+    NewAccount, PutDeviceListError, StoreError,
 };
+use sha2::{Digest, Sha256};
 
 use super::{Inner, tables};
 
@@ -23,6 +25,8 @@ pub struct MemoryAccounts {
 #[derive(Default)]
 pub(super) struct State {
     accounts: BTreeMap<AccountId, AccountRecord>,
+    /// Every kept list, the newest too.
+    chains: BTreeMap<(AccountId, u64), DeviceListRecord>,
     handles: BTreeMap<Handle, AccountId>,
     devices: BTreeMap<DeviceId, AccountId>,
     key_packages: BTreeMap<DeviceId, KeyPackages>,
@@ -76,29 +80,56 @@ impl State {
         self.handles.insert(new.handle.clone(), new.account);
         self.devices.extend(new.devices.devices.iter().map(|device| (*device, new.account)));
         let NewAccount { account, handle, identity_key, devices, .. } = new;
+        self.chains.insert((account, devices.version), devices.clone());
         self.accounts.insert(account, AccountRecord { account, handle, identity_key, devices });
         Ok(())
     }
 
-    fn put_device_list(&mut self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
+    fn put_device_list(
+        &mut self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError> {
         let found = self.accounts.get_mut(&account).ok_or(PutDeviceListError::UnknownAccount)?;
         let current = found.devices.version;
         if list.version == current && list.signed == found.devices.signed {
-            return Ok(());
+            let before = self.chains.get(&(account, current.saturating_sub(1)));
+            return Ok(before.map(|before| left_out(before, &list)).unwrap_or_default());
         }
         if current.checked_add(1) != Some(list.version) {
             return Err(PutDeviceListError::Version { current });
         }
-        if list.devices.iter().any(|device| self.devices.get(device).is_some_and(|owner| *owner != account)) {
-            return Err(PutDeviceListError::IdTaken);
+        if <ListHash>::from(Sha256::digest(&found.devices.signed)) != previous {
+            return Err(PutDeviceListError::Previous { current });
         }
-        for gone in found.devices.devices.iter().filter(|device| !list.devices.contains(device)) {
-            self.key_packages.remove(gone);
+        for device in list.devices.iter().filter(|device| !found.devices.devices.contains(device)) {
+            match self.devices.get(device) {
+                Some(owner) if *owner != account => return Err(PutDeviceListError::IdTaken),
+                Some(_) => return Err(PutDeviceListError::Removed),
+                None => {}
+            }
+        }
+        let gone = left_out(&found.devices, &list);
+        for device in &gone {
+            self.key_packages.remove(device);
         }
         self.devices.extend(list.devices.iter().map(|device| (*device, account)));
+        self.chains.insert((account, list.version), list.clone());
+        self.chains.remove(&(account, list.version.saturating_sub(DEVICE_LISTS_KEPT)));
         found.devices = list;
-        Ok(())
+        Ok(gone)
     }
+
+    fn device_lists(&self, account: AccountId, after: u64, max: usize) -> Vec<DeviceListRecord> {
+        let Some(first) = after.checked_add(1) else { return Vec::new() };
+        let chain = self.chains.range((account, first)..=(account, u64::MAX));
+        chain.take(max).map(|(_, list)| list.clone()).collect()
+    }
+}
+
+fn left_out(before: &DeviceListRecord, after: &DeviceListRecord) -> Vec<DeviceId> {
+    before.devices.iter().filter(|device| !after.devices.contains(device)).copied().collect()
 }
 
 impl MemoryAccounts {
@@ -125,8 +156,27 @@ impl Accounts for MemoryAccounts {
         tables::read(&self.world, "account by handle", find).await
     }
 
-    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
-        tables::write(&self.world, "put device list", |state| state.accounts.put_device_list(account, list)).await?
+    async fn put_device_list(
+        &self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError> {
+        let put = |state: &mut tables::State| state.accounts.put_device_list(account, previous, list);
+        tables::write(&self.world, "put device list", put).await?
+    }
+
+    async fn device_lists(
+        &self,
+        account: AccountId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<DeviceListRecord>, StoreError> {
+        tables::read(&self.world, "device lists", |state| state.accounts.device_lists(account, after, max)).await
+    }
+
+    async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
+        tables::read(&self.world, "account of a device", |state| state.accounts.devices.get(&device).copied()).await
     }
 
     async fn put_key_packages(

@@ -219,7 +219,12 @@ impl Directory for Listed {
             };
             let list = DeviceList { devices: devices.iter().map(entry).collect(), ..DeviceList::default() };
             let signed = SignedDeviceList { list: list.encode_to_vec().into(), signature: Bytes::new() };
-            Some(AccountDevices { account: id.clone(), handle: String::new(), devices: Some(signed) })
+            Some(AccountDevices {
+                account: id.clone(),
+                handle: String::new(),
+                devices: Some(signed),
+                between: Vec::new(),
+            })
         };
         let accounts = request.get_ref().accounts.iter().filter_map(account).collect();
         Ok(Response::new(GetDeviceListsResponse { accounts }))

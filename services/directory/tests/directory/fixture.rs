@@ -17,12 +17,13 @@ use pli_api::directory::directory_client::DirectoryClient;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::directory::{DeviceList, DeviceListEntry, RegisterRequest, SignedDeviceList};
 use pli_api::{Caller, Channel, ErrorCode, error_of_status, in_process};
-use pli_directory::{Config, Directory};
-use pli_domain::{AccountId, DeviceAddress, DeviceId, UnixMillis, transcript};
+use pli_directory::{Config, Directory, Ports};
+use pli_domain::{AccountId, DeviceAddress, DeviceId, ShardMap, UnixMillis, transcript};
 use pli_ports::{DeviceListRecord, NewAccount};
 use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::ManualClock;
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
 pub const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -31,8 +32,23 @@ pub const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256
 pub fn directory(config: Config) -> (MemoryWorld, DirectoryClient<Channel>) {
     let world = MemoryWorld::new(WorldOptions::default());
     let meter = opentelemetry::global::meter("test");
-    let service = Directory::new(Arc::new(world.accounts()), Arc::new(ManualClock::default()), config, &meter);
+    let ports = Ports {
+        accounts: Arc::new(world.accounts()),
+        signals: Arc::new(world.signals()),
+        clock: Arc::new(ManualClock::default()),
+    };
+    let service = Directory::new(ports, shards(), config, &meter);
     (world, DirectoryClient::new(in_process(DirectoryServer::new(service))))
+}
+
+/// The cluster's map: one shard, so that one owner stands for all.
+pub fn shards() -> ShardMap {
+    ShardMap::new(1, [0; 16]).expect("a power of two")
+}
+
+/// What names a signed list as the one before another.
+pub fn hash(signed: &SignedDeviceList) -> Bytes {
+    Sha256::digest(signed.encode_to_vec()).to_vec().into()
 }
 
 /// A request by `caller`.
@@ -92,7 +108,19 @@ impl Person {
             version,
             devices,
             identity_key: Bytes::copy_from_slice(self.identity.verifying_key().as_bytes()),
+            previous: Bytes::new(),
         }
+    }
+
+    /// The list that `registration` carries.
+    pub fn first(&self) -> SignedDeviceList {
+        self.sign(&self.list(1, vec![self.entry()]))
+    }
+
+    /// The list that follows `before`.
+    pub fn after(&self, before: &SignedDeviceList, devices: Vec<DeviceListEntry>) -> SignedDeviceList {
+        let version = DeviceList::decode(before.list.clone()).expect("decodes").version + 1;
+        self.sign(&DeviceList { previous: hash(before), ..self.list(version, devices) })
     }
 
     pub fn sign(&self, list: &DeviceList) -> SignedDeviceList {

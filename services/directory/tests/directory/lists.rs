@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use pli_api::ErrorCode;
 use pli_api::directory::{DeviceList, GetDeviceListsRequest, PutDeviceListRequest, RegisterRequest, SignedDeviceList};
+use pli_api::{ErrorCode, error_of_status};
 use pli_directory::Config;
 use pli_runtime::limits::Rate;
 use prost::Message;
 
-use crate::fixture::{Person, assert_refused, by, directory};
+use crate::fixture::{Person, assert_refused, by, directory, hash};
 
 fn put(devices: SignedDeviceList) -> PutDeviceListRequest {
     PutDeviceListRequest { devices: Some(devices) }
@@ -48,6 +48,7 @@ fn bad_lists(alice: &Person) -> Vec<(&'static str, SignedDeviceList)> {
         ("a field twice", alice.sign_bytes(second_account)),
         ("an unknown field", alice.sign_bytes(unknown_field)),
         ("too many bytes", alice.sign_bytes(vec![0; 8_192])),
+        ("a list before the first", changed(&|l| l.previous = Bytes::from_static(&[1; 32]))),
         ("version 0", changed(&|l| l.version = 0)),
         ("version 2 first", changed(&|l| l.version = 2)),
         ("no account", changed(&|l| l.account = Bytes::new())),
@@ -88,15 +89,25 @@ async fn lists_follow_each_other_by_version_under_one_identity_key() {
     let (_, mut client) = directory(Config::default());
     let alice = Person::new(1).register(&mut client, "alice").await;
     let tablet = Person::new(5).entry();
-    let second = alice.sign(&alice.list(2, vec![alice.entry(), tablet.clone()]));
+    let second = alice.after(&alice.first(), vec![alice.entry(), tablet.clone()]);
     client.put_device_list(by(alice.address, put(second.clone()))).await.expect("the next version");
-    client.put_device_list(by(alice.address, put(second))).await.expect("the same again");
+    client.put_device_list(by(alice.address, put(second.clone()))).await.expect("the same again");
 
-    for version in [1, 2, 4] {
-        let list = alice.sign(&alice.list(version, vec![tablet.clone()]));
-        assert_refused(client.put_device_list(by(alice.address, put(list))).await, ErrorCode::DeviceListVersion);
+    let third = DeviceList { previous: hash(&second), ..alice.list(3, vec![alice.entry()]) };
+    let at = |version, previous| alice.sign(&DeviceList { version, previous, ..third.clone() });
+    for list in [alice.first(), at(2, hash(&second)), at(4, hash(&second)), at(3, hash(&alice.first()))] {
+        let error =
+            assert_refused(client.put_device_list(by(alice.address, put(list))).await, ErrorCode::DeviceListVersion);
+        assert!(error.message.contains('2'), "{}", error.message);
     }
-    let ask = GetDeviceListsRequest { accounts: vec![Bytes::copy_from_slice(alice.address.account.as_bytes())] };
+    for previous in [Bytes::new(), Bytes::from_static(&[1; 31])] {
+        let list = at(3, previous);
+        let error =
+            assert_refused(client.put_device_list(by(alice.address, put(list))).await, ErrorCode::DeviceListInvalid);
+        assert!(error.message.starts_with("previous"), "{}", error.message);
+    }
+    let accounts = vec![Bytes::copy_from_slice(alice.address.account.as_bytes())];
+    let ask = GetDeviceListsRequest { accounts, known: Vec::new() };
     let answer = client.get_device_lists(ask).await.expect("answers").into_inner();
     let signed = answer.accounts[0].devices.clone().expect("has a list");
     assert_eq!(DeviceList::decode(signed.list).expect("decodes").version, 2);
@@ -110,16 +121,16 @@ async fn a_list_by_another_key_or_for_another_account_is_refused() {
 
     let mut thief = Person::new(1);
     thief.identity = SigningKey::from_bytes(&[66; 32]);
-    let stolen = thief.sign(&thief.list(2, vec![thief.entry()]));
+    let stolen = thief.after(&alice.first(), vec![thief.entry()]);
     assert_refused(client.put_device_list(by(alice.address, put(stolen))).await, ErrorCode::DeviceListInvalid);
 
-    let hers = alice.sign(&alice.list(2, vec![alice.entry()]));
+    let hers = alice.after(&alice.first(), vec![alice.entry()]);
     assert_refused(client.put_device_list(by(bob.address, put(hers.clone()))).await, ErrorCode::DeviceListInvalid);
     assert_refused(client.put_device_list(put(hers)).await, ErrorCode::Anonymous);
 
     let mut changed = alice.entry();
     changed.key = Bytes::copy_from_slice(Person::new(1).device.public());
-    let swapped = alice.sign(&alice.list(2, vec![changed]));
+    let swapped = alice.after(&alice.first(), vec![changed]);
     let error =
         assert_refused(client.put_device_list(by(alice.address, put(swapped))).await, ErrorCode::DeviceListInvalid);
     assert!(error.message.contains("new device id"), "{}", error.message);
@@ -132,7 +143,7 @@ async fn lists_are_given_for_accounts_that_exist_in_the_order_asked() {
         Person::new(seed).register(&mut client, &format!("name{seed}")).await;
     }
     let id = |n: u8| Bytes::copy_from_slice(&[n; 16]);
-    let ask = |accounts: Vec<Bytes>| GetDeviceListsRequest { accounts };
+    let ask = |accounts: Vec<Bytes>| GetDeviceListsRequest { accounts, known: Vec::new() };
     let answer = client.get_device_lists(ask(vec![id(3), id(9), id(1)])).await.expect("answers").into_inner();
     let handles: Vec<_> = answer.accounts.iter().map(|a| a.handle.as_str()).collect();
     assert_eq!(handles, ["name3", "name1"]);
@@ -147,13 +158,15 @@ async fn lists_are_put_and_fetched_within_limits_of_the_account() {
     let config = Config { lists_put_per_account: put_rate, lists_fetched_per_account: fetch_rate, ..Config::default() };
     let (_, mut client) = directory(config);
     let alice = Person::new(1).register(&mut client, "alice").await;
-    let list = |version| put(alice.sign(&alice.list(version, vec![alice.entry()])));
-    client.put_device_list(by(alice.address, list(2))).await.expect("within the limit");
-    let error = assert_refused(client.put_device_list(by(alice.address, list(3))).await, ErrorCode::RateLimited);
+    let second = alice.after(&alice.first(), vec![alice.entry()]);
+    let third = alice.after(&second, vec![alice.entry()]);
+    client.put_device_list(by(alice.address, put(second))).await.expect("within the limit");
+    let error = assert_refused(client.put_device_list(by(alice.address, put(third))).await, ErrorCode::RateLimited);
     assert_eq!(error.limit, "lists_put_per_account");
 
     let ask = |count| GetDeviceListsRequest {
         accounts: vec![Bytes::copy_from_slice(alice.address.account.as_bytes()); count],
+        known: Vec::new(),
     };
     client.get_device_lists(by(alice.address, ask(2))).await.expect("within the limit");
     let error = assert_refused(client.get_device_lists(by(alice.address, ask(2))).await, ErrorCode::RateLimited);
@@ -167,7 +180,7 @@ async fn a_list_that_names_the_device_of_another_account_says_what_to_do() {
     let (_, mut client) = directory(Config::default());
     let alice = Person::new(1).register(&mut client, "alice").await;
     let bob = Person::new(2).register(&mut client, "bob").await;
-    let list = alice.sign(&alice.list(2, vec![alice.entry(), bob.entry()]));
+    let list = alice.after(&alice.first(), vec![alice.entry(), bob.entry()]);
     let error = assert_refused(client.put_device_list(by(alice.address, put(list))).await, ErrorCode::IdTaken);
     assert!(error.message.contains("draw a new random device id"), "{}", error.message);
 }
@@ -177,9 +190,37 @@ async fn an_answer_that_no_frame_holds_is_refused_to_clients_only() {
     let (_, mut client) = directory(Config::default());
     let alice = Person::new(1).register(&mut client, "alice").await;
     let others = (10..19).map(|n| Person::new(n).entry());
-    let full = alice.sign(&alice.list(2, std::iter::once(alice.entry()).chain(others).collect()));
+    let full = alice.after(&alice.first(), std::iter::once(alice.entry()).chain(others).collect());
     client.put_device_list(by(alice.address, put(full))).await.expect("ten devices");
-    let ask = GetDeviceListsRequest { accounts: vec![Bytes::copy_from_slice(alice.address.account.as_bytes()); 250] };
+    let accounts = vec![Bytes::copy_from_slice(alice.address.account.as_bytes()); 250];
+    let ask = GetDeviceListsRequest { accounts, known: Vec::new() };
     client.get_device_lists(ask.clone()).await.expect("a service has no frames");
     assert_refused(client.get_device_lists(by(alice.address, ask)).await, ErrorCode::BadRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_newer_than_a_known_version_is_given_with_all_that_lies_between() {
+    let (_, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let mut chain = vec![alice.first()];
+    for seed in 5..9 {
+        chain.push(alice.after(&chain[chain.len() - 1], vec![alice.entry(), Person::new(seed).entry()]));
+        // Nobody owns a shard here: a removal is stored, and said to be unfinished.
+        let put = client.put_device_list(by(alice.address, put(chain[chain.len() - 1].clone()))).await;
+        assert!(put.is_ok() || error_of_status(&put.unwrap_err()).code() == ErrorCode::Temporary);
+    }
+    let account = Bytes::copy_from_slice(alice.address.account.as_bytes());
+    let mut ask = async |known: Vec<u64>| {
+        let ask = GetDeviceListsRequest { accounts: vec![account.clone()], known };
+        client.get_device_lists(by(alice.address, ask)).await.map(|answer| answer.into_inner().accounts.remove(0))
+    };
+    for (known, newest, between) in
+        [(0, true, 0..0), (1, true, 1..4), (3, true, 3..4), (4, true, 0..0), (5, false, 0..0), (9, true, 0..0)]
+    {
+        let found = ask(vec![known]).await.expect("answers");
+        assert_eq!(found.devices, newest.then(|| chain[4].clone()), "the newest for who knows {known}");
+        assert_eq!(found.between, chain[between].to_vec(), "what lies between for who knows {known}");
+    }
+    let error = assert_refused(ask(vec![1, 2]).await.map(tonic::Response::new), ErrorCode::BadRequest);
+    assert!(error.message.contains("known"), "{}", error.message);
 }

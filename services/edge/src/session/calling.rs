@@ -2,13 +2,14 @@
 //! Calls of a session.
 
 use bytes::Bytes;
-use pli_api::Caller;
 use pli_api::common::Error;
 use pli_api::edge::{Call, Reply, reply, server_frame::Frame};
+use pli_api::{Caller, ErrorCode};
 use pli_runtime::trail::{Span, SpanKind, within};
 use prost::Message;
 
 use super::Session;
+use super::inbox::End;
 use super::wire::Wire;
 use crate::config::ms;
 use crate::method::{self, Service};
@@ -46,8 +47,13 @@ impl Session {
             let pass = method::pass(channel, method.path, call.body, caller, deadline);
             let answer = within(span.as_ref().map(Span::context), pass).await;
             metrics.notes.end(span, answer.as_ref().err());
+            // The service knows it first where the word to edges was lost.
+            let removed = answer.as_ref().is_err_and(|error| error.code() == ErrorCode::DeviceRemoved);
             if let Frame::Reply(reply) = reply(call.id, answer) {
-                inbox.leave(|mail| mail.replies.push(reply));
+                inbox.leave(|mail| {
+                    mail.replies.push(reply);
+                    mail.end = mail.end.or(removed.then_some(End::Removed));
+                });
             }
         });
     }

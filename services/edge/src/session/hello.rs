@@ -235,16 +235,22 @@ pub(crate) struct DeviceKey {
 pub(crate) struct DeviceKeys {
     directory: Channel,
     cache: Cache<DeviceAddress, DeviceKey>,
+    /// Devices that were removed, for as long as anything may still hold their key: no device comes back.
+    removed: moka::sync::Cache<DeviceId, ()>,
     deadline: Duration,
 }
 
 impl DeviceKeys {
     pub(crate) fn new(directory: Channel, max: u64, believed: Duration, deadline: Duration) -> Self {
         let cache = Cache::builder().max_capacity(max).time_to_live(believed).build();
-        Self { directory, cache, deadline }
+        let removed = moka::sync::Cache::builder().max_capacity(max).time_to_live(believed + deadline).build();
+        Self { directory, cache, removed, deadline }
     }
 
     async fn get(&self, device: DeviceAddress) -> Result<DeviceKey, Error> {
+        if self.is_removed(device.device) {
+            return Err(removed());
+        }
         if let Some(known) = self.cache.get(&device).await {
             return Ok(known);
         }
@@ -254,8 +260,12 @@ impl DeviceKeys {
     }
 
     /// A removed device must not come back by a key that is still believed.
-    pub(crate) async fn forget(&self, device: DeviceAddress) {
-        self.cache.invalidate(&device).await;
+    pub(crate) fn mark_removed(&self, device: DeviceId) {
+        self.removed.insert(device, ());
+    }
+    /// Whether the device was removed lately.
+    pub(crate) fn is_removed(&self, device: DeviceId) -> bool {
+        self.removed.contains_key(&device)
     }
 
     async fn fetch(&self, device: DeviceAddress) -> Result<DeviceKey, Error> {
@@ -266,9 +276,7 @@ impl DeviceKeys {
         let answer = answer.map_err(late)?.map_err(|status| {
             let error = error_of_status(&status);
             match error.code() {
-                ErrorCode::NotFound | ErrorCode::UnknownDevice => {
-                    refusal(ErrorCode::UnknownDevice, "no such device, or it was removed")
-                }
+                ErrorCode::NotFound => refusal(ErrorCode::UnknownDevice, "no such device"),
                 _ => error,
             }
         })?;
@@ -277,6 +285,11 @@ impl DeviceKeys {
         let key = key.ok_or_else(|| refusal(ErrorCode::Internal, "the directory's key is no Ed25519 key"))?;
         Ok(DeviceKey { key: Arc::new(key), key_packages: answer.key_packages })
     }
+}
+
+/// What a removed device is told, whatever it asks.
+pub(crate) fn removed() -> Error {
+    refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device")
 }
 
 #[cfg(test)]

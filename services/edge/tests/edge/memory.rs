@@ -157,7 +157,7 @@ async fn a_second_session_of_a_device_displaces_the_first() {
     // The owner's word does the same across edges, and says when a device was removed.
     let session = SessionId::try_from(second.ready.as_ref().unwrap().session.as_ref()).unwrap();
     rig.owners.displace(rig.edge.id(), session, true).await;
-    assert_eq!(second.closed().await.unwrap().reason.unwrap().code(), ErrorCode::UnknownDevice);
+    assert_eq!(second.closed().await.unwrap().reason.unwrap().code(), ErrorCode::DeviceRemoved);
     assert_eq!(rig.edge.sessions(), 1);
 }
 

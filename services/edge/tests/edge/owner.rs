@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use pli_api::delivery::{
-    Delivery, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest, Page,
-    QueryReceipts, ReadPage, ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply,
+    Delivery, DeviceRemoved, Displace, Doorbell, EdgeSignal, GapRange, NotReady, Notice, OwnerReply, OwnerRequest,
+    Page, QueryReceipts, ReadPage, ReceiptVerdicts, Registered, RepeatAnnouncements, Verdict, edge_signal, owner_reply,
     owner_request,
 };
 use pli_api::log::Entry;
@@ -209,6 +209,13 @@ impl Owners {
     pub async fn displace(&self, edge: EdgeId, session: SessionId, removed: bool) {
         let session = Bytes::copy_from_slice(session.as_bytes());
         self.tell(edge, ShardId::new(0), edge_signal::Signal::Displace(Displace { session, removed })).await;
+    }
+
+    /// Tells every edge, as the directory does.
+    pub async fn removed(&self, device: DeviceId) {
+        let signal = edge_signal::Signal::DeviceRemoved(DeviceRemoved { device: device.as_bytes().to_vec().into() });
+        let bytes = EdgeSignal { shard: 0, signal: Some(signal) }.encode_to_vec();
+        self.signals.publish(&Subject::edges(), bytes.into()).await.unwrap();
     }
 
     /// Forgets every session, as a new owner does, and asks for announcements.

@@ -79,7 +79,7 @@ impl Directory for StubDirectory {
                 key: key.verifying_key().to_bytes().to_vec().into(),
                 key_packages: *key_packages,
             })),
-            None => no(ErrorCode::NotFound),
+            None => self.code(),
         }
     }
 }

@@ -10,8 +10,10 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::BadSignature, "this device may have been replaced: use the profile that holds its keys, or another handle"),
     (ErrorCode::WrongHost, "give the server's address as its operator does, with --server HOST:PORT"),
     (ErrorCode::BadBinding, "connect to the server itself, without anything that ends TLS in between"),
-    (ErrorCode::UnknownDevice, "the server does not know this device and does not take it back: it was removed, or the \
-        server was set up anew; move the profile folder away to register again"),
+    (ErrorCode::UnknownDevice, "the server does not know this device and does not take it back: it was set up anew; move \
+        the profile folder away to register again"),
+    (ErrorCode::DeviceRemoved, "the account removed this device: what is stored stays readable here; with another profile \
+        folder the same machine comes back as a new device"),
     (ErrorCode::Displaced, "another process uses this profile: end it, then start this one again"),
     (ErrorCode::RateLimited, "wait a little; it is tried again by itself"),
     (ErrorCode::Temporary, "nothing to do: it is tried again by itself; look at `pli doctor` on the server if it lasts"),

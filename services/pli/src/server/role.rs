@@ -39,13 +39,13 @@ impl Role {
         format!("{}.pli.internal", self.name())
     }
 
-    /// What it is on the bus; the directory is not on it.
-    pub const fn on_the_bus(self) -> Option<pli_engine_nats::Role> {
+    /// What it is on the bus.
+    pub const fn on_the_bus(self) -> pli_engine_nats::Role {
         match self {
-            Self::Edge => Some(pli_engine_nats::Role::Edge),
-            Self::Delivery => Some(pli_engine_nats::Role::Delivery),
-            Self::Conversations => Some(pli_engine_nats::Role::Conversations),
-            Self::Directory => None,
+            Self::Edge => pli_engine_nats::Role::Edge,
+            Self::Delivery => pli_engine_nats::Role::Delivery,
+            Self::Conversations => pli_engine_nats::Role::Conversations,
+            Self::Directory => pli_engine_nats::Role::Directory,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Roles {
     }
     /// What the process is on the bus.
     pub fn on_the_bus(&self) -> Vec<pli_engine_nats::Role> {
-        self.iter().filter_map(Role::on_the_bus).collect()
+        self.iter().map(Role::on_the_bus).collect()
     }
     /// Whether any of them reads or writes tables.
     pub fn need_tables(&self) -> bool {

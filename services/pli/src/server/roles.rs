@@ -119,8 +119,13 @@ impl<'a> Ground<'a> {
 
     fn directory(&self) -> Result<Directory, Failure> {
         let meter = self.telemetry.meter("directory");
-        let accounts = self.engine.tables()?.accounts.clone();
-        Ok(Directory::new(accounts, self.clock.clone(), self.config.directory.clone(), &meter))
+        let bus = self.engine.bus()?;
+        let ports = pli_directory::Ports {
+            accounts: self.engine.tables()?.accounts.clone(),
+            signals: bus.signals.clone(),
+            clock: self.clock.clone(),
+        };
+        Ok(Directory::new(ports, bus.shards, self.config.directory.clone(), &meter))
     }
 
     fn conversations(&self, directory: Channel) -> Result<ConversationsService, Failure> {

@@ -152,8 +152,8 @@ const STARTS: &[(&str, &[&str], i32, &[&str])] = &[
     (
         "engine.kind = 'cluster'\ncql.contact_points = ['127.0.0.1:1']",
         &["serve", "--role", "directory"],
-        7,
-        &["127.0.0.1:1", "contact_points"],
+        3,
+        &["nats.servers", "nats://host:port"],
     ),
     (
         "engine.kind = 'cluster'\nnats.streams = 0\nnats.servers = ['nats://h:1']\ncql.contact_points = ['h:1']",

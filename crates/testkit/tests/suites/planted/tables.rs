@@ -8,8 +8,8 @@ use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceId, Handle, MlsEpoch, PayloadId, UnixMillis};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CommitIntent, CommitOutcome, ConversationHead, Conversations,
-    CreateAccountError, CreateOutcome, DeviceListRecord, EpochRoster, KeyPackageStock, NewAccount, NewConversation,
-    PayloadPage, Payloads, PutDeviceListError, RosterRecord, StoreError,
+    CreateAccountError, CreateOutcome, DeviceListRecord, EpochRoster, KeyPackageStock, ListHash, NewAccount,
+    NewConversation, PayloadPage, Payloads, PutDeviceListError, RosterRecord, StoreError,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{MemoryAccounts, MemoryConversations, MemoryPayloads, MemoryWorld};
@@ -22,6 +22,10 @@ enum Fault {
     HandleTakenTwice,
     OldDeviceListAccepted,
     ForeignDeviceListed,
+    ListOfAnotherAccepted,
+    RemovedDeviceListed,
+    ChainBackwards,
+    RemovedDeviceForgotten,
     EverybodyWins,
     OpenTooEarly,
     LateFinishOpens,
@@ -50,12 +54,37 @@ impl Accounts for BrokenAccounts {
     async fn by_handle(&self, handle: &Handle) -> Result<Option<AccountRecord>, StoreError> {
         self.accounts.by_handle(handle).await
     }
-    async fn put_device_list(&self, account: AccountId, list: DeviceListRecord) -> Result<(), PutDeviceListError> {
-        match self.accounts.put_device_list(account, list).await {
-            Err(PutDeviceListError::Version { .. }) if self.fault == Fault::OldDeviceListAccepted => Ok(()),
-            Err(PutDeviceListError::IdTaken) if self.fault == Fault::ForeignDeviceListed => Ok(()),
+    async fn put_device_list(
+        &self,
+        account: AccountId,
+        previous: ListHash,
+        list: DeviceListRecord,
+    ) -> Result<Vec<DeviceId>, PutDeviceListError> {
+        match self.accounts.put_device_list(account, previous, list).await {
+            Err(PutDeviceListError::Version { .. }) if self.fault == Fault::OldDeviceListAccepted => Ok(Vec::new()),
+            Err(PutDeviceListError::IdTaken) if self.fault == Fault::ForeignDeviceListed => Ok(Vec::new()),
+            Err(PutDeviceListError::Previous { .. }) if self.fault == Fault::ListOfAnotherAccepted => Ok(Vec::new()),
+            Err(PutDeviceListError::Removed) if self.fault == Fault::RemovedDeviceListed => Ok(Vec::new()),
             answer => answer,
         }
+    }
+    async fn device_lists(
+        &self,
+        account: AccountId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<DeviceListRecord>, StoreError> {
+        let mut lists = self.accounts.device_lists(account, after, max).await?;
+        if self.fault == Fault::ChainBackwards {
+            lists.reverse();
+        }
+        Ok(lists)
+    }
+    async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
+        let Some(owner) = self.accounts.device_account(device).await? else { return Ok(None) };
+        let newest = self.accounts.account(owner).await?.map(|account| account.devices.devices).unwrap_or_default();
+        let forgotten = self.fault == Fault::RemovedDeviceForgotten && !newest.contains(&device);
+        Ok((!forgotten).then_some(owner))
     }
     async fn put_key_packages(
         &self,
@@ -87,6 +116,10 @@ async fn broken_accounts_are_caught() {
         (Fault::HandleTakenTwice, "racing_accounts_claim_a_handle_once"),
         (Fault::OldDeviceListAccepted, "a_device_list_that_does_not_follow_is_refused"),
         (Fault::ForeignDeviceListed, "a_device_list_with_another_accounts_device_is_refused"),
+        (Fault::ListOfAnotherAccepted, "a_device_list_made_from_another_is_refused"),
+        (Fault::RemovedDeviceListed, "a_device_that_was_removed_never_comes_back"),
+        (Fault::ChainBackwards, "a_chain_is_read_in_order_from_any_version"),
+        (Fault::RemovedDeviceForgotten, "a_device_is_known_to_be_an_accounts_for_ever"),
     ] {
         let open = move |world: &MemoryWorld| {
             let claimed = Mutex::default();

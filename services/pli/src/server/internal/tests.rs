@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pli_api::Caller;
 use pli_api::directory::directory_client::DirectoryClient;
 use pli_api::directory::{GetDeviceListsRequest, LookupRequest};
-use pli_domain::{AccountId, DeviceAddress, DeviceId};
+use pli_domain::{AccountId, DeviceAddress, DeviceId, ShardMap};
 use pli_ports::SystemClock;
 use pli_runtime::Telemetry;
 use pli_testkit::memory::MemoryWorld;
@@ -56,7 +56,13 @@ impl Place {
         let internal = Internal::bind(&config, material).await.expect("bound");
         let world = MemoryWorld::new(pli_testkit::memory::WorldOptions::default());
         let meter = Telemetry::new("test").expect("telemetry").meter("directory");
-        let directory = Directory::new(Arc::new(world.accounts()), Arc::new(SystemClock), Default::default(), &meter);
+        let ports = pli_directory::Ports {
+            accounts: Arc::new(world.accounts()),
+            signals: Arc::new(world.signals()),
+            clock: Arc::new(SystemClock),
+        };
+        let shards = ShardMap::new(4, [0; 16]).expect("a power of two");
+        let directory = Directory::new(ports, shards, Default::default(), &meter);
         let (address, stop) = (internal.address(), CancellationToken::new());
         let served = Served { directory: Some(directory), conversations: None, tracer: Tracer::default() };
         let task = tokio::spawn(internal.run(served, stop.clone()));
@@ -87,7 +93,7 @@ async fn look_up(channel: &pli_api::Channel) -> Result<(), Status> {
 }
 
 async fn read_lists(channel: &pli_api::Channel) -> Result<(), Status> {
-    let request = GetDeviceListsRequest { accounts: Vec::new() };
+    let request = GetDeviceListsRequest::default();
     DirectoryClient::new(channel.clone()).get_device_lists(request).await.map(|_| ())
 }
 
@@ -153,7 +159,7 @@ async fn the_version_before_is_served_and_one_that_is_not_understood_is_refused_
         read_lists(&peers_speaking(version, &[place.address], &edge)).await.expect("understood");
     }
     let channel = peers_speaking(1, &[place.address], &edge);
-    let mut request = Request::new(GetDeviceListsRequest { accounts: Vec::new() });
+    let mut request = Request::new(GetDeviceListsRequest::default());
     request.metadata_mut().insert(pli_domain::protocol::RoleProtocol::HEADER, "3".parse().expect("a number"));
     let refused = DirectoryClient::new(channel).get_device_lists(request).await.expect_err("from the future");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
