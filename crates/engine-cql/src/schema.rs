@@ -18,7 +18,10 @@ use crate::error::is_refused_login;
 use crate::{CqlOptions, OpenError, tls};
 
 /// Name and text of every schema file, in order; the version of a file is its place, counted from 1.
-pub(crate) const FILES: &[(&str, &str)] = &[("0001_tables.cql", include_str!("../schema/0001_tables.cql"))];
+pub(crate) const FILES: &[(&str, &str)] = &[
+    ("0001_tables.cql", include_str!("../schema/0001_tables.cql")),
+    ("0002_rendezvous.cql", include_str!("../schema/0002_rendezvous.cql")),
+];
 
 /// The version of the tables that this program uses.
 pub const SCHEMA_VERSION: i32 = FILES.len() as i32;
