@@ -58,7 +58,7 @@ impl Place {
         let meter = Telemetry::new("test").expect("telemetry").meter("directory");
         let directory = Directory::new(Arc::new(world.accounts()), Arc::new(SystemClock), Default::default(), &meter);
         let (address, stop) = (internal.address(), CancellationToken::new());
-        let served = Served { directory: Some(directory), conversations: None, tracer: Tracer::default() };
+        let served = Served { directory: Some(directory), conversations: None, links: None, tracer: Tracer::default() };
         let task = tokio::spawn(internal.run(served, stop.clone()));
         Self { address, stop, task }
     }
