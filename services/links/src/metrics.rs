@@ -30,7 +30,10 @@ impl Metrics {
         Self {
             opened: counter("pli_links_rendezvous_opened", "rendezvous opened"),
             joined: counter("pli_links_rendezvous_joined", "rendezvous that an approver joined"),
-            forgotten: counter("pli_links_rendezvous_forgotten", "rendezvous deleted after their life was over"),
+            forgotten: counter(
+                "pli_links_rendezvous_forgotten",
+                "rendezvous deleted by the sweep, where the store does not forget by itself",
+            ),
             blob_bytes: counter("pli_links_blob_bytes", "bytes of blobs put"),
             looks: counter("pli_links_store_looks", "questions to the store by those who wait for a blob"),
             waits: counter("pli_links_waits", "ended waits for a blob, by what came: blob or nothing"),
