@@ -23,7 +23,7 @@ HISTOGRAM = re.compile(r'histogram\(\s*"(pli_[a-z0-9_]+)"\s*\)\s*\.with_descript
 COUNTER = re.compile(r"((?:^ *///.*\n)+)^ {4}(\w+),$", re.M)
 CRATES = {
     "pli_edge": "services/edge", "pli_delivery": "services/delivery", "pli_conversations": "services/conversations",
-    "pli_directory": "services/directory", "pli_engine_embedded": "crates/engine-embedded",
+    "pli_directory": "services/directory", "pli_links": "services/links", "pli_engine_embedded": "crates/engine-embedded",
 }
 
 CONFIGURATION = """# Configuration

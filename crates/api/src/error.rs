@@ -153,6 +153,24 @@ pub const CODES: &[CodeDoc] = &[
         "fetch device lists, add what is missing, remove what is extra or stale, commit again",
     ),
     row(ErrorCode::GroupTooLarge, false, Action::Tell, "tell the user the limit"),
+    row(
+        ErrorCode::RendezvousExpired,
+        false,
+        Action::Tell,
+        "tell the user to begin again on the new device: open a new rendezvous and scan its new code",
+    ),
+    row(
+        ErrorCode::RendezvousTaken,
+        false,
+        Action::Tell,
+        "tell the user that another device has used this code; begin again on the new device if that was not theirs",
+    ),
+    row(
+        ErrorCode::BlobConflict,
+        false,
+        Action::Fix,
+        "send the same bytes again or nothing; begin with a new rendezvous if they are lost",
+    ),
 ];
 
 impl ErrorCode {
@@ -190,6 +208,11 @@ pub const LIMITS: &[&str] = &[
     "lookups_per_account",
     "publications_per_account",
     "registrations_per_address",
+    "rendezvous_calls_per_address",
+    "rendezvous_joined_per_account",
+    "rendezvous_open_max",
+    "rendezvous_opened_per_address",
+    "rendezvous_waits_max",
 ];
 
 /// The refusal by a named limit, one of [`LIMITS`], to be retried after so many milliseconds.

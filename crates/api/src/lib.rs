@@ -80,6 +80,12 @@ mod pli {
             v1 = "pli.conversations.v1";
         }
     }
+    pub mod links {
+        contract! {
+            /// `pli.links.v1`
+            v1 = "pli.links.v1";
+        }
+    }
 }
 
 /// `pli.common.v1`: addresses, payload references, errors.
@@ -92,6 +98,8 @@ pub use pli::delivery::v1 as delivery;
 pub use pli::directory::v1 as directory;
 /// `pli.edge.v1`: the session protocol.
 pub use pli::edge::v1 as edge;
+/// `pli.links.v1`: rendezvous.
+pub use pli::links::v1 as links;
 /// `pli.log.v1`: what is stored.
 pub use pli::log::v1 as log;
 

@@ -13,8 +13,15 @@ pub fn status_of_error(error: &Error) -> Status {
     let code = match error.code() {
         ErrorCode::RateLimited => Code::ResourceExhausted,
         code if code.is_temporary() => Code::Unavailable,
-        ErrorCode::NotFound | ErrorCode::UnknownConversation | ErrorCode::UnknownDevice => Code::NotFound,
-        ErrorCode::HandleTaken | ErrorCode::IdTaken | ErrorCode::ConversationTaken => Code::AlreadyExists,
+        ErrorCode::NotFound
+        | ErrorCode::UnknownConversation
+        | ErrorCode::UnknownDevice
+        | ErrorCode::RendezvousExpired => Code::NotFound,
+        ErrorCode::HandleTaken
+        | ErrorCode::IdTaken
+        | ErrorCode::ConversationTaken
+        | ErrorCode::RendezvousTaken
+        | ErrorCode::BlobConflict => Code::AlreadyExists,
         ErrorCode::Anonymous => Code::Unauthenticated,
         ErrorCode::UnknownMethod => Code::Unimplemented,
         ErrorCode::BadRequest | ErrorCode::HandleMalformed => Code::InvalidArgument,

@@ -82,6 +82,11 @@ id!(
     /// A body too large for an envelope, kept once and fetched in pages.
     PayloadId
 );
+id!(
+    /// A place where two devices that do not know each other exchange a few sealed blobs: drawn at random by the new
+    /// device, never reused.
+    RendezvousId
+);
 
 #[cfg(test)]
 mod tests {

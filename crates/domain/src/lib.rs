@@ -12,13 +12,18 @@ pub mod limits;
 pub mod mutant;
 mod position;
 pub mod protocol;
+mod rendezvous;
 mod shard;
 mod time;
 pub mod transcript;
 
 pub use envelope::{Class, DeviceAddress, MlsEpoch};
 pub use handle::{Handle, InvalidHandle};
-pub use ids::{AccountId, ConversationId, DeviceId, EdgeId, EntryId, InvalidId, OwnerId, PayloadId, SendId, SessionId};
+pub use ids::{
+    AccountId, ConversationId, DeviceId, EdgeId, EntryId, InvalidId, OwnerId, PayloadId, RendezvousId, SendId,
+    SessionId,
+};
 pub use position::{Checkpoint, EntryRef, LogEpoch, Position, PositionOverflow, Seq};
+pub use rendezvous::{NoPlace, NotAdmitted, Party, Place, Rendezvous, SecretHash, Side};
 pub use shard::{InvalidShardMap, ShardId, ShardMap};
 pub use time::UnixMillis;

@@ -70,5 +70,9 @@ pub const DEVICE_LISTS_MAX: usize = MEMBERS_MAX;
 pub const CLAIM_DEVICES_MAX: usize = 64;
 /// Key packages kept per device, the last-resort one not counted.
 pub const KEY_PACKAGES_MAX: usize = 100;
+/// Most blobs of one rendezvous, both sides together.
+pub const RENDEZVOUS_BLOBS_MAX: u8 = 8;
+/// Most bytes of one blob of a rendezvous.
+pub const RENDEZVOUS_BLOB_BYTES_MAX: usize = 16 * 1024;
 /// Below this many key packages a device is told to publish more.
 pub const KEY_PACKAGES_LOW: usize = 20;

@@ -4,11 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pli_ports::{Accounts, Conversations, DeviceQueues, Payloads};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Payloads};
 
 use crate::accounts::CqlAccounts;
 use crate::conversations::CqlConversations;
 use crate::device_queues::CqlDeviceQueues;
+use crate::links::CqlLinks;
 use crate::payloads::CqlPayloads;
 use crate::schema::{check_keyspace, connect};
 use crate::store::Store;
@@ -49,6 +50,11 @@ impl CqlEngine {
     /// The conversations.
     pub fn conversations(&self) -> Arc<dyn Conversations> {
         Arc::new(CqlConversations { store: Arc::clone(&self.store) })
+    }
+
+    /// The rendezvous.
+    pub fn links(&self) -> Arc<dyn Links> {
+        Arc::new(CqlLinks { store: Arc::clone(&self.store) })
     }
 
     /// The payloads.

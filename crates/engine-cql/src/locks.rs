@@ -17,9 +17,10 @@ pub(crate) enum Turn {
     Account,
     Handle,
     KeyPackages,
+    Rendezvous,
 }
 
-const KINDS: usize = Turn::KeyPackages as usize + 1;
+const KINDS: usize = Turn::Rendezvous as usize + 1;
 
 pub(crate) struct Locks {
     stripes: Vec<Mutex<()>>,

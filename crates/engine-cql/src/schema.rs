@@ -21,6 +21,7 @@ use crate::{CqlOptions, OpenError, tls};
 pub(crate) const FILES: &[(&str, &str)] = &[
     ("0001_tables.cql", include_str!("../schema/0001_tables.cql")),
     ("0002_device_lists.cql", include_str!("../schema/0002_device_lists.cql")),
+    ("0003_rendezvous.cql", include_str!("../schema/0003_rendezvous.cql")),
 ];
 
 /// The version of the tables that this program uses.

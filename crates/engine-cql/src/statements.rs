@@ -129,6 +129,14 @@ statements! {
     RaiseBelow: Write on unfinished_commit(bucket) = "UPDATE unfinished_commit USING TIMESTAMP ? SET below = ? WHERE bucket = ?";
     ReadNotes: Read on unfinished_commit(bucket) = "SELECT noted_at, conversation_id, epoch, attempt, decided_at FROM unfinished_commit WHERE bucket = ? AND noted_at >= ?";
 
+    OpenRendezvous: Decide on rendezvous(rendezvous_id) = "UPDATE rendezvous USING TTL ? SET opener = ?, approver = ?, expires_at = ?, joined = null, opener_blobs = 0, approver_blobs = 0 WHERE rendezvous_id = ? IF opener = null";
+    JoinRendezvous: Decide on rendezvous(rendezvous_id) = "UPDATE rendezvous USING TTL ? SET joined = ? WHERE rendezvous_id = ? IF approver = ? AND joined = null";
+    PutOpenerBlob: Decide on rendezvous(rendezvous_id) = "BEGIN UNLOGGED BATCH UPDATE rendezvous USING TTL ? SET opener_blobs = ? WHERE rendezvous_id = ? IF opener_blobs = ? AND approver_blobs = ?; INSERT INTO rendezvous (rendezvous_id, side, number, blob) VALUES (?, 0, ?, ?) USING TTL ?; APPLY BATCH";
+    PutApproverBlob: Decide on rendezvous(rendezvous_id) = "BEGIN UNLOGGED BATCH UPDATE rendezvous USING TTL ? SET approver_blobs = ? WHERE rendezvous_id = ? IF opener_blobs = ? AND approver_blobs = ?; INSERT INTO rendezvous (rendezvous_id, side, number, blob) VALUES (?, 1, ?, ?) USING TTL ?; APPLY BATCH";
+    ReadRendezvous: Read on rendezvous(rendezvous_id) = "SELECT opener, approver, expires_at, joined, opener_blobs, approver_blobs FROM rendezvous WHERE rendezvous_id = ? LIMIT 1";
+    ReadRendezvousDecided: SerialRead on rendezvous(rendezvous_id) = "SELECT opener, approver, expires_at, joined, opener_blobs, approver_blobs FROM rendezvous WHERE rendezvous_id = ? LIMIT 1";
+    ReadBlob: Read on rendezvous(rendezvous_id) = "SELECT blob FROM rendezvous WHERE rendezvous_id = ? AND side = ? AND number = ?";
+
     PutPiece: Write on payload(payload_id) = "INSERT INTO payload (payload_id, piece, bytes) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutPayload: Write on payload(payload_id) = "INSERT INTO payload (payload_id, piece, size, expires_at) VALUES (?, -1, ?, ?) USING TIMESTAMP ? AND TTL ?";
     ReadPieces: Read on payload(payload_id) = "SELECT piece, size, expires_at, bytes FROM payload WHERE payload_id = ? AND piece IN (-1, ?, ?)";

@@ -15,6 +15,8 @@ mod outages;
 mod removal;
 #[path = "cql/ring.rs"]
 mod ring;
+#[path = "cql/rivals.rs"]
+mod rivals;
 #[path = "cql/speed.rs"]
 mod speed;
 #[path = "cql/support.rs"]

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use pli_domain::ShardMap;
 use pli_domain::mutant::{Mutant, broken};
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Payloads, ShardLog, Signals};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -20,6 +20,7 @@ use crate::error::{Stop, is_full};
 use crate::folder::Folder;
 use crate::jobs::JobQueue;
 use crate::leases::EmbeddedLeases;
+use crate::links::EmbeddedLinks;
 use crate::logs::Logs;
 use crate::payloads::EmbeddedPayloads;
 use crate::readers::Readers;
@@ -151,6 +152,11 @@ impl EmbeddedEngine {
     /// The payloads.
     pub fn payloads(&self) -> Arc<dyn Payloads> {
         Arc::new(EmbeddedPayloads { store: self.inner.store.clone() })
+    }
+
+    /// The rendezvous.
+    pub fn links(&self) -> Arc<dyn Links> {
+        Arc::new(EmbeddedLinks { store: self.inner.store.clone() })
     }
 
     /// The leases, which end with the process.

@@ -32,6 +32,7 @@ mod error;
 mod folder;
 mod jobs;
 mod leases;
+mod links;
 mod logs;
 mod options;
 mod payloads;

@@ -10,6 +10,7 @@ mod clock;
 mod conversations;
 mod error;
 mod leases;
+mod links;
 mod payloads;
 mod queues;
 mod shard_log;
@@ -26,6 +27,7 @@ pub use conversations::{
 };
 pub use error::{Retry, StoreError};
 pub use leases::{Lease, Leases};
+pub use links::{Access, GetBlobError, JoinRendezvousError, Links, NewRendezvous, OpenRendezvousError, PutBlobError};
 pub use payloads::{PayloadPage, Payloads};
 pub use queues::{
     Aside, DeviceQueues, DeviceRegister, DeviceState, LogEpochStart, Page, PageQuery, QueueRow, ReleaseMark, Settle,

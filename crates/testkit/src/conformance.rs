@@ -51,6 +51,7 @@ pub mod accounts;
 pub mod conversations;
 pub mod device_queues;
 pub mod leases;
+pub mod links;
 pub mod payloads;
 pub mod shard_log;
 pub mod signals;

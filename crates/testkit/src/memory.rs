@@ -10,6 +10,7 @@ mod accounts;
 mod conversations;
 mod faults;
 mod leases;
+mod links;
 mod log;
 mod payloads;
 mod queues;
@@ -30,6 +31,7 @@ pub use accounts::MemoryAccounts;
 pub use conversations::MemoryConversations;
 pub use faults::{FaultPlan, LeaseFaults, LogFaults, PerMille, QueueFaults, SignalFaults, TableFaults};
 pub use leases::MemoryLeases;
+pub use links::MemoryLinks;
 pub use log::MemoryLog;
 pub use payloads::MemoryPayloads;
 pub use queues::MemoryQueues;
@@ -168,6 +170,11 @@ impl MemoryWorld {
     /// Payloads.
     pub fn payloads(&self) -> MemoryPayloads {
         MemoryPayloads::new(self.inner.clone())
+    }
+
+    /// Rendezvous.
+    pub fn links(&self) -> MemoryLinks {
+        MemoryLinks::new(self.inner.clone())
     }
 
     /// What may go wrong from now on.

@@ -75,3 +75,12 @@ async fn payloads() {
         conformance::run(&suite, conformance::payloads::CASES, &mut models).await.assert_whole();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn links() {
+    for (name, options, plan) in paces() {
+        let mut models = Models::of_links(options, plan);
+        let suite = format!("links ({name})");
+        conformance::run(&suite, conformance::links::CASES, &mut models).await.assert_whole();
+    }
+}

@@ -46,6 +46,8 @@ pub struct EdgePorts {
     pub directory: Channel,
     /// `pli.conversations.v1`.
     pub conversations: Channel,
+    /// `pli.links.v1`.
+    pub links: Channel,
     /// Who may register, as the directory decides it and server info says it: `open`, `invite` or `oidc`.
     pub registration: &'static str,
     /// The id of the history that began when a backup was restored; none where nothing was restored. A position that a

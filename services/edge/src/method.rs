@@ -29,6 +29,7 @@ pub(crate) enum Service {
     Edge,
     Directory,
     Conversations,
+    Links,
 }
 
 /// A method that sessions may call. What is not in [`METHODS`] does not exist for them; `GetDeviceKey` and `GetRoster`
@@ -63,6 +64,11 @@ pub(crate) const METHODS: &[Method] = &[
     method("/pli.conversations.v1.Conversations/ReportFailure", Service::Conversations, Audience::Device),
     method("/pli.conversations.v1.Conversations/FetchPayload", Service::Conversations, Audience::Device),
     method("/pli.conversations.v1.Conversations/PutPayload", Service::Conversations, Audience::Device),
+    method("/pli.links.v1.Links/OpenRendezvous", Service::Links, Audience::Anonymous),
+    method("/pli.links.v1.Links/JoinRendezvous", Service::Links, Audience::Device),
+    // The service asks the approver's side for a device.
+    method("/pli.links.v1.Links/PutBlob", Service::Links, Audience::Anonymous),
+    method("/pli.links.v1.Links/WaitBlob", Service::Links, Audience::Anonymous),
 ];
 
 /// The method of this path, if the caller may call it.
@@ -173,9 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn an_anonymous_session_may_register_and_read_server_info_only() {
+    fn an_anonymous_session_may_register_read_server_info_and_be_linked_only() {
         let allowed: Vec<_> =
             METHODS.iter().filter(|m| find(m.path, &Caller::default()).is_ok()).map(|m| m.path).collect();
-        assert_eq!(allowed, [INFO, "/pli.directory.v1.Directory/Register"]);
+        let expected = [
+            INFO,
+            "/pli.directory.v1.Directory/Register",
+            "/pli.links.v1.Links/OpenRendezvous",
+            "/pli.links.v1.Links/PutBlob",
+            "/pli.links.v1.Links/WaitBlob",
+        ];
+        assert_eq!(allowed, expected);
     }
 }

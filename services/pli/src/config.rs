@@ -34,6 +34,8 @@ pub struct Config {
     pub conversations: pli_conversations::Config,
     /// Accounts, handles, device lists, key packages.
     pub directory: pli_directory::Config,
+    /// Rendezvous of new devices.
+    pub links: pli_links::Config,
     /// The storage engine.
     pub engine: EngineConfig,
     /// How roles in different processes reach each other.
@@ -180,11 +182,24 @@ impl Config {
         config.telemetry.check().map_err(|error| value(&error))?;
         config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
+        config.links.check().map_err(|error| value(&error))?;
+        config.check_waits().map_err(|error| value(&error))?;
         let shards = pli_domain::ShardMap::new(config.engine.shards, [0; 16]);
         shards.map_err(|error| value(&format_args!("engine.{error}")))?;
         config.server.check().map_err(|error| value(&error))?;
         config.internal.check().map_err(|error| value(&error))?;
         Ok(config)
+    }
+
+    /// A wait must be over before the call that waits is ended.
+    fn check_waits(&self) -> Result<(), InvalidSetting> {
+        const MARGIN_MS: u64 = 1_000;
+        let shortest = self.edge.call_ms.min(self.internal.call_timeout_ms);
+        if u64::from(self.links.wait_ms) + MARGIN_MS <= shortest {
+            return Ok(());
+        }
+        let problem = "must be 1000 below edge.call_ms and internal.call_timeout_ms, which end the call";
+        Err(InvalidSetting { field: "links.wait_ms", problem })
     }
 }
 
@@ -200,6 +215,20 @@ mod tests {
         std::fs::write(&path, &text).expect("written");
         let read = Config::load(&Sources::default().file(Some(path))).expect("valid");
         assert_eq!(toml::to_string(&read).expect("printable"), text);
+    }
+
+    #[test]
+    fn a_wait_is_shorter_than_the_calls_that_wait() {
+        let mut config = Config::default();
+        assert_eq!(config.check_waits(), Ok(()));
+        config.links.wait_ms = 9_001;
+        assert!(
+            config.check_waits().expect_err("too long").to_string().starts_with("links.wait_ms must be 1000 below")
+        );
+        config.internal.call_timeout_ms = 20_000;
+        assert!(config.check_waits().is_err(), "an edge ends it");
+        config.edge.call_ms = 20_000;
+        assert_eq!(config.check_waits(), Ok(()));
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub struct About {
     /// Where clients reach it; only an edge has it.
     #[serde(flatten)]
     pub sessions: Option<Sessions>,
-    /// Where other processes reach its directory and conversations.
+    /// Where other processes reach its directory, conversations and links.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal: Option<SocketAddr>,
     /// Health, metrics, build.

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pli-delivery", SERVICE),
     ("pli-conversations", SERVICE),
     ("pli-directory", SERVICE),
+    ("pli-links", SERVICE),
     ("pli-client-core", &["pli-api", "pli-domain"]),
     ("pli-client", &["pli-api", "pli-client-core", "pli-domain"]),
     (
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pli-engine-cql",
             "pli-engine-embedded",
             "pli-engine-nats",
+            "pli-links",
             "pli-ports",
             "pli-runtime",
         ],

@@ -9,6 +9,8 @@ mod demo;
 
 #[path = "following/collector.rs"]
 mod collector;
+#[path = "pli/meeting.rs"]
+mod meeting;
 #[path = "pli/process.rs"]
 #[allow(dead_code, reason = "some of the helpers are used here")]
 mod process;
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use pli_api::ErrorCode;
 use pli_testkit::cluster::{Cluster, ClusterError, ClusterSettings, Edge, Role, program};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -29,6 +32,7 @@ use collector::{Collector, Span};
 use demo::scenes::{self, Fault, Scene, Script};
 use demo::server::{Kind, Size};
 use demo::stage::Stage;
+use meeting::{Code, End, Place, Session, exchange};
 
 /// Start, conversation, faults and end.
 const TIME_MAX: Duration = Duration::from_secs(480);
@@ -166,4 +170,38 @@ async fn a_message_is_followed_over_every_process_and_has_one_trace() {
     assert_eq!(story["answered"].as_array().expect("a list").len(), cluster.names(None).len(), "{story:#}");
     cluster.close(&|_| {}).await.expect("ended in order");
     one_trace_is_everywhere(&collector.spans());
+}
+
+/// Two edges, one service between them that is killed half-way: nothing but the store knows of the rendezvous.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_meet_over_two_edges_and_a_service_that_dies() {
+    let _one = ONE.lock().await;
+    let name = "two_devices_meet_over_two_edges_and_a_service_that_dies";
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = ClusterSettings::small(program().expect("the binary"), folder.path().join("cluster"));
+    let mut cluster = match Cluster::start(settings, &|_| {}).await {
+        Ok(cluster) => cluster,
+        Err(error) if error.is_unavailable() => return println!("skipped: {name}: {error:#}"),
+        Err(error) => panic!("{error:#}"),
+    };
+    let at = |edge: &Edge| Place { address: edge.address.clone(), fingerprint: edge.fingerprint.clone() };
+    let [one, other] = [0, 1].map(|edge| at(&cluster.edges()[edge]));
+    let code = Code::draw();
+    let (alice, _) = Session::registered(&one, "alice").await;
+    let (mallory, _) = Session::registered(&one, "mallory").await;
+    let mut new_one = End::open(Session::anonymous(&other).await, &code).await;
+    let mut first = End::join(alice, &code).await.map_err(|(error, _)| error).expect("joined");
+    let (error, _) = End::join(mallory, &code).await.err().expect("is refused");
+    assert_eq!(error.code(), ErrorCode::RendezvousTaken);
+    exchange(&mut new_one, &mut first).await;
+    for links in cluster.names(Some(Role::Links)) {
+        cluster.kill(&links).expect("killed");
+        let away = first.wait(1, 0).await.expect_err("nobody is there");
+        assert!(away.code().is_temporary(), "{away:?}");
+        cluster.restart(&links).await.expect("started again");
+    }
+    first.put(3, b"after").await.expect("put");
+    assert_eq!(new_one.wait(3, 8_000).await.expect("there"), "after");
+    assert_eq!(first.wait(1, 0).await.expect("still there").len(), 16 * 1024);
+    cluster.close(&|_| {}).await.expect("ended in order");
 }

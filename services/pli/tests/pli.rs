@@ -9,6 +9,10 @@ mod chatting;
 mod configuration;
 #[path = "pli/full_disk.rs"]
 mod full_disk;
+#[path = "pli/links.rs"]
+mod links;
+#[path = "pli/meeting.rs"]
+mod meeting;
 #[path = "pli/process.rs"]
 mod process;
 #[path = "pli/restoring.rs"]

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conformance suites of the four ports, with new openings and killed nodes.
+//! The conformance suites of the five ports, with new openings and killed nodes.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use pli_engine_cql::CqlEngine;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Payloads};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Payloads};
 use pli_testkit::conformance::{self, Case, Harness, Restart};
 use scylla::client::session::Session;
 
@@ -100,6 +100,11 @@ async fn conversations_hold_across_openings_and_kills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_hold_across_openings_and_kills() {
     hold::<dyn Payloads>("payloads", conformance::payloads::CASES, CqlEngine::payloads, &["payload"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_hold_across_openings_and_kills() {
+    hold::<dyn Links>("links", conformance::links::CASES, CqlEngine::links, &["rendezvous"]).await;
 }
 
 /// The commit log is mapped into memory, where the shim that cuts power under SQLite does not see writes.

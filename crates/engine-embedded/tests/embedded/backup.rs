@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use pli_domain::{
-    AccountId, Checkpoint, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, Position, ShardId, UnixMillis,
+    AccountId, Checkpoint, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, Party, Position, RendezvousId,
+    SecretHash, ShardId, UnixMillis,
 };
 use pli_engine_embedded::{
     BackupError, DATABASE_FILE, EmbeddedEngine, FolderLock, OpenError, VERSION_FILE, begin_history, copy_database,
     highest_log_epoch, log_epoch_above,
 };
-use pli_ports::{LogEpochStart, NewConversation, Settle, SystemClock};
+use pli_ports::{Access, LogEpochStart, NewConversation, NewRendezvous, Settle, SystemClock};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -97,6 +98,16 @@ async fn a_history_begins_above_the_old_one_and_without_what_clients_have_used_u
         created_at: UnixMillis(1),
     };
     engine.conversations().create(new).await.unwrap();
+    let hash = SecretHash::from_bytes;
+    let meeting = NewRendezvous {
+        id: RendezvousId::from_bytes([4; 16]),
+        opener: hash([5; 32]),
+        approver: hash([6; 32]),
+        expires_at: UnixMillis(100),
+    };
+    engine.links().open_rendezvous(meeting, UnixMillis(1)).await.unwrap();
+    let access = Access { id: meeting.id, party: Party::Opener(meeting.opener), now: UnixMillis(1) };
+    engine.links().put_blob(access, 1, Bytes::from_static(b"sealed")).await.unwrap();
     assert_eq!(engine.history(), None);
     engine.close().await;
 
@@ -115,6 +126,7 @@ async fn a_history_begins_above_the_old_one_and_without_what_clients_have_used_u
     }
     assert_eq!(head(&restored, 0).await, 5, "what is not settled is still there");
     assert!(restored.conversations().head(conversation).await.unwrap().is_none());
+    assert!(restored.links().blob(access, 1).await.is_err(), "nobody writes a blob twice");
     let stock = restored.accounts().key_package_stock(device.device).await.unwrap();
     assert_eq!((stock.left, stock.last_resort), (0, true));
     restored.close().await;

@@ -114,7 +114,7 @@ fn a_power_cut_during_the_first_start_leaves_a_folder_that_starts() {
     let seed = seed();
     let parent = tempfile::tempdir().unwrap();
     let (mut unmarked, mut marked) = (0, 0);
-    for at in (1 + seed % step..=120).step_by(step as usize) {
+    for at in (1 + seed % step..=180).step_by(step as usize) {
         let dir = parent.path().join(at.to_string());
         run(cut_at(&dir, seed ^ at, at), usize::MAX);
         match std::fs::read_to_string(dir.join(VERSION_FILE)).map(|text| text.lines().count()) {

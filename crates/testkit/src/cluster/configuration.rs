@@ -21,6 +21,7 @@ pub(super) struct Common {
     /// Where the internal roles listen.
     directory: Vec<String>,
     conversations: Vec<String>,
+    links: Vec<String>,
     /// The line that every process begins with, where it speaks an older version.
     protocol: String,
     /// What edges show.
@@ -82,8 +83,9 @@ production = {production}
             more = settings.more,
         );
         let (directory, conversations) = (listening(Role::Directory), listening(Role::Conversations));
+        let links = listening(Role::Links);
         let protocol = settings.protocol_version.map(protocol_line).unwrap_or_default();
-        Self { sections, directory, conversations, protocol, public: public.clone() }
+        Self { sections, directory, conversations, links, protocol, public: public.clone() }
     }
 
     /// The file of one process, whose own files lie in `data`.
@@ -98,12 +100,17 @@ production = {production}
             _ => String::new(),
         };
         let internal = match role {
-            Role::Directory | Role::Conversations => format!("host = \"127.0.0.1\"\nport = {port}\n"),
+            Role::Directory | Role::Conversations | Role::Links => format!("host = \"127.0.0.1\"\nport = {port}\n"),
             _ => String::new(),
         };
         let mut others = String::new();
         // A role that is in this process is not looked for elsewhere.
-        for (other, addresses) in [(Role::Directory, &self.directory), (Role::Conversations, &self.conversations)] {
+        let served = [
+            (Role::Directory, &self.directory),
+            (Role::Conversations, &self.conversations),
+            (Role::Links, &self.links),
+        ];
+        for (other, addresses) in served {
             if other != *role {
                 others += &format!("{other} = {}\n", list(addresses));
             }

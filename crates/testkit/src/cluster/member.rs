@@ -29,6 +29,8 @@ pub enum Role {
     Directory,
     /// Groups.
     Conversations,
+    /// Rendezvous.
+    Links,
     /// Shard owners.
     Delivery,
     /// Sessions.
@@ -37,7 +39,7 @@ pub enum Role {
 
 impl Role {
     /// All, in the order in which they are started.
-    pub const ALL: [Self; 4] = [Self::Directory, Self::Conversations, Self::Delivery, Self::Edge];
+    pub const ALL: [Self; 5] = [Self::Directory, Self::Conversations, Self::Links, Self::Delivery, Self::Edge];
 }
 
 impl fmt::Display for Role {
@@ -45,6 +47,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Directory => "directory",
             Self::Conversations => "conversations",
+            Self::Links => "links",
             Self::Delivery => "delivery",
             Self::Edge => "edge",
         })

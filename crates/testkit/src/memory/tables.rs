@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What accounts, conversations and payloads share: state in which every write happens at one instant, if it happens.
+//! What accounts, conversations, rendezvous and payloads share: state in which every write happens at one instant, if it happens.
 
 use pli_ports::StoreError;
 
 use super::faults::Dice;
-use super::{Inner, accounts, conversations, lock, pause, payloads};
+use super::{Inner, accounts, conversations, links, lock, pause, payloads};
 
 pub(super) struct State {
     dice: Dice,
     pub accounts: accounts::State,
     pub conversations: conversations::State,
+    pub links: links::State,
     pub payloads: payloads::State,
 }
 
@@ -19,6 +20,7 @@ impl State {
             dice: Dice::new(seed, 5),
             accounts: accounts::State::default(),
             conversations: conversations::State::default(),
+            links: links::State::default(),
             payloads: payloads::State::default(),
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, LogFate, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, LogFate, Payloads, ShardLog, Signals};
 use pli_testkit::conformance::{Harness, Restart};
 use pli_testkit::memory::{FaultPlan, MemoryWorld, WorldOptions};
 
@@ -55,6 +55,7 @@ of! {
     of_signals: dyn Signals = signals;
     of_accounts: dyn Accounts = accounts;
     of_conversations: dyn Conversations = conversations;
+    of_links: dyn Links = links;
     of_payloads: dyn Payloads = payloads;
 }
 

@@ -2,6 +2,7 @@
 //! Models that break one rule each: the suite must name the case that states the rule.
 
 mod bus;
+mod links;
 mod log;
 mod queues;
 mod tables;
@@ -44,6 +45,8 @@ async fn a_store_that_forgets_is_caught_by_every_suite() {
         named(suites::accounts::CASES, &format!("accounts_survive_a_{how}"), &mut accounts).await;
         let mut conversations = Models::of_conversations(options, plan).forgetful();
         named(suites::conversations::CASES, &format!("conversations_survive_a_{how}"), &mut conversations).await;
+        let mut links = Models::of_links(options, plan).forgetful();
+        named(suites::links::CASES, &format!("rendezvous_survive_a_{how}"), &mut links).await;
         let mut payloads = Models::of_payloads(options, plan).forgetful();
         named(suites::payloads::CASES, &format!("payloads_survive_a_{how}"), &mut payloads).await;
     }

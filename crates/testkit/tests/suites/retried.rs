@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use pli_domain::{AccountId, ConversationId, DeviceId, LogEpoch, MlsEpoch, Position, ShardId, UnixMillis};
+use bytes::Bytes;
+use pli_domain::{
+    AccountId, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, Position, RendezvousId, SecretHash,
+    ShardId, UnixMillis,
+};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DeviceQueues, DeviceState,
-    EpochRoster, LogEpochStart, NewConversation, Page, PageQuery, ReleaseMark, Retry, RosterRecord, Settle, ShardState,
+    Access, CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DeviceQueues, DeviceState,
+    EpochRoster, GetBlobError, JoinRendezvousError, Links, LogEpochStart, NewConversation, NewRendezvous,
+    OpenRendezvousError, Page, PageQuery, PutBlobError, ReleaseMark, Retry, RosterRecord, Settle, ShardState,
     StoreError, Usage, UsageBound,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{
-    FaultPlan, MemoryConversations, MemoryQueues, MemoryWorld, QueueFaults, TableFaults, WorldOptions,
+    FaultPlan, MemoryConversations, MemoryLinks, MemoryQueues, MemoryWorld, QueueFaults, TableFaults, WorldOptions,
 };
 
 use super::models::Models;
@@ -146,6 +151,71 @@ async fn conversations_hold_for_a_caller_that_repeats() {
         let mut models = Models::new(options, plan, Box::new(open));
         let suite = format!("conversations (repeated, seed {seed})");
         conformance::run(&suite, conformance::conversations::CASES, &mut models).await.assert_whole();
+        assert!(repeats.load(Ordering::Relaxed) > 20, "seed {seed} met few faults: {repeats:?}");
+    }
+}
+
+macro_rules! retried_of {
+    ($self:ident.$call:ident($($argument:expr),*), $error:ident) => {
+        loop {
+            match $self.0.$call($($argument),*).await {
+                Err($error::Store(StoreError { retry: Retry::Later, .. })) => $self.1.fetch_add(1, Ordering::Relaxed),
+                answer => return answer,
+            };
+        }
+    };
+}
+
+#[async_trait]
+impl Links for Retried<MemoryLinks> {
+    async fn open_rendezvous(
+        &self,
+        rendezvous: NewRendezvous,
+        now: UnixMillis,
+    ) -> Result<UnixMillis, OpenRendezvousError> {
+        retried_of!(self.open_rendezvous(rendezvous, now), OpenRendezvousError)
+    }
+    async fn join_rendezvous(
+        &self,
+        id: RendezvousId,
+        who: (SecretHash, DeviceAddress),
+        now: UnixMillis,
+    ) -> Result<UnixMillis, JoinRendezvousError> {
+        retried_of!(self.join_rendezvous(id, who, now), JoinRendezvousError)
+    }
+    async fn put_blob(&self, access: Access, number: u8, blob: Bytes) -> Result<(), PutBlobError> {
+        retried_of!(self.put_blob(access, number, blob.clone()), PutBlobError)
+    }
+    async fn blob(&self, access: Access, number: u8) -> Result<Option<Bytes>, GetBlobError> {
+        retried_of!(self.blob(access, number), GetBlobError)
+    }
+    async fn expire_rendezvous(&self, now: UnixMillis, limit: u32) -> Result<u32, StoreError> {
+        // Not repeated: what was forgotten without an answer is not counted again.
+        self.0.expire_rendezvous(now, limit).await
+    }
+}
+
+/// Cases that count what was forgotten: for a store that answers.
+const EXPIRING: [&str; 2] =
+    ["expired_rendezvous_are_forgotten_within_a_limit", "what_was_never_opened_answers_as_what_is_over"];
+
+#[tokio::test(start_paused = true)]
+async fn links_hold_for_a_caller_that_repeats() {
+    let tables = TableFaults { lost: 100, answer_lost: 200, read_timeout: 100, step_ms_max: 5 };
+    let cases: Vec<_> = conformance::links::CASES
+        .iter()
+        .filter(|case| !EXPIRING.contains(&case.name))
+        .map(|case| conformance::Case { name: case.name, run: case.run })
+        .collect();
+    for seed in SEEDS {
+        let options = WorldOptions { seed, ..WorldOptions::default() };
+        let plan = FaultPlan { tables, ..FaultPlan::default() };
+        let repeats = Arc::new(AtomicU64::new(0));
+        let counted = repeats.clone();
+        let open = move |world: &MemoryWorld| Arc::new(Retried(world.links(), counted.clone())) as Arc<dyn Links>;
+        let mut models = Models::new(options, plan, Box::new(open));
+        let suite = format!("links (repeated, seed {seed})");
+        conformance::run(&suite, &cases, &mut models).await.assert_whole();
         assert!(repeats.load(Ordering::Relaxed) > 20, "seed {seed} met few faults: {repeats:?}");
     }
 }

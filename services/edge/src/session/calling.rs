@@ -34,6 +34,7 @@ impl Session {
             }
             Service::Directory => self.shared.ports.directory.clone(),
             Service::Conversations => self.shared.ports.conversations.clone(),
+            Service::Links => self.shared.ports.links.clone(),
         };
         self.calls_open += 1;
         self.shared.metrics.calls.add(1, &[]);

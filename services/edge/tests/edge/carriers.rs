@@ -87,7 +87,7 @@ async fn a_position_of_another_history_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_anonymous_session_registers_and_reads_server_info_and_nothing_else() {
+async fn an_anonymous_session_registers_reads_server_info_and_is_linked_and_nothing_else() {
     for carrier in BOTH {
         let rig = Rig::new(Config::default()).await;
         let door = rig.listen().await;
@@ -108,6 +108,14 @@ async fn an_anonymous_session_registers_and_reads_server_info_and_nothing_else()
         assert_eq!((caller.device, caller.address.map(|a| a.is_loopback())), (None, Some(true)));
         let lookup = client.call(3, "/pli.directory.v1.Directory/Lookup", Vec::new()).await;
         assert_eq!(lookup, Err(ErrorCode::Anonymous));
+        for (id, method) in (4..).zip(["OpenRendezvous", "PutBlob", "WaitBlob"]) {
+            client.call(id, &format!("/pli.links.v1.Links/{method}"), Vec::new()).await.unwrap();
+            let caller = *rig.links.callers.lock().unwrap().last().unwrap();
+            assert_eq!((caller.device, caller.address.map(|a| a.is_loopback())), (None, Some(true)), "{method}");
+        }
+        let join = client.call(7, "/pli.links.v1.Links/JoinRendezvous", Vec::new()).await;
+        assert_eq!(join, Err(ErrorCode::Anonymous));
+        assert_eq!(rig.links.callers.lock().unwrap().len(), 3, "the edge refuses by itself");
         client.ack(1).await;
         assert_eq!(client.closed().await.unwrap().reason.unwrap().code(), ErrorCode::Anonymous);
     }

@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::in_process;
+use pli_api::links::links_server::LinksServer;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Position, ShardMap};
 use pli_edge::{Config, Edge, EdgePorts, Identity, carrier, quic, ws};
 use pli_ports::{Clock, LogFate};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Trust};
 use crate::owner::Owners;
-use crate::stubs::{Group, StubConversations, StubDirectory};
+use crate::stubs::{Group, StubConversations, StubDirectory, StubLinks};
 
 pub const SHARDS: u32 = 4;
 
@@ -38,6 +39,7 @@ pub struct Rig {
     pub owners: Owners,
     pub directory: StubDirectory,
     pub conversations: StubConversations,
+    pub links: StubLinks,
     pub clock: Arc<RuntimeClock>,
     pub stop: CancellationToken,
     pub running: tokio::task::JoinHandle<()>,
@@ -66,6 +68,7 @@ impl Rig {
         let shards = ShardMap::new(SHARDS, [3; 16]).unwrap();
         let owners = Owners::start(&world, shards).await;
         let (directory, conversations) = (StubDirectory::default(), StubConversations::default());
+        let links = StubLinks::default();
         let clock = Arc::new(RuntimeClock::new(START));
         let ports = EdgePorts {
             registration: "invite",
@@ -76,6 +79,7 @@ impl Rig {
             clock: clock.clone(),
             directory: in_process(DirectoryServer::new(directory.clone())),
             conversations: in_process(ConversationsServer::new(conversations.clone())),
+            links: in_process(LinksServer::new(links.clone())),
         };
         let meter = opentelemetry::global::meter("edge");
         let edge = Edge::new(ports, shards, config, &meter, 42);
@@ -85,7 +89,7 @@ impl Rig {
         for n in 1..=5 {
             directory.keys.lock().unwrap().insert(device(n), (key(n), 50));
         }
-        let this = Self { world, edge, owners, directory, conversations, clock, stop, running };
+        let this = Self { world, edge, owners, directory, conversations, links, clock, stop, running };
         this.group(1, &[1, 2, 3]);
         this
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Stand-ins for the directory and for conversations.
+//! Stand-ins for the directory, for conversations and for links.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use ed25519_dalek::SigningKey;
 use pli_api::conversations::{self as conv, conversations_server::Conversations};
 use pli_api::directory::{self as dir, directory_server::Directory};
+use pli_api::links::{self as link, links_server::Links};
 use pli_api::{Caller, ErrorCode, refusal, status_of_error};
 use pli_domain::{ConversationId, DeviceAddress};
 use tonic::{Request, Response, Status};
@@ -167,5 +168,46 @@ impl Conversations for StubConversations {
             current_epoch: group.current,
             retry_after_ms: 40,
         }))
+    }
+}
+
+/// Answers every call with nothing, and keeps who called.
+#[derive(Clone, Default)]
+pub struct StubLinks {
+    pub callers: Arc<Mutex<Vec<Caller>>>,
+}
+
+impl StubLinks {
+    fn done<T, A: Default>(&self, request: &Request<T>) -> Result<Response<A>, Status> {
+        self.callers.lock().unwrap().push(Caller::of(request.metadata()));
+        Ok(Response::new(A::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Links for StubLinks {
+    async fn open_rendezvous(
+        &self,
+        request: Request<link::OpenRendezvousRequest>,
+    ) -> Result<Response<link::OpenRendezvousResponse>, Status> {
+        self.done(&request)
+    }
+    async fn join_rendezvous(
+        &self,
+        request: Request<link::JoinRendezvousRequest>,
+    ) -> Result<Response<link::JoinRendezvousResponse>, Status> {
+        self.done(&request)
+    }
+    async fn put_blob(
+        &self,
+        request: Request<link::PutBlobRequest>,
+    ) -> Result<Response<link::PutBlobResponse>, Status> {
+        self.done(&request)
+    }
+    async fn wait_blob(
+        &self,
+        request: Request<link::WaitBlobRequest>,
+    ) -> Result<Response<link::WaitBlobResponse>, Status> {
+        self.done(&request)
     }
 }

@@ -30,6 +30,8 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::IdTaken, "move the profile folder away and try again"),
     (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),
     (ErrorCode::GroupTooLarge, "name fewer people"),
+    (ErrorCode::RendezvousExpired, "begin again on the new device, and scan its new code within a minute"),
+    (ErrorCode::RendezvousTaken, "another device has used this code: begin again on the new device if that was not yours"),
 ];
 /// About every other code.
 const REPORT: &str = "nothing you can mend: report it with the output of --log debug";

@@ -21,7 +21,7 @@ use crate::server::role::{Role, Roles};
 /// are handed over. docs/operations.md says what the engines must be.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli serve --engine embedded --config /etc/pli.toml\n  pli serve --role edge --config edge.toml\n  pli serve --role delivery,conversations,directory --config core.toml"
+    after_help = "Examples:\n  pli serve --engine embedded --config /etc/pli.toml\n  pli serve --role edge --config edge.toml\n  pli serve --role delivery,conversations,directory,links --config core.toml"
 )]
 pub struct ServeArgs {
     /// The roles of this process, separated by commas; `all` names every one [default: all].
@@ -48,8 +48,15 @@ enum Named {
 impl ValueEnum for Named {
     fn value_variants<'a>() -> &'a [Self] {
         const {
-            let [edge, delivery, conversations, directory] = Role::ALL;
-            &[Self::All, Self::One(edge), Self::One(delivery), Self::One(conversations), Self::One(directory)]
+            let [edge, delivery, conversations, directory, links] = Role::ALL;
+            &[
+                Self::All,
+                Self::One(edge),
+                Self::One(delivery),
+                Self::One(conversations),
+                Self::One(directory),
+                Self::One(links),
+            ]
         }
     }
 

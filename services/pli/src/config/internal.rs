@@ -12,11 +12,11 @@ use crate::exit::Failure;
 
 /// gRPC between roles. Both sides prove themselves with certificates of one authority; a certificate names the roles of
 /// its process as DNS names: `edge.pli.internal`, `delivery.pli.internal`, `conversations.pli.internal`,
-/// `directory.pli.internal`. What a user is may only be said by an edge.
+/// `directory.pli.internal`, `links.pli.internal`. What a user is may only be said by an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InternalConfig {
-    /// The address that directory and conversations are served on to other processes.
+    /// The address that directory, conversations and links are served on to other processes.
     pub host: IpAddr,
     /// Its port; 0 takes any free one.
     pub port: u16,
@@ -24,6 +24,8 @@ pub struct InternalConfig {
     pub directory: Vec<String>,
     /// Where conversations are served, `host:port` each, when they are not in this process.
     pub conversations: Vec<String>,
+    /// Where links are served, `host:port` each, when they are not in this process.
+    pub links: Vec<String>,
     /// PEM file with the authority that signs the certificates of all processes. Without it nothing is served to, or
     /// asked of, other processes.
     pub ca_file: PathBuf,
@@ -47,6 +49,7 @@ impl Default for InternalConfig {
             port: 7482,
             directory: Vec::new(),
             conversations: Vec::new(),
+            links: Vec::new(),
             ca_file: PathBuf::new(),
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
+use pli_api::links::links_server::LinksServer;
 use pli_conversations::ConversationsService;
 use pli_directory::Directory;
+use pli_links::LinksService;
 use pli_runtime::trail::Tracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,8 @@ pub struct Served {
     pub directory: Option<Directory>,
     /// Conversations, when they are.
     pub conversations: Option<ConversationsService>,
+    /// Links, when they are.
+    pub links: Option<LinksService>,
     /// By which calls that are traced go on.
     pub tracer: Tracer,
 }
@@ -89,6 +93,9 @@ impl Internal {
         if served.conversations.is_some() {
             health.set_serving::<ConversationsServer<ConversationsService>>().await;
         }
+        if served.links.is_some() {
+            health.set_serving::<LinksServer<LinksService>>().await;
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pli_api::DESCRIPTORS)
             .build_v1()
@@ -107,7 +114,8 @@ impl Internal {
             .add_service(health_service)
             .add_service(reflection)
             .add_optional_service(served.directory.map(DirectoryServer::new))
-            .add_optional_service(served.conversations.map(ConversationsServer::new));
+            .add_optional_service(served.conversations.map(ConversationsServer::new))
+            .add_optional_service(served.links.map(LinksServer::new));
         server.serve_with_incoming_shutdown(self.incoming, stop.cancelled_owned()).await.exit(Exit::Failed)
     }
 }

@@ -18,11 +18,13 @@ pub enum Role {
     Conversations,
     /// Accounts, handles, device lists, key packages.
     Directory,
+    /// Rendezvous of new devices.
+    Links,
 }
 
 impl Role {
     /// Every role, as `pli dev` runs them.
-    pub const ALL: [Self; 4] = [Self::Edge, Self::Delivery, Self::Conversations, Self::Directory];
+    pub const ALL: [Self; 5] = [Self::Edge, Self::Delivery, Self::Conversations, Self::Directory, Self::Links];
 
     /// Its word in flags, files and certificates.
     pub const fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Role {
             Self::Delivery => "delivery",
             Self::Conversations => "conversations",
             Self::Directory => "directory",
+            Self::Links => "links",
         }
     }
 
@@ -39,13 +42,14 @@ impl Role {
         format!("{}.pli.internal", self.name())
     }
 
-    /// What it is on the bus.
-    pub const fn on_the_bus(self) -> pli_engine_nats::Role {
+    /// What it is on the bus; links are not on it.
+    pub const fn on_the_bus(self) -> Option<pli_engine_nats::Role> {
         match self {
-            Self::Edge => pli_engine_nats::Role::Edge,
-            Self::Delivery => pli_engine_nats::Role::Delivery,
-            Self::Conversations => pli_engine_nats::Role::Conversations,
-            Self::Directory => pli_engine_nats::Role::Directory,
+            Self::Edge => Some(pli_engine_nats::Role::Edge),
+            Self::Delivery => Some(pli_engine_nats::Role::Delivery),
+            Self::Conversations => Some(pli_engine_nats::Role::Conversations),
+            Self::Directory => Some(pli_engine_nats::Role::Directory),
+            Self::Links => None,
         }
     }
 }
@@ -84,7 +88,7 @@ impl Roles {
     }
     /// What the process is on the bus.
     pub fn on_the_bus(&self) -> Vec<pli_engine_nats::Role> {
-        self.iter().map(Role::on_the_bus).collect()
+        self.iter().filter_map(Role::on_the_bus).collect()
     }
     /// Whether any of them reads or writes tables.
     pub fn need_tables(&self) -> bool {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use pli_api::Channel;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
+use pli_api::links::links_server::LinksServer;
 use pli_conversations::ConversationsService;
 use pli_delivery::{Delivery, DeliveryPorts};
 use pli_directory::Directory;
 use pli_edge::{Edge, EdgePorts, Identity};
+use pli_links::LinksService;
 use pli_ports::{Clock, SystemClock};
 use pli_runtime::trail::Tracer;
 use pli_runtime::{Health, Telemetry, Trail};
@@ -59,21 +61,26 @@ impl<'a> Ground<'a> {
             false => None,
         };
         let delivery = self.roles.has(Role::Delivery).then(|| self.delivery()).transpose()?;
+        let links = self.roles.has(Role::Links).then(|| self.links()).transpose()?;
         let (mut edge, mut listeners) = (None, None);
         if let Some(identity) = identity {
-            let to_directory = self.directory_channel(directory.as_ref())?;
-            let made = self.edge(to_directory, self.conversations_channel(conversations.as_ref())?)?;
+            let services = Services {
+                directory: self.directory_channel(directory.as_ref())?,
+                conversations: self.conversations_channel(conversations.as_ref())?,
+                links: self.links_channel(links.as_ref())?,
+            };
+            let made = self.edge(services)?;
             listeners = Some(Listeners::bind(&made, &self.config.server, identity).await?);
             edge = Some(made);
         }
         let internal = match &self.material {
-            Some(material) if directory.is_some() || conversations.is_some() => {
+            Some(material) if directory.is_some() || conversations.is_some() || links.is_some() => {
                 Some(Internal::bind(&self.config.internal, material).await?)
             }
             _ => None,
         };
         let tracer = self.trail.tracer.clone();
-        Ok(Wired { delivery, directory, conversations, edge, listeners, internal, tracer })
+        Ok(Wired { delivery, directory, conversations, links, edge, listeners, internal, tracer })
     }
 
     fn directory_channel(&self, here: Option<&Directory>) -> Result<Channel, Failure> {
@@ -87,6 +94,13 @@ impl<'a> Ground<'a> {
         match here {
             Some(conversations) => Ok(in_process(ConversationsServer::new(conversations.clone()), &self.trail.tracer)),
             None => self.peers(Role::Conversations),
+        }
+    }
+
+    fn links_channel(&self, here: Option<&LinksService>) -> Result<Channel, Failure> {
+        match here {
+            Some(links) => Ok(in_process(LinksServer::new(links.clone()), &self.trail.tracer)),
+            None => self.peers(Role::Links),
         }
     }
 
@@ -141,7 +155,14 @@ impl<'a> Ground<'a> {
         Ok(ConversationsService::new(ports, bus.shards, self.config.conversations.clone(), &meter))
     }
 
-    fn edge(&self, directory: Channel, conversations: Channel) -> Result<Edge, Failure> {
+    fn links(&self) -> Result<LinksService, Failure> {
+        let meter = self.telemetry.meter("links");
+        let links = self.engine.tables()?.links.clone();
+        Ok(LinksService::new(links, self.clock.clone(), self.config.links.clone(), &meter))
+    }
+
+    fn edge(&self, services: Services) -> Result<Edge, Failure> {
+        let Services { directory, conversations, links } = services;
         let bus = self.engine.bus()?;
         let ports = EdgePorts {
             log: bus.log.clone(),
@@ -149,6 +170,7 @@ impl<'a> Ground<'a> {
             clock: self.clock.clone(),
             directory,
             conversations,
+            links,
             registration: self.config.directory.registration.name(),
             history: self.engine.history(),
             trail: self.trail.clone(),
@@ -158,11 +180,19 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// Where an edge finds what it passes calls to.
+struct Services {
+    directory: Channel,
+    conversations: Channel,
+    links: Channel,
+}
+
 /// Roles that have not begun.
 pub struct Wired {
     delivery: Option<Delivery>,
     directory: Option<Directory>,
     conversations: Option<ConversationsService>,
+    links: Option<LinksService>,
     edge: Option<Edge>,
     listeners: Option<Listeners>,
     internal: Option<Internal>,
@@ -188,13 +218,23 @@ impl Wired {
             inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
         }
         if let Some(internal) = self.internal {
-            let served =
-                Served { directory: self.directory, conversations: self.conversations.clone(), tracer: self.tracer };
+            let served = Served {
+                directory: self.directory,
+                conversations: self.conversations.clone(),
+                links: self.links.clone(),
+                tracer: self.tracer,
+            };
             inner.run(|stop| internal.run(served, stop));
         }
         if let Some(conversations) = self.conversations {
             inner.run(|stop| async move {
                 conversations.run(stop).await;
+                Ok(())
+            });
+        }
+        if let Some(links) = self.links {
+            inner.run(|stop| async move {
+                links.run(stop).await;
                 Ok(())
             });
         }

@@ -78,6 +78,7 @@ impl World {
                 clock: clock.clone(),
                 directory: rosters.clone(),
                 conversations: rosters.clone(),
+                links: rosters.clone(),
                 registration: "open",
                 history: None,
                 trail: asked.trail.clone(),

@@ -80,6 +80,7 @@ impl Network {
             clock: stores.clock,
             directory: self.rosters.clone(),
             conversations: self.rosters.clone(),
+            links: self.rosters.clone(),
             trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");

@@ -54,6 +54,7 @@ impl ClusterEngine {
             queues: cql.device_queues(),
             accounts: cql.accounts(),
             conversations: cql.conversations(),
+            links: cql.links(),
             payloads: cql.payloads(),
         })
     }

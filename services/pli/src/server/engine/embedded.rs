@@ -72,6 +72,7 @@ pub fn tables(engine: &EmbeddedEngine) -> Tables {
         queues: engine.device_queues(),
         accounts: engine.accounts(),
         conversations: engine.conversations(),
+        links: engine.links(),
         payloads: engine.payloads(),
     }
 }

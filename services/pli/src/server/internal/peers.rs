@@ -36,6 +36,7 @@ const READS: &[&str] = &[
     "/pli.conversations.v1.Conversations/GetRoster",
     "/pli.conversations.v1.Conversations/List",
     "/pli.conversations.v1.Conversations/FetchPayload",
+    "/pli.links.v1.Links/WaitBlob",
 ];
 
 /// The processes that have one role. A call goes to them in turn. One that cannot be connected to is passed over; a read
@@ -51,7 +52,13 @@ pub struct Peers {
 impl Peers {
     /// Connects when the first call is made. Errors when no address is given or one cannot be read.
     pub fn new(role: Role, config: &InternalConfig, material: &TlsMaterial) -> Result<Self, Failure> {
-        let addresses = if role == Role::Directory { &config.directory } else { &config.conversations };
+        let addresses: &[String] = match role {
+            Role::Directory => &config.directory,
+            Role::Conversations => &config.conversations,
+            Role::Links => &config.links,
+            // Nobody calls these.
+            Role::Edge | Role::Delivery => &[],
+        };
         if addresses.is_empty() {
             let text = format!("internal.{role} is empty and the role {role} is not in this process; name host:port");
             return Err(Failure::say(Exit::Config, text));
