@@ -3,7 +3,6 @@
 // until the one before has come back in the queue, so that this device never goes ahead of what waits for it there.
 
 import { hex, newId, same, type Bytes } from "./bytes.js";
-import { Offline } from "./connection.js";
 import { accountsOf, type Conversation, type Conversations } from "./conversations.js";
 import type { Directory } from "./directory.js";
 import { isRefused, Refused } from "./frames.js";
@@ -15,12 +14,11 @@ import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { get, put } from "./objects.js";
 import type { Profile } from "./profile.js";
-import { pause, Signal } from "./signal.js";
+import { pause } from "./signal.js";
 import type { Store } from "./store.js";
 
 const CLAIM_MAX = 64;
 const LEAVER_STEP_MS = 1_500;
-const OFFLINE_PAUSE_MS = 100;
 const TRIES_MAX = 50;
 
 /** What is still to be done, given how the group stands now; undefined where that is nothing. */
@@ -34,7 +32,6 @@ export class ChangeFailed extends Error {
 export class Changes {
   readonly #last = new Map<string, Promise<unknown>>();
   readonly #scheduled = new Set<string>();
-  readonly #online = new Signal();
 
   constructor(
     private readonly store: Store,
@@ -46,7 +43,6 @@ export class Changes {
 
   /** A session is open: what was left undone goes on. */
   online(): void {
-    this.#online.fire();
     for (const [id] of this.conversations.all()) this.work(id);
   }
 
@@ -70,7 +66,7 @@ export class Changes {
     await this.store.change(() => {
       this.conversations.set({ id, kind, name, phase: "making", state, group, numbers: {} });
     });
-    await this.#answered(async () => {
+    await this.link.answered(async () => {
       const object = await put(this.link, groupInfo);
       return this.link.call(Methods.method.create, { groupInfo: object });
     });
@@ -144,7 +140,7 @@ export class Changes {
     let mismatch: Refused | undefined;
     for (let tries = 0; tries < TRIES_MAX; tries += 1) {
       await this.#settled(id);
-      const changes = await this.#answered(async () => {
+      const changes = await this.link.answered(async () => {
         const conversation = this.#open(id);
         return mismatch === undefined ? plan(conversation) : this.#corrected(conversation, await plan(conversation), mismatch);
       });
@@ -181,7 +177,7 @@ export class Changes {
     if (conversation === undefined || pending === undefined) return undefined;
     let answer: CommitResponse;
     try {
-      answer = await this.#answered(() => this.#offer(conversation.id, pending));
+      answer = await this.link.answered(() => this.#offer(conversation.id, pending));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       return this.#refused(id, pending, error);
@@ -229,23 +225,10 @@ export class Changes {
     return this.conversations.changed.until(there, this.link.stopped);
   }
 
-  /** Asks until there is an answer; without a session it waits for the next one. */
-  async #answered<T>(ask: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        return await ask();
-      } catch (error) {
-        if (!(error instanceof Offline)) throw error;
-        await this.#online.until(() => this.link.session !== undefined, this.link.stopped);
-        await pause(OFFLINE_PAUSE_MS, this.link.stopped);
-      }
-    }
-  }
-
   async #joinAgain(id: string, tries: number): Promise<void> {
     const conversation = this.conversations.get(id)!;
     try {
-      await this.#answered(() => this.#joinExternally(conversation));
+      await this.link.answered(() => this.#joinExternally(conversation));
       await this.#finishPending(id);
     } catch (error) {
       const notIn = isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION);
@@ -277,7 +260,7 @@ export class Changes {
       const proposal = await mls.proposeLeaving(conversation.state);
       const sendId = newId();
       try {
-        await this.#answered(() => this.link.call(Methods.method.propose, { conversation: conversation.id, epoch: BigInt(epoch), proposal, sendId }));
+        await this.link.answered(() => this.link.call(Methods.method.propose, { conversation: conversation.id, epoch: BigInt(epoch), proposal, sendId }));
       } catch (error) {
         if (!isRefused(error, ErrorCode.WRONG_EPOCH)) throw error;
       }

@@ -7,7 +7,7 @@ import { hex, same, type Bytes } from "./bytes.js";
 import { Changes } from "./changes.js";
 import { Offline, type Server } from "./connection.js";
 import { BadContent, checkName, encodeContent } from "./content.js";
-import { Conversations, type Conversation } from "./conversations.js";
+import { Conversations, unknownConversation, type Conversation } from "./conversations.js";
 import { Directory, safetyNumber, signedList, type Account } from "./directory.js";
 import type { Event, Tell } from "./events.js";
 import { isRefused, type FromServer } from "./frames.js";
@@ -63,7 +63,8 @@ export class Client {
   #holes: NodeJS.Timeout | undefined;
   #clockAheadMs = 0;
   #caughtUp = false;
-  #newHistory = false;
+  /** After a restore of the server, or of this profile, or a gap: what the next `List` is for. */
+  #compare = { gone: false, unknown: false };
   #gaveUp: Error | undefined;
 
   private constructor(
@@ -107,7 +108,7 @@ export class Client {
   /** Registers a new device, then connects, and again whenever the connection is lost. */
   async start(): Promise<void> {
     if (!this.#here.registered) await this.#register();
-    this.#holes = setInterval(() => void this.#inbox.giveUpHoles().catch(() => undefined), HOLES_EVERY_MS);
+    this.#holes = setInterval(() => void this.#inbox.giveUpHoles().catch((error: unknown) => this.#failed(error)), HOLES_EVERY_MS);
     this.#link.start();
   }
 
@@ -140,7 +141,7 @@ export class Client {
 
   async lookup(handle: string): Promise<Account> {
     try {
-      return this.#directory.byHandle(handle) ?? (await this.store.change(() => this.#directory.lookup(handle)));
+      return this.#directory.byHandle(handle) ?? (await this.#link.answered(() => this.store.change(() => this.#directory.lookup(handle))));
     } catch (error) {
       if (isRefused(error, ErrorCode.NOT_FOUND)) throw new Error(`nobody is called ${handle}`, { cause: error });
       throw error;
@@ -280,12 +281,16 @@ export class Client {
   #readySaid({ ready }: Session): void {
     const here = this.#here;
     const position = ready.from.toString();
-    this.#newHistory = !same(here.history, ready.history);
-    if (this.#newHistory) return this.#place.set("here", { ...here, position, history: ready.history, published: false });
+    if (!same(here.history, ready.history)) {
+      this.#compare.gone = true;
+      return this.#place.set("here", { ...here, position, history: ready.history, published: false });
+    }
     const older = ready.from > BigInt(here.position) && !ready.positionIgnored;
     if (older || ready.positionIgnored) this.#place.set("here", { ...here, position });
     // More was acknowledged with this profile than it knows: no MLS key may be used twice.
-    if (older) for (const [, conversation] of this.#conversations.all()) if (conversation.phase === "open") this.#conversations.markBroken(conversation);
+    if (!older) return;
+    this.#compare.unknown = true;
+    for (const [, conversation] of this.#conversations.all()) if (conversation.phase === "open") this.#conversations.markBroken(conversation);
   }
 
   #lost(why: string): void {
@@ -349,31 +354,41 @@ export class Client {
     const { session } = this.#link;
     const isOfQueue = frame.case === "deliver" || frame.case === "gap";
     if (isOfQueue && !this.#frames.some((next) => next.case === "deliver")) session?.send({ case: "ack", value: { position: BigInt(this.#here.position) } });
-    if (frame.case === "gap") this.#tell({ event: "gap" });
+    if (frame.case === "gap") {
+      this.#compare.unknown = true;
+      this.#tell({ event: "gap" });
+    }
     if (frame.case === "caughtUp") await this.#isCaughtUp();
   }
 
   async #isCaughtUp(): Promise<void> {
     await this.#conversations.caughtUp();
-    if (this.#newHistory) await this.#compareWithList();
-    this.#newHistory = false;
+    if (this.#compare.gone || this.#compare.unknown) await this.#compareWithList();
+    this.#compare = { gone: false, unknown: false };
     this.#caughtUp = true;
     this.#changed.fire();
   }
 
-  /** After a restore: conversations that the server does not know are over. */
+  /** Conversations that a restored server does not know are over; those whose welcome this device never saw are joined. */
   async #compareWithList(): Promise<void> {
-    const listed = new Set<string>();
-    for (let after = new Uint8Array(), more = true; more; ) {
-      const page = await this.#link.call(Methods.method.list, { after });
-      for (const { conversation } of page.conversations) listed.add(hex(conversation));
-      after = new Uint8Array(page.conversations.at(-1)?.conversation ?? after);
-      more = page.more;
-    }
+    const listed = await this.#listed();
     await this.store.change(() => {
       const gone = this.#conversations.all().filter(([id, { phase }]) => phase !== "over" && !listed.has(id));
-      for (const [, conversation] of gone) this.#conversations.markOver(conversation, "gone");
+      if (this.#compare.gone) for (const [, conversation] of gone) this.#conversations.markOver(conversation, "gone");
+      const unknown = [...listed].filter(([id]) => this.#conversations.get(id) === undefined);
+      if (this.#compare.unknown) for (const [, id] of unknown) this.#conversations.markBroken(unknownConversation(id));
     });
+  }
+
+  async #listed(): Promise<Map<string, Bytes>> {
+    const listed = new Map<string, Bytes>();
+    for (let after: Bytes = new Uint8Array(), more = true; more; ) {
+      const page = await this.#link.call(Methods.method.list, { after });
+      for (const { conversation } of page.conversations) listed.set(hex(conversation), conversation);
+      after = page.conversations.at(-1)?.conversation ?? after;
+      more = page.more;
+    }
+    return listed;
   }
 
   #failed(error: unknown): void {

@@ -238,8 +238,7 @@ export class Conversations {
   /** The key package is gone: comes in by an external commit. */
   #joinInstead(envelope: Envelope, known: Conversation | undefined): void {
     if (known?.phase === "open" && known.group.epoch >= Number(envelope.epoch)) return;
-    const fresh = { id: envelope.conversation, kind: Kind.UNSPECIFIED, name: "", phase: "open" as const, state: new Uint8Array(), group: NO_GROUP, numbers: {} };
-    this.markBroken(known ?? fresh);
+    this.markBroken(known ?? unknownConversation(envelope.conversation));
   }
 
   async #welcomeBody(envelope: Envelope): Promise<Bytes | undefined> {
@@ -272,6 +271,10 @@ export class Conversations {
     this.store.afterwards(() => this.tell(event));
   }
 }
+
+/** One that this device is in and holds nothing of. */
+export const unknownConversation = (id: Bytes): Conversation =>
+  ({ id, kind: Kind.UNSPECIFIED, name: "", phase: "broken", state: new Uint8Array(), group: NO_GROUP, numbers: {} });
 
 export function accountsOf(conversation: Conversation): Bytes[] {
   const byId = new Map(conversation.group.members.map(({ account }) => [hex(account), account]));

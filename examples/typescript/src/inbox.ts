@@ -29,12 +29,21 @@ interface Item {
   readonly sendId: string;
   readonly sentAtMs: number;
   readonly content: Bytes;
+  readonly written: Written;
+}
+
+/** Where a message stands in the order in which its sender wrote it; places of several lives are one history (`line`). */
+interface Written {
+  readonly place: number;
+  readonly lives: string[];
 }
 
 export class Inbox {
   readonly #lanes: Table<Lane<Item>>;
   readonly #seen: Table<number>;
   readonly #read: Table<number>;
+  /** The highest place of each life that was shown. */
+  readonly #places: Table<number>;
 
   constructor(
     private readonly store: Store,
@@ -48,6 +57,7 @@ export class Inbox {
     this.#lanes = store.table("lane");
     this.#seen = store.table("seen");
     this.#read = store.table("read");
+    this.#places = store.table("place of");
     for (const [key, at] of this.#seen.entries()) if (at < Date.now() - SEEN_KEPT_MS) this.#seen.delete(key);
   }
 
@@ -116,7 +126,7 @@ export class Inbox {
     if (conversation.kind === Kind.UNSPECIFIED && frame.kind !== Kind.UNSPECIFIED) this.conversations.set({ ...conversation, kind: frame.kind });
     const own = frame.addressed.find(({ device }) => same(device, this.profile.device));
     const first = Number(own?.first ?? frame.laneBase);
-    const item = { account: sender.account, sendId: hex(envelope.sendId), sentAtMs: Number(frame.sentAtMs), content: frame.content };
+    const item = { account: sender.account, sendId: hex(envelope.sendId), sentAtMs: Number(frame.sentAtMs), content: frame.content, written: writtenOf(frame) };
     const key = `${hex(conversation.id)}/${hex(sender.device)}/${envelope.class}`;
     this.#show(key, receive(this.#lanes.get(key), first, Number(frame.laneNo), item, Date.now()));
   }
@@ -141,7 +151,18 @@ export class Inbox {
     if (content.kind === "ticks") return this.#ticks(conversation, item.account, content.ticks);
     const text = content.kind === "text" ? content.text : `[${content.mediaType}, which this client cannot show]`;
     const from = this.directory.handleOf(item.account);
-    this.#later({ event: "message", conversation: id, from, device, sendId: item.sendId, laneNo, text, sentAtMs: item.sentAtMs, late });
+    const behind = this.#isBehind(conversation, device, item.written);
+    this.#later({ event: "message", conversation: id, from, device, sendId: item.sendId, laneNo, text, sentAtMs: item.sentAtMs, late: late || behind });
+  }
+
+  /** Whether one that was written later, perhaps in another conversation of the chat, was shown already. */
+  #isBehind(conversation: Conversation, device: string, { place, lives }: Written): boolean {
+    if (place === 0 || lives[0] === undefined) return false;
+    const chat = conversation.kind === Kind.GROUP ? hex(conversation.id) : "chat";
+    const highest = (life: string) => this.#places.get(`${chat}/${device}/${life}`) ?? 0;
+    const behind = lives.some((life) => highest(life) > place);
+    this.#places.set(`${chat}/${device}/${lives[0]}`, Math.max(place, highest(lives[0])));
+    return behind;
   }
 
   #decoded(conversation: Conversation, item: Item): Content | undefined {
@@ -203,6 +224,9 @@ export class Inbox {
     this.store.afterwards(() => this.tell(event));
   }
 }
+
+const writtenOf = ({ place, writtenIn, line }: Frame): Written =>
+  ({ place: Number(place), lives: writtenIn === 0n ? [] : [writtenIn, ...line].map(String) });
 
 function decodeSealed(data: Bytes): Frame {
   try {

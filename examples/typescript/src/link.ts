@@ -8,9 +8,11 @@ import { Offline, WrongServer, type Server } from "./connection.js";
 import { isRefused, Refused } from "./frames.js";
 import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
 import { Session, type HelloOptions, type SessionEnd } from "./session.js";
-import { pause } from "./signal.js";
+import { pause, Signal } from "./signal.js";
 
 const BACK_OFF_MS = { first: 500, most: 5_000 };
+/** Between a session that was lost while something was asked and the next try. */
+const OFFLINE_PAUSE_MS = 100;
 const RETRY_MS = { least: 50, most: 5_000 };
 
 export interface LinkEvents {
@@ -26,6 +28,7 @@ export interface LinkEvents {
 }
 
 export class Link {
+  readonly #online = new Signal();
   readonly #stop = new AbortController();
   #session: Session | undefined;
   #running: Promise<void> | undefined;
@@ -76,6 +79,19 @@ export class Link {
     }
   }
 
+  /** Asks until there is an answer: without a session it waits for the next one. */
+  async answered<T>(ask: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!(error instanceof Offline)) throw error;
+        await this.#online.until(() => this.#session !== undefined, this.stopped);
+        await pause(OFFLINE_PAUSE_MS, this.stopped);
+      }
+    }
+  }
+
   async #run(): Promise<void> {
     let bound = BACK_OFF_MS.first;
     let registeredAgain = false;
@@ -103,6 +119,7 @@ export class Link {
     if (this.stopped.aborted) session.close();
     opened();
     this.#session = session;
+    this.#online.fire();
     this.events.opened(session);
     const end = await session.ended;
     this.#session = undefined;

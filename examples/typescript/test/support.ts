@@ -179,6 +179,9 @@ export class Following {
   }
 }
 
+/** An event by its name; some have several names. */
+type Told<E> = Event extends infer T ? (T extends { event: infer N } ? (E extends N ? T : never) : never) : never;
+
 /** A client of this folder with everything that it told. */
 export class Person {
   readonly told: Event[] = [];
@@ -203,16 +206,16 @@ export class Person {
 
   close: () => Promise<void> = async () => {};
 
-  async heard<E extends Event["event"]>(event: E, is: (event: Extract<Event, { event: E }>) => boolean = () => true): Promise<Extract<Event, { event: E }>> {
+  async heard<E extends Event["event"]>(event: E, is: (told: Told<E>) => boolean = () => true): Promise<Told<E>> {
     try {
-      return await until(event, () => this.told.find((told): told is Extract<Event, { event: E }> => told.event === event && is(told as never)));
+      return await until(event, () => this.told.find((told): told is Told<E> => told.event === event && is(told as Told<E>)));
     } catch (error) {
       const brief = this.told.map((told) => JSON.stringify(told, (_, value: unknown) => (value instanceof Error ? value.message : value)));
       throw new Error(`${this.client.profile.handle}: ${(error as Error).message}; it was told\n${brief.join("\n")}`);
     }
   }
 
-  text(text: string): Promise<Extract<Event, { event: "message" }>> {
+  text(text: string): Promise<Told<"message">> {
     return this.heard("message", (message) => message.text === text);
   }
 
