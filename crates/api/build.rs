@@ -5,13 +5,14 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "pli/common/v1/common.proto",
     "pli/log/v1/log.proto",
     "pli/delivery/v1/delivery.proto",
     "pli/edge/v1/edge.proto",
     "pli/directory/v1/directory.proto",
     "pli/conversations/v1/conversations.proto",
+    "pli/sealed/v1/sealed.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

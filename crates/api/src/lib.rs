@@ -80,6 +80,12 @@ mod pli {
             v1 = "pli.conversations.v1";
         }
     }
+    pub mod sealed {
+        contract! {
+            /// `pli.sealed.v1`
+            v1 = "pli.sealed.v1";
+        }
+    }
 }
 
 /// `pli.common.v1`: addresses, payload references, errors.
@@ -94,5 +100,7 @@ pub use pli::directory::v1 as directory;
 pub use pli::edge::v1 as edge;
 /// `pli.log.v1`: what is stored.
 pub use pli::log::v1 as log;
+/// `pli.sealed.v1`: what clients say to each other inside an envelope.
+pub use pli::sealed::v1 as sealed;
 
 pub use common::ErrorCode;

@@ -26,6 +26,10 @@ import { Signal } from "./signal.js";
 import { Store, type Table } from "./store.js";
 
 const HOLES_EVERY_MS = 500;
+/** After a gap, or the first position of another log epoch, what is missing is asked for. */
+const DOUBT_MS = 5_000;
+/** Bits of a position below its log epoch. */
+const LOG_EPOCH_SHIFT = 50n;
 
 export interface ClientOptions {
   /** Where keys, history and outbox of this device lie; one process at a time uses it. */
@@ -61,6 +65,7 @@ export class Client {
   #frames: FromServer[] = [];
   #working: Promise<void> | undefined;
   #holes: NodeJS.Timeout | undefined;
+  #doubting: NodeJS.Timeout | undefined;
   #clockAheadMs = 0;
   #caughtUp = false;
   /** After a restore of the server, or of this profile, or a gap: what the next `List` is for. */
@@ -120,6 +125,7 @@ export class Client {
 
   async close(): Promise<void> {
     clearInterval(this.#holes);
+    clearTimeout(this.#doubting);
     this.#outbox.stop();
     await this.#link.stop();
     await this.#working;
@@ -174,6 +180,11 @@ export class Client {
   /** Messages and ticks that the server has not settled yet. */
   get waiting(): number {
     return this.#outbox.size;
+  }
+
+  /** Waits until a durable log has every message. */
+  async sent(): Promise<void> {
+    await this.#changed.until(() => this.#gaveUp !== undefined || this.#outbox.unsent === 0, this.#link.stopped);
   }
 
   // Conversations
@@ -347,7 +358,16 @@ export class Client {
 
   #reach(frame: FromServer): void {
     const position = frame.case === "deliver" ? frame.value.position : frame.case === "gap" ? frame.value.to : 0n;
-    if (position > BigInt(this.#here.position)) this.#place.set("here", { ...this.#here, position: position.toString() });
+    const before = BigInt(this.#here.position);
+    if (position <= before) return;
+    this.#place.set("here", { ...this.#here, position: position.toString() });
+    const anotherLog = before > 0n && position >> LOG_EPOCH_SHIFT !== before >> LOG_EPOCH_SHIFT;
+    if (frame.case === "gap" || anotherLog) this.store.afterwards(() => this.#doubt());
+  }
+
+  #doubt(): void {
+    clearTimeout(this.#doubting);
+    this.#doubting = setTimeout(() => void this.#conversations.inDoubt().catch((error: unknown) => this.#failed(error)), DOUBT_MS);
   }
 
   async #after(frame: FromServer): Promise<void> {
@@ -398,5 +418,6 @@ export class Client {
 
   #tell(event: Event): void {
     for (const listener of this.#listeners) listener(event);
+    this.#changed.fire();
   }
 }

@@ -144,6 +144,19 @@ export class Conversations {
     });
   }
 
+  /** Commits may have been in what the queue lost: nothing of it is waited for, and the server is asked. */
+  async inDoubt(): Promise<void> {
+    await this.caughtUp();
+    for (const [id] of this.all()) await this.store.change(() => this.#lookForCommits(this.get(id)));
+  }
+
+  async #lookForCommits(conversation: Conversation | undefined): Promise<void> {
+    if (conversation?.phase !== "open") return;
+    const from = conversation.group.epoch;
+    const { currentEpoch } = await this.link.call(Methods.method.getCommits, { conversation: conversation.id, from: BigInt(from) });
+    if (Number(currentEpoch) > from) await this.fetchMissing(conversation, Number(currentEpoch));
+  }
+
   /** A commit in the queue. Within a change of the store. */
   async commit(envelope: Envelope): Promise<void> {
     const epoch = Number(envelope.epoch);
@@ -177,8 +190,8 @@ export class Conversations {
   async welcome(envelope: Envelope): Promise<void> {
     const id = hex(envelope.conversation);
     const known = this.get(id);
-    // Of a group that this device has gone on in meanwhile, for example by an external commit.
-    if (known?.phase === "open" && known.group.epoch > Number(envelope.epoch)) return;
+    // It came twice, or the device came in by an external commit meanwhile. A welcome names the epoch that it begins.
+    if (known?.phase === "open" && known.group.epoch >= Number(envelope.epoch)) return;
     const body = await this.#welcomeBody(envelope);
     const reference = body && mls.welcomeReferences(body).find((one) => this.keyPackages.get(one) !== undefined);
     if (body === undefined || reference === undefined) return void this.#joinInstead(envelope, known);
@@ -237,7 +250,6 @@ export class Conversations {
 
   /** The key package is gone: comes in by an external commit. */
   #joinInstead(envelope: Envelope, known: Conversation | undefined): void {
-    if (known?.phase === "open" && known.group.epoch >= Number(envelope.epoch)) return;
     this.markBroken(known ?? unknownConversation(envelope.conversation));
   }
 

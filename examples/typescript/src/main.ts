@@ -28,7 +28,7 @@ async function main(): Promise<void> {
       server: { type: "string" },
       fingerprint: { type: "string" },
       data: { type: "string", default: process.env["PLI_DATA"] ?? "../../pli-data" },
-      home: { type: "string", default: join(homedir(), ".local", "share", "pli-typescript") },
+      home: { type: "string", default: join(process.env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share"), "pli-typescript") },
     },
   });
   const [handle] = positionals;
@@ -62,6 +62,8 @@ class Chat {
       if (line.trim() === "/quit") break;
       await this.#line(line.trim()).catch((error: unknown) => console.log(`! ${(error as Error).message}`));
     }
+    process.stdin.destroy();
+    await this.client.sent();
     await this.client.close();
   }
 

@@ -79,6 +79,11 @@ export class Outbox {
     return this.#rows.size;
   }
 
+  /** Messages that no durable log has yet. */
+  get unsent(): number {
+    return this.#rows.entries().filter(([, entry]) => entry.class === Class.MESSAGE && entry.receipt === undefined).length;
+  }
+
   stop(): void {
     clearInterval(this.#timer);
   }

@@ -148,6 +148,7 @@ export class RustClient {
   }
 }
 
+/** A process that goes on: what it printed, and what is written to it. */
 export class Following {
   readonly lines: { out: string[]; err: string[] };
 
@@ -169,6 +170,11 @@ export class Following {
 
   said(text: string): Promise<string> {
     return until(`pli to print ${text}`, () => this.lines.out.find((line) => line.includes(text)));
+  }
+
+  /** Its exit code, once it has ended by itself. */
+  ended(): Promise<number> {
+    return until("the program's end", () => this.child.exitCode ?? undefined);
   }
 
   async end(): Promise<void> {
