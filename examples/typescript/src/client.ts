@@ -7,7 +7,7 @@ import { hex, same, type Bytes } from "./bytes.js";
 import { Changes } from "./changes.js";
 import { Offline, type Server } from "./connection.js";
 import { BadContent, checkName, encodeContent } from "./content.js";
-import { Conversations, unknownConversation, type Conversation } from "./conversations.js";
+import { Conversations, successorOf, unknownConversation, type Conversation } from "./conversations.js";
 import { Directory, safetyNumber, signedList, type Account } from "./directory.js";
 import type { Event, Tell } from "./events.js";
 import { isRefused, type FromServer } from "./frames.js";
@@ -394,7 +394,7 @@ export class Client {
     const listed = await this.#listed();
     await this.store.change(() => {
       const gone = this.#conversations.all().filter(([id, { phase }]) => phase !== "over" && !listed.has(id));
-      if (this.#compare.gone) for (const [, conversation] of gone) this.#conversations.markOver(conversation, "gone");
+      if (this.#compare.gone) for (const [, conversation] of gone) this.#conversations.markOver(conversation, "gone", successorOf(conversation.root ?? conversation.id, this.#here.history));
       const unknown = [...listed].filter(([id]) => this.#conversations.get(id) === undefined);
       if (this.#compare.unknown) for (const [, id] of unknown) this.#conversations.markBroken(unknownConversation(id));
     });

@@ -2,7 +2,9 @@
 // Conversations as this device knows them, and how it follows them: welcomes, commits and proposals in the order of the
 // queue (docs/protocol.md, "Making, joining, changing, leaving").
 
-import { hex, same, type Bytes } from "./bytes.js";
+import { sha256 } from "@noble/hashes/sha2.js";
+
+import { concat, hex, same, utf8, type Bytes } from "./bytes.js";
 import type { Directory } from "./directory.js";
 import type { Tell } from "./events.js";
 import { Conversations as Methods } from "./gen/pli/conversations/v1/conversations_pb.js";
@@ -32,6 +34,8 @@ export interface Conversation {
   readonly id: Bytes;
   readonly kind: Kind;
   readonly name: string;
+  /** The first conversation of its line, where servers were restored meanwhile. */
+  readonly root?: Bytes;
   /**
    * `making`: the server does not know it yet. `broken`: the thread is lost, it is joined again before anything is sealed.
    * `over`: this device is not in it any more.
@@ -125,9 +129,9 @@ export class Conversations {
     return this.set({ ...conversation, phase: "broken", pending: undefined });
   }
 
-  markOver(conversation: Conversation, why: "removed" | "left" | "gone"): void {
+  markOver(conversation: Conversation, why: "removed" | "left" | "gone", successor?: Bytes): void {
     this.set({ ...conversation, phase: "over", pending: undefined, leaving: undefined });
-    this.#later({ event: "over", conversation: hex(conversation.id), why });
+    this.#later({ event: "over", conversation: hex(conversation.id), why, ...(successor ? { successor: hex(successor) } : {}) });
   }
 
   /** What the queue says by an envelope of any content: how far it has come. Within a change of the store. */
@@ -283,6 +287,9 @@ export class Conversations {
     this.store.afterwards(() => this.tell(event));
   }
 }
+
+/** The conversation in which everybody goes on with one that a restored server does not know, after the first id of its line. */
+export const successorOf = (root: Bytes, history: Bytes): Bytes => sha256(concat(utf8("pli-successor-1"), root, history)).slice(0, 16);
 
 /** One that this device is in and holds nothing of. */
 export const unknownConversation = (id: Bytes): Conversation =>

@@ -32,7 +32,8 @@ export type Event =
   | { readonly event: "named"; readonly conversation: string; readonly name: string }
   /** Messages of the queue are gone. */
   | { readonly event: "gap" }
-  | { readonly event: "over"; readonly conversation: string; readonly why: "removed" | "left" | "gone" }
+  /** After a restore of the server others may go on in the successor. */
+  | { readonly event: "over"; readonly conversation: string; readonly why: "removed" | "left" | "gone"; readonly successor?: string }
   /** This device lost the thread and comes in again by itself. */
   | { readonly event: "rejoining" | "rejoined"; readonly conversation: string }
   | { readonly event: "foreign"; readonly conversation: string; readonly members: string[] }

@@ -147,7 +147,7 @@ export class Inbox {
     const conversation = this.conversations.get(id)!;
     const content = this.#decoded(conversation, item);
     if (content === undefined) return;
-    if (content.kind === "group") return this.#named(conversation, content.name);
+    if (content.kind === "group") return this.#named(conversation, content);
     if (content.kind === "ticks") return this.#ticks(conversation, item.account, content.ticks);
     const text = content.kind === "text" ? content.text : `[${content.mediaType}, which this client cannot show]`;
     const from = this.directory.handleOf(item.account);
@@ -175,9 +175,9 @@ export class Inbox {
     }
   }
 
-  #named(conversation: Conversation, name: string): void {
+  #named(conversation: Conversation, { name, root }: Extract<Content, { kind: "group" }>): void {
     if (!isName(name) || name === conversation.name) return;
-    this.conversations.set({ ...conversation, name, kind: Kind.GROUP });
+    this.conversations.set({ ...conversation, name, kind: Kind.GROUP, ...(root === undefined ? {} : { root }) });
     this.#later({ event: "named", conversation: hex(conversation.id), name });
   }
 

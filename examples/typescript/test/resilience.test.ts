@@ -183,4 +183,29 @@ describe("a server with its data on disk", () => {
     const events = await rust.receive("rbob", 2);
     assert.deepEqual(events.filter(({ event }) => event === "message").map(({ text }) => text), ["before", "after"]);
   });
+
+  test("is restored from a backup: its conversations are over, and people go on in others", async () => {
+    const [data, backup, restored] = ["data", "backup", "restored"].map((name) => join(folder(), name)) as [string, string, string];
+    const server = await PliServer.start({ data });
+    const rust = new RustClient(server);
+    await rust.register("hbob");
+    const [alice, carol] = [await Person.open(server.at, "halice"), await Person.open(server.at, "hcarol")];
+    const { conversation: before } = await alice.client.sendTo("hbob", "before the backup");
+    await rust.receive("hbob", 1);
+    await rust.admin(["backup", "--data", data, "--to", backup]);
+    const group = await alice.client.createGroup("after the backup", ["hcarol"]);
+    await carol.heard("named");
+    await rust.admin(["restore", "--from", backup, "--data", restored]);
+    await server.moveTo(restored);
+    for (const id of [before, group]) assert.match((await alice.heard("over", ({ conversation }) => conversation === id)).successor ?? "", /^[0-9a-f]{32}$/);
+    await rust.run(["send", "hbob", "halice", "I am here"]);
+    const { conversation } = await alice.text("I am here");
+    assert.equal(conversation, alice.told.flatMap((told) => (told.event === "over" && told.conversation === before ? [told.successor] : []))[0]);
+    await alice.client.sendTo("hbob", "after the restore");
+    const events = await rust.receive("hbob", 1);
+    assert.ok(events.some(({ text }) => text === "after the restore"));
+    await carol.heard("over", ({ conversation: id }) => id === group);
+    await carol.client.sendTo("halice", "a new one");
+    await alice.text("a new one");
+  });
 });

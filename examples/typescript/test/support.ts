@@ -59,7 +59,7 @@ export class PliServer {
   ready!: ReadyLine;
 
   private constructor(
-    private readonly args: string[],
+    private args: string[],
     private readonly environment: Record<string, string>,
   ) {}
 
@@ -84,6 +84,13 @@ export class PliServer {
       return lines.out.find((line) => line.startsWith("{"));
     });
     this.ready = JSON.parse(text) as ReadyLine;
+  }
+
+  /** Goes on with the data of another folder. */
+  async moveTo(data: string): Promise<void> {
+    await this.stop();
+    this.args = ["--data", data];
+    await this.up();
   }
 
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
@@ -139,6 +146,14 @@ export class RustClient {
     const following = new Following(this.#spawn(args));
     atEnd(() => following.end());
     return following;
+  }
+
+  /** A command about the server's data. */
+  async admin(args: string[]): Promise<void> {
+    const child = spawn(PLI, args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT });
+    const lines = gather(child);
+    const code = await until(`pli ${args.join(" ")}`, () => child.exitCode ?? undefined);
+    if (code !== 0) throw new Error(`pli ${args.join(" ")} ended with ${code}: ${lines.err.join("\n")}`);
   }
 
   #spawn(args: string[]): ChildProcess {

@@ -9,6 +9,7 @@ import { create, fromBinary, fromJson, toBinary, toJson, type DescMessage, type 
 
 import { hex, unhex } from "../src/bytes.js";
 import { BadContent, decodeContent, encodeContent, type Content, type Tick } from "../src/content.js";
+import { successorOf } from "../src/conversations.js";
 import { BadList, listTranscript, readList, safetyNumber, signList } from "../src/directory.js";
 import { SignedDeviceListSchema, DeviceListSchema } from "../src/gen/pli/directory/v1/directory_pb.js";
 import { ClientFrameSchema, ServerFrameSchema } from "../src/gen/pli/edge/v1/edge_pb.js";
@@ -181,4 +182,8 @@ describe("people", () => {
     assert.equal(safetyNumber(of(other), of(one)), digits);
   });
 
+  test("the successor of a conversation", () => {
+    const { root, history, conversation } = sealed.successor;
+    assert.equal(hex(successorOf(unhex(root), unhex(history))), conversation);
+  });
 });
