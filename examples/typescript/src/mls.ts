@@ -27,7 +27,9 @@ const SUITES: Record<Suite, CiphersuiteName> = {
 const LAST_RESORT = 0x000a;
 const KEY_PACKAGE_LIFE_S = 84 * 24 * 3600;
 const CLOCK_SLACK_S = 3600;
+/** Sealed messages have lengths that are multiples of this, the tag of the AEAD counted. */
 const PADDING = 128;
+const TAG = 16;
 
 /** A member's leaf. */
 export interface Member {
@@ -88,7 +90,7 @@ const config = (plaintext = 0): ClientConfig => ({
     compareKeyPackages: (a, b) => same(a.leafNode.signaturePublicKey, b.leafNode.signaturePublicKey),
     compareKeyPackageToLeafNode: (a, b) => same(a.leafNode.signaturePublicKey, b.signaturePublicKey),
   },
-  paddingConfig: { kind: "padUntilLength", padUntilLength: Math.ceil(plaintext / PADDING) * PADDING },
+  paddingConfig: { kind: "padUntilLength", padUntilLength: Math.ceil((plaintext + TAG) / PADDING) * PADDING - TAG },
   authService: wellFormed,
 });
 
