@@ -19,6 +19,8 @@ import type { Store } from "./store.js";
 
 const CLAIM_MAX = 64;
 const LEAVER_STEP_MS = 1_500;
+const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
+const REJOINS_MAX = 20;
 const TRIES_MAX = 50;
 
 /** What is still to be done, given how the group stands now; undefined where that is nothing. */
@@ -233,9 +235,9 @@ export class Changes {
     } catch (error) {
       const notIn = isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION);
       if (notIn) return void (await this.store.change(() => this.conversations.markOver(conversation, "removed")));
-      if (tries >= 5) throw error;
-      await pause(LEAVER_STEP_MS * (tries + 1), this.link.stopped);
+      if (tries >= REJOINS_MAX) throw error;
     }
+    if (this.conversations.get(id)?.phase === "broken") await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
   }
 
   async #joinExternally({ id: conversation, group }: Conversation): Promise<void> {

@@ -64,6 +64,7 @@ export class Client {
   readonly #chats = new Map<string, Promise<string>>();
   #frames: FromServer[] = [];
   #working: Promise<void> | undefined;
+  #publishing: Promise<void> | undefined;
   #holes: NodeJS.Timeout | undefined;
   #doubting: NodeJS.Timeout | undefined;
   #clockAheadMs = 0;
@@ -316,10 +317,15 @@ export class Client {
     this.#changed.fire();
   }
 
-  async #publish(): Promise<void> {
-    await this.#keyPackages.publish();
-    await this.store.change(() => this.#place.set("here", { ...this.#here, published: true }));
-    this.#changed.fire();
+  /** Publishes key packages; a notice that they are low meanwhile asks for nothing more. */
+  #publish(): Promise<void> {
+    const publish = async () => {
+      await this.#keyPackages.publish();
+      await this.store.change(() => this.#place.set("here", { ...this.#here, published: true }));
+      this.#changed.fire();
+    };
+    this.#publishing ??= publish().finally(() => (this.#publishing = undefined));
+    return this.#publishing;
   }
 
   // The queue

@@ -5,6 +5,7 @@
 import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 
 import { concat, hex, newId, unhex, type Bytes } from "./bytes.js";
+import { Offline } from "./connection.js";
 import { laneBase, number, type Conversation, type Conversations } from "./conversations.js";
 import type { Tell } from "./events.js";
 import { Refused } from "./frames.js";
@@ -167,8 +168,9 @@ export class Outbox {
         session.send({ case: "send", value: { sends: batch.map(([, send]) => send) } });
         this.#again = true;
       }
-    } catch {
-      // The session was lost; the next one begins here again.
+    } catch (error) {
+      // Where the session was lost, the next one begins here again.
+      if (!(error instanceof Offline || this.link.stopped.aborted)) this.tell({ event: "warning", error: error as Error });
     } finally {
       this.#pumping = false;
     }

@@ -168,7 +168,7 @@ export class Session {
 
   /** The next frame of the opening. */
   #next(): Promise<FromServer> {
-    return new Promise((resolve, reject) => {
+    const next = new Promise<FromServer>((resolve, reject) => {
       const timer = setTimeout(() => this.connection.cut("the server said nothing"), HELLO_WITHIN_MS);
       const done = () => {
         clearTimeout(timer);
@@ -183,6 +183,9 @@ export class Session {
         reject(end.refused ?? new Offline(end.why));
       });
     });
+    // Where the opening fails before anybody waits for it.
+    next.catch(() => undefined);
+    return next;
   }
 
   /** A ping in a third of the time after which the server closes a silent session; silence that long ends it here too. */
