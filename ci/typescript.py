@@ -95,6 +95,7 @@ def run() -> Outcome:
     reporters = ["--test-reporter=junit", f"--test-reporter-destination={REPORT}", "--test-reporter=spec", "--test-reporter-destination=stdout"]
     steps = [
         ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"],
+        ["npm", "run", "--silent", "format"],
         ["npm", "run", "--silent", "build"],
         ["node", "--test", *reporters, *tests],
     ]

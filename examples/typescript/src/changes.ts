@@ -91,7 +91,9 @@ export class Changes {
   remove(id: string, accounts: Bytes[]): Promise<void> {
     return this.#change(id, async ({ group }) => {
       const gone = group.members.filter((member) => accounts.some((account) => same(account, member.account)));
-      return gone.length === 0 ? undefined : { add: [], remove: gone.map(({ leaf }) => leaf).filter((leaf) => !group.leaving.includes(leaf)) };
+      return gone.length === 0
+        ? undefined
+        : { add: [], remove: gone.map(({ leaf }) => leaf).filter((leaf) => !group.leaving.includes(leaf)) };
     });
   }
 
@@ -120,7 +122,10 @@ export class Changes {
 
   #inTurn<T>(id: string, run: () => Promise<T>): Promise<T> {
     const turn = (this.#last.get(id) ?? Promise.resolve()).then(run, run);
-    this.#last.set(id, turn.catch(() => undefined));
+    this.#last.set(
+      id,
+      turn.catch(() => undefined),
+    );
     return turn;
   }
 
@@ -144,7 +149,9 @@ export class Changes {
       await this.#settled(id);
       const changes = await this.link.answered(async () => {
         const conversation = this.#open(id);
-        return mismatch === undefined ? plan(conversation) : this.#corrected(conversation, await plan(conversation), mismatch);
+        return mismatch === undefined
+          ? plan(conversation)
+          : this.#corrected(conversation, await plan(conversation), mismatch);
       });
       if (changes === undefined) return;
       if (!(await this.#make(id, changes))) continue;
@@ -193,11 +200,21 @@ export class Changes {
     const commit = await put(this.link, offer.commit);
     const groupInfo = await put(this.link, offer.groupInfo);
     const welcome = offer.welcome && (await put(this.link, offer.welcome));
-    return this.link.call(Methods.method.commit, { conversation, epoch: BigInt(epoch), commit, groupInfo, ...(welcome ? { welcome } : {}) });
+    return this.link.call(Methods.method.commit, {
+      conversation,
+      epoch: BigInt(epoch),
+      commit,
+      groupInfo,
+      ...(welcome ? { welcome } : {}),
+    });
   }
 
   /** The epoch that has to be reached before something else is offered, where the commit has lost. */
-  async #answer(id: string, pending: NonNullable<Conversation["pending"]>, { outcome }: CommitResponse): Promise<number | undefined> {
+  async #answer(
+    id: string,
+    pending: NonNullable<Conversation["pending"]>,
+    { outcome }: CommitResponse,
+  ): Promise<number | undefined> {
     const conversation = this.conversations.get(id)!;
     // The queue was faster: the commit has come back, or another one of its epoch.
     if (!isPending(conversation, pending)) return undefined;
@@ -206,7 +223,11 @@ export class Changes {
     return outcome.case === "lost" ? Number(outcome.value.currentEpoch) : undefined;
   }
 
-  async #refused(id: string, pending: NonNullable<Conversation["pending"]>, error: Refused): Promise<Refused | undefined> {
+  async #refused(
+    id: string,
+    pending: NonNullable<Conversation["pending"]>,
+    error: Refused,
+  ): Promise<Refused | undefined> {
     await this.store.change(() => {
       const conversation = this.conversations.get(id)!;
       if (!isPending(conversation, pending)) return;
@@ -237,13 +258,16 @@ export class Changes {
       if (notIn) return void (await this.store.change(() => this.conversations.markOver(conversation, "removed")));
       if (tries >= REJOINS_MAX) throw error;
     }
-    if (this.conversations.get(id)?.phase === "broken") await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
+    if (this.conversations.get(id)?.phase === "broken")
+      await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
   }
 
   async #joinExternally({ id: conversation, group }: Conversation): Promise<void> {
-    await this.link.call(Methods.method.reportFailure, { conversation, epoch: BigInt(group.epoch), reason: "rejoin" }).catch((error: unknown) => {
-      if (!isRefused(error)) throw error;
-    });
+    await this.link
+      .call(Methods.method.reportFailure, { conversation, epoch: BigInt(group.epoch), reason: "rejoin" })
+      .catch((error: unknown) => {
+        if (!isRefused(error)) throw error;
+      });
     const info = await this.link.call(Methods.method.getGroupInfo, { conversation });
     const [groupInfo, tree] = [await get(this.link, info.groupInfo), await get(this.link, info.ratchetTree)];
     const offer = await mls.joinExternally(this.profile, groupInfo, tree);
@@ -262,7 +286,14 @@ export class Changes {
       const proposal = await mls.proposeLeaving(conversation.state);
       const sendId = newId();
       try {
-        await this.link.answered(() => this.link.call(Methods.method.propose, { conversation: conversation.id, epoch: BigInt(epoch), proposal, sendId }));
+        await this.link.answered(() =>
+          this.link.call(Methods.method.propose, {
+            conversation: conversation.id,
+            epoch: BigInt(epoch),
+            proposal,
+            sendId,
+          }),
+        );
       } catch (error) {
         if (!isRefused(error, ErrorCode.WRONG_EPOCH)) throw error;
       }
@@ -275,10 +306,14 @@ export class Changes {
   async #removeLeavers(id: string, { group }: Conversation): Promise<void> {
     if (group.leaving.includes(group.ownLeaf)) return;
     const address = ({ account, device }: mls.Member) => hex(account) + hex(device);
-    const stay = group.members.filter(({ leaf }) => !group.leaving.includes(leaf)).sort((a, b) => (address(a) < address(b) ? -1 : 1));
+    const stay = group.members
+      .filter(({ leaf }) => !group.leaving.includes(leaf))
+      .sort((a, b) => (address(a) < address(b) ? -1 : 1));
     const place = stay.findIndex(({ leaf }) => leaf === group.ownLeaf);
     await pause(place * LEAVER_STEP_MS, this.link.stopped);
-    await this.#commits(id, async (now) => (now.group.leaving.length > 0 && now.group.epoch === group.epoch ? { add: [], remove: [] } : undefined));
+    await this.#commits(id, async (now) =>
+      now.group.leaving.length > 0 && now.group.epoch === group.epoch ? { add: [], remove: [] } : undefined,
+    );
   }
 
   #devicesOf(accounts: Bytes[]): Omit<mls.Member, "leaf">[] {
@@ -290,24 +325,36 @@ export class Changes {
   }
 
   /** A key package of each device; what was claimed for a commit that lost is used for the next one. */
-  async #claim(conversation: Conversation, devices: Omit<mls.Member, "leaf">[], claimed: Map<string, Bytes>): Promise<mls.Changes["add"]> {
+  async #claim(
+    conversation: Conversation,
+    devices: Omit<mls.Member, "leaf">[],
+    claimed: Map<string, Bytes>,
+  ): Promise<mls.Changes["add"]> {
     for (let missing = devices; (missing = devices.filter(({ device }) => !claimed.has(hex(device)))).length > 0; ) {
       const asked = missing.slice(0, CLAIM_MAX).map(({ account, device }) => ({ account, device }));
       const answer = await this.link.call(DirectoryMethods.method.claimKeyPackages, { devices: asked });
       if (answer.keyPackages.length === 0) throw new ChangeFailed("the server gave no key package");
-      for (const { device, keyPackage } of answer.keyPackages) if (device !== undefined) claimed.set(hex(device.device), keyPackage);
+      for (const { device, keyPackage } of answer.keyPackages)
+        if (device !== undefined) claimed.set(hex(device.device), keyPackage);
     }
-    return Promise.all(devices.map((member) => mls.checkKeyPackage(claimed.get(hex(member.device))!, conversation.group.suite, member)));
+    return Promise.all(
+      devices.map((member) => mls.checkKeyPackage(claimed.get(hex(member.device))!, conversation.group.suite, member)),
+    );
   }
 
   /** What a refusal for other devices than those of the members' lists asks for. */
   async #corrected(conversation: Conversation, changes: mls.Changes | undefined, error: Refused): Promise<mls.Changes> {
     const wanted = changes ?? { add: [], remove: [] };
-    const named = (addresses: DeviceAddress[], member: mls.Member) => addresses.some(({ device }) => same(device, member.device));
-    const gone = conversation.group.members.filter((member) => named([...error.extra, ...error.stale], member)).map(({ leaf }) => leaf);
+    const named = (addresses: DeviceAddress[], member: mls.Member) =>
+      addresses.some(({ device }) => same(device, member.device));
+    const gone = conversation.group.members
+      .filter((member) => named([...error.extra, ...error.stale], member))
+      .map(({ leaf }) => leaf);
     const accounts = [...error.missing, ...error.stale].map(({ account }) => account);
     await this.store.change(() => this.directory.refresh(accounts));
-    const listed = this.#devicesOf(accounts).filter(({ device }) => [...error.missing, ...error.stale].some((address) => same(address.device, device)));
+    const listed = this.#devicesOf(accounts).filter(({ device }) =>
+      [...error.missing, ...error.stale].some((address) => same(address.device, device)),
+    );
     const add = await this.#claim(conversation, listed, new Map());
     return { add: [...wanted.add, ...add], remove: [...new Set([...wanted.remove, ...gone])] };
   }
@@ -315,7 +362,10 @@ export class Changes {
   #open(id: string): Conversation {
     const conversation = this.conversations.get(id);
     if (conversation === undefined) throw new ChangeFailed(`there is no conversation ${id}`);
-    if (conversation.phase !== "open") throw new ChangeFailed(`the conversation is ${conversation.phase === "over" ? "over for this device" : "not ready yet"}`);
+    if (conversation.phase !== "open")
+      throw new ChangeFailed(
+        `the conversation is ${conversation.phase === "over" ? "over for this device" : "not ready yet"}`,
+      );
     return conversation;
   }
 }

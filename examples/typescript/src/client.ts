@@ -114,13 +114,19 @@ export class Client {
   /** Registers a new device, then connects, and again whenever the connection is lost. */
   async start(): Promise<void> {
     if (!this.#here.registered) await this.#register();
-    this.#holes = setInterval(() => void this.#inbox.giveUpHoles().catch((error: unknown) => this.#failed(error)), HOLES_EVERY_MS);
+    this.#holes = setInterval(
+      () => void this.#inbox.giveUpHoles().catch((error: unknown) => this.#failed(error)),
+      HOLES_EVERY_MS,
+    );
     this.#link.start();
   }
 
   /** Waits until the queue has been worked through and key packages are published. */
   async ready(): Promise<void> {
-    await this.#changed.until(() => this.#gaveUp !== undefined || (this.#caughtUp && this.#here.published), this.#link.stopped);
+    await this.#changed.until(
+      () => this.#gaveUp !== undefined || (this.#caughtUp && this.#here.published),
+      this.#link.stopped,
+    );
     if (this.#gaveUp !== undefined) throw this.#gaveUp;
   }
 
@@ -148,7 +154,10 @@ export class Client {
 
   async lookup(handle: string): Promise<Account> {
     try {
-      return this.#directory.byHandle(handle) ?? (await this.#link.answered(() => this.store.change(() => this.#directory.lookup(handle))));
+      return (
+        this.#directory.byHandle(handle) ??
+        (await this.#link.answered(() => this.store.change(() => this.#directory.lookup(handle))))
+      );
     } catch (error) {
       if (isRefused(error, ErrorCode.NOT_FOUND)) throw new Error(`nobody is called ${handle}`, { cause: error });
       throw error;
@@ -156,7 +165,10 @@ export class Client {
   }
 
   async safetyNumber(handle: string): Promise<string> {
-    return safetyNumber({ account: this.profile.account, identityKey: this.profile.identity.public }, await this.lookup(handle));
+    return safetyNumber(
+      { account: this.profile.account, identityKey: this.profile.identity.public },
+      await this.lookup(handle),
+    );
   }
 
   // Messages
@@ -249,7 +261,8 @@ export class Client {
   /** Newcomers learn what a group is called. */
   async #tellName(id: string): Promise<void> {
     const name = this.#conversations.get(id)?.name;
-    if (name !== undefined && name !== "") await this.store.change(() => this.#outbox.write(id, Class.MESSAGE, encodeContent({ kind: "group", name })));
+    if (name !== undefined && name !== "")
+      await this.store.change(() => this.#outbox.write(id, Class.MESSAGE, encodeContent({ kind: "group", name })));
   }
 
   // Registration
@@ -257,7 +270,10 @@ export class Client {
   async #register(): Promise<void> {
     const session = await Session.open(this.#link.server);
     try {
-      await session.call(DirectoryMethods.method.register, { handle: this.profile.handle, devices: signedList(this.profile) });
+      await session.call(DirectoryMethods.method.register, {
+        handle: this.profile.handle,
+        devices: signedList(this.profile),
+      });
     } finally {
       session.close();
     }
@@ -302,7 +318,8 @@ export class Client {
     // More was acknowledged with this profile than it knows: no MLS key may be used twice.
     if (!older) return;
     this.#compare.unknown = true;
-    for (const [, conversation] of this.#conversations.all()) if (conversation.phase === "open") this.#conversations.markBroken(conversation);
+    for (const [, conversation] of this.#conversations.all())
+      if (conversation.phase === "open") this.#conversations.markBroken(conversation);
   }
 
   #lost(why: string): void {
@@ -373,13 +390,17 @@ export class Client {
 
   #doubt(): void {
     clearTimeout(this.#doubting);
-    this.#doubting = setTimeout(() => void this.#conversations.inDoubt().catch((error: unknown) => this.#failed(error)), DOUBT_MS);
+    this.#doubting = setTimeout(
+      () => void this.#conversations.inDoubt().catch((error: unknown) => this.#failed(error)),
+      DOUBT_MS,
+    );
   }
 
   async #after(frame: FromServer): Promise<void> {
     const { session } = this.#link;
     const isOfQueue = frame.case === "deliver" || frame.case === "gap";
-    if (isOfQueue && !this.#frames.some((next) => next.case === "deliver")) session?.send({ case: "ack", value: { position: BigInt(this.#here.position) } });
+    if (isOfQueue && !this.#frames.some((next) => next.case === "deliver"))
+      session?.send({ case: "ack", value: { position: BigInt(this.#here.position) } });
     if (frame.case === "gap") {
       this.#compare.unknown = true;
       this.#tell({ event: "gap" });
@@ -400,7 +421,13 @@ export class Client {
     const listed = await this.#listed();
     await this.store.change(() => {
       const gone = this.#conversations.all().filter(([id, { phase }]) => phase !== "over" && !listed.has(id));
-      if (this.#compare.gone) for (const [, conversation] of gone) this.#conversations.markOver(conversation, "gone", successorOf(conversation.root ?? conversation.id, this.#here.history));
+      if (this.#compare.gone)
+        for (const [, conversation] of gone)
+          this.#conversations.markOver(
+            conversation,
+            "gone",
+            successorOf(conversation.root ?? conversation.id, this.#here.history),
+          );
       const unknown = [...listed].filter(([id]) => this.#conversations.get(id) === undefined);
       if (this.#compare.unknown) for (const [, id] of unknown) this.#conversations.markBroken(unknownConversation(id));
     });

@@ -46,7 +46,11 @@ function part(content: Exclude<Content, { kind: "other" }>): [number, string, By
     case "text":
       return [1, TEXT, utf8(checkText(content.text))];
     case "group":
-      return [0, GROUP, cbor(content.root === undefined ? [checkName(content.name)] : [checkName(content.name), content.root])];
+      return [
+        0,
+        GROUP,
+        cbor(content.root === undefined ? [checkName(content.name)] : [checkName(content.name), content.root]),
+      ];
     case "ticks":
       return [0, TICKS, encodeTicks(content.ticks)];
   }
@@ -56,7 +60,8 @@ function part(content: Exclude<Content, { kind: "other" }>): [number, string, By
 export function checkText(text: string): string {
   const length = utf8(text).length;
   if (text.trim() === "") throw new BadContent("the message is empty; write something");
-  if (length > TEXT_BYTES_MAX) throw new BadContent(`the message has ${length} bytes; at most ${TEXT_BYTES_MAX} are possible, split it`);
+  if (length > TEXT_BYTES_MAX)
+    throw new BadContent(`the message has ${length} bytes; at most ${TEXT_BYTES_MAX} are possible, split it`);
   return text;
 }
 
@@ -67,7 +72,9 @@ export function isName(name: string): boolean {
 
 export function checkName(name: string): string {
   if (isName(name)) return name;
-  throw new BadContent(`${JSON.stringify(name)} is no name of a group: 1 to 128 bytes, no blanks around it, no invisible character, no ~`);
+  throw new BadContent(
+    `${JSON.stringify(name)} is no name of a group: 1 to 128 bytes, no blanks around it, no invisible character, no ~`,
+  );
 }
 
 function encodeTicks(ticks: Tick[]): Bytes {
@@ -95,15 +102,20 @@ function walk(nested: unknown, depth: number, budget: { left: number }): Content
   if (cardinality === 1 && typeof type === "string" && body instanceof Uint8Array) return single(type, body);
   if (cardinality === 3 && Array.isArray(body)) {
     const parts = body.map((inner) => walk(inner, depth + 1, budget));
-    return parts.find((found) => found !== undefined && found.kind !== "other") ?? parts.find((found) => found !== undefined);
+    return (
+      parts.find((found) => found !== undefined && found.kind !== "other") ?? parts.find((found) => found !== undefined)
+    );
   }
-  return cardinality === 0 ? undefined : { kind: "other", mediaType: typeof type === "string" ? type : "something unknown" };
+  return cardinality === 0
+    ? undefined
+    : { kind: "other", mediaType: typeof type === "string" ? type : "something unknown" };
 }
 
 function single(mediaType: string, body: Bytes): Content {
   if (mediaType === GROUP) return group(body);
   if (mediaType === TICKS) return { kind: "ticks", ticks: decodeTicks(body) };
-  if (mediaType.startsWith("text/")) return { kind: "text", text: new TextDecoder("utf-8", { fatal: true }).decode(body) };
+  if (mediaType.startsWith("text/"))
+    return { kind: "text", text: new TextDecoder("utf-8", { fatal: true }).decode(body) };
   return { kind: "other", mediaType };
 }
 
@@ -115,7 +127,8 @@ function group(body: Bytes): Content {
 
 function decodeTicks(body: Bytes): Tick[] {
   const [ticks, lost, lives] = sequence(body, 3) as [unknown[][], unknown[][]?, unknown[][]?];
-  const of = <T>(rows: unknown[][] | undefined, device: Bytes) => rows?.find((row) => same(row[0] as Bytes, device))?.[1] as T | undefined;
+  const of = <T>(rows: unknown[][] | undefined, device: Bytes) =>
+    rows?.find((row) => same(row[0] as Bytes, device))?.[1] as T | undefined;
   return ticks.slice(0, TICKS_MAX).map(([device, delivered, read]) => {
     const ranges = of<number[]>(lost, device as Bytes);
     const life = of<bigint | number>(lives, device as Bytes);

@@ -93,7 +93,9 @@ export class Conversations {
 
   /** Handles of everybody but this account, each once. */
   others(conversation: Conversation): string[] {
-    return accountsOf(conversation).filter((account) => !same(account, this.profile.account)).map((account) => this.directory.handleOf(account));
+    return accountsOf(conversation)
+      .filter((account) => !same(account, this.profile.account))
+      .map((account) => this.directory.handleOf(account));
   }
 
   /** The chat of two with an account: of several that two people began at once both sides take the lowest. */
@@ -107,7 +109,12 @@ export class Conversations {
     const group = await mls.describe(state);
     const devices = conversation.group.members.map(({ device }) => hex(device));
     const newcomers = group.members.some(({ device }) => !devices.includes(hex(device)));
-    const next = this.set({ ...conversation, state, group, numbers: newcomers ? addressedFromNow(conversation.numbers) : conversation.numbers });
+    const next = this.set({
+      ...conversation,
+      state,
+      group,
+      numbers: newcomers ? addressedFromNow(conversation.numbers) : conversation.numbers,
+    });
     if (group.epoch !== conversation.group.epoch) await this.#learn(next, "members");
     return next;
   }
@@ -117,7 +124,10 @@ export class Conversations {
     const { pending } = conversation;
     if (pending === undefined) return conversation;
     const wasBroken = conversation.phase === "broken";
-    const next = await this.advance({ ...conversation, phase: "open", pending: undefined, ahead: by === "queue" ? undefined : pending.epoch + 1 }, pending.offer.next);
+    const next = await this.advance(
+      { ...conversation, phase: "open", pending: undefined, ahead: by === "queue" ? undefined : pending.epoch + 1 },
+      pending.offer.next,
+    );
     if (wasBroken) this.#later({ event: "rejoined", conversation: hex(conversation.id) });
     return next;
   }
@@ -131,20 +141,27 @@ export class Conversations {
 
   markOver(conversation: Conversation, why: "removed" | "left" | "gone", successor?: Bytes): void {
     this.set({ ...conversation, phase: "over", pending: undefined, leaving: undefined });
-    this.#later({ event: "over", conversation: hex(conversation.id), why, ...(successor ? { successor: hex(successor) } : {}) });
+    this.#later({
+      event: "over",
+      conversation: hex(conversation.id),
+      why,
+      ...(successor ? { successor: hex(successor) } : {}),
+    });
   }
 
   /** What the queue says by an envelope of any content: how far it has come. Within a change of the store. */
   reached(envelope: Envelope, isCommit: boolean): void {
     const conversation = this.get(hex(envelope.conversation));
     const begun = Number(envelope.epoch) + (isCommit ? 1 : 0);
-    if (conversation?.ahead !== undefined && begun >= conversation.ahead) this.set({ ...conversation, ahead: undefined });
+    if (conversation?.ahead !== undefined && begun >= conversation.ahead)
+      this.set({ ...conversation, ahead: undefined });
   }
 
   /** Nothing of what waited before is still to come. */
   async caughtUp(): Promise<void> {
     await this.store.change(() => {
-      for (const [, conversation] of this.all()) if (conversation.ahead !== undefined) this.set({ ...conversation, ahead: undefined });
+      for (const [, conversation] of this.all())
+        if (conversation.ahead !== undefined) this.set({ ...conversation, ahead: undefined });
     });
   }
 
@@ -157,7 +174,10 @@ export class Conversations {
   async #lookForCommits(conversation: Conversation | undefined): Promise<void> {
     if (conversation?.phase !== "open") return;
     const from = conversation.group.epoch;
-    const { currentEpoch } = await this.link.call(Methods.method.getCommits, { conversation: conversation.id, from: BigInt(from) });
+    const { currentEpoch } = await this.link.call(Methods.method.getCommits, {
+      conversation: conversation.id,
+      from: BigInt(from),
+    });
     if (Number(currentEpoch) > from) await this.fetchMissing(conversation, Number(currentEpoch));
   }
 
@@ -168,7 +188,8 @@ export class Conversations {
     if (conversation === undefined || conversation.phase === "over") return;
     const body = await this.#bodyOf(conversation, envelope);
     if (body === undefined) return;
-    if (conversation.pending?.epoch === epoch && same(body, conversation.pending.offer.commit)) return void (await this.merge(conversation, "queue"));
+    if (conversation.pending?.epoch === epoch && same(body, conversation.pending.offer.commit))
+      return void (await this.merge(conversation, "queue"));
     if (conversation.phase === "broken") return;
     if (epoch > conversation.group.epoch) conversation = await this.fetchMissing(conversation, epoch);
     if (conversation.phase === "open" && epoch === conversation.group.epoch) await this.#apply(conversation, body);
@@ -183,7 +204,8 @@ export class Conversations {
       const wanted = answer.commits.filter((commit) => Number(commit.epoch) < epoch);
       if (answer.gone || wanted.length === 0) return this.markBroken(current);
       for (const commit of wanted) {
-        if (Number(commit.epoch) === current.group.epoch) current = await this.#apply(current, await get(this.link, commit.commit));
+        if (Number(commit.epoch) === current.group.epoch)
+          current = await this.#apply(current, await get(this.link, commit.commit));
       }
       if (current.group.epoch === from && current.phase === "open") return this.markBroken(current);
     }
@@ -200,7 +222,11 @@ export class Conversations {
     const reference = body && mls.welcomeReferences(body).find((one) => this.keyPackages.get(one) !== undefined);
     if (body === undefined || reference === undefined) return void this.#joinInstead(envelope, known);
     try {
-      const tree = async () => get(this.link, (await this.link.call(Methods.method.getGroupInfo, { conversation: envelope.conversation })).ratchetTree);
+      const tree = async () =>
+        get(
+          this.link,
+          (await this.link.call(Methods.method.getGroupInfo, { conversation: envelope.conversation })).ratchetTree,
+        );
       const state = await mls.joinByWelcome(this.profile, body, this.keyPackages.get(reference)!, tree);
       this.keyPackages.used(reference);
       await this.#joined(id, envelope, state, known);
@@ -225,7 +251,9 @@ export class Conversations {
 
   /** Members that no signed device list vouches for; nothing is sent into such a group. Within a change of the store. */
   async foreign(conversation: Conversation): Promise<mls.Member[]> {
-    const vouched = await Promise.all(conversation.group.members.map(({ account, device, key }) => this.directory.vouches(account, device, key)));
+    const vouched = await Promise.all(
+      conversation.group.members.map(({ account, device, key }) => this.directory.vouches(account, device, key)),
+    );
     return conversation.group.members.filter((_, i) => !vouched[i]);
   }
 
@@ -249,7 +277,10 @@ export class Conversations {
     for (const [key] of lanes.entries()) if (key.startsWith(`${id}/`)) lanes.delete(key);
     const numbers = addressedFromNow(known?.numbers ?? {});
     const kind = known?.kind ?? Kind.UNSPECIFIED;
-    await this.#learn(this.set({ id: envelope.conversation, kind, name: known?.name ?? "", phase: "open", state, group, numbers }), "joined");
+    await this.#learn(
+      this.set({ id: envelope.conversation, kind, name: known?.name ?? "", phase: "open", state, group, numbers }),
+      "joined",
+    );
   }
 
   /** The key package is gone: comes in by an external commit. */
@@ -280,7 +311,12 @@ export class Conversations {
   /** Learns who the members are, and tells it. */
   async #learn(conversation: Conversation, event: "joined" | "members"): Promise<void> {
     await this.foreign(conversation);
-    this.#later({ event, conversation: hex(conversation.id), epoch: conversation.group.epoch, members: this.others(conversation) });
+    this.#later({
+      event,
+      conversation: hex(conversation.id),
+      epoch: conversation.group.epoch,
+      members: this.others(conversation),
+    });
   }
 
   #later(event: Parameters<Tell>[0]): void {
@@ -289,11 +325,19 @@ export class Conversations {
 }
 
 /** The conversation in which everybody goes on with one that a restored server does not know, after the first id of its line. */
-export const successorOf = (root: Bytes, history: Bytes): Bytes => sha256(concat(utf8("pli-successor-1"), root, history)).slice(0, 16);
+export const successorOf = (root: Bytes, history: Bytes): Bytes =>
+  sha256(concat(utf8("pli-successor-1"), root, history)).slice(0, 16);
 
 /** One that this device is in and holds nothing of. */
-export const unknownConversation = (id: Bytes): Conversation =>
-  ({ id, kind: Kind.UNSPECIFIED, name: "", phase: "broken", state: new Uint8Array(), group: NO_GROUP, numbers: {} });
+export const unknownConversation = (id: Bytes): Conversation => ({
+  id,
+  kind: Kind.UNSPECIFIED,
+  name: "",
+  phase: "broken",
+  state: new Uint8Array(),
+  group: NO_GROUP,
+  numbers: {},
+});
 
 export function accountsOf(conversation: Conversation): Bytes[] {
   const byId = new Map(conversation.group.members.map(({ account }) => [hex(account), account]));
@@ -302,7 +346,10 @@ export function accountsOf(conversation: Conversation): Bytes[] {
 
 function isChatWith(conversation: Conversation, own: Bytes, other: Bytes): boolean {
   const accounts = accountsOf(conversation);
-  const both = accounts.length === 2 && accounts.some((account) => same(account, own)) && accounts.some((account) => same(account, other));
+  const both =
+    accounts.length === 2 &&
+    accounts.some((account) => same(account, own)) &&
+    accounts.some((account) => same(account, other));
   return both && conversation.kind !== Kind.GROUP && conversation.phase !== "over";
 }
 
@@ -315,7 +362,11 @@ function addressedFromNow(numbers: Conversation["numbers"]): Conversation["numbe
 export function number(conversation: Conversation, of: Class): { conversation: Conversation; no: number } {
   const before = conversation.numbers[of] ?? NO_NUMBERS;
   const no = before.given + 1;
-  return { no, conversation: { ...conversation, numbers: { ...conversation.numbers, [of]: { ...before, given: no } } } };
+  return {
+    no,
+    conversation: { ...conversation, numbers: { ...conversation.numbers, [of]: { ...before, given: no } } },
+  };
 }
 
-export const laneBase = (conversation: Conversation, of: Class): number => conversation.numbers[of]?.base ?? NO_NUMBERS.base;
+export const laneBase = (conversation: Conversation, of: Class): number =>
+  conversation.numbers[of]?.base ?? NO_NUMBERS.base;

@@ -6,7 +6,10 @@ import { sha512 } from "@noble/hashes/sha2.js";
 
 import { concat, hex, prefixed, same, utf8, type Bytes } from "./bytes.js";
 import {
-  DeviceListSchema, Directory as Methods, SignedDeviceListSchema, type SignedDeviceList,
+  DeviceListSchema,
+  Directory as Methods,
+  SignedDeviceListSchema,
+  type SignedDeviceList,
 } from "./gen/pli/directory/v1/directory_pb.js";
 import type { Link } from "./link.js";
 import { sign, verify, type Profile } from "./profile.js";
@@ -51,13 +54,18 @@ export function readList(account: Bytes, handle: string, signed: SignedDeviceLis
   const list = fromBinary(DeviceListSchema, signed.list);
   const devices = list.devices.map(({ device, key }) => ({ device, key }));
   if (!same(list.account, account)) throw new BadList(`the device list of ${handle} is of another account`);
-  if (!verify(list.identityKey, listTranscript(signed.list), signed.signature)) throw new BadList(`the device list of ${handle} is not signed by its identity key`);
-  if (new Set(devices.map(({ device }) => hex(device))).size !== devices.length) throw new BadList(`the device list of ${handle} names a device twice`);
+  if (!verify(list.identityKey, listTranscript(signed.list), signed.signature))
+    throw new BadList(`the device list of ${handle} is not signed by its identity key`);
+  if (new Set(devices.map(({ device }) => hex(device))).size !== devices.length)
+    throw new BadList(`the device list of ${handle} names a device twice`);
   return { account, handle, version: Number(list.version), identityKey: list.identityKey, devices };
 }
 
 /** What two people compare to know that nobody stands between them. */
-export function safetyNumber(one: Pick<Account, "account" | "identityKey">, other: Pick<Account, "account" | "identityKey">): string {
+export function safetyNumber(
+  one: Pick<Account, "account" | "identityKey">,
+  other: Pick<Account, "account" | "identityKey">,
+): string {
   return [half(one), half(other)].sort().join("");
 }
 
@@ -65,7 +73,9 @@ function half({ account, identityKey }: Pick<Account, "account" | "identityKey">
   let hash = concat(utf8("pli-safety-1"), account, identityKey);
   for (let round = 0; round < 5200; round += 1) hash = sha512(concat(hash, identityKey));
   const groups = Array.from({ length: 6 }, (_, i) => hash.subarray(5 * i, 5 * i + 5));
-  return groups.map((five) => (five.reduce((sum, byte) => sum * 256 + byte, 0) % 100_000).toString().padStart(5, "0")).join("");
+  return groups
+    .map((five) => (five.reduce((sum, byte) => sum * 256 + byte, 0) % 100_000).toString().padStart(5, "0"))
+    .join("");
 }
 
 export class Directory {
@@ -85,7 +95,10 @@ export class Directory {
   }
 
   byHandle(handle: string): Account | undefined {
-    return this.#accounts.entries().map(([, account]) => account).find((account) => account.handle === handle);
+    return this.#accounts
+      .entries()
+      .map(([, account]) => account)
+      .find((account) => account.handle === handle);
   }
 
   /** How somebody is called, or the beginning of the account's id. */
@@ -109,7 +122,8 @@ export class Directory {
 
   /** Whether account, device and key stand in the newest list; asks the server once before it says no. */
   async vouches(account: Bytes, device: Bytes, key: Bytes): Promise<boolean> {
-    const stands = () => this.known(account)?.devices.some((entry) => same(entry.device, device) && same(entry.key, key)) ?? false;
+    const stands = () =>
+      this.known(account)?.devices.some((entry) => same(entry.device, device) && same(entry.key, key)) ?? false;
     if (!stands()) await this.refresh([account]);
     return stands();
   }
@@ -132,6 +146,7 @@ export class Directory {
     if (owner !== undefined && !same(owner.account, found.account)) tell("handle_moved");
     if (before === undefined) tell("first_contact");
     else if (!sameKey) tell("new_identity_key");
-    else if (found.devices.some((now) => !before.devices.some((old) => same(old.device, now.device)))) tell("new_device");
+    else if (found.devices.some((now) => !before.devices.some((old) => same(old.device, now.device))))
+      tell("new_device");
   }
 }

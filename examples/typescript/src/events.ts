@@ -22,18 +22,34 @@ export type Event =
       readonly late: boolean;
     }
   /** Lane numbers that were waited for and did not come. */
-  | { readonly event: "hole"; readonly conversation: string; readonly from: string; readonly first: number; readonly last: number }
+  | {
+      readonly event: "hole";
+      readonly conversation: string;
+      readonly from: string;
+      readonly first: number;
+      readonly last: number;
+    }
   | { readonly event: "unreadable"; readonly conversation: string; readonly from: string; readonly why: string }
   | { readonly event: "accepted" | "stored" | "resending"; readonly conversation: string; readonly sendId: string }
   | { readonly event: "failed"; readonly conversation: string; readonly sendId: string; readonly error: Error }
   /** Everything of this device up to a lane number was shown, or read, by somebody. */
   | { readonly event: "delivered" | "read"; readonly conversation: string; readonly by: string; readonly upTo: number }
-  | { readonly event: "joined" | "members"; readonly conversation: string; readonly epoch: number; readonly members: string[] }
+  | {
+      readonly event: "joined" | "members";
+      readonly conversation: string;
+      readonly epoch: number;
+      readonly members: string[];
+    }
   | { readonly event: "named"; readonly conversation: string; readonly name: string }
   /** Messages of the queue are gone. */
   | { readonly event: "gap" }
   /** After a restore of the server others may go on in the successor. */
-  | { readonly event: "over"; readonly conversation: string; readonly why: "removed" | "left" | "gone"; readonly successor?: string }
+  | {
+      readonly event: "over";
+      readonly conversation: string;
+      readonly why: "removed" | "left" | "gone";
+      readonly successor?: string;
+    }
   /** This device lost the thread and comes in again by itself. */
   | { readonly event: "rejoining" | "rejoined"; readonly conversation: string }
   | { readonly event: "foreign"; readonly conversation: string; readonly members: string[] }

@@ -13,15 +13,25 @@ export type FromServer = ServerFrame["frame"];
 /** Limits of a frame before a `Ready` has told the server's own. */
 export const FRAME_BYTES_MAX = 80 * 1024;
 
-export const encodeFrame = (frame: ToServer): Uint8Array => toBinary(ClientFrameSchema, create(ClientFrameSchema, { frame }));
+export const encodeFrame = (frame: ToServer): Uint8Array =>
+  toBinary(ClientFrameSchema, create(ClientFrameSchema, { frame }));
 
 export const decodeFrame = (bytes: Uint8Array): FromServer => fromBinary(ServerFrameSchema, bytes).frame;
 
 /** Codes of this version that mean: the same request can succeed later. */
 const TEMPORARY = new Set<ErrorCode>([
-  ErrorCode.HELLO_TIMEOUT, ErrorCode.FRAME_TIMEOUT, ErrorCode.BAD_NONCE, ErrorCode.RATE_LIMITED, ErrorCode.TEMPORARY,
-  ErrorCode.NO_SPACE, ErrorCode.DRAINING, ErrorCode.INTERNAL, ErrorCode.WRONG_EPOCH, ErrorCode.EPOCH_NOT_OPEN,
-  ErrorCode.DEVICE_LIST_VERSION, ErrorCode.DEVICES_MISMATCH,
+  ErrorCode.HELLO_TIMEOUT,
+  ErrorCode.FRAME_TIMEOUT,
+  ErrorCode.BAD_NONCE,
+  ErrorCode.RATE_LIMITED,
+  ErrorCode.TEMPORARY,
+  ErrorCode.NO_SPACE,
+  ErrorCode.DRAINING,
+  ErrorCode.INTERNAL,
+  ErrorCode.WRONG_EPOCH,
+  ErrorCode.EPOCH_NOT_OPEN,
+  ErrorCode.DEVICE_LIST_VERSION,
+  ErrorCode.DEVICES_MISMATCH,
 ]);
 
 /** The server said no. */

@@ -99,7 +99,8 @@ export class Inbox {
     try {
       const opened = await open(conversation.state, await bodyOf(this.link, envelope));
       this.#check(envelope, opened);
-      if (!(await this.directory.vouches(opened.sender.account, opened.sender.device, opened.sender.key))) throw new MlsFailure("no device list vouches for its sender");
+      if (!(await this.directory.vouches(opened.sender.account, opened.sender.device, opened.sender.key)))
+        throw new MlsFailure("no device list vouches for its sender");
       this.#seen.set(once, Date.now());
       this.#opened(this.conversations.set({ ...conversation, state: opened.state }), envelope, opened);
     } catch (error) {
@@ -117,16 +118,25 @@ export class Inbox {
   /** What the server wrote on the envelope has to be what the sender sealed. */
   #check(envelope: Envelope, { sender, authenticated }: Opened): void {
     const claimed = envelope.sender!;
-    if (!same(sender.account, claimed.account) || !same(sender.device, claimed.device)) throw new MlsFailure("it is not of the device that the envelope names");
-    if (!same(authenticated, authenticatedData(envelope.sendId, envelope.class))) throw new MlsFailure("its send id or class is not the sealed one");
+    if (!same(sender.account, claimed.account) || !same(sender.device, claimed.device))
+      throw new MlsFailure("it is not of the device that the envelope names");
+    if (!same(authenticated, authenticatedData(envelope.sendId, envelope.class)))
+      throw new MlsFailure("its send id or class is not the sealed one");
   }
 
   #opened(conversation: Conversation, envelope: Envelope, { data, sender }: Opened): void {
     const frame = decodeSealed(data);
-    if (conversation.kind === Kind.UNSPECIFIED && frame.kind !== Kind.UNSPECIFIED) this.conversations.set({ ...conversation, kind: frame.kind });
+    if (conversation.kind === Kind.UNSPECIFIED && frame.kind !== Kind.UNSPECIFIED)
+      this.conversations.set({ ...conversation, kind: frame.kind });
     const own = frame.addressed.find(({ device }) => same(device, this.profile.device));
     const first = Number(own?.first ?? frame.laneBase);
-    const item = { account: sender.account, sendId: hex(envelope.sendId), sentAtMs: Number(frame.sentAtMs), content: frame.content, written: writtenOf(frame) };
+    const item = {
+      account: sender.account,
+      sendId: hex(envelope.sendId),
+      sentAtMs: Number(frame.sentAtMs),
+      content: frame.content,
+      written: writtenOf(frame),
+    };
     const key = `${hex(conversation.id)}/${hex(sender.device)}/${envelope.class}`;
     this.#show(key, receive(this.#lanes.get(key), first, Number(frame.laneNo), item, Date.now()));
   }
@@ -152,7 +162,17 @@ export class Inbox {
     const text = content.kind === "text" ? content.text : `[${content.mediaType}, which this client cannot show]`;
     const from = this.directory.handleOf(item.account);
     const behind = this.#isBehind(conversation, device, item.written);
-    this.#later({ event: "message", conversation: id, from, device, sendId: item.sendId, laneNo, text, sentAtMs: item.sentAtMs, late: late || behind });
+    this.#later({
+      event: "message",
+      conversation: id,
+      from,
+      device,
+      sendId: item.sendId,
+      laneNo,
+      text,
+      sentAtMs: item.sentAtMs,
+      late: late || behind,
+    });
   }
 
   /** Whether one that was written later, perhaps in another conversation of the chat, was shown already. */
@@ -170,7 +190,12 @@ export class Inbox {
       return decodeContent(item.content);
     } catch (error) {
       if (!(error instanceof BadContent || error instanceof TypeError)) throw error;
-      this.#later({ event: "unreadable", conversation: hex(conversation.id), from: this.directory.handleOf(item.account), why: error.message });
+      this.#later({
+        event: "unreadable",
+        conversation: hex(conversation.id),
+        from: this.directory.handleOf(item.account),
+        why: error.message,
+      });
       return undefined;
     }
   }
@@ -204,7 +229,12 @@ export class Inbox {
     if (conversation === undefined || conversation.phase === "over") return;
     const ticks = this.#messageLanes(id).map(([key, lane]): Tick => {
       const delivered = watermark(lane);
-      return { device: unhex(key.split("/")[1]!), delivered, read: Math.min(this.#read.get(key) ?? 0, delivered), lost: lane.lost };
+      return {
+        device: unhex(key.split("/")[1]!),
+        delivered,
+        read: Math.min(this.#read.get(key) ?? 0, delivered),
+        lost: lane.lost,
+      };
     });
     if (ticks.length > 0) this.outbox.writeTicks(id, encodeContent({ kind: "ticks", ticks }));
   }
@@ -225,8 +255,10 @@ export class Inbox {
   }
 }
 
-const writtenOf = ({ place, writtenIn, line }: Frame): Written =>
-  ({ place: Number(place), lives: writtenIn === 0n ? [] : [writtenIn, ...line].map(String) });
+const writtenOf = ({ place, writtenIn, line }: Frame): Written => ({
+  place: Number(place),
+  lives: writtenIn === 0n ? [] : [writtenIn, ...line].map(String),
+});
 
 function decodeSealed(data: Bytes): Frame {
   try {
@@ -234,6 +266,8 @@ function decodeSealed(data: Bytes): Frame {
     if (frame.laneNo > 0n && frame.laneNo <= BigInt(Number.MAX_SAFE_INTEGER)) return frame;
     throw new MlsFailure("what was sealed has no number");
   } catch (error) {
-    throw error instanceof MlsFailure ? error : new MlsFailure(`what was sealed is no frame: ${(error as Error).message}`);
+    throw error instanceof MlsFailure
+      ? error
+      : new MlsFailure(`what was sealed is no frame: ${(error as Error).message}`);
   }
 }

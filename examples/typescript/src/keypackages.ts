@@ -32,7 +32,9 @@ export class KeyPackages {
   }
 
   async publish(): Promise<void> {
-    const fresh = await Promise.all(Array.from({ length: SINGLE_USE + 1 }, (_, i) => newKeyPackage(this.profile, i === SINGLE_USE)));
+    const fresh = await Promise.all(
+      Array.from({ length: SINGLE_USE + 1 }, (_, i) => newKeyPackage(this.profile, i === SINGLE_USE)),
+    );
     const madeAt = Date.now();
     await this.store.change(() => {
       for (const [reference, own] of fresh) this.#own.set(reference, { ...own, madeAt });
@@ -40,6 +42,9 @@ export class KeyPackages {
       for (const [reference] of oldest.slice(KEPT)) this.#own.delete(reference);
     });
     const messages = fresh.map(([, own]) => own.message);
-    await this.link.call(Methods.method.publishKeyPackages, { keyPackages: messages.slice(0, SINGLE_USE), lastResort: messages[SINGLE_USE]! });
+    await this.link.call(Methods.method.publishKeyPackages, {
+      keyPackages: messages.slice(0, SINGLE_USE),
+      lastResort: messages[SINGLE_USE]!,
+    });
   }
 }

@@ -36,7 +36,13 @@ const RANGES_MAX = 64;
 export const newLane = <Item>(first: number): Lane<Item> => ({ next: first, held: [], heldSince: 0, lost: [] });
 
 /** Takes in what has the number `no`; a number below `first` of a lane that nothing is known of was not for this device. */
-export function receive<Item>(known: Lane<Item> | undefined, first: number, no: number, item: Item, now: number): Step<Item> {
+export function receive<Item>(
+  known: Lane<Item> | undefined,
+  first: number,
+  no: number,
+  item: Item,
+  now: number,
+): Step<Item> {
   const lane = known ?? newLane<Item>(first);
   if (known === undefined && no < first) return { lane, shown: [] };
   if (no < lane.next) return { lane: { ...lane, lost: without(lane.lost, no) }, shown: [{ no, item, late: true }] };
@@ -72,7 +78,10 @@ function drain<Item>(lane: Lane<Item>): Step<Item> {
 function without(ranges: [number, number][], no: number): [number, number][] {
   return ranges.flatMap(([first, last]): [number, number][] => {
     if (no < first || no > last) return [[first, last]];
-    const parts: [number, number][] = [[first, no - 1], [no + 1, last]];
+    const parts: [number, number][] = [
+      [first, no - 1],
+      [no + 1, last],
+    ];
     return parts.filter(([low, high]) => low <= high);
   });
 }

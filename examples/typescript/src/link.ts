@@ -102,7 +102,8 @@ export class Link {
         wait = Math.max(end.session.goAwayMs ?? 0, end.refused?.retryAfterMs ?? 0);
         if (end.refused !== undefined && !end.reconnect && !end.refused.temporary) throw end.refused;
       } catch (error) {
-        const again: boolean = isRefused(error, ErrorCode.UNKNOWN_DEVICE) && !registeredAgain && (await this.events.unknownDevice());
+        const again: boolean =
+          isRefused(error, ErrorCode.UNKNOWN_DEVICE) && !registeredAgain && (await this.events.unknownDevice());
         registeredAgain ||= again;
         if (!again && isFinal(error)) return this.events.gaveUp(error as Error);
         if (isRefused(error)) wait = error.retryAfterMs;
@@ -134,4 +135,5 @@ const NOT_BY_WAITING = [ErrorCode.WRONG_EPOCH, ErrorCode.DEVICES_MISMATCH, Error
 const mayRepeat = (error: unknown, tries: number): error is Refused =>
   isRefused(error) && error.temporary && !NOT_BY_WAITING.includes(error.code) && tries < 20;
 
-const isFinal = (error: unknown): boolean => error instanceof WrongServer || (error instanceof Refused ? !error.temporary : !(error instanceof Offline));
+const isFinal = (error: unknown): boolean =>
+  error instanceof WrongServer || (error instanceof Refused ? !error.temporary : !(error instanceof Offline));

@@ -28,12 +28,16 @@ async function main(): Promise<void> {
       server: { type: "string" },
       fingerprint: { type: "string" },
       data: { type: "string", default: process.env["PLI_DATA"] ?? "../../pli-data" },
-      home: { type: "string", default: join(process.env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share"), "pli-typescript") },
+      home: {
+        type: "string",
+        default: join(process.env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share"), "pli-typescript"),
+      },
     },
   });
   const [handle] = positionals;
   if (handle === undefined) throw new Error("name the profile: npm run chat -- alice");
-  const server = values.server === undefined ? serverOf(values.data) : { address: values.server, fingerprint: values.fingerprint };
+  const server =
+    values.server === undefined ? serverOf(values.data) : { address: values.server, fingerprint: values.fingerprint };
   const folder = join(values.home, server.address.replace(":", "_"), handle);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   await new Chat(await Client.open({ folder, handle, server })).run();
@@ -43,7 +47,10 @@ function serverOf(data: string): Server {
   try {
     return JSON.parse(readFileSync(join(data, "server.json"), "utf8")) as Server;
   } catch (error) {
-    throw new Error(`no server runs in ${data}: start one with \`make run\`, or name one with --server and --fingerprint`, { cause: error });
+    throw new Error(
+      `no server runs in ${data}: start one with \`make run\`, or name one with --server and --fingerprint`,
+      { cause: error },
+    );
   }
 }
 
@@ -84,13 +91,17 @@ class Chat {
     else if (name === "remove") await this.client.remove(this.#group(group), names);
     else if (name === "leave") await this.client.leave(this.#group(group));
     else if (name === "safety") console.log(await this.client.safetyNumber(group));
-    else if (name === "list") for (const [id, { phase }] of this.client.conversations()) console.log(`${this.#label(id)} ${phase}: ${this.client.members(id).join(", ")}`);
+    else if (name === "list")
+      for (const [id, { phase }] of this.client.conversations())
+        console.log(`${this.#label(id)} ${phase}: ${this.client.members(id).join(", ")}`);
     else console.log(HELP);
   }
 
   #group(label: string): string {
     const name = label.replace(/^#/, "");
-    const found = this.client.conversations().find(([, conversation]) => conversation.name === name && conversation.phase !== "over");
+    const found = this.client
+      .conversations()
+      .find(([, conversation]) => conversation.name === name && conversation.phase !== "over");
     if (found === undefined) throw new Error(`there is no group #${name}`);
     return found[0];
   }
@@ -105,10 +116,13 @@ class Chat {
     if (event.event === "message") {
       console.log(`${where} ${event.from}: ${event.text}${event.late ? "  (late)" : ""}`);
       void this.client.read(event.conversation).catch(() => undefined);
-    } else if (event.event === "delivered" || event.event === "read") console.log(`${where} ${event.event} by ${event.by}, up to ${event.upTo}`);
+    } else if (event.event === "delivered" || event.event === "read")
+      console.log(`${where} ${event.event} by ${event.by}, up to ${event.upTo}`);
     else if (event.event === "failed") console.log(`${where} not sent: ${event.error.message}`);
-    else if (event.event === "members" || event.event === "joined") console.log(`${where} ${event.event}: ${event.members.join(", ")}`);
-    else if (event.event === "hole") console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);
+    else if (event.event === "members" || event.event === "joined")
+      console.log(`${where} ${event.event}: ${event.members.join(", ")}`);
+    else if (event.event === "hole")
+      console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);
     else if (event.event === "stopped" || event.event === "warning") console.log(`! ${event.error.message}`);
     else if ("handle" in event) console.log(`${event.event.replaceAll("_", " ")}: @${event.handle}`);
     else console.log(`${where} ${event.event}`.trim());

@@ -3,12 +3,39 @@
 // is what the next operation begins with, and an operation that fails has changed nothing.
 
 import {
-  acceptAll, createApplicationMessage, createCommit, createGroup, createProposal, decodeGroupState, decodeMlsMessage, defaultCapabilities,
-  encodeGroupState, encodeMlsMessage, emptyPskIndex, generateKeyPackageWithKey, getCiphersuiteFromName, getCiphersuiteImpl,
-  joinGroup, joinGroupExternal, processPrivateMessage, processPublicMessage, zeroOutUint8Array,
-  type AuthenticationService, type CiphersuiteImpl, type CiphersuiteName, type ClientConfig, type ClientState,
-  type Credential, type Extension, type GroupInfo, type KeyPackage, type MLSMessage, type PrivateKeyPackage, type Proposal,
-  type RatchetTree, type Welcome,
+  acceptAll,
+  createApplicationMessage,
+  createCommit,
+  createGroup,
+  createProposal,
+  decodeGroupState,
+  decodeMlsMessage,
+  defaultCapabilities,
+  encodeGroupState,
+  encodeMlsMessage,
+  emptyPskIndex,
+  generateKeyPackageWithKey,
+  getCiphersuiteFromName,
+  getCiphersuiteImpl,
+  joinGroup,
+  joinGroupExternal,
+  processPrivateMessage,
+  processPublicMessage,
+  zeroOutUint8Array,
+  type AuthenticationService,
+  type CiphersuiteImpl,
+  type CiphersuiteName,
+  type ClientConfig,
+  type ClientState,
+  type Credential,
+  type Extension,
+  type GroupInfo,
+  type KeyPackage,
+  type MLSMessage,
+  type PrivateKeyPackage,
+  type Proposal,
+  type RatchetTree,
+  type Welcome,
 } from "ts-mls";
 import { encode } from "ts-mls/codec/tlsEncoder.js";
 import { decodeVarLenData, varLenDataEncoder } from "ts-mls/codec/variableLength.js";
@@ -100,12 +127,19 @@ const plaintextLength = (data: number): number => (data < 64 ? 1 : data < 16_384
 async function load(state: Bytes, plaintext = 0): Promise<{ state: ClientState; impl: CiphersuiteImpl }> {
   const decoded = decodeGroupState(state, 0)?.[0];
   if (decoded === undefined) throw new MlsFailure("the stored group cannot be read");
-  return { state: { ...decoded, clientConfig: config(plaintext) }, impl: await implOf(decoded.groupContext.cipherSuite) };
+  return {
+    state: { ...decoded, clientConfig: config(plaintext) },
+    impl: await implOf(decoded.groupContext.cipherSuite),
+  };
 }
 
-function message<W extends MLSMessage["wireformat"]>(bytes: Bytes, wireformat: W): Extract<MLSMessage, { wireformat: W }> {
+function message<W extends MLSMessage["wireformat"]>(
+  bytes: Bytes,
+  wireformat: W,
+): Extract<MLSMessage, { wireformat: W }> {
   const [decoded, end] = decodeMlsMessage(bytes, 0) ?? [undefined, 0];
-  if (decoded?.wireformat !== wireformat || end !== bytes.length) throw new MlsFailure(`these bytes are no ${wireformat}`);
+  if (decoded?.wireformat !== wireformat || end !== bytes.length)
+    throw new MlsFailure(`these bytes are no ${wireformat}`);
   return decoded as Extract<MLSMessage, { wireformat: W }>;
 }
 
@@ -118,7 +152,10 @@ async function attempt<T>(what: string, run: () => Promise<T>): Promise<T> {
   }
 }
 
-const credentialOf = (profile: Profile): Credential => ({ credentialType: "basic", identity: concat(profile.account, profile.device) });
+const credentialOf = (profile: Profile): Credential => ({
+  credentialType: "basic",
+  identity: concat(profile.account, profile.device),
+});
 
 function memberOf(leaf: number, { credential, signaturePublicKey }: KeyPackage["leafNode"] | LeafOf): Member {
   const identity = credential.credentialType === "basic" ? credential.identity : new Uint8Array(32);
@@ -141,7 +178,11 @@ interface Generated {
 
 async function generate(profile: Profile, lastResort: boolean): Promise<Generated> {
   const now = Math.floor(Date.now() / 1000);
-  const capabilities = { ...defaultCapabilities(), ciphersuites: Object.values(SUITES), credentials: ["basic" as const] };
+  const capabilities = {
+    ...defaultCapabilities(),
+    ciphersuites: Object.values(SUITES),
+    credentials: ["basic" as const],
+  };
   return generateKeyPackageWithKey(
     credentialOf(profile),
     { ...capabilities, extensions: [...capabilities.extensions, ...(lastResort ? [LAST_RESORT] : [])] },
@@ -166,8 +207,12 @@ export async function checkKeyPackage(bytes: Bytes, suite: Suite, expected: Omit
   const { keyPackage } = message(bytes, "mls_key_package");
   const found = memberOf(0, keyPackage.leafNode);
   const whose = hex(expected.device);
-  if (keyPackage.cipherSuite !== SUITES[suite]) throw new MlsFailure(`device ${whose} takes part in groups of ${keyPackage.cipherSuite} only, this one has suite ${suite}`);
-  const matches = same(found.account, expected.account) && same(found.device, expected.device) && same(found.key, expected.key);
+  if (keyPackage.cipherSuite !== SUITES[suite])
+    throw new MlsFailure(
+      `device ${whose} takes part in groups of ${keyPackage.cipherSuite} only, this one has suite ${suite}`,
+    );
+  const matches =
+    same(found.account, expected.account) && same(found.device, expected.device) && same(found.key, expected.key);
   if (!matches) throw new MlsFailure(`the key package of device ${whose} is not of this device`);
   const verified = await verifyKeyPackage(keyPackage, (await implOf(SUITES[suite])).signature);
   if (!verified) throw new MlsFailure(`the key package of device ${whose} does not verify`);
@@ -182,41 +227,64 @@ export async function createAlone(profile: Profile, conversation: Bytes): Promis
   const { publicPackage, privatePackage } = await generate(profile, false);
   const state = await createGroup(conversation, publicPackage, privatePackage, [], impl, config());
   const extensions = [await externalPub(state, impl)];
-  const info = await createGroupInfoWithRatchetTree(state.groupContext, state.confirmationTag, state, state.ratchetTree, extensions, impl);
+  const info = await createGroupInfoWithRatchetTree(
+    state.groupContext,
+    state.confirmationTag,
+    state,
+    state.ratchetTree,
+    extensions,
+    impl,
+  );
   return { state: encodeGroupState(state), groupInfo: groupInfoMessage(info) };
 }
 
-const groupInfoMessage = (groupInfo: GroupInfo): Bytes => encodeMlsMessage({ version: "mls10", wireformat: "mls_group_info", groupInfo });
+const groupInfoMessage = (groupInfo: GroupInfo): Bytes =>
+  encodeMlsMessage({ version: "mls10", wireformat: "mls_group_info", groupInfo });
 
 // ts-mls 1.6 writes and reads the key of `external_pub` without the length that RFC 9420 section 12.4.3.2 gives it. Here it
 // is written as the RFC says, and the key is taken out of it where ts-mls imports it.
 
 async function externalPub(state: ClientState, impl: CiphersuiteImpl): Promise<Extension> {
   const { publicKey } = await impl.hpke.deriveKeyPair(state.keySchedule.externalSecret);
-  return { extensionType: "external_pub", extensionData: encode(varLenDataEncoder)(await impl.hpke.exportPublicKey(publicKey)) };
+  return {
+    extensionType: "external_pub",
+    extensionData: encode(varLenDataEncoder)(await impl.hpke.exportPublicKey(publicKey)),
+  };
 }
 
 function withExternalPub(impl: CiphersuiteImpl, info: GroupInfo): CiphersuiteImpl {
   const wire = info.extensions.find(({ extensionType }) => extensionType === "external_pub")?.extensionData;
   const key = wire && decodeVarLenData(wire, 0)?.[0];
   if (wire === undefined || key === undefined) throw new MlsFailure("the group info has no key for external commits");
-  const importPublicKey: typeof impl.hpke.importPublicKey = (bytes) => impl.hpke.importPublicKey(same(bytes, wire) ? key : bytes);
+  const importPublicKey: typeof impl.hpke.importPublicKey = (bytes) =>
+    impl.hpke.importPublicKey(same(bytes, wire) ? key : bytes);
   return { ...impl, hpke: { ...impl.hpke, importPublicKey } };
 }
 
 /** References of the key packages that a welcome is for. */
-export const welcomeReferences = (bytes: Bytes): string[] => welcomeOf(bytes).secrets.map(({ newMember }) => hex(newMember));
+export const welcomeReferences = (bytes: Bytes): string[] =>
+  welcomeOf(bytes).secrets.map(({ newMember }) => hex(newMember));
 
 const welcomeOf = (bytes: Bytes): Welcome => message(bytes, "mls_welcome").welcome;
 
 /** `tree` is asked for where the welcome does not carry it. */
-export function joinByWelcome(profile: Profile, bytes: Bytes, own: OwnKeyPackage, tree: () => Promise<Bytes>): Promise<Bytes> {
+export function joinByWelcome(
+  profile: Profile,
+  bytes: Bytes,
+  own: OwnKeyPackage,
+  tree: () => Promise<Bytes>,
+): Promise<Bytes> {
   return attempt("the welcome cannot be used", async () => {
     const welcome = welcomeOf(bytes);
     const impl = await implOf(SUITES[own.suite]);
     const { keyPackage } = message(own.message, "mls_key_package");
-    const keys = { initPrivateKey: own.initKey, hpkePrivateKey: own.leafKey, signaturePrivateKey: profile.deviceKey.secret };
-    const join = (ratchetTree?: RatchetTree) => joinGroup(welcome, keyPackage, keys, emptyPskIndex, impl, ratchetTree, undefined, config());
+    const keys = {
+      initPrivateKey: own.initKey,
+      hpkePrivateKey: own.leafKey,
+      signaturePrivateKey: profile.deviceKey.secret,
+    };
+    const join = (ratchetTree?: RatchetTree) =>
+      joinGroup(welcome, keyPackage, keys, emptyPskIndex, impl, ratchetTree, undefined, config());
     try {
       return encodeGroupState(await join());
     } catch (error) {
@@ -238,9 +306,20 @@ export function joinExternally(profile: Profile, groupInfo: Bytes, ratchetTree: 
     const info = message(groupInfo, "mls_group_info").groupInfo;
     const impl = withExternalPub(await implOf(info.groupContext.cipherSuite), info);
     const tree = treeOf(ratchetTree);
-    const { publicPackage, privatePackage } = await generate({ ...profile, suite: suiteOf(info.groupContext.cipherSuite) }, false);
+    const { publicPackage, privatePackage } = await generate(
+      { ...profile, suite: suiteOf(info.groupContext.cipherSuite) },
+      false,
+    );
     const isIn = membersOf(tree).some((member) => same(member.key, profile.deviceKey.public));
-    const { publicMessage, newState } = await joinGroupExternal(info, publicPackage, privatePackage, isIn, impl, tree, config());
+    const { publicMessage, newState } = await joinGroupExternal(
+      info,
+      publicPackage,
+      privatePackage,
+      isIn,
+      impl,
+      tree,
+      config(),
+    );
     const commit = encodeMlsMessage({ version: "mls10", wireformat: "mls_public_message", publicMessage });
     return { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState) };
   });
@@ -253,7 +332,9 @@ function suiteOf(name: CiphersuiteName): Suite {
 }
 
 const newGroupInfo = async (state: ClientState, impl: CiphersuiteImpl): Promise<Bytes> =>
-  groupInfoMessage(await createGroupInfo(state.groupContext, state.confirmationTag, state, [await externalPub(state, impl)], impl));
+  groupInfoMessage(
+    await createGroupInfo(state.groupContext, state.confirmationTag, state, [await externalPub(state, impl)], impl),
+  );
 
 // Changing and leaving
 
@@ -271,7 +352,10 @@ export function makeCommit(encoded: Bytes, changes: Changes): Promise<Offer> {
       ...changes.remove.map((removed): Proposal => ({ proposalType: "remove", remove: { removed } })),
       ...changes.add.map((keyPackage): Proposal => ({ proposalType: "add", add: { keyPackage } })),
     ];
-    const made = await createCommit({ state, cipherSuite: impl }, { wireAsPublicMessage: true, extraProposals, ratchetTreeExtension: true });
+    const made = await createCommit(
+      { state, cipherSuite: impl },
+      { wireAsPublicMessage: true, extraProposals, ratchetTreeExtension: true },
+    );
     const { welcome } = made;
     return {
       commit: encodeMlsMessage(made.commit),
@@ -319,17 +403,27 @@ export function open(encoded: Bytes, body: Bytes): Promise<Opened> {
   return attempt("the message cannot be opened", async () => {
     const { state, impl } = await load(encoded);
     const { privateMessage } = message(body, "mls_private_message");
-    const past = privateMessage.epoch === state.groupContext.epoch ? undefined : state.historicalReceiverData.get(privateMessage.epoch);
-    const { tree, secret } = past === undefined
-      ? { tree: state.ratchetTree, secret: state.keySchedule.senderDataSecret }
-      : { tree: past.ratchetTree, secret: past.senderDataSecret };
+    const past =
+      privateMessage.epoch === state.groupContext.epoch
+        ? undefined
+        : state.historicalReceiverData.get(privateMessage.epoch);
+    const { tree, secret } =
+      past === undefined
+        ? { tree: state.ratchetTree, secret: state.keySchedule.senderDataSecret }
+        : { tree: past.ratchetTree, secret: past.senderDataSecret };
     // Before it is opened: opening uses up the key. Who sent it is authenticated with it.
     const senderData = await decryptSenderData(privateMessage, secret, impl);
     const sender = membersOf(tree).find((member) => member.leaf === senderData?.leafIndex);
     const opened = await processPrivateMessage(state, privateMessage, emptyPskIndex, impl);
-    if (opened.kind !== "applicationMessage" || sender === undefined) throw new MlsFailure("it is no message of a member");
+    if (opened.kind !== "applicationMessage" || sender === undefined)
+      throw new MlsFailure("it is no message of a member");
     opened.consumed.forEach(zeroOutUint8Array);
-    return { state: encodeGroupState(opened.newState), data: opened.message, authenticated: privateMessage.authenticatedData, sender };
+    return {
+      state: encodeGroupState(opened.newState),
+      data: opened.message,
+      authenticated: privateMessage.authenticatedData,
+      sender,
+    };
   });
 }
 

@@ -6,7 +6,11 @@ import { sha256 } from "@noble/hashes/sha2.js";
 
 import { concat, newId, same, type Bytes } from "./bytes.js";
 import type { PayloadRef } from "./gen/pli/common/v1/common_pb.js";
-import { Conversations as Methods, ObjectSchema, type Object$ as WireObject } from "./gen/pli/conversations/v1/conversations_pb.js";
+import {
+  Conversations as Methods,
+  ObjectSchema,
+  type Object$ as WireObject,
+} from "./gen/pli/conversations/v1/conversations_pb.js";
 import type { Envelope } from "./gen/pli/log/v1/log_pb.js";
 import type { Link } from "./link.js";
 
@@ -24,7 +28,12 @@ export async function put(link: Link, bytes: Bytes): Promise<MessageInitShape<ty
   const id = newId();
   const size = BigInt(bytes.length);
   for (let offset = 0; offset < bytes.length; offset += PAGE) {
-    await link.call(Methods.method.putPayload, { id, bytes: bytes.subarray(offset, offset + PAGE), offset: BigInt(offset), size });
+    await link.call(Methods.method.putPayload, {
+      id,
+      bytes: bytes.subarray(offset, offset + PAGE),
+      offset: BigInt(offset),
+      size,
+    });
   }
   return create(ObjectSchema, { object: { case: "ref", value: { id, size, sha256: sha256(bytes) } } });
 }

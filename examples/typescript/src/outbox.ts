@@ -82,7 +82,8 @@ export class Outbox {
 
   /** Messages that no durable log has yet. */
   get unsent(): number {
-    return this.#rows.entries().filter(([, entry]) => entry.class === Class.MESSAGE && entry.receipt === undefined).length;
+    return this.#rows.entries().filter(([, entry]) => entry.class === Class.MESSAGE && entry.receipt === undefined)
+      .length;
   }
 
   stop(): void {
@@ -91,9 +92,11 @@ export class Outbox {
 
   /** Numbers a content and keeps it. Within a change of the store. */
   write(id: string, of: Class, content: Bytes): Sent {
-    if (this.#rows.size >= ENTRIES_MAX) throw new OutboxFull(`${ENTRIES_MAX} messages wait to be sent; wait until some are`);
+    if (this.#rows.size >= ENTRIES_MAX)
+      throw new OutboxFull(`${ENTRIES_MAX} messages wait to be sent; wait until some are`);
     const conversation = this.conversations.get(id);
-    if (conversation === undefined || conversation.phase === "over") throw new Error(`the conversation ${id} is over for this device`);
+    if (conversation === undefined || conversation.phase === "over")
+      throw new Error(`the conversation ${id} is over for this device`);
     const numbered = number(conversation, of);
     this.conversations.set(numbered.conversation);
     const sentAtMs = this.serverTime();
@@ -105,7 +108,9 @@ export class Outbox {
 
   /** The newest ticks of a conversation: those that were not sealed yet give way to them. Within a change of the store. */
   writeTicks(id: string, content: Bytes): void {
-    const waiting = this.#rows.entries().find(([, entry]) => entry.conversation === id && entry.class === Class.TICK && entry.sealed === undefined);
+    const waiting = this.#rows
+      .entries()
+      .find(([, entry]) => entry.conversation === id && entry.class === Class.TICK && entry.sealed === undefined);
     if (waiting !== undefined) return this.#rows.set(waiting[0], { ...waiting[1], content });
     this.write(id, Class.TICK, content);
     this.#delay(key(this.#last), TICK_DELAY_MS);
@@ -170,7 +175,8 @@ export class Outbox {
       }
     } catch (error) {
       // Where the session was lost, the next one begins here again.
-      if (!(error instanceof Offline || this.link.stopped.aborted)) this.tell({ event: "warning", error: error as Error });
+      if (!(error instanceof Offline || this.link.stopped.aborted))
+        this.tell({ event: "warning", error: error as Error });
     } finally {
       this.#pumping = false;
     }
@@ -213,14 +219,21 @@ export class Outbox {
   /** The conversation, where its next message may be sealed now. */
   async #ready(at: string, entry: Entry): Promise<Conversation | undefined> {
     const conversation = this.conversations.get(entry.conversation);
-    if (this.link.session === undefined || conversation?.phase !== "open" || conversation.group.members.length < 2) return undefined;
+    if (this.link.session === undefined || conversation?.phase !== "open" || conversation.group.members.length < 2)
+      return undefined;
     // Whoever has seen a proposal commits it before it seals anything (RFC 9420 section 12.4).
-    if (conversation.group.leaving.length > 0 || conversation.group.epoch < (this.#fromEpoch.get(at) ?? 0)) return undefined;
+    if (conversation.group.leaving.length > 0 || conversation.group.epoch < (this.#fromEpoch.get(at) ?? 0))
+      return undefined;
     if (Date.now() < (this.#notBefore.get(at) ?? 0)) return undefined;
     const foreign = await this.conversations.foreign(conversation);
     if (foreign.length === 0) return conversation;
     const once = `${entry.conversation}/${conversation.group.epoch}`;
-    if (!this.#told.has(once)) this.tell({ event: "foreign", conversation: entry.conversation, members: foreign.map(({ account }) => hex(account)) });
+    if (!this.#told.has(once))
+      this.tell({
+        event: "foreign",
+        conversation: entry.conversation,
+        members: foreign.map(({ account }) => hex(account)),
+      });
     this.#told.add(once);
     return undefined;
   }
@@ -237,7 +250,11 @@ export class Outbox {
         sentAtMs: BigInt(entry.sentAtMs),
         content: entry.content,
       });
-      const sealed = await mls.seal(conversation.state, toBinary(FrameSchema, frame), authenticatedData(sendId, entry.class));
+      const sealed = await mls.seal(
+        conversation.state,
+        toBinary(FrameSchema, frame),
+        authenticatedData(sendId, entry.class),
+      );
       body = sealed.body;
       this.conversations.set({ ...conversation, state: sealed.state });
       this.#rows.set(at, { ...entry, sealed: { epoch, body } });

@@ -8,7 +8,13 @@ import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { prefixed, utf8, type Bytes } from "./bytes.js";
 import { Connection, Offline, WrongServer, type ChannelBinding, type Server } from "./connection.js";
 import { decodeFrame, encodeFrame, Refused, type FromServer, type ToServer } from "./frames.js";
-import { ServerInfoSchema, type Limits, type Ready, type ServerHello, type ServerInfo } from "./gen/pli/edge/v1/edge_pb.js";
+import {
+  ServerInfoSchema,
+  type Limits,
+  type Ready,
+  type ServerHello,
+  type ServerInfo,
+} from "./gen/pli/edge/v1/edge_pb.js";
 import { sign, type Profile } from "./profile.js";
 
 export const VERSION = 1;
@@ -24,7 +30,12 @@ export interface HelloOptions {
 }
 
 /** What a device signs to open a session. */
-export function authenticationTranscript(host: string, profile: Pick<Profile, "account" | "device">, nonce: Bytes, binding: Bytes): Bytes {
+export function authenticationTranscript(
+  host: string,
+  profile: Pick<Profile, "account" | "device">,
+  nonce: Bytes,
+  binding: Bytes,
+): Bytes {
   return prefixed(utf8("pli-auth-1"), utf8(host), profile.account, profile.device, nonce, binding);
 }
 
@@ -81,12 +92,16 @@ export class Session {
       (why) => this.#close({ why, reconnect: true }),
     );
     const hello = await first;
-    if (hello.case !== "hello") throw new WrongServer(`${server.address} began with ${hello.case ?? "a frame that is not known"}, not with a hello`);
+    if (hello.case !== "hello")
+      throw new WrongServer(
+        `${server.address} began with ${hello.case ?? "a frame that is not known"}, not with a hello`,
+      );
     checkVersion(server, hello.value);
     const answer = this.#next();
     this.send(helloFrame(server, options, hello.value, this.connection.binding));
     const ready = await answer;
-    if (ready.case !== "ready") throw new WrongServer(`${server.address} answered the hello with ${ready.case ?? "a frame that is not known"}`);
+    if (ready.case !== "ready")
+      throw new WrongServer(`${server.address} answered the hello with ${ready.case ?? "a frame that is not known"}`);
     (this as { ready: Ready }).ready = ready.value;
     this.#keepAlive();
   }
@@ -211,7 +226,9 @@ function checkVersion(server: Server, hello: ServerHello): void {
   if (hello.versions.includes(VERSION)) return;
   const newer = hello.versions.every((version) => version > VERSION);
   const fix = newer ? "update this client" : "the server is older than this client";
-  throw new WrongServer(`${server.address} speaks version ${hello.versions.join(", ")} of the protocol, this client ${VERSION}: ${fix}`);
+  throw new WrongServer(
+    `${server.address} speaks version ${hello.versions.join(", ")} of the protocol, this client ${VERSION}: ${fix}`,
+  );
 }
 
 function helloFrame(server: Server, options: HelloOptions, hello: ServerHello, binding: ChannelBinding): ToServer {

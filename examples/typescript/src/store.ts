@@ -81,7 +81,9 @@ export class Store {
       await level.open();
     } catch (error) {
       const locked = (error as { cause?: { code?: string } }).cause?.code === "LEVEL_LOCKED";
-      throw new Error(locked ? `another process uses the profile ${folder}` : `${folder} cannot be opened`, { cause: error });
+      throw new Error(locked ? `another process uses the profile ${folder}` : `${folder} cannot be opened`, {
+        cause: error,
+      });
     }
     const store = new Store(level);
     for await (const [key, value] of level.iterator()) {
@@ -132,11 +134,13 @@ export class Store {
 
   async #write(): Promise<void> {
     const batch = [...this.#tables].flatMap(([name, table]) =>
-      table.changes().map(({ key, value }) =>
-        value === undefined
-          ? { type: "del" as const, key: `${name}/${key}` }
-          : { type: "put" as const, key: `${name}/${key}`, value: encode(value) },
-      ),
+      table
+        .changes()
+        .map(({ key, value }) =>
+          value === undefined
+            ? { type: "del" as const, key: `${name}/${key}` }
+            : { type: "put" as const, key: `${name}/${key}`, value: encode(value) },
+        ),
     );
     if (batch.length > 0) await this.level.batch(batch, { sync: true });
     for (const table of this.#tables.values()) table.settled();

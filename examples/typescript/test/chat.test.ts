@@ -69,7 +69,13 @@ describe("a chat of two", () => {
     const judy = rust.follow(["recv", "judy", "--json", "--follow"]);
     for (const text of numbered) await ivan.client.sendTo("judy", text);
     await judy.seen("the last one", ({ text }) => text === "n 100");
-    assert.deepEqual(judy.events().filter(({ event }) => event === "message").map(({ text }) => text), numbered);
+    assert.deepEqual(
+      judy
+        .events()
+        .filter(({ event }) => event === "message")
+        .map(({ text }) => text),
+      numbered,
+    );
   });
 
   test("two that begin at once go on in one conversation", async () => {

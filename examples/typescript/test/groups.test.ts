@@ -52,7 +52,8 @@ describe("a group", () => {
     await carol.text("hello team");
     const events = await rust.receive("g2bob", 1);
     assert.equal(events.find(({ event }) => event === "message")?.["text"], "hello team");
-    for (const by of ["g2bob", "g2carol"]) await alice.heard("delivered", (tick) => tick.by === by && tick.upTo >= sent.laneNo);
+    for (const by of ["g2bob", "g2carol"])
+      await alice.heard("delivered", (tick) => tick.by === by && tick.upTo >= sent.laneNo);
   });
 
   test("whose members commit at one epoch: one wins, and the others' changes follow", async () => {
@@ -71,7 +72,10 @@ describe("a group", () => {
     await carol.text("all here");
     for (const handle of ["g3bob", "g3dave", "g3erin", "g3frank"]) {
       const events = await rust.receive(handle, 1);
-      assert.ok(events.some(({ text }) => text === "all here"), handle);
+      assert.ok(
+        events.some(({ text }) => text === "all here"),
+        handle,
+      );
     }
   });
 
@@ -113,7 +117,10 @@ describe("a group", () => {
     await bob.seen("the group", ({ group }) => group === "six");
     await alice.client.remove(id, ["g6bob"]);
     await agreed(id, [alice, carol], 2);
-    await bob.seen("the removal", ({ event }) => event === "left" || event === "removed" || event === "over" || event === "members");
+    await bob.seen(
+      "the removal",
+      ({ event }) => event === "left" || event === "removed" || event === "over" || event === "members",
+    );
   });
 
   test("that pli leaves: a client of this folder commits it", async () => {
@@ -175,6 +182,9 @@ describe("a group", () => {
   test("is not joined by a device of another suite, and the error says so", async () => {
     await rust.register("s1bob");
     const alice = await open("s13alice", 3);
-    await assert.rejects(alice.client.createGroup("mixed", ["s1bob"]), /groups of MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 only, this one has suite 3/);
+    await assert.rejects(
+      alice.client.createGroup("mixed", ["s1bob"]),
+      /groups of MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 only, this one has suite 3/,
+    );
   });
 });

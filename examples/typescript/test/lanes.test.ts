@@ -67,9 +67,15 @@ describe("a lane", () => {
         lane = given.lane;
         shown.push(...given.shown);
       }
-      assert.deepEqual(shown.map(({ no }) => no).sort((a, b) => a - b), Array.from({ length: count }, (_, i) => i + 1));
+      assert.deepEqual(
+        shown.map(({ no }) => no).sort((a, b) => a - b),
+        Array.from({ length: count }, (_, i) => i + 1),
+      );
       const inOrder = shown.filter(({ late }) => !late).map(({ no }) => no);
-      assert.deepEqual(inOrder, [...inOrder].sort((a, b) => a - b));
+      assert.deepEqual(
+        inOrder,
+        [...inOrder].sort((a, b) => a - b),
+      );
       assert.deepEqual(lane!.lost, []);
       assert.equal(watermark(lane!), count);
     }

@@ -23,8 +23,13 @@ async function pair(suite: Suite): Promise<[Device, Device]> {
   const keyPackage = await mls.checkKeyPackage(own.message, suite, member);
   const alone = await mls.createAlone(one, newId());
   const offer = await mls.makeCommit(alone.state, { add: [keyPackage], remove: [] });
-  const joined = await mls.joinByWelcome(other, offer.welcome!, own, () => Promise.reject(new Error("the welcome has the tree")));
-  return [{ profile: one, state: offer.next }, { profile: other, state: joined }];
+  const joined = await mls.joinByWelcome(other, offer.welcome!, own, () =>
+    Promise.reject(new Error("the welcome has the tree")),
+  );
+  return [
+    { profile: one, state: offer.next },
+    { profile: other, state: joined },
+  ];
 }
 
 function ciphertextLength(body: Bytes): number {
@@ -39,7 +44,9 @@ for (const suite of [1, 3] as const) {
       const sealed = await mls.seal(one.state, utf8("hello"), utf8("readable"));
       const opened = await mls.open(other.state, sealed.body);
       assert.ok(same(opened.data, utf8("hello")) && same(opened.authenticated, utf8("readable")));
-      assert.ok(same(opened.sender.device, one.profile.device) && same(opened.sender.key, one.profile.deviceKey.public));
+      assert.ok(
+        same(opened.sender.device, one.profile.device) && same(opened.sender.key, one.profile.deviceKey.public),
+      );
       await assert.rejects(mls.open(opened.state, sealed.body), mls.MlsFailure, "a key is used once");
     });
 
@@ -100,7 +107,10 @@ for (const suite of [1, 3] as const) {
       const [, own] = await mls.newKeyPackage(profile, true);
       const member = { account: profile.account, device: profile.device, key: profile.deviceKey.public };
       await mls.checkKeyPackage(own.message, suite, member);
-      await assert.rejects(mls.checkKeyPackage(own.message, suite, { ...member, device: newId() }), /is not of this device/);
+      await assert.rejects(
+        mls.checkKeyPackage(own.message, suite, { ...member, device: newId() }),
+        /is not of this device/,
+      );
       await assert.rejects(mls.checkKeyPackage(own.message, suite === 1 ? 3 : 1, member), /takes part in groups of/);
       const changed = own.message.slice();
       changed[changed.length - 1]! ^= 1;

@@ -11,7 +11,9 @@ import { atEnd, folder, Following, PliServer, RustClient } from "./support.js";
 
 describe("the chat program", () => {
   const start = (args: string[], data: string) => {
-    const child = spawn(process.execPath, ["dist/src/main.js", ...args, "--data", data, "--home", folder()], { stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(process.execPath, ["dist/src/main.js", ...args, "--data", data, "--home", folder()], {
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     const following = new Following(child);
     atEnd(() => following.end());
     return following;
@@ -55,18 +57,27 @@ describe("dependencies", () => {
   interface Lock {
     packages: Record<string, { version?: string; license?: string }>;
   }
-  const locked = Object.entries((JSON.parse(readFileSync("package-lock.json", "utf8")) as Lock).packages).filter(([name]) => name !== "");
+  const locked = Object.entries((JSON.parse(readFileSync("package-lock.json", "utf8")) as Lock).packages).filter(
+    ([name]) => name !== "",
+  );
 
   test("are under licences that this project takes", () => {
     const taken = ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC"];
     for (const [name, { license }] of locked) {
       const named = (license ?? "none").replace(/[()]/g, "").split(/ AND | OR /);
-      assert.ok(named.every((one) => taken.includes(one)), `${name}: ${license}`);
+      assert.ok(
+        named.every((one) => taken.includes(one)),
+        `${name}: ${license}`,
+      );
     }
   });
 
   test("are pinned", () => {
-    const { dependencies, devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as Record<"dependencies" | "devDependencies", Record<string, string>>;
-    for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies })) assert.match(version, /^\d+\.\d+\.\d+$/, name);
+    const { dependencies, devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as Record<
+      "dependencies" | "devDependencies",
+      Record<string, string>
+    >;
+    for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies }))
+      assert.match(version, /^\d+\.\d+\.\d+$/, name);
   });
 });

@@ -43,16 +43,27 @@ describe("authentication", () => {
     const home = folder();
     const known = await Person.open(server.at, "elsewhere", { folder: home });
     await known.close();
-    const away = await Client.open({ folder: home, handle: "elsewhere", server: { ...server.at, binding: { origin: "https://evil.example" } } });
+    const away = await Client.open({
+      folder: home,
+      handle: "elsewhere",
+      server: { ...server.at, binding: { origin: "https://evil.example" } },
+    });
     atEnd(() => away.close());
     await away.start();
     await assert.rejects(away.ready(), fails(ErrorCode.BAD_BINDING));
   });
 
   test("to a server with another certificate is not even tried", async () => {
-    const client = await Client.open({ folder: folder(), handle: "pinned", server: { ...server.at, fingerprint: "ab".repeat(32) } });
+    const client = await Client.open({
+      folder: folder(),
+      handle: "pinned",
+      server: { ...server.at, fingerprint: "ab".repeat(32) },
+    });
     atEnd(() => client.close());
-    await assert.rejects(client.start(), (error) => error instanceof WrongServer && /not the pinned one/.test(error.message));
+    await assert.rejects(
+      client.start(),
+      (error) => error instanceof WrongServer && /not the pinned one/.test(error.message),
+    );
   });
 
   test("without a pin a certificate that nobody signed is not trusted", async () => {
@@ -60,14 +71,22 @@ describe("authentication", () => {
   });
 
   test("of a device that nobody registered is refused", async () => {
-    await assert.rejects(Session.open(server.at, { profile: newProfile("nobody", 1) }), fails(ErrorCode.UNKNOWN_DEVICE));
+    await assert.rejects(
+      Session.open(server.at, { profile: newProfile("nobody", 1) }),
+      fails(ErrorCode.UNKNOWN_DEVICE),
+    );
   });
 });
 
 describe("versions", () => {
   test("a server of a later version is not spoken to, and the error says what to update", async () => {
     const later = await serverOf([2, 3]);
-    await assert.rejects(Session.open(later), (error) => error instanceof WrongServer && /version 2, 3 of the protocol, this client 1: update this client/.test(error.message));
+    await assert.rejects(
+      Session.open(later),
+      (error) =>
+        error instanceof WrongServer &&
+        /version 2, 3 of the protocol, this client 1: update this client/.test(error.message),
+    );
   });
 
   test("nor is one of an earlier version", async () => {
@@ -77,7 +96,10 @@ describe("versions", () => {
   test("a hello of another version is refused by the server", async () => {
     const connection = await Connection.open(server.at);
     const frames: FromServer[] = [];
-    connection.listen((bytes) => frames.push(decodeFrame(bytes)), () => {});
+    connection.listen(
+      (bytes) => frames.push(decodeFrame(bytes)),
+      () => {},
+    );
     await until("the server's hello", () => frames.length > 0);
     connection.send(encodeFrame({ case: "hello", value: { version: 7 } }));
     const last = await until("the server's last word", () => frames.find(({ case: name }) => name === "close"));
@@ -125,7 +147,10 @@ describe("bad input", () => {
   });
 
   test("a message that is too long", async () => {
-    await assert.rejects(person.client.sendTo("somebody", "x".repeat(32 * 1024 + 1)), /has 32769 bytes; at most 32768 are possible, split it/);
+    await assert.rejects(
+      person.client.sendTo("somebody", "x".repeat(32 * 1024 + 1)),
+      /has 32769 bytes; at most 32768 are possible, split it/,
+    );
   });
 
   test("a message of the greatest length is fine", async () => {
@@ -139,7 +164,10 @@ describe("bad input", () => {
 
   test("a handle that nobody has", async () => {
     await assert.rejects(person.client.sendTo("nobody.at.all", "hello"), /nobody is called nobody.at.all/);
-    await assert.rejects(person.client.createGroup("team", ["somebody", "nobody.at.all"]), /nobody is called nobody.at.all/);
+    await assert.rejects(
+      person.client.createGroup("team", ["somebody", "nobody.at.all"]),
+      /nobody is called nobody.at.all/,
+    );
     assert.equal(person.client.conversations().filter(([, { kind }]) => kind === 2).length, 0);
   });
 
@@ -148,7 +176,8 @@ describe("bad input", () => {
   });
 
   test("names that are none", async () => {
-    for (const name of ["", " team", "a~b", "a\u200bb", "x".repeat(129)]) await assert.rejects(person.client.createGroup(name, ["somebody"]), /is no name of a group/);
+    for (const name of ["", " team", "a~b", "a\u200bb", "x".repeat(129)])
+      await assert.rejects(person.client.createGroup(name, ["somebody"]), /is no name of a group/);
   });
 
   test("a handle that somebody else has, or that is no handle", async () => {
@@ -163,9 +192,15 @@ describe("bad input", () => {
   test("a profile of another handle, or one that is in use", async () => {
     const home = folder();
     const one = await Person.open(server.at, "owner", { folder: home });
-    await assert.rejects(Client.open({ folder: home, handle: "owner", server: server.at }), /another process uses the profile/);
+    await assert.rejects(
+      Client.open({ folder: home, handle: "owner", server: server.at }),
+      /another process uses the profile/,
+    );
     await one.close();
-    await assert.rejects(Client.open({ folder: home, handle: "thief", server: server.at }), /is of owner, not of thief/);
+    await assert.rejects(
+      Client.open({ folder: home, handle: "thief", server: server.at }),
+      /is of owner, not of thief/,
+    );
   });
 
   test("a conversation that is not there", async () => {

@@ -49,7 +49,10 @@ describe("connections come and go", () => {
     const back = await Person.open(server.at, "q2alice", { folder: home });
     await until("an empty outbox", () => back.client.waiting === 0);
     const events = await rust.receive("q2bob", 20);
-    assert.deepEqual(events.filter(({ event }) => event === "message").map(({ text }) => text), numbered("later", 20));
+    assert.deepEqual(
+      events.filter(({ event }) => event === "message").map(({ text }) => text),
+      numbered("later", 20),
+    );
   });
 
   test("a connection that is cut again and again costs nothing", async () => {
@@ -62,12 +65,21 @@ describe("connections come and go", () => {
       await alice.client.send(id, text);
       bob.write(`in ${i + 1}`);
       if (i % 10 !== 5) continue;
-      await until("a session", () => alice.told.filter(({ event }) => event === "connected").length > Math.floor(i / 10));
+      await until(
+        "a session",
+        () => alice.told.filter(({ event }) => event === "connected").length > Math.floor(i / 10),
+      );
       alice.client.cut();
     }
     await bob.seen("the last one", ({ text }) => text === "out 60");
     await alice.text("in 60");
-    assert.deepEqual(bob.events().filter(({ event }) => event === "message").map(({ text }) => text), numbered("out", 60));
+    assert.deepEqual(
+      bob
+        .events()
+        .filter(({ event }) => event === "message")
+        .map(({ text }) => text),
+      numbered("out", 60),
+    );
     assert.deepEqual(alice.texts(), numbered("in", 60));
     assert.ok(alice.told.filter(({ event }) => event === "connected").length > 5);
   });
@@ -80,7 +92,9 @@ describe("connections come and go", () => {
     alice.client.cut();
     carol.client.cut();
     await adding;
-    await until("both to agree", () => [alice, carol].every(({ client }) => client.conversation(id)?.group.members.length === 3));
+    await until("both to agree", () =>
+      [alice, carol].every(({ client }) => client.conversation(id)?.group.members.length === 3),
+    );
     await alice.client.send(id, "whole");
     await carol.text("whole");
   });
@@ -143,9 +157,18 @@ describe("a server with its data on disk", () => {
     }
     await bob.seen("the last one", ({ text }) => text === "down 3");
     await alice.text("in 60");
-    const seen = bob.events().filter(({ event }) => event === "message").map(({ text }) => String(text));
-    assert.deepEqual(seen.filter((text) => text.startsWith("out")), numbered("out", 60));
-    assert.deepEqual(seen.filter((text) => text.startsWith("down")), numbered("down", 3));
+    const seen = bob
+      .events()
+      .filter(({ event }) => event === "message")
+      .map(({ text }) => String(text));
+    assert.deepEqual(
+      seen.filter((text) => text.startsWith("out")),
+      numbered("out", 60),
+    );
+    assert.deepEqual(
+      seen.filter((text) => text.startsWith("down")),
+      numbered("down", 3),
+    );
     assert.deepEqual(alice.texts(), numbered("in", 60));
   });
 
@@ -155,7 +178,10 @@ describe("a server with its data on disk", () => {
     for (const handle of ["mbob", "mdave", "merin"]) await rust.register(handle);
     const [alice, carol] = [await Person.open(server.at, "malice"), await Person.open(server.at, "mcarol")];
     const id = await alice.client.createGroup("killed", ["mcarol", "mbob"]);
-    const changes = [alice.client.add(id, ["mdave"]), carol.heard("joined").then(() => carol.client.add(id, ["merin"]))];
+    const changes = [
+      alice.client.add(id, ["mdave"]),
+      carol.heard("joined").then(() => carol.client.add(id, ["merin"])),
+    ];
     await server.stop("SIGKILL");
     await server.up();
     await Promise.all(changes);
@@ -166,7 +192,10 @@ describe("a server with its data on disk", () => {
     await carol.client.send(id, "all five");
     await alice.text("all five");
     for (const handle of ["mbob", "mdave", "merin"]) {
-      assert.ok((await rust.receive(handle, 1)).some(({ text }) => text === "all five"), handle);
+      assert.ok(
+        (await rust.receive(handle, 1)).some(({ text }) => text === "all five"),
+        handle,
+      );
     }
   });
 
@@ -181,11 +210,18 @@ describe("a server with its data on disk", () => {
     await server.up();
     await alice.client.sendTo("rbob", "after");
     const events = await rust.receive("rbob", 2);
-    assert.deepEqual(events.filter(({ event }) => event === "message").map(({ text }) => text), ["before", "after"]);
+    assert.deepEqual(
+      events.filter(({ event }) => event === "message").map(({ text }) => text),
+      ["before", "after"],
+    );
   });
 
   test("is restored from a backup: its conversations are over, and people go on in others", async () => {
-    const [data, backup, restored] = ["data", "backup", "restored"].map((name) => join(folder(), name)) as [string, string, string];
+    const [data, backup, restored] = ["data", "backup", "restored"].map((name) => join(folder(), name)) as [
+      string,
+      string,
+      string,
+    ];
     const server = await PliServer.start({ data });
     const rust = new RustClient(server);
     await rust.register("hbob");
@@ -197,10 +233,17 @@ describe("a server with its data on disk", () => {
     await carol.heard("named");
     await rust.admin(["restore", "--from", backup, "--data", restored]);
     await server.moveTo(restored);
-    for (const id of [before, group]) assert.match((await alice.heard("over", ({ conversation }) => conversation === id)).successor ?? "", /^[0-9a-f]{32}$/);
+    for (const id of [before, group])
+      assert.match(
+        (await alice.heard("over", ({ conversation }) => conversation === id)).successor ?? "",
+        /^[0-9a-f]{32}$/,
+      );
     await rust.run(["send", "hbob", "halice", "I am here"]);
     const { conversation } = await alice.text("I am here");
-    assert.equal(conversation, alice.told.flatMap((told) => (told.event === "over" && told.conversation === before ? [told.successor] : []))[0]);
+    assert.equal(
+      conversation,
+      alice.told.flatMap((told) => (told.event === "over" && told.conversation === before ? [told.successor] : []))[0],
+    );
     await alice.client.sendTo("hbob", "after the restore");
     const events = await rust.receive("hbob", 1);
     assert.ok(events.some(({ text }) => text === "after the restore"));

@@ -63,7 +63,10 @@ export class PliServer {
     private readonly environment: Record<string, string>,
   ) {}
 
-  static async start({ data, environment = {} }: { data?: string; environment?: Record<string, string> } = {}): Promise<PliServer> {
+  static async start({
+    data,
+    environment = {},
+  }: { data?: string; environment?: Record<string, string> } = {}): Promise<PliServer> {
     const server = new PliServer(data === undefined ? ["--ephemeral"] : ["--data", data], environment);
     atEnd(() => server.stop("SIGTERM"));
     await server.up("0");
@@ -138,7 +141,10 @@ export class RustClient {
   /** `pli recv --json` with all its events, to its end. */
   async receive(handle: string, count: number): Promise<RustEvent[]> {
     const { out } = await this.run(["recv", handle, "--json", "--count", String(count), "--read", "--timeout", "100"]);
-    return out.split("\n").filter(Boolean).map((line) => JSON.parse(line) as RustEvent);
+    return out
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as RustEvent);
   }
 
   /** A command that goes on, for example `recv --json --follow`, `pipe` or `chat`. */
@@ -159,7 +165,10 @@ export class RustClient {
   #spawn(args: string[]): ChildProcess {
     const { address, fingerprint } = this.server.ready;
     const common = ["--server", address, "--fingerprint", fingerprint, "--home", this.#home];
-    return spawn(PLI, [...args, ...common], { stdio: ["pipe", "pipe", "pipe"], env: { ...ENVIRONMENT, NO_COLOR: "1" } });
+    return spawn(PLI, [...args, ...common], {
+      stdio: ["pipe", "pipe", "pipe"],
+      env: { ...ENVIRONMENT, NO_COLOR: "1" },
+    });
   }
 }
 
@@ -229,9 +238,13 @@ export class Person {
 
   async heard<E extends Event["event"]>(event: E, is: (told: Told<E>) => boolean = () => true): Promise<Told<E>> {
     try {
-      return await until(event, () => this.told.find((told): told is Told<E> => told.event === event && is(told as Told<E>)));
+      return await until(event, () =>
+        this.told.find((told): told is Told<E> => told.event === event && is(told as Told<E>)),
+      );
     } catch (error) {
-      const brief = this.told.map((told) => JSON.stringify(told, (_, value: unknown) => (value instanceof Error ? value.message : value)));
+      const brief = this.told.map((told) =>
+        JSON.stringify(told, (_, value: unknown) => (value instanceof Error ? value.message : value)),
+      );
       throw new Error(`${this.client.profile.handle}: ${(error as Error).message}; it was told\n${brief.join("\n")}`);
     }
   }
@@ -241,6 +254,8 @@ export class Person {
   }
 
   texts(conversation?: string): string[] {
-    return this.told.flatMap((told) => (told.event === "message" && (conversation ?? told.conversation) === told.conversation ? [told.text] : []));
+    return this.told.flatMap((told) =>
+      told.event === "message" && (conversation ?? told.conversation) === told.conversation ? [told.text] : [],
+    );
   }
 }

@@ -31,7 +31,10 @@ const edge = read<{
   server_frames: Framed[];
   envelope: Framed;
   receipt: string;
-  authentication: Record<"account" | "binding" | "device" | "host" | "nonce" | "public_key" | "secret_key" | "signature" | "transcript", string>;
+  authentication: Record<
+    "account" | "binding" | "device" | "host" | "nonce" | "public_key" | "secret_key" | "signature" | "transcript",
+    string
+  >;
 }>("edge_v1.json");
 
 interface SealedContent {
@@ -62,7 +65,17 @@ interface SealedFrame {
 const sealed = read<{
   contents: SealedContent[];
   frames: SealedFrame[];
-  device_list: Record<"account" | "device" | "device_public_key" | "device_secret_key" | "identity_public_key" | "identity_secret_key" | "list" | "signature", string>;
+  device_list: Record<
+    | "account"
+    | "device"
+    | "device_public_key"
+    | "device_secret_key"
+    | "identity_public_key"
+    | "identity_secret_key"
+    | "list"
+    | "signature",
+    string
+  >;
   safety_number: { digits: string; one: [string, string]; other: [string, string] };
   successor: { conversation: string; history: string; root: string };
 }>("sealed_v1.json");
@@ -102,7 +115,13 @@ function contentOf(vector: SealedContent): Exclude<Content, { kind: "other" }> {
     const lost = vector.lost?.find(([of]) => of === device)?.[1];
     const life = vector.lives?.find(([of]) => of === device)?.[1];
     const pairs = lost?.flatMap((first, i): [number, number][] => (i % 2 === 0 ? [[first, lost[i + 1]!]] : []));
-    return { device: unhex(device), delivered, read: read_, ...(pairs ? { lost: pairs } : {}), ...(life ? { life: BigInt(life) } : {}) };
+    return {
+      device: unhex(device),
+      delivered,
+      read: read_,
+      ...(pairs ? { lost: pairs } : {}),
+      ...(life ? { life: BigInt(life) } : {}),
+    };
   });
   return { kind: "ticks", ticks };
 }
@@ -162,7 +181,11 @@ describe("people", () => {
 
   test("a list that was changed, or is of another account, is not believed", () => {
     const wrong = (account: string, list: string) => () =>
-      readList(unhex(account), "somebody", create(SignedDeviceListSchema, { list: unhex(list), signature: unhex(vector.signature) }));
+      readList(
+        unhex(account),
+        "somebody",
+        create(SignedDeviceListSchema, { list: unhex(list), signature: unhex(vector.signature) }),
+      );
     assert.throws(wrong(vector.account, vector.list.replace("1001", "1002")), BadList);
     assert.throws(wrong(vector.device, vector.list), BadList);
   });
