@@ -73,8 +73,17 @@ export class Changes {
       return this.link.call(Methods.method.create, { groupInfo: object });
     });
     await this.store.change(() => void this.conversations.set({ ...this.conversations.get(hex(id))!, phase: "open" }));
-    await this.add(hex(id), accounts);
+    await this.add(hex(id), accounts).catch((error: unknown) => this.#notMade(hex(id), error));
     return hex(id);
+  }
+
+  /** A conversation in which this device is alone, because nobody could be added, is forgotten. */
+  async #notMade(id: string, error: unknown): Promise<never> {
+    await this.store.change(() => {
+      const conversation = this.conversations.get(id);
+      if (conversation !== undefined && accountsOf(conversation).length === 1) this.conversations.forget(id);
+    });
+    throw error;
   }
 
   add(id: string, accounts: Bytes[]): Promise<void> {
@@ -147,22 +156,19 @@ export class Changes {
     let mismatch: Refused | undefined;
     for (let tries = 0; tries < TRIES_MAX; tries += 1) {
       await this.#settled(id);
-      const changes = await this.link.answered(async () => {
-        const conversation = this.#open(id);
-        return mismatch === undefined
-          ? plan(conversation)
-          : this.#corrected(conversation, await plan(conversation), mismatch);
-      });
+      const conversation = this.#open(id);
+      const changes = await this.link.answered(async () =>
+        mismatch === undefined ? plan(conversation) : this.#corrected(conversation, await plan(conversation), mismatch),
+      );
       if (changes === undefined) return;
-      if (!(await this.#make(id, changes))) continue;
+      if (!(await this.#make(id, conversation.group.epoch, changes))) continue;
       mismatch = await this.#finishPending(id);
     }
     throw new ChangeFailed("others change the group all the time; try again later");
   }
 
-  /** Makes the commit and keeps it; false where the group has changed meanwhile. */
-  #make(id: string, changes: mls.Changes): Promise<boolean> {
-    const epoch = this.#open(id).group.epoch;
+  /** Makes the commit and keeps it; false where the group has changed since the changes were planned. */
+  #make(id: string, epoch: number, changes: mls.Changes): Promise<boolean> {
     return this.store.change(async () => {
       const conversation = this.#open(id);
       if (conversation.group.epoch !== epoch || conversation.pending !== undefined) return false;

@@ -186,5 +186,6 @@ describe("a group", () => {
       alice.client.createGroup("mixed", ["s1bob"]),
       /groups of MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 only, this one has suite 3/,
     );
+    assert.deepEqual(alice.client.conversations(), []);
   });
 });
