@@ -3,6 +3,7 @@
 // until the one before has come back in the queue, so that this device never goes ahead of what waits for it there.
 
 import { hex, newId, same, type Bytes } from "./bytes.js";
+import { Offline } from "./connection.js";
 import { accountsOf, type Conversation, type Conversations } from "./conversations.js";
 import type { Directory } from "./directory.js";
 import { isRefused, Refused } from "./frames.js";
@@ -79,6 +80,8 @@ export class Changes {
 
   /** A conversation in which this device is alone, because nobody could be added, is forgotten. */
   async #notMade(id: string, error: unknown): Promise<never> {
+    // This client was closed: what was offered may still win.
+    if (error instanceof Offline) throw error;
     await this.store.change(() => {
       const conversation = this.conversations.get(id);
       if (conversation !== undefined && accountsOf(conversation).length === 1) this.conversations.forget(id);
