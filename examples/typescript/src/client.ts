@@ -409,7 +409,6 @@ export class Client {
   }
 
   async #isCaughtUp(): Promise<void> {
-    await this.#conversations.caughtUp();
     if (this.#compare.gone || this.#compare.unknown) await this.#compareWithList();
     this.#compare = { gone: false, unknown: false };
     this.#caughtUp = true;

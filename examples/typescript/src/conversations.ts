@@ -136,7 +136,7 @@ export class Conversations {
     const id = hex(conversation.id);
     this.#later({ event: "rejoining", conversation: id });
     this.store.afterwards(() => this.onWork(id));
-    return this.set({ ...conversation, phase: "broken", pending: undefined });
+    return this.set({ ...conversation, phase: "broken", pending: undefined, ahead: undefined });
   }
 
   markOver(conversation: Conversation, why: "removed" | "left" | "gone", successor?: Bytes): void {
@@ -157,23 +157,15 @@ export class Conversations {
       this.set({ ...conversation, ahead: undefined });
   }
 
-  /** Nothing of what waited before is still to come. */
-  async caughtUp(): Promise<void> {
-    await this.store.change(() => {
-      for (const [, conversation] of this.all())
-        if (conversation.ahead !== undefined) this.set({ ...conversation, ahead: undefined });
-    });
-  }
-
   /** Commits may have been in what the queue lost: nothing of it is waited for, and the server is asked. */
   async inDoubt(): Promise<void> {
-    await this.caughtUp();
     for (const [id] of this.all()) await this.store.change(() => this.#lookForCommits(this.get(id)));
   }
 
   async #lookForCommits(conversation: Conversation | undefined): Promise<void> {
     if (conversation?.phase !== "open") return;
-    const from = conversation.group.epoch;
+    const current = this.set({ ...conversation, ahead: undefined });
+    const from = current.group.epoch;
     const { currentEpoch } = await this.link.call(Methods.method.getCommits, {
       conversation: conversation.id,
       from: BigInt(from),
