@@ -170,7 +170,7 @@ export class Conversations {
       conversation: conversation.id,
       from: BigInt(from),
     });
-    if (Number(currentEpoch) > from) await this.fetchMissing(conversation, Number(currentEpoch));
+    if (Number(currentEpoch) > from) await this.fetchMissing(current, Number(currentEpoch));
   }
 
   /** A commit in the queue. Within a change of the store. */
