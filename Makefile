@@ -14,7 +14,7 @@ BUILD := $(CARGO) build --quiet $(EVERYTHING)
 CHECKS ?=
 SEEDS ?= 1000
 
-.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm commands demo demo-cluster cluster cluster-down \
+.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm typescript commands demo demo-cluster cluster cluster-down \
         engine-nats engine-cassandra faults reference reference-write shipped mutants bench bench-cluster clean
 
 help: ## list the targets
@@ -78,6 +78,9 @@ wasm: ## the client core compiles for wasm32
 	 if ! ls "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" >/dev/null 2>&1; then \
 	   echo "skipped: the wasm32-unknown-unknown standard library is not installed"; exit 0; fi; \
 	 $(CARGO) check --quiet --package pli-client-core --target wasm32-unknown-unknown && echo "wasm: compiles"
+
+typescript: ## the client in TypeScript: build it, and its tests against this build's server and client
+	@$(BUILD) && python3 ci/typescript.py
 
 commands: ## run every command that README and docs show
 	@python3 ci/commands.py

@@ -31,7 +31,8 @@ READY_WITHIN_S = 600
 def blocks() -> list[tuple[str, list[str]]]:
     """The commands of every block, with the page that shows it."""
     found = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")),
+                 *sorted((ROOT / "examples").glob("*/README.md"))]:
         if page.exists():
             for block in BLOCK.findall(page.read_text()):
                 lines = [line.strip() for line in block.splitlines()]

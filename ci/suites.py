@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Runs every test suite of the workspace and counts.
+"""Runs every test suite of the workspace, and those of examples/typescript, and counts.
 
     ci/suites.py [CARGO-TEST-ARGUMENT ...]
 
 Prints one line a suite, the end of what each failed test printed, what failed and what was skipped by name, and last
 `N passed, N failed, N skipped`, followed by the first names of what failed.
 A test that cannot run on this machine prints a line `skipped: NAME: REASON` and returns; nothing else counts as
-skipped. The whole output lies in target/test.log.
+skipped. The whole output lies in target/test.log. With arguments only what cargo selects is run.
 """
 
 import os
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import typescript
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = re.compile(r"^test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored;")
@@ -106,17 +108,23 @@ def main() -> int:
         code = process.wait()
     if code != 0 and not count.failures:
         print(log_path.read_text()[-60_000:])
+    # With the binary that the suites before it have built.
+    other = typescript.run() if not sys.argv[1:] else typescript.Outcome()
     count.tell()
+    typescript.tell(other)
     # One skipped test may print its line more than once (a case list run on several engines): names are unique.
     skipped = sorted(set(count.skipped))
-    for name in skipped:
+    for name in other.failures:
+        print(f"  failed  {name}")
+    for name in skipped + other.skipped:
         print(f"  skipped {name}")
     # cargo may fail without a failed test: a suite that does not build or dies.
-    failed = count.failed if count.failed or code == 0 else 1
-    print(f"{count.suites} suites in {time.monotonic() - started:.0f} s, log in target/test.log")
+    failed = (count.failed if count.failed or code == 0 else 1) + len(other.failures)
+    print(f"{count.suites + other.suites} suites in {time.monotonic() - started:.0f} s, log in target/test.log")
     # A test that skips returns and is counted by cargo as passed; it is not.
-    names = "".join(f", {name.split()[-1]}" for name in list(count.failures)[:2])
-    print(f"{count.passed - len(skipped)} passed, {failed} failed, {len(skipped)} skipped{names}")
+    names = "".join(f", {name.split()[-1]}" for name in [*count.failures, *other.failures][:2])
+    passed = count.passed - len(skipped) + other.passed
+    print(f"{passed} passed, {failed} failed, {len(skipped) + len(other.skipped)} skipped{names}")
     return 0 if failed == 0 and count.passed > 0 else 1
 
 

@@ -86,6 +86,12 @@ mod pli {
             v1 = "pli.links.v1";
         }
     }
+    pub mod sealed {
+        contract! {
+            /// `pli.sealed.v1`
+            v1 = "pli.sealed.v1";
+        }
+    }
 }
 
 /// `pli.common.v1`: addresses, payload references, errors.
@@ -102,5 +108,7 @@ pub use pli::edge::v1 as edge;
 pub use pli::links::v1 as links;
 /// `pli.log.v1`: what is stored.
 pub use pli::log::v1 as log;
+/// `pli.sealed.v1`: what clients say to each other inside an envelope.
+pub use pli::sealed::v1 as sealed;
 
 pub use common::ErrorCode;

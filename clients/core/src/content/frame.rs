@@ -153,4 +153,37 @@ mod tests {
         assert_eq!((first.base_for(device), added.base_for(device)), (3, 2));
         assert_eq!(added.base_for(DeviceId::from_bytes([2; 16])), 3, "not for another one");
     }
+
+    /// Clients in other languages are generated from the contract.
+    #[test]
+    fn the_contract_describes_the_same_bytes() {
+        for bytes in [FIRST.to_owned(), [FIRST, ADDED].concat()].map(|text| hex::decode(text).expect("hex")) {
+            let by_contract = pli_api::sealed::Frame::decode(bytes.as_slice()).expect("by the contract");
+            assert_eq!(by_contract.encode_to_vec(), bytes, "no field is unknown to the contract");
+            let Frame { lane_no, lane_base, kind, sent_at_ms, content, lives, place, addressed, written_in, line } =
+                Frame::from_bytes(&bytes).expect("by the derive");
+            let lives = lives.into_iter().map(|life| pli_api::sealed::LifeSpan { id: life.id, first: life.first });
+            let addressed =
+                addressed.into_iter().map(|a| pli_api::sealed::Addressed { device: a.device, first: a.first });
+            let same = pli_api::sealed::Frame {
+                lane_no,
+                lane_base,
+                kind,
+                sent_at_ms,
+                content,
+                lives: lives.collect(),
+                place,
+                addressed: addressed.collect(),
+                written_in,
+                line,
+            };
+            assert_eq!(by_contract, same);
+        }
+        for (kind, name) in
+            [(Kind::Unknown, "KIND_UNSPECIFIED"), (Kind::Direct, "KIND_CHAT"), (Kind::Group, "KIND_GROUP")]
+        {
+            let by_contract = pli_api::sealed::Kind::try_from(i32::from(kind)).expect("a kind");
+            assert_eq!(by_contract.as_str_name(), name);
+        }
+    }
 }

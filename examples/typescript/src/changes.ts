@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Commits of this device: made, offered, merged or dropped; one change of a conversation at a time. The next one waits
+// until the one before has come back in the queue, so that this device never goes ahead of what waits for it there.
+
+import { hex, newId, same, type Bytes } from "./bytes.js";
+import { Offline } from "./connection.js";
+import { accountsOf, type Conversation, type Conversations } from "./conversations.js";
+import type { Directory } from "./directory.js";
+import { isRefused, Refused } from "./frames.js";
+import { ErrorCode, type DeviceAddress } from "./gen/pli/common/v1/common_pb.js";
+import { Conversations as Methods, type CommitResponse } from "./gen/pli/conversations/v1/conversations_pb.js";
+import { Directory as DirectoryMethods } from "./gen/pli/directory/v1/directory_pb.js";
+import { Kind } from "./gen/pli/sealed/v1/sealed_pb.js";
+import type { Link } from "./link.js";
+import * as mls from "./mls.js";
+import { get, put } from "./objects.js";
+import type { Profile } from "./profile.js";
+import { pause } from "./signal.js";
+import type { Store } from "./store.js";
+
+const CLAIM_MAX = 64;
+const LEAVER_STEP_MS = 1_500;
+const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
+const REJOINS_MAX = 20;
+const TRIES_MAX = 50;
+
+/** What is still to be done, given how the group stands now; undefined where that is nothing. */
+type Plan = (conversation: Conversation) => Promise<mls.Changes | undefined>;
+
+/** Commits do not succeed for a reason that trying again does not change. */
+export class ChangeFailed extends Error {
+  override name = "ChangeFailed";
+}
+
+export class Changes {
+  readonly #last = new Map<string, Promise<unknown>>();
+  readonly #scheduled = new Set<string>();
+
+  constructor(
+    private readonly store: Store,
+    private readonly link: Link,
+    private readonly directory: Directory,
+    private readonly conversations: Conversations,
+    private readonly profile: Profile,
+  ) {}
+
+  /** A session is open: what was left undone goes on. */
+  online(): void {
+    for (const [id] of this.conversations.all()) this.work(id);
+  }
+
+  /** Does what a conversation needs by itself: the answer to an offered commit, joining again, the wish of a leaver. */
+  work(id: string): void {
+    if (this.#scheduled.has(id)) return;
+    this.#scheduled.add(id);
+    const done = this.#inTurn(id, () => {
+      this.#scheduled.delete(id);
+      return this.#work(id);
+    });
+    // What fails for good stays as it is: the conversation says so by its phase.
+    done.catch(() => this.#scheduled.delete(id));
+  }
+
+  /** Makes a conversation with these accounts. */
+  async create(kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
+    const id = newId();
+    const { state, groupInfo } = await mls.createAlone(this.profile, id);
+    const group = await mls.describe(state);
+    await this.store.change(() => {
+      this.conversations.set({ id, kind, name, phase: "making", state, group, numbers: {} });
+    });
+    await this.link.answered(async () => {
+      const object = await put(this.link, groupInfo);
+      return this.link.call(Methods.method.create, { groupInfo: object });
+    });
+    await this.store.change(() => void this.conversations.set({ ...this.conversations.get(hex(id))!, phase: "open" }));
+    await this.add(hex(id), accounts).catch((error: unknown) => this.#notMade(hex(id), error));
+    return hex(id);
+  }
+
+  /** A conversation in which this device is alone, because nobody could be added, is forgotten. */
+  async #notMade(id: string, error: unknown): Promise<never> {
+    // This client was closed: what was offered may still win.
+    if (error instanceof Offline) throw error;
+    await this.store.change(() => {
+      const conversation = this.conversations.get(id);
+      if (conversation !== undefined && accountsOf(conversation).length === 1) this.conversations.forget(id);
+    });
+    throw error;
+  }
+
+  add(id: string, accounts: Bytes[]): Promise<void> {
+    const claimed = new Map<string, Bytes>();
+    return this.#change(id, async (conversation) => {
+      const isIn = accountsOf(conversation).map(hex);
+      const missing = accounts.filter((account) => !isIn.includes(hex(account)));
+      if (missing.length === 0) return undefined;
+      await this.store.change(() => this.directory.refresh(missing));
+      return { add: await this.#claim(conversation, this.#devicesOf(missing), claimed), remove: [] };
+    });
+  }
+
+  remove(id: string, accounts: Bytes[]): Promise<void> {
+    return this.#change(id, async ({ group }) => {
+      const gone = group.members.filter((member) => accounts.some((account) => same(account, member.account)));
+      return gone.length === 0
+        ? undefined
+        : { add: [], remove: gone.map(({ leaf }) => leaf).filter((leaf) => !group.leaving.includes(leaf)) };
+    });
+  }
+
+  /** Proposes to leave, again in each epoch, until a member has committed it. */
+  async leave(id: string): Promise<void> {
+    const alone = await this.store.change(() => {
+      const conversation = this.#open(id);
+      if (accountsOf(conversation).length > 1) return void this.conversations.set({ ...conversation, leaving: true });
+      // Nobody is left who could commit it.
+      this.conversations.markOver(conversation, "left");
+      return true;
+    });
+    if (alone === true) return;
+    await this.#inTurn(id, () => this.#leave(id));
+  }
+
+  /** Comes in by an external commit, for example because a commit could not be processed. */
+  async rejoin(id: string): Promise<void> {
+    await this.store.change(() => {
+      const conversation = this.conversations.get(id);
+      if (conversation === undefined) throw new ChangeFailed(`there is no conversation ${id}`);
+      if (conversation.phase !== "broken") this.conversations.markBroken({ ...conversation, phase: "open" });
+    });
+    await this.#inTurn(id, () => this.#work(id));
+  }
+
+  #inTurn<T>(id: string, run: () => Promise<T>): Promise<T> {
+    const turn = (this.#last.get(id) ?? Promise.resolve()).then(run, run);
+    this.#last.set(
+      id,
+      turn.catch(() => undefined),
+    );
+    return turn;
+  }
+
+  #change(id: string, plan: Plan): Promise<void> {
+    return this.#inTurn(id, () => this.#commits(id, plan));
+  }
+
+  async #work(id: string): Promise<void> {
+    await this.#finishPending(id);
+    for (let tries = 0; this.conversations.get(id)?.phase === "broken"; tries += 1) await this.#joinAgain(id, tries);
+    const conversation = this.conversations.get(id);
+    if (conversation?.phase !== "open") return;
+    if (conversation.leaving === true) return this.#leave(id);
+    if (conversation.group.leaving.length > 0) await this.#removeLeavers(id, conversation);
+  }
+
+  /** Commits until nothing is left to be done. */
+  async #commits(id: string, plan: Plan): Promise<void> {
+    let mismatch: Refused | undefined;
+    for (let tries = 0; tries < TRIES_MAX; tries += 1) {
+      await this.#settled(id);
+      const conversation = this.#open(id);
+      const changes = await this.link.answered(async () =>
+        mismatch === undefined ? plan(conversation) : this.#corrected(conversation, await plan(conversation), mismatch),
+      );
+      if (changes === undefined) return;
+      if (!(await this.#make(id, conversation.group.epoch, changes))) continue;
+      mismatch = await this.#finishPending(id);
+    }
+    throw new ChangeFailed("others change the group all the time; try again later");
+  }
+
+  /** Makes the commit and keeps it; false where the group has changed since the changes were planned. */
+  #make(id: string, epoch: number, changes: mls.Changes): Promise<boolean> {
+    return this.store.change(async () => {
+      const conversation = this.#open(id);
+      if (conversation.group.epoch !== epoch || conversation.pending !== undefined) return false;
+      const offer = await mls.makeCommit(conversation.state, changes);
+      this.conversations.set({ ...conversation, pending: { epoch, offer } });
+      return true;
+    });
+  }
+
+  /** Waits until an own commit has come back, so that nothing in the queue gets too old to be opened. */
+  async #settled(id: string): Promise<void> {
+    await this.#finishPending(id);
+    const waits = () => this.conversations.get(id)?.ahead === undefined;
+    await this.conversations.changed.until(waits, this.link.stopped);
+  }
+
+  /** Offers the pending commit until it is answered, by the reply or by the queue. A mismatch is handed back. */
+  async #finishPending(id: string): Promise<Refused | undefined> {
+    const conversation = this.conversations.get(id);
+    const pending = conversation?.pending;
+    if (conversation === undefined || pending === undefined) return undefined;
+    let answer: CommitResponse;
+    try {
+      answer = await this.link.answered(() => this.#offer(conversation.id, pending));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      return this.#refused(id, pending, error);
+    }
+    const lostAt = await this.store.change(() => this.#answer(id, pending, answer));
+    if (lostAt !== undefined) await this.#reach(id, lostAt);
+    return undefined;
+  }
+
+  async #offer(conversation: Bytes, { epoch, offer }: NonNullable<Conversation["pending"]>): Promise<CommitResponse> {
+    const commit = await put(this.link, offer.commit);
+    const groupInfo = await put(this.link, offer.groupInfo);
+    const welcome = offer.welcome && (await put(this.link, offer.welcome));
+    return this.link.call(Methods.method.commit, {
+      conversation,
+      epoch: BigInt(epoch),
+      commit,
+      groupInfo,
+      ...(welcome ? { welcome } : {}),
+    });
+  }
+
+  /** The epoch that has to be reached before something else is offered, where the commit has lost. */
+  async #answer(
+    id: string,
+    pending: NonNullable<Conversation["pending"]>,
+    { outcome }: CommitResponse,
+  ): Promise<number | undefined> {
+    const conversation = this.conversations.get(id)!;
+    // The queue was faster: the commit has come back, or another one of its epoch.
+    if (!isPending(conversation, pending)) return undefined;
+    if (outcome.case === "won") return void (await this.conversations.merge(conversation, "reply"));
+    this.conversations.set({ ...conversation, pending: undefined });
+    return outcome.case === "lost" ? Number(outcome.value.currentEpoch) : undefined;
+  }
+
+  async #refused(
+    id: string,
+    pending: NonNullable<Conversation["pending"]>,
+    error: Refused,
+  ): Promise<Refused | undefined> {
+    await this.store.change(() => {
+      const conversation = this.conversations.get(id)!;
+      if (!isPending(conversation, pending)) return;
+      if (error.code === ErrorCode.UNKNOWN_CONVERSATION) this.conversations.markOver(conversation, "gone");
+      else this.conversations.set({ ...conversation, pending: undefined });
+    });
+    if (error.code === ErrorCode.DEVICES_MISMATCH) return error;
+    if (error.code === ErrorCode.WRONG_EPOCH) return undefined;
+    throw error;
+  }
+
+  /** Waits until the queue has brought the commits up to an epoch; of a conversation that is joined again nobody waits. */
+  #reach(id: string, epoch: number): Promise<void> {
+    const there = () => {
+      const conversation = this.conversations.get(id);
+      return conversation?.phase !== "open" || conversation.group.epoch >= epoch;
+    };
+    return this.conversations.changed.until(there, this.link.stopped);
+  }
+
+  async #joinAgain(id: string, tries: number): Promise<void> {
+    const conversation = this.conversations.get(id)!;
+    try {
+      await this.link.answered(() => this.#joinExternally(conversation));
+      await this.#finishPending(id);
+    } catch (error) {
+      const notIn = isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION);
+      if (notIn) return void (await this.store.change(() => this.conversations.markOver(conversation, "removed")));
+      if (tries >= REJOINS_MAX) throw error;
+    }
+    if (this.conversations.get(id)?.phase === "broken")
+      await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
+  }
+
+  async #joinExternally({ id: conversation, group }: Conversation): Promise<void> {
+    await this.link
+      .call(Methods.method.reportFailure, { conversation, epoch: BigInt(group.epoch), reason: "rejoin" })
+      .catch((error: unknown) => {
+        if (!isRefused(error)) throw error;
+      });
+    const info = await this.link.call(Methods.method.getGroupInfo, { conversation });
+    const [groupInfo, tree] = [await get(this.link, info.groupInfo), await get(this.link, info.ratchetTree)];
+    const offer = await mls.joinExternally(this.profile, groupInfo, tree);
+    await this.store.change(() => {
+      const now = this.conversations.get(hex(conversation));
+      if (now?.phase === "broken") this.conversations.set({ ...now, pending: { epoch: Number(info.epoch), offer } });
+    });
+  }
+
+  async #leave(id: string): Promise<void> {
+    for (;;) {
+      await this.#settled(id);
+      const conversation = this.conversations.get(id);
+      if (conversation?.phase !== "open") return;
+      const { epoch } = conversation.group;
+      const proposal = await mls.proposeLeaving(conversation.state);
+      const sendId = newId();
+      try {
+        await this.link.answered(() =>
+          this.link.call(Methods.method.propose, {
+            conversation: conversation.id,
+            epoch: BigInt(epoch),
+            proposal,
+            sendId,
+          }),
+        );
+      } catch (error) {
+        if (!isRefused(error, ErrorCode.WRONG_EPOCH)) throw error;
+      }
+      // Proposals of another epoch are void.
+      await this.#reach(id, epoch + 1);
+    }
+  }
+
+  /** The member with the lowest address commits a leaver's removal at once, each further one a little later. */
+  async #removeLeavers(id: string, { group }: Conversation): Promise<void> {
+    if (group.leaving.includes(group.ownLeaf)) return;
+    const address = ({ account, device }: mls.Member) => hex(account) + hex(device);
+    const stay = group.members
+      .filter(({ leaf }) => !group.leaving.includes(leaf))
+      .sort((a, b) => (address(a) < address(b) ? -1 : 1));
+    const place = stay.findIndex(({ leaf }) => leaf === group.ownLeaf);
+    await pause(place * LEAVER_STEP_MS, this.link.stopped);
+    await this.#commits(id, async (now) =>
+      now.group.leaving.length > 0 && now.group.epoch === group.epoch ? { add: [], remove: [] } : undefined,
+    );
+  }
+
+  #devicesOf(accounts: Bytes[]): Omit<mls.Member, "leaf">[] {
+    return accounts.flatMap((account) => {
+      const known = this.directory.known(account);
+      if (known === undefined) throw new ChangeFailed(`there is no account ${hex(account)}`);
+      return known.devices.map(({ device, key }) => ({ account, device, key }));
+    });
+  }
+
+  /** A key package of each device; what was claimed for a commit that lost is used for the next one. */
+  async #claim(
+    conversation: Conversation,
+    devices: Omit<mls.Member, "leaf">[],
+    claimed: Map<string, Bytes>,
+  ): Promise<mls.Changes["add"]> {
+    for (let missing = devices; (missing = devices.filter(({ device }) => !claimed.has(hex(device)))).length > 0; ) {
+      const asked = missing.slice(0, CLAIM_MAX).map(({ account, device }) => ({ account, device }));
+      const answer = await this.link.call(DirectoryMethods.method.claimKeyPackages, { devices: asked });
+      if (answer.keyPackages.length === 0) throw new ChangeFailed("the server gave no key package");
+      for (const { device, keyPackage } of answer.keyPackages)
+        if (device !== undefined) claimed.set(hex(device.device), keyPackage);
+    }
+    return Promise.all(
+      devices.map((member) => mls.checkKeyPackage(claimed.get(hex(member.device))!, conversation.group.suite, member)),
+    );
+  }
+
+  /** What a refusal for other devices than those of the members' lists asks for. */
+  async #corrected(conversation: Conversation, changes: mls.Changes | undefined, error: Refused): Promise<mls.Changes> {
+    const wanted = changes ?? { add: [], remove: [] };
+    const named = (addresses: DeviceAddress[], member: mls.Member) =>
+      addresses.some(({ device }) => same(device, member.device));
+    const gone = conversation.group.members
+      .filter((member) => named([...error.extra, ...error.stale], member))
+      .map(({ leaf }) => leaf);
+    const accounts = [...error.missing, ...error.stale].map(({ account }) => account);
+    await this.store.change(() => this.directory.refresh(accounts));
+    const listed = this.#devicesOf(accounts).filter(({ device }) =>
+      [...error.missing, ...error.stale].some((address) => same(address.device, device)),
+    );
+    const add = await this.#claim(conversation, listed, new Map());
+    return { add: [...wanted.add, ...add], remove: [...new Set([...wanted.remove, ...gone])] };
+  }
+
+  #open(id: string): Conversation {
+    const conversation = this.conversations.get(id);
+    if (conversation === undefined) throw new ChangeFailed(`there is no conversation ${id}`);
+    if (conversation.phase !== "open")
+      throw new ChangeFailed(
+        `the conversation is ${conversation.phase === "over" ? "over for this device" : "not ready yet"}`,
+      );
+    return conversation;
+  }
+}
+
+const isPending = (conversation: Conversation, { offer }: NonNullable<Conversation["pending"]>): boolean =>
+  conversation.pending !== undefined && same(conversation.pending.offer.commit, offer.commit);
