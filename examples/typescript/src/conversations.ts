@@ -49,6 +49,8 @@ export interface Conversation {
   /** This device proposed to leave. */
   readonly leaving?: boolean | undefined;
   readonly numbers: Partial<Record<Class, Numbers>>;
+  /** How many bodies this device has sealed in it. */
+  readonly sealed?: number;
 }
 
 const NO_NUMBERS: Numbers = { given: 0, base: 1 };

@@ -15,6 +15,7 @@ import { Class } from "./gen/pli/log/v1/log_pb.js";
 import { FrameSchema } from "./gen/pli/sealed/v1/sealed_pb.js";
 import type { Link } from "./link.js";
 import * as mls from "./mls.js";
+import { isNear, mayFollow } from "./order.js";
 import type { Store, Table } from "./store.js";
 
 /** Of the 30 days that a server allows; the rest is for clocks that differ. */
@@ -36,8 +37,8 @@ interface Entry {
   /** Fixed at the first try, in server time. */
   readonly expiresAtMs: number;
   readonly content: Bytes;
-  /** As it was sealed last: the same epoch needs no other key. */
-  readonly sealed?: { readonly epoch: number; readonly body: Bytes } | undefined;
+  /** As it was sealed last, the `nth` of its conversation: the same epoch needs no other key while that is near. */
+  readonly sealed?: { readonly epoch: number; readonly nth: number; readonly body: Bytes } | undefined;
   /** A durable log has it; presented until it is settled. */
   readonly receipt?: string | undefined;
 }
@@ -196,11 +197,24 @@ export class Outbox {
         blocked.add(lane);
         continue;
       }
-      const send = await this.#sealed(at, entry, conversation);
+      const onWire = this.#onWire(entry.conversation, batch);
+      const send = await this.#sealed(at, entry, conversation, onWire);
+      if (send === undefined) {
+        blocked.add(lane);
+        continue;
+      }
       bytes += send.body?.length ?? 0;
       batch.push([at, send]);
     }
     return batch;
+  }
+
+  /** Which bodies of a conversation wait for their answer. */
+  #onWire(conversation: string, batch: [string, unknown][]): number[] {
+    const waiting = [...this.#inFlight, ...batch.map(([at]) => at)].map((at) => this.#rows.get(at));
+    return waiting.flatMap((entry) =>
+      entry?.conversation === conversation && entry.sealed !== undefined ? [entry.sealed.nth] : [],
+    );
   }
 
   #window(): number {
@@ -238,11 +252,20 @@ export class Outbox {
     return undefined;
   }
 
-  async #sealed(at: string, entry: Entry, conversation: Conversation): Promise<MessageInitShape<typeof SendSchema>> {
+  /** The send, or nothing while it would run too far ahead of what is on the wire. */
+  async #sealed(
+    at: string,
+    entry: Entry,
+    conversation: Conversation,
+    onWire: number[],
+  ): Promise<MessageInitShape<typeof SendSchema> | undefined> {
     const { epoch } = conversation.group;
     const sendId = unhex(entry.sendId);
-    let body = entry.sealed?.epoch === epoch ? entry.sealed.body : undefined;
+    const before = conversation.sealed ?? 0;
+    let body: Bytes | undefined;
+    if (entry.sealed?.epoch === epoch && isNear(before, entry.sealed.nth)) ({ body } = entry.sealed);
     if (body === undefined) {
+      if (!mayFollow(before, onWire)) return undefined;
       const frame = create(FrameSchema, {
         laneNo: BigInt(entry.laneNo),
         laneBase: BigInt(laneBase(conversation, entry.class)),
@@ -256,8 +279,9 @@ export class Outbox {
         authenticatedData(sendId, entry.class),
       );
       body = sealed.body;
-      this.conversations.set({ ...conversation, state: sealed.state });
-      this.#rows.set(at, { ...entry, sealed: { epoch, body } });
+      const nth = before + 1;
+      this.conversations.set({ ...conversation, state: sealed.state, sealed: nth });
+      this.#rows.set(at, { ...entry, sealed: { epoch, nth, body } });
     }
     const expiresAtMs = BigInt(entry.expiresAtMs);
     return { sendId, conversation: conversation.id, epoch: BigInt(epoch), class: entry.class, expiresAtMs, body };

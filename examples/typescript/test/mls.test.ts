@@ -8,6 +8,7 @@ import { decodeMlsMessage } from "ts-mls";
 
 import { newId, random, same, utf8, type Bytes } from "../src/bytes.js";
 import * as mls from "../src/mls.js";
+import { isNear, mayFollow } from "../src/order.js";
 import { newProfile, type Profile, type Suite } from "../src/profile.js";
 
 interface Device {
@@ -67,6 +68,22 @@ for (const suite of [1, 3] as const) {
       body[body.length - 1]! ^= 1;
       await assert.rejects(mls.open(other.state, body), mls.MlsFailure);
       assert.ok(same((await mls.open(other.state, sealed.body)).data, utf8("hello")));
+    });
+
+    test("what stays within the keys that receivers keep is opened however late it comes", async () => {
+      const [one, other] = await pair(suite);
+      const bodies: Bytes[] = [];
+      let { state } = one;
+      const seal = async (): Promise<void> => {
+        const sealed = await mls.seal(state, utf8(`${bodies.length}`), utf8("x"));
+        ({ state } = sealed);
+        bodies.push(sealed.body);
+      };
+      await seal();
+      while (mayFollow(bodies.length, [1])) await seal();
+      assert.ok(bodies.length > 100 && isNear(bodies.length, 1) && !isNear(bodies.length + 1, 1));
+      let heard = other.state;
+      for (const body of [...bodies.slice(1), bodies[0]!]) heard = (await mls.open(heard, body)).state;
     });
 
     test("messages arrive in any order, and from the epochs before", async () => {

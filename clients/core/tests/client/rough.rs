@@ -139,18 +139,18 @@ impl Play {
     }
 
     fn judge(&self, label: &str) {
-        for from in 0..MEMBERS {
-            assert_eq!(self.world.devices[from].core.waiting(), (0, 0), "{label}: {}", NAMES[from]);
+        for (from, name) in NAMES[..MEMBERS].iter().enumerate() {
+            assert_eq!(self.world.devices[from].core.waiting(), (0, 0), "{label}: {name}");
             let written = self.written(from);
             for to in (0..MEMBERS).filter(|to| *to != from) {
-                let of = format!("{}: ", NAMES[from]);
+                let of = format!("{name}: ");
                 let shown = self.world.history(to, self.group).into_iter();
                 let shown: Vec<String> = shown.filter_map(|line| Some(line.strip_prefix(&of)?.to_owned())).collect();
                 let on_time: Vec<&String> = shown.iter().filter(|text| !text.ends_with("(late)")).collect();
-                assert!(on_time.is_sorted(), "{label}: {} is shown {} out of order", NAMES[to], NAMES[from]);
+                assert!(on_time.is_sorted(), "{label}: {} is shown {name} out of order", NAMES[to]);
                 let mut texts: Vec<String> = shown.iter().map(|text| text.replace(" (late)", "")).collect();
                 texts.sort();
-                assert_eq!(texts, written, "{label}: {} of {}", NAMES[to], NAMES[from]);
+                assert_eq!(texts, written, "{label}: {} of {name}", NAMES[to]);
             }
         }
     }
