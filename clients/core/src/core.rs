@@ -190,7 +190,7 @@ impl Core {
         let all = [
             self.inbox.next_deadline(),
             self.outbox.next_deadline(),
-            self.calls.next_deadline(),
+            self.calls.next_deadline(self.stepped_at),
             self.session.next_deadline(),
             self.next_work_at(),
         ];

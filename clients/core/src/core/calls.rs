@@ -98,7 +98,7 @@ impl Calls {
     pub(super) fn is_put_off(&self, ask: &Ask) -> bool {
         self.retry.contains_key(ask) && !self.is_open(ask)
     }
-    /// The connection is gone: nothing will be answered.
+    /// The connection is gone: nothing will be answered, and what was open may be asked again at once.
     pub(super) fn clear(&mut self) {
         self.open.clear();
     }
@@ -120,8 +120,9 @@ impl Calls {
     pub(super) fn done(&mut self, ask: &Ask) {
         self.retry.remove(ask);
     }
-    pub(super) fn next_deadline(&self) -> Option<UnixMillis> {
-        self.retry.values().map(|(at, _)| *at).min()
+    /// When something is to be asked again, after `now`: what is due already is asked for or waits for an answer.
+    pub(super) fn next_deadline(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.retry.values().map(|(at, _)| *at).filter(|at| *at > now).min()
     }
     /// Whether it may be asked now.
     fn due(&self, ask: &Ask, now: UnixMillis) -> bool {
@@ -144,10 +145,6 @@ impl Core {
         let id = self.calls.next_id;
         self.calls.next_id += 1;
         let call = edge::Call { id, method: ask.method().into(), body: Bytes::from(body) };
-        if let Some((at, _)) = self.calls.retry.get_mut(&ask) {
-            // While it is open it is no deadline.
-            *at = UnixMillis(u64::MAX);
-        }
         self.calls.open.insert(id, ask);
         self.send(edge::client_frame::Frame::Call(call));
     }
@@ -159,5 +156,22 @@ impl Core {
         let jitter = self.rng.next_u64() % (bound + 1);
         let at = now.after(Duration::from_millis(u64::from(why.retry_after_ms) + jitter));
         self.calls.retry.insert(ask, (at, attempts));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_again_is_asked_once_more_after_the_connection_is_lost() {
+        let (ask, other) = (Ask::Publish, Ask::List);
+        let retry = [(ask.clone(), (UnixMillis(10), 1)), (other, (UnixMillis(30), 1))].into();
+        let mut calls = Calls { retry, ..Calls::default() };
+        assert!(!calls.due(&ask, UnixMillis(9)) && calls.due(&ask, UnixMillis(10)));
+        calls.open.insert(1, ask.clone());
+        assert_eq!(calls.next_deadline(UnixMillis(10)), Some(UnixMillis(30)), "what is open hides no deadline");
+        calls.clear();
+        assert!(calls.due(&ask, UnixMillis(11)));
     }
 }

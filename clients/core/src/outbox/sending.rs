@@ -5,7 +5,7 @@ use bytes::Bytes;
 use pli_api::{ErrorCode, edge, log, refusal};
 use pli_domain::{ConversationId, UnixMillis};
 
-use super::spread::OnWire;
+use super::spread::{InOrder, OnWire};
 use super::{
     BATCH_BODY_BYTES_MAX, BATCH_SENDS_MAX, OutMessage, Outbox, OutboxEvent, PENDING_RECEIPTS_MAX, Seal, SendState,
 };
@@ -47,7 +47,7 @@ impl Outbox {
     pub fn epoch_ready(&mut self, conversation: ConversationId) {
         self.held.remove(&conversation);
         for message in self.messages.values_mut().filter(|m| m.lane.conversation == conversation) {
-            message.sealed = None;
+            message.sealed.iter_mut().for_each(InOrder::spend);
         }
     }
 

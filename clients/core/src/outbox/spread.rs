@@ -15,8 +15,16 @@ use super::{OutMessage, Outbox, Seal, Sealed};
 /// A sealed body and how many of its conversation were sealed up to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InOrder {
-    sealed: Sealed,
+    /// None where it is to be sealed again when it leaves again; what is on the wire is there all the same.
+    sealed: Option<Sealed>,
     nth: u64,
+}
+
+impl InOrder {
+    /// It does not leave again as it is.
+    pub(super) fn spend(&mut self) {
+        self.sealed = None;
+    }
 }
 
 /// The first sealed of what is on the wire, of each conversation.
@@ -41,9 +49,11 @@ impl Outbox {
         let Some(message) = self.messages.get_mut(&at) else { return Seal::Wait };
         let (conversation, most) = (message.lane.conversation, self.config.spread_max);
         let nth = self.seals.entry(conversation).or_default();
-        if let Some(kept) = message.sealed.as_ref().filter(|kept| *nth - kept.nth < most) {
-            note(wire, conversation, kept.nth);
-            return Seal::Sealed(kept.sealed.clone());
+        if let Some(InOrder { sealed: Some(sealed), nth: kept }) = &message.sealed
+            && *nth - kept < most
+        {
+            note(wire, conversation, *kept);
+            return Seal::Sealed(sealed.clone());
         }
         if wire.get(&conversation).is_some_and(|first| *nth + 1 - first >= most) {
             return Seal::Wait;
@@ -51,7 +61,7 @@ impl Outbox {
         let seal = seal(message);
         if let Seal::Sealed(sealed) = &seal {
             *nth += 1;
-            message.sealed = Some(InOrder { sealed: sealed.clone(), nth: *nth });
+            message.sealed = Some(InOrder { sealed: Some(sealed.clone()), nth: *nth });
             note(wire, conversation, *nth);
         }
         seal

@@ -313,6 +313,9 @@ fn nothing_is_sealed_far_ahead_of_what_is_on_the_wire() {
     outbox.connected(UnixMillis(0), UnixMillis(0), 64);
     assert_eq!(sealed_anew(&mut outbox, 0), (1, 1));
     assert_eq!(ticks(&mut outbox, 1_000, 200), 111);
+    // Another message has found the epoch over: the first is on the wire all the same.
+    outbox.epoch_ready(lane(1).conversation);
+    assert_eq!(sealed_anew(&mut outbox, 10), (0, 0));
     // Another conversation has a ratchet of its own.
     outbox.push(send_id(5_000), lane(2), Bytes::from_static(b"x")).expect("room");
     assert_eq!(sealed_anew(&mut outbox, 10), (1, 1));
