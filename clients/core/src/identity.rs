@@ -459,8 +459,8 @@ mod tests {
             follow_lists(&known, lists).map(|chain| chain.iter().map(|list| list.version).collect::<Vec<_>>())
         };
         assert_eq!(versions(&[second.clone(), third.clone()]), Ok(vec![2, 3]));
-        assert_eq!(versions(&[first.clone()]), Ok(vec![]), "the same again");
-        assert_eq!(versions(&[third.clone()]), Err(DeviceListError::Unlinked));
+        assert_eq!(versions(std::slice::from_ref(&first)), Ok(vec![]), "the same again");
+        assert_eq!(versions(std::slice::from_ref(&third)), Err(DeviceListError::Unlinked));
         assert_eq!(versions(&[second.clone(), other_third]), Err(DeviceListError::Fork));
         assert_eq!(versions(&[second.clone(), other_second]), Err(DeviceListError::Fork), "two of one version");
         assert_eq!(versions(&[second.clone(), first.clone()]), Err(DeviceListError::Version));
