@@ -18,6 +18,7 @@ mod calls;
 mod chats;
 mod commands;
 mod conversation;
+mod devices;
 mod gone;
 mod group;
 mod history;
@@ -49,12 +50,13 @@ use pli_api::edge::{self, client_frame, server_frame};
 use pli_domain::{AccountId, ConversationId, Position, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, ListChange};
 use crate::inbox::Inbox;
 use crate::mls::Mls;
 use crate::outbox::Outbox;
 use calls::Calls;
 use conversation::Conversation;
+pub use devices::OwnDevice;
 use inbound::Inbound;
 use notices::Notices;
 use objects::{Fetch, Put};
@@ -65,7 +67,7 @@ use session::Session;
 pub use tables::{Change, ChangeSet, MessageRow, RowKind, RowStatus, Table};
 pub use types::{
     Command, CommandError, ConnectionState, Effects, Event, IncomingMessage, Member, NewKey, Outcome, OutgoingMessage,
-    SessionAdvice,
+    RefusedList, SessionAdvice,
 };
 pub use views::{ConversationView, Reached};
 
@@ -75,6 +77,9 @@ pub const TEXT_BYTES_MAX: usize = 32 * 1024;
 pub const GROUP_OTHERS_MAX: usize = pli_domain::limits::MEMBERS_MAX - 1;
 /// The session protocol that this client speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Accounts of one question for device lists: as many lists of ten devices fit a frame.
+const LISTS_AT_ONCE: usize = 32;
 
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
@@ -128,8 +133,18 @@ pub struct Core {
     fetches: Vec<Fetch>,
     puts: Vec<Put>,
     lists_wanted: BTreeSet<AccountId>,
+    /// Changes of the account's own device list that the directory has not confirmed, in order; stored.
+    list_changes: VecDeque<ListChange>,
+    /// The directory has the list before this account's newest: it was restored.
+    list_behind: bool,
     /// Answered on this connection since the account last came into a group.
     asked_lists: BTreeSet<AccountId>,
+    /// Those of them that were really answered: what their lists do not name does not belong to them.
+    answered_lists: BTreeSet<AccountId>,
+    /// Accounts of which an older list came than is known: perhaps an answer that was overtaken, so it is asked again.
+    doubted_lists: BTreeSet<AccountId>,
+    /// Accounts of one question for device lists; fewer once an answer did not fit a frame.
+    lists_at_once: usize,
     /// An encoded request with key packages that the directory has not confirmed.
     packages: Option<Vec<u8>>,
     /// Local time when the directory last confirmed key packages; stored, so that the next start knows it.

@@ -24,6 +24,7 @@ pub(super) enum Ask {
     Publish,
     Lookup(Handle),
     Lists(Vec<AccountId>),
+    PutList,
     List,
     Compare,
     Claim(ConversationId),
@@ -52,6 +53,7 @@ impl Ask {
             | Self::Publish
             | Self::Lookup(_)
             | Self::Lists(_)
+            | Self::PutList
             | Self::List
             | Self::Compare
             | Self::Fetch(_)
@@ -65,6 +67,7 @@ impl Ask {
             Self::Publish => "/pli.directory.v1.Directory/PublishKeyPackages",
             Self::Lookup(_) => "/pli.directory.v1.Directory/Lookup",
             Self::Lists(_) => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::PutList => "/pli.directory.v1.Directory/PutDeviceList",
             Self::Claim(_) => "/pli.directory.v1.Directory/ClaimKeyPackages",
             Self::List | Self::Compare => "/pli.conversations.v1.Conversations/List",
             Self::Create(_) => "/pli.conversations.v1.Conversations/Create",
@@ -116,6 +119,10 @@ impl Calls {
     pub(super) fn abandon_all_of(&mut self, id: ConversationId) {
         self.open.retain(|_, open| open.conversation() != Some(id));
         self.retry.retain(|ask, _| ask.conversation() != Some(id));
+    }
+    /// It is not asked before this time.
+    pub(super) fn put_off(&mut self, ask: Ask, until: UnixMillis) {
+        self.retry.insert(ask, (until, 1));
     }
     pub(super) fn done(&mut self, ask: &Ask) {
         self.retry.remove(ask);

@@ -286,11 +286,11 @@ impl Core {
     pub(super) fn put_due_first(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase != Phase::Active
-            || !matches!(conversation.work.front(), Some(Work::Gather(_, at)) if *at > now)
+            || !matches!(conversation.work.front(), Some(Work::Gather(_, at) | Work::Align(at)) if *at > now)
         {
             return;
         }
-        let due = |work: &Work| !matches!(work, Work::Gather(_, at) if *at > now);
+        let due = |work: &Work| !matches!(work, Work::Gather(_, at) | Work::Align(at) if *at > now);
         if let Some(first) = conversation.work.iter().position(due) {
             conversation.work.rotate_left(first);
             self.dirty.insert(Row::Conversation(id));

@@ -122,6 +122,9 @@ impl Core {
         self.session.ready = true;
         self.session.registered_again = false;
         self.asked_lists.clear();
+        self.answered_lists.clear();
+        // Another device may have come, or this one may be the last to hear that one went.
+        self.lists_wanted.insert(self.identity.address().account);
         self.set_state(ConnectionState::CatchingUp);
         if ready.position_ignored
             && let Ok(from) = Position::from_u64(ready.from)
@@ -201,7 +204,7 @@ impl Core {
     /// A server that was restored from a backup may not know an account that registered since: it registers again, as
     /// it was. A device that was removed gains nothing by it, and stops the second time.
     fn register_again(&mut self) -> bool {
-        if self.session.registered_again || !self.identity.registered {
+        if self.session.registered_again || !self.identity.registered || !self.identity.signs_lists() {
             return false;
         }
         self.session.registered_again = true;

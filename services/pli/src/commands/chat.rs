@@ -181,7 +181,7 @@ impl Chat {
     async fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connection(state) => self.connection(*state),
-            Event::Message(message) => self.show_message(message).await?,
+            Event::Message(message) | Event::OwnMessage(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
                 self.learn_names().await?;
                 self.announce(*conversation).await?;

@@ -200,12 +200,19 @@ const fn exit_of(error: &CommandError) -> Exit {
         | CommandError::TextEmpty
         | CommandError::GroupName(_)
         | CommandError::GroupSize
+        | CommandError::DeviceName
         | CommandError::Oneself => Exit::Usage,
         CommandError::UnknownConversation
         | CommandError::NotAMember
         | CommandError::NotAGroup
         | CommandError::GroupNameTaken(_)
         | CommandError::NotThere
+        | CommandError::NotTheFirst
+        | CommandError::NoListYet
+        | CommandError::TooManyDevices
+        | CommandError::DeviceListed
+        | CommandError::NoSuchDevice
+        | CommandError::FirstDevice
         | CommandError::OutboxFull(_)
         | CommandError::Busy(_) => Exit::Failed,
     }
