@@ -141,8 +141,6 @@ pub struct Core {
     asked_lists: BTreeSet<AccountId>,
     /// Those of them that were really answered: what their lists do not name does not belong to them.
     answered_lists: BTreeSet<AccountId>,
-    /// Accounts of which an older list came than is known: perhaps an answer that was overtaken, so it is asked again.
-    doubted_lists: BTreeSet<AccountId>,
     /// Accounts of one question for device lists; fewer once an answer did not fit a frame.
     lists_at_once: usize,
     /// An encoded request with key packages that the directory has not confirmed.

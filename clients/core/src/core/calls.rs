@@ -23,7 +23,8 @@ pub(super) enum Ask {
     Register,
     Publish,
     Lookup(Handle),
-    Lists(Vec<AccountId>),
+    /// Whose, with the version that was known then: what is older than that goes back.
+    Lists(Vec<(AccountId, u64)>),
     PutList,
     List,
     Compare,

@@ -249,8 +249,9 @@ impl Core {
         self.out.events.push(Event::DeviceChangeFailed { device: device_of(&change), why: why.clone() });
     }
 
-    /// What the directory says of one account. Answers whether there is more to be asked for.
-    pub(super) fn met(&mut self, account: AccountId, answer: &directory::AccountDevices) -> bool {
+    /// What the directory says of one account to who had the version `asked` when it was asked. Answers whether there is
+    /// more to be asked for.
+    pub(super) fn met(&mut self, account: AccountId, answer: &directory::AccountDevices, asked: u64) -> bool {
         let handle = answer.handle.parse().ok();
         let copied = |signed: &SignedDeviceList| SignedDeviceList {
             list: Bytes::copy_from_slice(&signed.list),
@@ -261,16 +262,18 @@ impl Core {
         let newest = answer.devices.as_ref().map(copied).or_else(|| self.list_of(account).cloned());
         let whole: Vec<_> = between.iter().cloned().chain(newest).collect();
         let error = match self.meet(account, handle, &whole) {
-            Ok(()) => {
-                self.doubted_lists.remove(&account);
-                return false;
-            }
+            Ok(()) => return false,
             Err(error) => error,
         };
-        if error == DeviceListError::Version && self.doubted_lists.insert(account) {
+        let newest = whole.last().and_then(|signed| DeviceList::decode(signed.list.as_ref()).ok());
+        if error == DeviceListError::Version && newest.is_some_and(|list| list.version >= asked) {
+            // Overtaken by a later answer.
+            return false;
+        }
+        if error == DeviceListError::Unlinked && asked != self.list_version(account) {
+            // It begins where another answer has gone on from.
             return true;
         }
-        self.doubted_lists.remove(&account);
         if error == DeviceListError::Unlinked && !between.is_empty() {
             let before = self.list_version(account);
             if self.meet(account, None, &between).is_ok() && self.list_version(account) > before {

@@ -72,8 +72,9 @@ impl Core {
         self.put_own_list(now);
         if !self.lists_wanted.is_empty() {
             let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(self.lists_at_once).collect();
-            let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-            let known = accounts.iter().map(|account| self.list_version(*account)).collect();
+            let accounts: Vec<_> = accounts.into_iter().map(|account| (account, self.list_version(account))).collect();
+            let named = accounts.iter().map(|(account, _)| Bytes::copy_from_slice(account.as_bytes())).collect();
+            let known = accounts.iter().map(|(_, version)| *version).collect();
             let request = directory::GetDeviceListsRequest { accounts: named, known };
             self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
         }

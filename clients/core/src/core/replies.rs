@@ -106,7 +106,7 @@ impl Core {
             Ask::Lists(accounts) if why.code() == ErrorCode::BadRequest && accounts.len() > 1 => {
                 self.lists_at_once = accounts.len() / 2;
             }
-            Ask::Lists(accounts) => self.asked(&accounts),
+            Ask::Lists(accounts) => self.asked(&accounts.into_iter().map(|(account, _)| account).collect::<Vec<_>>()),
             Ask::Fetch(id) => self.fetched(id, None),
             Ask::Put(id) => self.put(id, false),
             // Asked again later: nothing else can be done about it.
@@ -182,14 +182,12 @@ impl Core {
         ids.into_iter().for_each(|id| self.fail_work(id, &why));
     }
 
-    fn listed(&mut self, asked: &[AccountId], answer: &directory::GetDeviceListsResponse) {
-        let mut whole: Vec<AccountId> = asked.to_vec();
+    fn listed(&mut self, asked: &[(AccountId, u64)], answer: &directory::GetDeviceListsResponse) {
+        let mut whole: Vec<AccountId> = asked.iter().map(|(account, _)| *account).collect();
         for account in &answer.accounts {
             let Ok(id) = AccountId::try_from(account.account.as_ref()) else { continue };
-            if !asked.contains(&id) {
-                continue;
-            }
-            if self.met(id, account) {
+            let Some((_, known)) = asked.iter().find(|(asked, _)| *asked == id) else { continue };
+            if self.met(id, account, *known) {
                 whole.retain(|account| *account != id);
             } else {
                 self.answered_lists.insert(id);

@@ -104,7 +104,6 @@ impl Core {
             list_behind: false,
             asked_lists: BTreeSet::new(),
             answered_lists: BTreeSet::new(),
-            doubted_lists: BTreeSet::new(),
             lists_at_once: super::LISTS_AT_ONCE,
             packages: None,
             published: None,
