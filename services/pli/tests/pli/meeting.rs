@@ -72,7 +72,7 @@ impl Session {
     pub async fn registered(place: &Place, handle: &str) -> (Self, Identity) {
         let handle = handle.parse().expect("a handle");
         let identity = Identity::create(handle, &mut ChaCha8Rng::from_seed(rand::rng().random()));
-        let devices = Some(identity.device_list());
+        let devices = identity.device_list();
         let request = RegisterRequest { handle: identity.handle().to_string(), devices, invite: String::new() };
         let mut stranger = Self::anonymous(place).await;
         let registered = stranger.call::<RegisterResponse>("/pli.directory.v1.Directory/Register", &request).await;
