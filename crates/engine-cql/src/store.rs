@@ -84,13 +84,13 @@ impl Store {
         })
     }
 
-    /// Statements and batches sent so far, repetitions included.
     /// One read at the quorum of every other read.
     pub(crate) async fn probe(&self) -> Result<(), OpenError> {
         let keyspace = self.session.get_keyspace();
         applied(&self.session, keyspace.as_ref().map_or("", |keyspace| keyspace.as_str())).await.map(|_| ())
     }
 
+    /// Statements and batches sent so far, repetitions included.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
