@@ -2,6 +2,8 @@
 //! Whatever happens to connections, queues, answers and programs, everybody in a group is shown everything that was
 //! written, once and in order.
 
+use std::ops::RangeInclusive;
+
 use pli_client_core::{Command, RowKind};
 use pli_domain::ConversationId;
 use rand_chacha::ChaCha20Rng;
@@ -70,7 +72,7 @@ impl Play {
             9 => self.change(),
             _ => {
                 let count = 1 + self.below(8);
-                self.talk(n, count, 4);
+                self.talk(n, count, 1..=4);
             }
         }
     }
@@ -95,20 +97,20 @@ impl Play {
 
     /// What one member says waits at the server, now and then while more is said than receivers keep keys of.
     fn talk_over(&mut self, n: usize) {
-        self.talk(n, 3, 4);
+        self.talk(n, 3, 1..=4);
         let other = self.below(MEMBERS);
         if self.below(3) == 0 && other != n {
-            self.talk(other, 140, 8);
+            self.talk(other, 200, 8..=8);
         }
     }
 
     /// So many messages, the others telling how far they are when there is time for it.
-    fn talk(&mut self, n: usize, count: usize, moves: usize) {
+    fn talk(&mut self, n: usize, count: usize, moves: RangeInclusive<usize>) {
         for _ in 0..count {
             self.said += 1;
             let text = format!("{:05}", self.said);
             self.world.attempt(n, Command::SendText { conversation: self.group, text });
-            let times = 1 + self.below(moves);
+            let times = moves.start() + self.below(moves.end() - moves.start() + 1);
             self.world.run_a_little(times);
         }
     }
