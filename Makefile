@@ -21,7 +21,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start a server for one laptop: every role in one process, data in ./pli-data
-	@$(CARGO) build $(EVERYTHING) && exec target/debug/pli dev
+	@$(CARGO) build $(EVERYTHING) && exec "$${CARGO_TARGET_DIR:-target}/debug/pli" dev
 
 build: ## build the binary with optimisation: target/release/pli
 	$(CARGO) build --release --package pli && python3 ci/shipped.py target/release/pli

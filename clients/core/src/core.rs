@@ -79,6 +79,11 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
 const PUBLISHED_BELIEVED: Duration = Duration::from_secs(10);
+/// A publication that lies further ahead was told by a clock that was wrong.
+const CLOCKS_APART: Duration = Duration::from_secs(24 * 3600);
+/// Key packages are made anew so long after the last publication, a third of their life: whoever is online once in eight
+/// weeks can always be reached by somebody new.
+const PACKAGES_RENEWED: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// Why stored rows are not a core.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +137,7 @@ pub struct Core {
     asked_lists: BTreeSet<AccountId>,
     /// An encoded request with key packages that the directory has not confirmed.
     packages: Option<Vec<u8>>,
-    /// Local time when the directory last confirmed key packages; stored, so that the next start knows it.
+    /// Server time when the directory last confirmed key packages; stored, so that the next start knows it.
     published: Option<UnixMillis>,
     /// A gap was told and the conversations were not compared since.
     resync: bool,
@@ -193,6 +198,7 @@ impl Core {
             self.calls.next_deadline(self.stepped_at),
             self.session.next_deadline(),
             self.next_work_at(),
+            self.renewal_at(),
         ];
         // What is due already waits for something else than time.
         all.into_iter().flatten().filter(|at| *at > self.stepped_at && at.0 < u64::MAX).min()
@@ -200,6 +206,7 @@ impl Core {
 
     /// An edge believes a number of key packages for seconds, which may be of before the last publication.
     fn notice(&mut self, notice: &edge::Notice, now: UnixMillis) {
+        let now = self.session.server_time(now);
         let fresh = self.published.is_some_and(|at| at <= now && now.since(at) < PUBLISHED_BELIEVED);
         if let (false, Some(edge::notice::Notice::KeyPackagesLow(low))) = (fresh, &notice.notice) {
             self.make_packages(low.left);

@@ -3,7 +3,7 @@
 
 use pli_api::common;
 use pli_client_core::CommandError;
-use pli_domain::InvalidHandle;
+use pli_domain::{Handle, InvalidHandle};
 
 use crate::{Fingerprint, ProfileError, StorageError};
 
@@ -28,6 +28,16 @@ pub enum OpenError {
         pinned: Fingerprint,
         /// Named now.
         given: Fingerprint,
+    },
+    /// The folder was renamed: it holds the profile of somebody else.
+    #[error("the profile {folder} is that of @{held}, not of @{asked}; name the folder {held} again")]
+    OtherHandle {
+        /// The profile.
+        folder: String,
+        /// Whose it is.
+        held: Handle,
+        /// Who was asked for.
+        asked: Handle,
     },
     /// The stored state cannot be read back.
     #[error("the profile {folder} cannot be read back: {source}; restore it from a backup, or move it away")]

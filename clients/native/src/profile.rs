@@ -30,7 +30,9 @@ pub enum ProfileError {
     #[error("neither XDG_DATA_HOME nor HOME is set; name a folder with --home")]
     NoHome,
     /// The folder or a file in it cannot be used.
-    #[error("cannot use the profile folder {path}: {source}")]
+    #[error(
+        "cannot use the profile folder {path} ({source}); let this user write there, or name another place with --home"
+    )]
     Folder {
         /// What was asked for.
         path: PathBuf,
@@ -128,7 +130,12 @@ impl Profile {
 
     /// Opens the database, with its key.
     pub fn store(&self) -> Result<Store, ProfileError> {
-        let sealer = Sealer::open_or_create(&self.folder.join(KEY_FILE))?;
+        let key = self.folder.join(KEY_FILE);
+        let sealed = std::fs::metadata(self.folder.join(DATABASE_FILE)).is_ok_and(|file| file.len() > 0);
+        if sealed && !key.exists() {
+            return Err(SealError::Gone(key).into());
+        }
+        let sealer = Sealer::open_or_create(&key)?;
         Ok(Store::open(&self.folder.join(DATABASE_FILE), sealer)?)
     }
 

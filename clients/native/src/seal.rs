@@ -37,8 +37,16 @@ pub enum SealError {
     /// The key file is damaged.
     #[error("the key file {0} does not hold 32 bytes; restore it, or move the profile folder away to begin anew")]
     Damaged(PathBuf),
+    /// There is a database, and the key that it was sealed with is gone.
+    #[error(
+        "the key file {0} is gone, and nothing of this profile opens without it; put it back, or move the profile folder away to begin anew"
+    )]
+    Gone(PathBuf),
     /// A value does not open under this key.
-    #[error("a stored value cannot be opened: the key file does not belong to this profile, or the value was changed")]
+    #[error(
+        "a stored value cannot be opened: the key file does not belong to this profile, or the value was changed; put \
+         back the files `key` and `profile.db` of one time, or move the profile folder away to begin anew"
+    )]
     Open,
     /// A value cannot be sealed.
     #[error("a value is too large to be sealed")]

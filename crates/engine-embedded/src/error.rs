@@ -76,7 +76,7 @@ pub enum OpenError {
     #[error(transparent)]
     Shards(#[from] pli_domain::InvalidShardMap),
     /// A file of the folder cannot be used.
-    #[error("cannot use {}", path.display())]
+    #[error("cannot use {} ({source}); name a folder that this user may write in with --data", path.display())]
     Io {
         /// Which file.
         path: PathBuf,

@@ -35,6 +35,7 @@ impl Core {
         if !self.session.is_ready() {
             return;
         }
+        self.renew_packages(now);
         self.ask(Ask::Publish, |core| core.packages.clone(), now);
         if self.compare {
             self.compare_conversations(now);

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::session::registration_may_succeed;
-use super::{Core, Event, Row};
+use super::{CLOCKS_APART, Core, Event, PACKAGES_RENEWED, Row};
 
 impl Core {
     pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
@@ -30,7 +30,7 @@ impl Core {
             Ask::Register => self.registered(),
             Ask::Publish => {
                 self.packages = None;
-                self.published = Some(now);
+                self.published = Some(self.session.server_time(now));
                 self.dirty.extend([Row::Packages, Row::Published]);
             }
             Ask::Lookup(handle) => match directory::LookupResponse::decode(body) {
@@ -114,6 +114,21 @@ impl Core {
         self.make_packages(0);
         self.out.events.push(Event::Registered { handle: self.identity.handle().clone() });
         self.reconnect_now();
+    }
+
+    /// Makes key packages anew before the last ones expire. Whoever has no publication on record has one that is old.
+    pub(super) fn renew_packages(&mut self, now: UnixMillis) {
+        let now = self.session.server_time(now);
+        let is_old = |at: UnixMillis| at > now.after(CLOCKS_APART) || now.since(at) >= PACKAGES_RENEWED;
+        if self.published.is_none_or(is_old) {
+            self.make_packages(0);
+        }
+    }
+
+    /// Local time at which that is due, on a session.
+    pub(super) fn renewal_at(&self) -> Option<UnixMillis> {
+        let at = self.published.filter(|_| self.packages.is_none() && self.session.is_ready())?;
+        Some(self.session.local_time(at.after(PACKAGES_RENEWED)))
     }
 
     /// Makes key packages up to what the directory keeps. Their private keys are committed before they leave.

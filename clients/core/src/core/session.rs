@@ -58,6 +58,9 @@ impl Session {
     pub(super) fn server_time(&self, now: UnixMillis) -> UnixMillis {
         UnixMillis(now.0.saturating_add_signed(self.server_offset_ms))
     }
+    pub(super) fn local_time(&self, at_server: UnixMillis) -> UnixMillis {
+        UnixMillis(at_server.0.saturating_add_signed(self.server_offset_ms.saturating_neg()))
+    }
     pub(super) fn next_deadline(&self) -> Option<UnixMillis> {
         self.ping_at
     }

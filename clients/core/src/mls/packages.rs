@@ -3,17 +3,43 @@
 
 use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
 use openmls::prelude::{
-    Capabilities, ExtensionType, KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
-    ProtocolVersion,
+    Capabilities, ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn,
+    MlsMessageOut, ProtocolVersion,
 };
 use pli_domain::DeviceAddress;
 
 use super::{Mls, MlsError, device_of, refused};
 
+const DAY_S: u64 = 24 * 3600;
+/// A package counts from before it is made on: clocks of those who check it may be behind.
+const NOT_BEFORE_S: u64 = 3 * DAY_S;
+/// And for so long: with what lies before, the 84 days that a leaf may live.
+const LIFE_S: u64 = 81 * DAY_S;
+/// A welcome may use a package until it expires, and wait in a queue for so long.
+const KEPT_S: u64 = 30 * DAY_S;
+
+/// How the store's keys of key packages begin (the label of openmls_memory_storage).
+const KEY_PACKAGES: &[u8] = b"KeyPackage";
+
+/// The system's time, as openmls reads it where it checks lifetimes.
+pub(super) fn seconds() -> u64 {
+    Lifetime::new(0).not_after()
+}
+
 impl Mls {
+    /// Deletes the private keys of packages that no welcome at `now` (seconds since 1970) can use any more.
+    pub(super) fn forget_packages(&mut self, now: u64) {
+        let is_over = |value: &[u8]| {
+            let bundle = serde_json::from_slice::<KeyPackageBundle>(value);
+            bundle.is_ok_and(|bundle| bundle.key_package().life_time().not_after().saturating_add(KEPT_S) < now)
+        };
+        self.account.forget(KEY_PACKAGES, is_over);
+    }
+
     /// Makes single-use key packages, as MLSMessages; their private keys are in the next changes, which must be
     /// committed before the packages leave.
     pub fn key_packages(&mut self, count: usize) -> Result<Vec<Vec<u8>>, MlsError> {
+        self.forget_packages(seconds());
         (0..count).map(|_| self.key_package(false)).collect()
     }
 
@@ -30,6 +56,7 @@ impl Mls {
             builder = builder.mark_as_last_resort().leaf_node_capabilities(capabilities);
         }
         let bundle = builder
+            .key_package_lifetime(Lifetime::init(seconds().saturating_sub(NOT_BEFORE_S), seconds() + LIFE_S))
             .build(self.suite, &self.provider.on(&self.account), &self.signer, self.credential.clone())
             .map_err(refused("making a key package"))?;
         MlsMessageOut::from(bundle.into_key_package()).to_bytes().map_err(refused("encoding a key package"))

@@ -57,6 +57,12 @@ impl Store {
         }
     }
 
+    /// Deletes the rows whose keys begin with `label` and whose values are over; the next difference tells.
+    pub(super) fn forget(&self, label: &[u8], is_over: impl Fn(&[u8]) -> bool) {
+        let mut values = self.memory.values.write().unwrap_or_else(PoisonError::into_inner);
+        values.retain(|key, value| !(key.starts_with(label) && is_over(value)));
+    }
+
     /// Back to what was last handed out: after an operation that failed half-way.
     pub(super) fn roll_back(&self) {
         let mut values = self.memory.values.write().unwrap_or_else(PoisonError::into_inner);

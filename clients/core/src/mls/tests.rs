@@ -217,6 +217,21 @@ fn who_leaves_is_removed_by_another_and_hears_of_it() {
 }
 
 #[test]
+fn key_packages_that_no_welcome_can_use_any_more_are_forgotten() {
+    let mut member = Device::new(1);
+    member.mls.key_packages(3).expect("made");
+    member.mls.last_resort().expect("made");
+    let day = 24 * 3600;
+    let gone = |member: &mut Device| member.mls.take_changes().iter().filter(|(_, value)| value.is_none()).count();
+    let now = super::packages::seconds();
+    gone(&mut member);
+    member.mls.forget_packages(now + 110 * day);
+    assert_eq!(gone(&mut member), 0, "a welcome may still wait");
+    member.mls.forget_packages(now + 112 * day);
+    assert_eq!(gone(&mut member), 4, "with their private keys");
+}
+
+#[test]
 fn a_key_package_of_another_key_is_not_added() {
     let (mut one, _) = pair();
     let mut three = Device::new(3);

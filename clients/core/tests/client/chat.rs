@@ -454,3 +454,25 @@ fn key_packages_are_published_once_however_often_an_edge_calls_them_low_right_af
     world.run();
     assert_eq!(published(&world), 2, "and later it is believed");
 }
+
+#[test]
+fn key_packages_are_made_anew_long_before_they_expire() {
+    const DAY: u64 = 24 * 3_600_000;
+    let mut world = World::new(&["alice"]);
+    let published = |world: &World| world.server.calls.iter().filter(|call| *call == "PublishKeyPackages").count();
+    let restart = |world: &mut World, days: u64| {
+        world.now += days * DAY;
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.run();
+    };
+    restart(&mut world, 27);
+    assert_eq!(published(&world), 1, "they are young enough");
+    world.now += 2 * DAY;
+    world.run();
+    assert_eq!(published(&world), 2, "whoever stays connected makes them anew");
+    for n in 3..6 {
+        restart(&mut world, 29);
+        assert_eq!(published(&world), n, "and whoever comes back");
+    }
+}

@@ -22,6 +22,10 @@ pub(crate) fn load(profile: &Profile, options: &ClientOptions) -> Result<(Core, 
         return Ok((core, store));
     }
     let core = Core::load(rand::random(), rows, now()).map_err(|error| damaged(profile.folder(), error))?;
+    if *core.handle() != options.handle {
+        let (folder, held) = (profile.folder().display().to_string(), core.handle().clone());
+        return Err(OpenError::OtherHandle { folder, held, asked: options.handle.clone() });
+    }
     Ok((core, store))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pli_runtime::Sources;
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::{put, say};
 
@@ -38,13 +38,28 @@ struct FileArgs {
     config: Option<PathBuf>,
 }
 
+/// What only a cluster needs: each section that is set can be used, and not both are left out, whatever the roles are.
+fn check_cluster(config: &Config) -> Result<(), Failure> {
+    if config.engine.kind != EngineKind::Cluster {
+        return Ok(());
+    }
+    let (nats, cql) = (config.nats.options(config.engine.shards, Vec::new()), config.cql.options());
+    match (config.nats.servers.is_empty(), config.cql.contact_points.is_empty()) {
+        // Edges alone have no tables, links alone are not on the bus.
+        (false, true) => nats.map(|_| ()),
+        (true, false) => cql.map(|_| ()),
+        _ => nats.map(|_| ()).and(cql.map(|_| ())),
+    }
+}
+
 /// Runs `pli config`.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let load = |file: &FileArgs| Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config);
     match &args.action {
         Action::Print(file) => put(&toml::to_string(&load(file)?).exit(Exit::Config)?)?,
         Action::Check(file) => {
-            load(file)?;
+            let config = load(file)?;
+            check_cluster(&config)?;
             say!("ok")?;
         }
     }

@@ -144,6 +144,7 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
 async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let group = group_here(session, &named.name).await?;
     command(session, Command::Leave { conversation: group }).await?;
+    crate::terminal::tell!("asked to leave {}; waiting for another member, who has to be online for it", named.name);
     loop {
         match session.next(deadline).await {
             Ok(Event::Left { conversation }) if conversation == group => return say!("left {}", named.name),

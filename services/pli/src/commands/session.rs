@@ -154,7 +154,7 @@ fn opening(error: OpenError) -> Failure {
         OpenError::Profile(ProfileError::Locked { .. }) => Exit::InUse,
         OpenError::OtherServer { .. } => Exit::Unreachable,
         OpenError::Handle(_) => Exit::Usage,
-        OpenError::Profile(_) | OpenError::Damaged { .. } => Exit::Folder,
+        OpenError::Profile(_) | OpenError::OtherHandle { .. } | OpenError::Damaged { .. } => Exit::Folder,
     };
     Failure::new(exit, error)
 }

@@ -74,8 +74,11 @@ fn is_taken(error: &ListenError) -> bool {
 fn over(carrier: Over, error: ListenError) -> Failure {
     let ListenError::Bind { address, source } = &error else { return Failure::new(Exit::Folder, error) };
     let (udp, fix) = match carrier {
-        Tcp => ("", "choose another port with --port (0 takes any free one)"),
-        Udp => (" (UDP)", "choose another port with --port or server.quic_port, or set server.quic to false"),
+        Tcp => ("", "choose another port with --port of `pli dev`, or server.port (0 takes any free one)"),
+        Udp => (
+            " (UDP)",
+            "choose another port with --port of `pli dev`, server.port or server.quic_port, or set server.quic to false",
+        ),
     };
     let text = format_args!("cannot listen on {address}{udp}: {source}; end the process that listens there, or {fix}");
     Failure::say(Exit::Address, text)

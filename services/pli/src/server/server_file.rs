@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `server.json` in the data folder: where the server of this folder listens, for clients on the same machine.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -32,16 +32,18 @@ pub struct ServerFile {
 }
 
 impl ServerFile {
-    /// Writes the file, whole or not at all.
+    /// Writes the file, whole or not at all; on a full disk over the old one, whose room it has.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let fresh = folder.join(format!("{FILE}.new"));
-        let text = serde_json::to_string_pretty(self)?;
-        let mut options = std::fs::OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
-        opened
-            .and_then(|mut file| writeln!(file, "{text}"))
-            .and_then(|()| std::fs::rename(&fresh, folder.join(FILE)))
-            .with_context(|| format!("cannot write {}", folder.join(FILE).display()))
+        let (path, fresh) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let written = match replace(&path, &fresh, &text) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                let _ = std::fs::remove_file(&fresh);
+                overwrite(&path, &text)
+            }
+            other => other,
+        };
+        written.with_context(|| format!("cannot write {}; make room there, if the disk is full", path.display()))
     }
 
     /// Reads the file of `folder`; none when no server has run there.
@@ -52,7 +54,7 @@ impl ServerFile {
                 let parsed = serde_json::from_str(&text);
                 parsed.map(Some).with_context(|| format!("{} cannot be read; start `pli dev` again", path.display()))
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
         }
     }
@@ -61,6 +63,20 @@ impl ServerFile {
     pub fn running(folder: &Path) -> anyhow::Result<Option<Self>> {
         Ok(Self::read(folder)?.filter(|file| is_running(file.pid)))
     }
+}
+
+fn replace(path: &Path, fresh: &Path, text: &str) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(fresh)?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(fresh, path)
+}
+
+/// Blanks stand for what the old text was longer by, so that nothing has to be given back first.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+    let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    file.write_all(format!("{text:before$}").as_bytes())
 }
 
 fn is_running(pid: u32) -> bool {
@@ -99,6 +115,16 @@ mod tests {
             pid: 3,
         };
         file.write(folder.path()).expect("written");
-        assert_eq!(ServerFile::read(folder.path()).expect("read"), Some(file));
+        assert_eq!(ServerFile::read(folder.path()).expect("read"), Some(file.clone()));
+        for pid in [4_000_000, 5] {
+            let again = ServerFile { pid, ..file.clone() };
+            let text = serde_json::to_string_pretty(&again).expect("encoded");
+            overwrite(&folder.path().join(FILE), &text).expect("written");
+            assert_eq!(
+                ServerFile::read(folder.path()).expect("read"),
+                Some(again),
+                "over a longer one and a shorter one"
+            );
+        }
     }
 }

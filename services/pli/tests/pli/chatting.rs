@@ -567,6 +567,42 @@ fn the_size_of_a_text_that_is_too_long_is_the_true_one() {
 }
 
 #[test]
+fn a_profile_without_its_key_or_in_the_folder_of_another_handle_is_refused_with_the_fix() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    register(home.path(), "bob");
+    text(&run(home.path(), &["send", "alice", "bob", "hello", "--data", "data"]));
+    let profiles = home.path().join("share/pli");
+    let of_server =
+        std::fs::read_dir(&profiles).expect("profiles").next().expect("one server").expect("readable").path();
+    std::fs::rename(of_server.join("alice"), of_server.join("mallory")).expect("renamed");
+    let (code, said) = failure(&run(home.path(), &["send", "mallory", "bob", "hello", "--data", "data"]));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("is that of @alice, not of @mallory"), "{said}");
+    std::fs::rename(of_server.join("mallory"), of_server.join("alice")).expect("renamed");
+    let key = std::fs::read(of_server.join("alice/key")).expect("the key");
+    std::fs::remove_file(of_server.join("alice/key")).expect("removed");
+    let (code, said) = failure(&run(home.path(), &["send", "alice", "bob", "hello", "--data", "data"]));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("key is gone") || said.contains("put it back"), "{said}");
+    assert!(!of_server.join("alice/key").exists(), "no new one is made");
+    std::fs::write(of_server.join("alice/key"), key).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(of_server.join("alice/key"), mode).expect("set");
+    text(&run(home.path(), &["send", "alice", "bob", "again", "--data", "data"]));
+}
+
+#[test]
+fn an_argument_that_is_refused_does_not_steer_the_terminal() {
+    let home = tempfile::tempdir().expect("a folder");
+    for handle in ["\u{1b}[31mred", "b\u{202e}ob"] {
+        let (code, said) = failure(&run(home.path(), &["send", "alice", handle, "hello"]));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+    }
+}
+
+#[test]
 fn a_profile_whose_database_is_gone_says_that_its_keys_are() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());

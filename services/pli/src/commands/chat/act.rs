@@ -52,7 +52,7 @@ impl Chat {
                 }
             },
             Input::Create(name, handles) => self.make_group(name, handles).await,
-            Input::Safety(person) => self.safety(person).await,
+            Input::Safety(Some(person)) => self.safety(person).await,
             Input::List => self.list().await,
             here => match self.current {
                 Some(conversation) => self.act_here(here, conversation).await,
@@ -77,6 +77,7 @@ impl Chat {
             Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
             Input::History(rows) => self.show_rows(conversation, rows).await,
+            Input::Safety(_) => self.safety_here(conversation).await,
             _ => Ok(()),
         }
     }
@@ -129,7 +130,10 @@ impl Chat {
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
         }
-        self.screen.line("  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read, ✗ lost or refused; prompt: ● connected, ○ not");
+        self.screen.line(
+            "  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read (with all before it), ✗ lost or refused",
+        );
+        self.screen.line("  prompt: ● connected, ◌ connecting, ○ not");
     }
 
     /// Gives the core a command; what it does not take is said on the screen.
@@ -197,6 +201,15 @@ impl Chat {
             view.kind == Kind::Direct && view.members.iter().any(|member| name(member) == person)
         };
         Ok(self.session.conversations().await?.into_iter().find(is_with).map(|view| view.id))
+    }
+
+    /// With the other one of a chat of two.
+    async fn safety_here(&self, conversation: ConversationId) -> Result<(), Failure> {
+        let view = self.view(conversation).await?.filter(|view| view.kind == Kind::Direct);
+        match view.and_then(|view| self.called(&view).strip_prefix('@').map(str::to_owned)) {
+            Some(person) => self.safety(person).await,
+            None => self.hint("with whom? /safety HANDLE"),
+        }
     }
 
     async fn safety(&self, person: String) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("/who", "", "who is in the current conversation"),
     ("/list", "", "all conversations"),
     ("/history", "[N]", "the last N messages of the current conversation"),
-    ("/safety", "HANDLE", "the safety number to compare with somebody"),
+    ("/safety", "[HANDLE]", "the safety number to compare with somebody; alone: with whom the prompt shows"),
     ("/help", "", "this list"),
     ("/quit", "", "end (Ctrl-D does too)"),
 ];
@@ -54,8 +54,8 @@ pub enum Input {
     List,
     /// `/history [N]`.
     History(usize),
-    /// `/safety HANDLE`, `/safety HANDLE~SHORTID`.
-    Safety(String),
+    /// `/safety HANDLE`, `/safety HANDLE~SHORTID`, or alone.
+    Safety(Option<String>),
     /// `/help`.
     Help,
     /// An empty line.
@@ -118,8 +118,8 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
             let rows = rest.parse().ok().filter(|rows| *rows > 0).map(|rows: usize| rows.min(HISTORY_MAX));
             rows.map(Input::History).ok_or_else(|| format!("usage: /history [N], N from 1 to {HISTORY_MAX}"))
         }
-        "/safety" if rest.is_empty() => Err("usage: /safety HANDLE".into()),
-        "/safety" => person(rest).map(Input::Safety),
+        "/safety" if rest.is_empty() => Ok(Input::Safety(None)),
+        "/safety" => person(rest).map(|person| Input::Safety(Some(person))),
         "/help" => Ok(Input::Help),
         "/quit" | "/exit" => Ok(Input::Quit),
         other => Err(format!("`{other}` is no command; /help lists them")),
@@ -177,8 +177,9 @@ mod tests {
         assert_eq!(Input::parse("  "), Ok(Input::Nothing));
         let members = vec![person("bob"), person("carol")];
         assert_eq!(Input::parse("/group team bob @carol"), Ok(Input::Create("team".into(), members)));
-        assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety("bob".into())));
-        assert_eq!(Input::parse("/safety @bob~ab12cd"), Ok(Input::Safety("bob~ab12cd".into())));
+        assert_eq!(Input::parse("/safety"), Ok(Input::Safety(None)));
+        assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety(Some("bob".into()))));
+        assert_eq!(Input::parse("/safety @bob~ab12cd"), Ok(Input::Safety(Some("bob~ab12cd".into()))));
         let removed = Input::Remove(vec!["carol".into(), "bob~ab12cd".into()]);
         assert_eq!(Input::parse("/remove @carol bob~ab12cd"), Ok(removed));
         let former = |text: Option<&str>| Ok(Input::Former("bob~ab12cd".into(), text.map(str::to_owned)));
@@ -203,7 +204,6 @@ mod tests {
             "@bob~",
             "@bob~xyz",
             "/safety b~ab",
-            "/safety",
             "/history many",
             "/history 0",
             "/leave team",

@@ -63,19 +63,22 @@ impl Ticks {
             }
             Event::Delivered { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
-                let news = *up_to > said.0.max(said.1);
+                let before = said.0.max(said.1);
                 said.0 = said.0.max(*up_to);
-                let line = || format!("✓✓ delivered to @{} {}", name(by), self.up_to((*conversation, *up_to), place));
-                news.then(line)
+                let line =
+                    || format!("✓✓ delivered to @{} {}", name(by), self.up_to(*conversation, (before, *up_to), place));
+                (*up_to > before).then(line)
             }
             Event::Lost { conversation, by, lane_nos, .. } => {
                 Some(self.lost((*conversation, *lane_nos), &name(by), place))
             }
             Event::Read { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
-                let news = *up_to > said.1;
+                let before = said.1;
                 said.1 = said.1.max(*up_to);
-                news.then(|| format!("✓✓ read by @{} {}", name(by), self.up_to((*conversation, *up_to), place)))
+                let line =
+                    || format!("✓✓ read by @{} {}", name(by), self.up_to(*conversation, (before, *up_to), place));
+                (*up_to > before).then(line)
             }
             _ => None,
         }
@@ -93,11 +96,17 @@ impl Ticks {
         sent.map_or_else(|| format!("an earlier message{place}"), |sent| format!("“{}”", sent.excerpt))
     }
 
-    /// The last one that a watermark covers. It may name a number behind it that stands for no message.
-    fn up_to(&self, (conversation, lane_no): (ConversationId, u64), place: &str) -> String {
+    /// The last one that a watermark covers, and how many it is news of besides. It may name a number behind the last that
+    /// stands for no message.
+    fn up_to(&self, conversation: ConversationId, (before, lane_no): (u64, u64), place: &str) -> String {
         let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no <= lane_no;
-        let sent = self.sent.iter().filter(is).max_by_key(|sent| sent.message.lane_no);
-        sent.map_or_else(|| format!("(earlier messages{place})"), |sent| format!("“{}”", sent.excerpt))
+        let Some(last) = self.sent.iter().filter(is).max_by_key(|sent| sent.message.lane_no) else {
+            return format!("(earlier messages{place})");
+        };
+        match self.sent.iter().filter(is).filter(|sent| sent.message.lane_no > before).count() {
+            0 | 1 => format!("“{}”", last.excerpt),
+            news => format!("“{}” and {} before it", last.excerpt, news - 1),
+        }
     }
 
     /// The numbers that a tick is news of, where no message under them is remembered here: messages of before, or none at
@@ -189,6 +198,11 @@ mod tests {
         assert_eq!(ticks.unknown(&delivered(3)), None);
         assert_eq!(ticks.see(&delivered(3), " in #one").as_deref(), Some("✓✓ delivered to @bob “hello”"));
         assert_eq!(ticks.unknown(&delivered(4)), Some((here, (4, 4))));
+        for lane_no in 4..=6 {
+            let send_id = SendId::from_bytes([lane_no as u8; 16]);
+            ticks.sent(here, OutgoingMessage { send_id, lane_no, order: lane_no }, "more");
+        }
+        assert_eq!(ticks.see(&delivered(6), "").as_deref(), Some("✓✓ delivered to @bob “more” and 2 before it"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use pli_runtime::AdminClient;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
@@ -28,15 +29,18 @@ pub async fn all(config: &Config) -> Vec<Finding> {
     let server = &config.server;
     let running = ServerFile::running(&server.data).ok().flatten();
     let (sessions, admin) = addresses(config, running.as_ref());
-    let mut findings = vec![
-        port("port", sessions, running.as_ref()).await,
-        port("admin port", admin, running.as_ref()).await,
-        quic_port(config, running.as_ref()),
-        clock(&server.data),
-        disk(&server.data),
-        file_limit(),
-        data::modes(&server.data),
-    ];
+    let mut findings = match running.is_none() && config.engine.kind == EngineKind::Cluster && is_served(admin).await {
+        // Which roles it has stands on its command line; what it could not listen on it has said itself.
+        true => {
+            vec![Finding::fine("ports", format!("a process of this configuration runs: its admin port is {admin}"))]
+        }
+        false => vec![
+            port("port", sessions, running.as_ref()).await,
+            port("admin port", admin, running.as_ref()).await,
+            quic_port(config, running.as_ref()),
+        ],
+    };
+    findings.extend([clock(&server.data), disk(&server.data), file_limit(), data::modes(&server.data)]);
     match config.engine.kind {
         EngineKind::Embedded => {
             findings.push(data::version(&server.data));
@@ -45,6 +49,12 @@ pub async fn all(config: &Config) -> Vec<Finding> {
         EngineKind::Cluster => findings.extend(cluster::all(config).await),
     }
     findings
+}
+
+/// Whether the admin port of a process of ours answers there.
+async fn is_served(admin: SocketAddr) -> bool {
+    let asked = AdminClient::new(admin.to_string()).patience(Duration::from_secs(1)).get("/livez").await;
+    asked.is_ok_and(|answer| answer.status == 200)
 }
 
 /// Where the folder's server listens; of one that does not run, where it would.
@@ -64,11 +74,14 @@ async fn port(name: &'static str, address: SocketAddr, running: Option<&ServerFi
             Finding::fine(name, format!("{address} is served by this folder's server, process {}", file.pid))
         }
         (Err(error), None) => {
-            let flag = if name == "port" { "--port" } else { "--admin-port" };
+            let (flag, setting) =
+                if name == "port" { ("--port", "server.port") } else { ("--admin-port", "server.admin_port") };
             Finding::fault(
                 name,
                 format!("{address}: {error}"),
-                format!("end the process that listens there, or start with {flag} and another number"),
+                format!(
+                    "end the process that listens there, or choose another number ({flag} of `pli dev`, or {setting})"
+                ),
             )
         }
     }
