@@ -48,6 +48,9 @@ interface Place {
   readonly published: boolean;
 }
 
+/** How often a session looks whether its key packages are old. */
+const DAY_MS = 24 * 3_600_000;
+
 const NOWHERE: Place = { position: "0", history: new Uint8Array(), registered: false, published: false };
 
 export class Client {
@@ -303,7 +306,10 @@ export class Client {
     this.#tell({ event: "connected" });
     this.#outbox.online();
     this.#changes.online();
-    if (!this.#here.published) await this.#publish();
+    await this.#publishIfDue();
+    const daily = setInterval(() => void this.#publishIfDue().catch((error: unknown) => this.#failed(error)), DAY_MS);
+    daily.unref();
+    void session.ended.then(() => clearInterval(daily));
   }
 
   #readySaid({ ready }: Session): void {
@@ -332,6 +338,10 @@ export class Client {
     this.#gaveUp = error;
     this.#tell({ event: "stopped", error });
     this.#changed.fire();
+  }
+
+  async #publishIfDue(): Promise<void> {
+    if (!this.#here.published || this.#keyPackages.areOld()) await this.#publish();
   }
 
   /** Publishes key packages; a notice that they are low meanwhile asks for nothing more. */

@@ -8,6 +8,8 @@ import type { Profile } from "./profile.js";
 import type { Store, Table } from "./store.js";
 
 const SINGLE_USE = 100;
+/** A third of the life of a package: whoever is online now and then can always be reached by somebody new. */
+const RENEWED_MS = 28 * 24 * 3_600_000;
 /** Rests of earlier publications that the directory may still hand out; older ones are forgotten. */
 const KEPT = 4 * SINGLE_USE;
 
@@ -29,6 +31,12 @@ export class KeyPackages {
   /** After its welcome was used. Within a change of the store. */
   used(reference: string): void {
     if (this.#own.get(reference)?.lastResort === false) this.#own.delete(reference);
+  }
+
+  /** Whether the newest were made so long ago that new ones are due, or by a clock that was far ahead. */
+  areOld(now = Date.now()): boolean {
+    const newest = Math.max(0, ...this.#own.entries().map(([, own]) => own.madeAt));
+    return now - newest >= RENEWED_MS || newest - now >= RENEWED_MS;
   }
 
   async publish(): Promise<void> {

@@ -7,9 +7,29 @@ import { describe, test } from "node:test";
 import { decodeMlsMessage } from "ts-mls";
 
 import { newId, random, same, utf8, type Bytes } from "../src/bytes.js";
+import { KeyPackages } from "../src/keypackages.js";
+import type { Link } from "../src/link.js";
 import * as mls from "../src/mls.js";
 import { isNear, mayFollow } from "../src/order.js";
 import { newProfile, type Profile, type Suite } from "../src/profile.js";
+import { Store } from "../src/store.js";
+import { folder } from "./support.js";
+
+test("key packages are made anew a third of their life after the last ones", async () => {
+  const published: number[] = [];
+  const link = { call: (_: unknown, { keyPackages }: { keyPackages: Bytes[] }) => published.push(keyPackages.length) };
+  const store = await Store.open(folder());
+  const packages = new KeyPackages(store, link as unknown as Link, newProfile("one", 1));
+  assert.ok(packages.areOld(), "there are none");
+  await packages.publish();
+  const day = 24 * 3_600_000;
+  assert.deepEqual(published, [100]);
+  assert.deepEqual(
+    [0, 27, 29, -27, -29].map((days) => packages.areOld(Date.now() + days * day)),
+    [false, false, true, false, true],
+  );
+  await store.close();
+});
 
 interface Device {
   profile: Profile;
