@@ -109,6 +109,7 @@ shipped: ## no planted faults without the feature `mutants`; `make build` looks 
 mutants: engine-nats engine-cassandra ## break each rule once and show which check notices
 	$(CARGO) test --workspace --features pli/mutants --test simulation mutants -- --nocapture
 	$(CARGO) test --workspace --features pli/mutants --test faults mutants -- --nocapture
+	@test -f target/debug/pli || { echo "target/debug/pli is missing: nothing was built there"; exit 1; }
 	@if python3 ci/shipped.py target/debug/pli >/dev/null; then echo "ci/shipped.py does not see planted faults"; exit 1; fi
 
 bench: ## measurements with their limits, into target/bench/summary.json

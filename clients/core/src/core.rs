@@ -79,6 +79,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
 const PUBLISHED_BELIEVED: Duration = Duration::from_secs(10);
+/// Key packages that were refused are made anew at most so often.
+const PACKAGES_REMADE: Duration = Duration::from_secs(3_600);
 /// A publication that lies further ahead was told by a clock that was wrong.
 const CLOCKS_APART: Duration = Duration::from_secs(24 * 3600);
 /// Key packages are made anew so long after the last publication, a third of their life: whoever is online once in eight
@@ -139,6 +141,8 @@ pub struct Core {
     packages: Option<Vec<u8>>,
     /// Server time when the directory last confirmed key packages; stored, so that the next start knows it.
     published: Option<UnixMillis>,
+    /// When packages that were refused were last made anew, in this life of the program.
+    remade: Option<UnixMillis>,
     /// A gap was told and the conversations were not compared since.
     resync: bool,
     /// The history of the server that the committed position is of; empty where no backup was restored.

@@ -57,6 +57,8 @@ const LEFT: &str = "SELECT count(*) FROM key_package WHERE device = ?1 AND bytes
 const OLDEST: &str =
     "SELECT number, bytes FROM key_package WHERE device = ?1 AND bytes IS NOT NULL ORDER BY number LIMIT 1";
 const SPEND: &str = "UPDATE key_package SET bytes = NULL WHERE number = ?1";
+const SPEND_OLDEST: &str = "UPDATE key_package SET bytes = NULL WHERE number IN (
+    SELECT number FROM key_package WHERE device = ?1 AND bytes IS NOT NULL ORDER BY number LIMIT ?2)";
 const FORGET_SPENT: &str = "DELETE FROM key_package WHERE number IN (
     SELECT number FROM key_package WHERE device = ?1 AND bytes IS NULL ORDER BY number DESC LIMIT -1 OFFSET ?2)";
 const DELETE_PACKAGES: &str = "DELETE FROM key_package WHERE device = ?1";
@@ -233,15 +235,14 @@ fn put_key_packages(
     single_use: &[Bytes],
     last_resort: Option<&Bytes>,
 ) -> rusqlite::Result<KeyPackageStock> {
-    let mut left = packages_left(conn, device)?;
     for package in single_use {
-        if left as usize >= KEY_PACKAGES_MAX {
-            break;
-        }
         let digest: [u8; 32] = Sha256::digest(package).into();
-        let row = params![device.as_bytes(), digest, &package[..]];
         // Nothing changes for one that was stored before.
-        left += u32::from(conn.prepare_cached(PUT_PACKAGE)?.execute(row)? > 0);
+        conn.prepare_cached(PUT_PACKAGE)?.execute(params![device.as_bytes(), digest, &package[..]])?;
+    }
+    let surplus = (packages_left(conn, device)? as usize).saturating_sub(KEY_PACKAGES_MAX);
+    if surplus > 0 {
+        conn.prepare_cached(SPEND_OLDEST)?.execute(params![device.as_bytes(), surplus as i64])?;
     }
     if let Some(package) = last_resort {
         conn.prepare_cached(PUT_LAST_RESORT)?.execute(params![device.as_bytes(), &package[..]])?;

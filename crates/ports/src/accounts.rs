@@ -152,9 +152,10 @@ pub trait Accounts: Send + Sync + 'static {
     /// to name whose put was refused may be answered too.
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError>;
 
-    /// Adds single-use key packages, and sets the last-resort package where given. A package that was stored before
-    /// is not stored twice. Answers the stock after it; packages above
-    /// [`pli_domain::limits::KEY_PACKAGES_MAX`] are left out.
+    /// Adds single-use key packages, at most [`pli_domain::limits::KEY_PACKAGES_MAX`], and sets the last-resort package
+    /// where given. A package that was stored before is not stored twice. Where the stock would have more than that bound,
+    /// packages of before give way to the new ones. Answers the stock after it. Puts of one device that race may leave
+    /// more for a while.
     async fn put_key_packages(
         &self,
         device: DeviceId,

@@ -37,8 +37,8 @@ pub struct Config {
     pub device_key_ms: u64,
     /// Device keys kept at a time.
     pub device_keys_max: u64,
-    /// Receipts whose end is not known yet, over all sessions; above it sends are refused with `NO_SPACE`, and above half
-    /// of it receipts that clients present.
+    /// Parts of receipts whose end is not known yet, one for each shard that a message went to, over all sessions; above it
+    /// sends are refused with `NO_SPACE`, and above half of it receipts that clients present.
     pub open_receipts_max: usize,
     /// Deadline of one request to a shard owner, in milliseconds.
     pub owner_request_ms: u64,

@@ -61,7 +61,7 @@ struct Shard {
     asking: bool,
 }
 
-/// The open receipts of one edge. Bounded by `open_receipts_max` tickets, each naming at most one entry a shard.
+/// The open receipts of one edge. Bounded by `open_receipts_max` parts of theirs.
 pub(crate) struct Receipts {
     shards: Vec<Mutex<Shard>>,
     /// Held by whoever asks the owner of a shard for its log epoch.
@@ -300,7 +300,9 @@ pub(crate) fn parse(receipt: &Bytes, shards: &ShardMap) -> Option<Vec<Part>> {
     if parsed.encoded_len() != receipt.len() || parsed.parts.len() > usize::from(shards.count()) {
         return None;
     }
-    parsed.parts.into_iter().map(|raw| part(raw, shards)).collect()
+    // As they were made: one part of each shard, in order.
+    let in_order = parsed.parts.windows(2).all(|pair| pair[0].shard < pair[1].shard);
+    parsed.parts.into_iter().map(|raw| part(raw, shards)).collect::<Option<_>>().filter(|_| in_order)
 }
 
 fn part(raw: ReceiptPart, shards: &ShardMap) -> Option<Part> {

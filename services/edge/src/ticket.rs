@@ -34,6 +34,8 @@ pub(crate) struct Ticket {
     accepted_at: UnixMillis,
     inbox: Arc<Inbox>,
     open: Arc<AtomicUsize>,
+    /// Parts that it names, which is what the edge keeps of it; at least one.
+    parts: usize,
     state: Mutex<State>,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Sent {
 }
 
 impl Ticket {
-    /// Of a send. Its session hears of it through `inbox`; `open` counts tickets of the whole edge.
+    /// Of a send. Its session hears of it through `inbox`; `open` counts parts of the whole edge.
     pub(crate) fn new(sent: Sent, inbox: &Arc<Inbox>, open: &Arc<AtomicUsize>) -> Arc<Self> {
         let (appends_left, settles_left) = (sent.shards, sent.shards);
         let state = State { appends_left, settles_left, span: sent.span, ..State::default() };
@@ -71,9 +73,10 @@ impl Ticket {
         open: &Arc<AtomicUsize>,
     ) -> Arc<Self> {
         inbox.receipt_opened();
-        open.fetch_add(1, Ordering::Relaxed);
+        let parts = state.settles_left.max(1);
+        open.fetch_add(parts, Ordering::Relaxed);
         let (inbox, open) = (inbox.clone(), open.clone());
-        Arc::new(Self { send_id, accepted_at, inbox, open, state: Mutex::new(state) })
+        Arc::new(Self { send_id, accepted_at, inbox, open, parts, state: Mutex::new(state) })
     }
 
     /// Of the send.
@@ -190,6 +193,6 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.inbox.receipt_ended();
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(self.parts, Ordering::Relaxed);
     }
 }

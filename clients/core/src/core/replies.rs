@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::session::registration_may_succeed;
-use super::{CLOCKS_APART, Core, Event, PACKAGES_RENEWED, Row};
+use super::{CLOCKS_APART, Core, Event, PACKAGES_REMADE, PACKAGES_RENEWED, Row};
 
 impl Core {
     pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
@@ -101,10 +101,9 @@ impl Core {
             Ask::Lists(accounts) => self.asked(&accounts),
             Ask::Fetch(id) => self.fetched(id, None),
             Ask::Put(id) => self.put(id, false),
+            Ask::Publish => self.packages_refused(&why, now),
             // Asked again later: nothing else can be done about it.
-            Ask::Publish | Ask::List | Ask::Compare | Ask::Commits(_) | Ask::GroupInfo(_) => {
-                self.ask_later(ask, &why, now)
-            }
+            Ask::List | Ask::Compare | Ask::Commits(_) | Ask::GroupInfo(_) => self.ask_later(ask, &why, now),
         }
     }
 
@@ -123,6 +122,18 @@ impl Core {
         if self.published.is_none_or(is_old) {
             self.make_packages(0);
         }
+    }
+
+    /// The directory takes all or none. What it refuses for good (packages that expired while they waited, or that a clock
+    /// dated that was wrong) is made anew, and at most once an hour: the private keys of the old ones are kept a while.
+    fn packages_refused(&mut self, why: &common::Error, now: UnixMillis) {
+        let lately = self.remade.is_some_and(|at| at <= now && now.since(at) < PACKAGES_REMADE);
+        if !why.code().is_temporary() && !lately {
+            self.remade = Some(now);
+            self.packages = None;
+            self.make_packages(0);
+        }
+        self.ask_later(Ask::Publish, why, now);
     }
 
     /// Local time at which that is due, on a session.

@@ -83,6 +83,7 @@ impl Core {
             asked_lists: BTreeSet::new(),
             packages: None,
             published: None,
+            remade: None,
             resync: false,
             history: Bytes::new(),
             compare: false,

@@ -15,7 +15,7 @@ const RECONNECT_FIRST_MS: u64 = 500;
 /// Upper end of every one: after a long outage everybody is back within it, half of them in half of it. A server that
 /// needs longer says so ([`edge::GoAway`], `retry_after_ms`).
 const RECONNECT_MAX_MS: u64 = 5_000;
-/// Sends in flight at most, whatever the server allows: MLS opens messages that are at most so far out of order.
+/// Sends in flight at most, whatever the server allows: half of what MLS opens out of order.
 const SEND_WINDOW_MAX: usize = 64;
 /// Without a server's word: how long a silent session lives.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

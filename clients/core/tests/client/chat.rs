@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pli_api::edge;
@@ -453,6 +453,21 @@ fn key_packages_are_published_once_however_often_an_edge_calls_them_low_right_af
     world.key_packages_low(0);
     world.run();
     assert_eq!(published(&world), 2, "and later it is believed");
+}
+
+#[test]
+fn key_packages_that_are_refused_for_good_are_made_anew_and_seldom() {
+    let mut world = World::new(&["alice"]);
+    world.server.refuse_packages = 3;
+    world.now += 29 * 24 * 3_600_000;
+    let now = world.now;
+    world.devices[0].restart(now);
+    world.run_on(2_000);
+    let offered = &world.server.offered;
+    let different: BTreeSet<_> = offered.iter().collect();
+    assert_eq!(world.server.refuse_packages, 0, "they are offered again");
+    assert_eq!(different.len(), 3, "the first ones, those that were due, and those made anew once: {}", offered.len());
+    assert!(offered.len() >= 5, "and the last of them was taken");
 }
 
 #[test]

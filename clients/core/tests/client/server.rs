@@ -71,6 +71,10 @@ pub struct Server {
     held_creates: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// What this device hears when it makes a conversation.
     pub creating: Option<(DeviceAddress, ErrorCode)>,
+    /// So many publications of key packages are refused for good.
+    pub refuse_packages: usize,
+    /// The packages of last resort that were offered, refused ones too.
+    pub offered: Vec<Bytes>,
     /// What a restored server tells of itself.
     pub history: Bytes,
     log_epoch: u64,
@@ -475,8 +479,17 @@ impl Server {
             ("GetDeviceLists", _) => self.device_lists(&directory::GetDeviceListsRequest::decode(body).unwrap()),
             ("PublishKeyPackages", Some(device)) => {
                 let request = directory::PublishKeyPackagesRequest::decode(body).unwrap();
-                self.packages.insert(device, (request.key_packages.into(), request.last_resort));
-                Ok(directory::PublishKeyPackagesResponse { stock: 100 }.encode_to_vec())
+                self.offered.push(request.last_resort.clone());
+                match self.refuse_packages.checked_sub(1) {
+                    Some(left) => {
+                        self.refuse_packages = left;
+                        Err(refusal(ErrorCode::BadRequest, "key_packages[0] has expired"))
+                    }
+                    None => {
+                        self.packages.insert(device, (request.key_packages.into(), request.last_resort));
+                        Ok(directory::PublishKeyPackagesResponse { stock: 100 }.encode_to_vec())
+                    }
+                }
             }
             ("ClaimKeyPackages", _) => self.claim(&directory::ClaimKeyPackagesRequest::decode(body).unwrap()),
             ("Create", Some(device)) => self.create(device, &api::CreateRequest::decode(body).unwrap()),

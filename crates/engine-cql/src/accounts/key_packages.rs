@@ -2,9 +2,10 @@
 //! Key packages. Each is written at timestamp 1 and spent by a conditional deletion, whose winner hands it out; a late
 //! upload of the same package stays deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use pli_domain::DeviceId;
 use pli_domain::limits::KEY_PACKAGES_MAX;
 use pli_ports::{ClaimedKeyPackage, KeyPackageStock, StoreError};
@@ -18,6 +19,8 @@ use crate::store::Op;
 
 /// Packages of one batch: about 32 KiB.
 const BATCH_PACKAGES_MAX: usize = 32;
+/// Packages that give way at a time.
+const SPENT_AT_ONCE: usize = 4;
 
 impl CqlAccounts {
     /// Digests of what is left; two uploads at once may leave up to their size more than the bound.
@@ -49,23 +52,37 @@ impl CqlAccounts {
         const OP: Op = Op("store key packages");
         let _turn = self.store.locks.turn(Turn::KeyPackages, device.as_bytes()).await;
         let key = device.as_bytes().to_vec();
-        let mut known: BTreeSet<Vec<u8>> = self.digests(OP, device).await?.into_iter().collect();
-        let mut writes = Vec::new();
-        for package in single_use {
-            let digest = Sha256::digest(&package).to_vec();
-            if known.len() < KEY_PACKAGES_MAX && known.insert(digest.clone()) {
-                writes.push((Statement::PutPackage, (key.clone(), digest, package)));
-            }
-        }
+        let before: BTreeSet<Vec<u8>> = self.digests(OP, device).await?.into_iter().collect();
+        let named: BTreeMap<Vec<u8>, Bytes> =
+            single_use.into_iter().map(|package| (Sha256::digest(&package).to_vec(), package)).collect();
+        let put = |(digest, package): (&Vec<u8>, &Bytes)| {
+            (Statement::PutPackage, (key.clone(), digest.clone(), package.clone()))
+        };
+        let mut writes: Vec<_> = named.iter().filter(|(digest, _)| !before.contains(*digest)).map(put).collect();
         while !writes.is_empty() {
             let rest = writes.split_off(writes.len().min(BATCH_PACKAGES_MAX));
             self.store.batch(OP, std::mem::replace(&mut writes, rest)).await?;
+        }
+        if before.len() + named.len() > KEY_PACKAGES_MAX {
+            // What was spent before has not come back: only what is there counts.
+            let there = self.digests(OP, device).await?;
+            let surplus = there.len().saturating_sub(KEY_PACKAGES_MAX);
+            let old = there.into_iter().filter(|digest| !named.contains_key(digest));
+            self.spend(OP, device, old.take(surplus)).await?;
         }
         if let Some(package) = last_resort {
             let row = (self.store.stamps.next(), package, key);
             self.store.write(OP, Statement::PutLastResort, row).await?;
         }
         self.stock(device).await
+    }
+
+    /// Packages that give way to newer ones: nobody gets them any more.
+    async fn spend(&self, op: Op, device: DeviceId, digests: impl Iterator<Item = Vec<u8>>) -> Result<(), StoreError> {
+        let spending = digests.map(|digest| async move {
+            self.store.decide(op, Statement::SpendPackage, (&device.as_bytes()[..], &digest[..])).await.map(|_| ())
+        });
+        stream::iter(spending.collect::<Vec<_>>()).buffer_unordered(SPENT_AT_ONCE).try_collect().await
     }
 
     /// A package whose spending has no known outcome counts as spent: the next one is tried.

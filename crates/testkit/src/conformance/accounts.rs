@@ -41,6 +41,7 @@ cases! { Store:
     the_last_resort_package_is_handed_out_again,
     a_key_package_stored_before_is_not_stored_twice,
     a_stock_of_key_packages_is_bounded,
+    a_full_stock_of_key_packages_gives_way_to_newer_ones,
     key_packages_of_devices_are_apart,
     key_packages_of_a_device_that_was_left_out_are_deleted,
     accounts_survive_a_restart,
@@ -455,10 +456,37 @@ async fn a_stock_of_key_packages_is_bounded(h: &mut dyn Harness<Store>) -> Outco
     check_eq!(stock.left, full, "a full stock");
     let stock = accounts.put_key_packages(device(1), vec![package(1_000)], Some(package(999))).await?;
     check_eq!(stock, KeyPackageStock { left: full, last_resort: true }, "one above a full stock");
-    check_eq!(accounts.claim_key_package(device(1)).await?.map(|found| found.left), Some(full - 1), "what is left");
+    let claimed = claim_all(&*accounts).await?;
+    check!(claimed.contains(&package(1_000)), "the newest was left out");
+    check_eq!(claimed.len(), KEY_PACKAGES_MAX, "claimed of a full stock");
     let stock = accounts.put_key_packages(device(1), vec![package(1_001)], None).await?;
-    check_eq!(stock.left, full, "a stock that has room again");
+    check_eq!(stock.left, 1, "a stock that has room again");
     Ok(())
+}
+
+async fn a_full_stock_of_key_packages_gives_way_to_newer_ones(h: &mut dyn Harness<Store>) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    let many = |from: usize| (from..from + KEY_PACKAGES_MAX).map(package).collect::<Vec<_>>();
+    accounts.put_key_packages(device(1), many(0), Some(package(9_999))).await?;
+    for _ in 0..2 {
+        let stock = accounts.put_key_packages(device(1), many(1_000), None).await?;
+        check_eq!(stock.left, u32::try_from(KEY_PACKAGES_MAX)?, "the stock, and of the same call again");
+    }
+    // What gave way does not come back.
+    accounts.put_key_packages(device(1), many(0)[..50].to_vec(), None).await?;
+    let claimed: BTreeSet<Bytes> = claim_all(&*accounts).await?.into_iter().collect();
+    check_eq!(claimed, many(1_000).into_iter().collect::<BTreeSet<Bytes>>(), "claimed after all were made anew");
+    Ok(())
+}
+
+/// Every single-use package of the first device, in the order in which they are handed out.
+async fn claim_all(accounts: &dyn Accounts) -> Result<Vec<Bytes>, Failure> {
+    let mut claimed = Vec::new();
+    while let Some(found) = accounts.claim_key_package(device(1)).await?.filter(|found| !found.last_resort) {
+        claimed.push(found.key_package);
+    }
+    Ok(claimed)
 }
 
 async fn key_packages_of_devices_are_apart(h: &mut dyn Harness<Store>) -> Outcome {

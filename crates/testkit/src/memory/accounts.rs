@@ -48,10 +48,12 @@ impl KeyPackages {
 
     fn put(&mut self, single_use: Vec<Bytes>, last_resort: Option<Bytes>) -> KeyPackageStock {
         for package in single_use {
-            if self.single_use.len() < KEY_PACKAGES_MAX && self.seen.insert(package.clone()) {
+            if self.seen.insert(package.clone()) {
                 self.single_use.push_back(package);
             }
         }
+        let surplus = self.single_use.len().saturating_sub(KEY_PACKAGES_MAX);
+        self.single_use.drain(..surplus);
         self.last_resort = last_resort.or(self.last_resort.take());
         self.stock()
     }

@@ -372,6 +372,9 @@ fn messages() -> Vec<Row> {
             Box::pin(s.receipt(forged(4_000_000, 5, 16)))
         }),
         ("forged receipt, entry of 3 bytes", Receipt(ErrorCode::BadReceipt), |s| Box::pin(s.receipt(forged(0, 5, 3)))),
+        ("forged receipt, two parts of one shard", Receipt(ErrorCode::BadReceipt), |s| {
+            Box::pin(s.receipt([forged(0, 5, 16), forged(0, 6, 16)].concat().into()))
+        }),
         ("forged receipt, well formed", Ignored, |s| Box::pin(s.receipt(forged(0, 1 << 39, 16)))),
     ]
 }

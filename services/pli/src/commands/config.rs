@@ -38,7 +38,7 @@ struct FileArgs {
     config: Option<PathBuf>,
 }
 
-/// What only a cluster needs: each section that is set can be used, and not both are left out, whatever the roles are.
+/// What only a cluster needs, as far as no server has to be asked, and whatever the roles are: `pli doctor` asks.
 fn check_cluster(config: &Config) -> Result<(), Failure> {
     if config.engine.kind != EngineKind::Cluster {
         return Ok(());

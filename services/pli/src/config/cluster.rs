@@ -70,8 +70,12 @@ impl NatsConfig {
             let text = "nats.servers is empty; name at least one as nats://host:port";
             return Err(Failure::say(Exit::Config, text));
         }
-        let client = given(&self.certificate_file).zip(given(&self.key_file));
-        let tls = given(&self.ca_file).map(|ca| TlsFiles { ca_file: Some(ca), client });
+        if given(&self.certificate_file).is_some() != given(&self.key_file).is_some() {
+            let text = "nats.certificate_file and nats.key_file must be set together";
+            return Err(Failure::say(Exit::Config, text));
+        }
+        let (ca_file, client) = (given(&self.ca_file), given(&self.certificate_file).zip(given(&self.key_file)));
+        let tls = (ca_file.is_some() || client.is_some()).then_some(TlsFiles { ca_file, client });
         let layout = Layout {
             shards,
             streams: self.streams,

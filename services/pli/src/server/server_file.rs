@@ -32,14 +32,15 @@ pub struct ServerFile {
 }
 
 impl ServerFile {
-    /// Writes the file, whole or not at all; on a full disk over the old one, whose room it has.
+    /// Writes the file, whole or not at all; on a full disk over the old one, whose room it has, but then a crash may leave
+    /// half of each.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let (path, fresh) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
         let text = serde_json::to_string_pretty(self)? + "\n";
         let written = match replace(&path, &fresh, &text) {
-            Err(error) if error.kind() == ErrorKind::StorageFull => {
+            Err(full) if matches!(full.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 let _ = std::fs::remove_file(&fresh);
-                overwrite(&path, &text)
+                overwrite(&path, &text).map_err(|_| full)
             }
             other => other,
         };
@@ -76,7 +77,9 @@ fn replace(path: &Path, fresh: &Path, text: &str) -> io::Result<()> {
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
     let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-    file.write_all(format!("{text:before$}").as_bytes())
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(before.max(bytes.len()), b' ');
+    file.write_all(&bytes)
 }
 
 fn is_running(pid: u32) -> bool {

@@ -53,8 +53,8 @@ pub async fn all(config: &Config) -> Vec<Finding> {
 
 /// Whether the admin port of a process of ours answers there.
 async fn is_served(admin: SocketAddr) -> bool {
-    let asked = AdminClient::new(admin.to_string()).patience(Duration::from_secs(1)).get("/livez").await;
-    asked.is_ok_and(|answer| answer.status == 200)
+    let asked = AdminClient::new(admin.to_string()).patience(Duration::from_secs(1)).get("/metrics").await;
+    asked.is_ok_and(|answer| answer.status == 200 && answer.text().contains("pli_"))
 }
 
 /// Where the folder's server listens; of one that does not run, where it would.
