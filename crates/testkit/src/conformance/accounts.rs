@@ -481,7 +481,7 @@ async fn a_full_stock_of_key_packages_gives_way_to_newer_ones(h: &mut dyn Harnes
 }
 
 /// Every single-use package of the first device, in the order in which they are handed out.
-async fn claim_all(accounts: &dyn Accounts) -> Result<Vec<Bytes>, Failure> {
+async fn claim_all(accounts: &dyn Accounts) -> Result<Vec<Bytes>, pli_ports::StoreError> {
     let mut claimed = Vec::new();
     while let Some(found) = accounts.claim_key_package(device(1)).await?.filter(|found| !found.last_resort) {
         claimed.push(found.key_package);

@@ -273,7 +273,7 @@ async fn what_follows_a_refused_message_in_its_lane_is_refused_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn presented_receipts_leave_room_for_sends() {
-    let rig = Rig::new(Config { open_receipts_max: 4, ..Config::default() }).await;
+    let rig = Rig::new(Config { open_receipts_max: 8, ..Config::default() }).await;
     let mut alice = rig.join(1).await;
     let mut receipt = Bytes::new();
     for n in 1..=2 {
@@ -282,7 +282,9 @@ async fn presented_receipts_leave_room_for_sends() {
     }
     alice.present(vec![receipt.clone()]).await;
     let ended = alice.settled().await;
-    let Some(Outcome::Refused(refused)) = &ended[0].outcome else { panic!("half of the room is taken: {ended:?}") };
+    let Some(Outcome::Refused(refused)) = &ended[0].outcome else {
+        panic!("half of the room is taken, two parts each: {ended:?}")
+    };
     assert_eq!(refused.code(), ErrorCode::NoSpace);
     let send = alice.message(3, b"still room");
     alice.send_one(send).await.unwrap();
