@@ -105,7 +105,7 @@ impl Device {
     pub async fn register(ready: &Ready, n: u64) -> Result<Self> {
         let device = Self::new(n)?;
         let mut session = Session::hello(ready, &connector(ready)?, None).await?;
-        let (handle, devices) = (device.identity.handle().to_string(), Some(device.identity.device_list()));
+        let (handle, devices) = (device.identity.handle().to_string(), device.identity.device_list());
         let request = RegisterRequest { handle, devices, invite: String::new() };
         session.call("/pli.directory.v1.Directory/Register", &request).await?;
         Ok(device)

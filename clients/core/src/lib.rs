@@ -8,6 +8,7 @@
 //! - [`outbox`]: what this device sent and is not `stored` yet (steps 5 and 6 of "The path of a message" in docs/architecture.md).
 //! - [`inbox`]: what arrives is shown once (Q9) and in lane order (Q10).
 //! - [`identity`]: the account's and the device's keys, device lists, safety numbers.
+//! - [`linking`]: how a companion device comes to an account.
 //! - [`mls`]: groups (RFC 9420) with their change sets.
 //! - [`Core`]: all of it as one state machine.
 
@@ -15,6 +16,7 @@ pub mod content;
 mod core;
 pub mod identity;
 pub mod inbox;
+pub mod linking;
 pub mod mls;
 pub mod outbox;
 

@@ -2,10 +2,16 @@
 //! Cores that talk through a small server in memory: chats, groups, races, re-joins, and kills between any two steps.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "client/adversary.rs"]
+mod adversary;
 #[path = "client/chat.rs"]
 mod chat;
 #[path = "client/converge.rs"]
 mod converge;
+#[path = "client/converge_devices.rs"]
+mod converge_devices;
+#[path = "client/devices.rs"]
+mod devices;
 #[path = "client/ghost.rs"]
 mod ghost;
 #[path = "client/groups.rs"]
@@ -18,6 +24,8 @@ mod large;
 mod lost;
 #[path = "client/overflow.rs"]
 mod overflow;
+#[path = "client/own_list.rs"]
+mod own_list;
 #[path = "client/pairs.rs"]
 mod pairs;
 #[path = "client/restored.rs"]

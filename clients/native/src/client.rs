@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pli_client_core::{Command, Core, Event, Outcome};
 use pli_domain::{ConversationId, Handle, SendId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::{self, Driver};
 use crate::error::{End, OpenError, RequestError};
 use crate::history::{HistoryItem, Rows};
-use crate::profile::{self, Profile};
+use crate::profile::{self, Profile, ProfileError, ProfileName};
 use crate::{Carrier, Connector, Fingerprint, ServerAddress, StorageError, Transport};
 
 /// Requests that may wait for the driver; above it the caller waits.
@@ -36,8 +37,8 @@ pub struct ClientOptions {
     pub fingerprint: Option<Fingerprint>,
     /// Where profiles live; see [`profile::home`].
     pub home: PathBuf,
-    /// Whose profile; registered at first use.
-    pub handle: Handle,
+    /// Whose profile; registered at first use, where it is no companion device's.
+    pub name: ProfileName,
 }
 
 /// How the connection stands.
@@ -61,6 +62,29 @@ pub(crate) enum Request {
     Command(Box<Command>, oneshot::Sender<Result<Outcome, RequestError>>),
     /// A look into the core.
     Query(Box<dyn FnOnce(&Core) + Send>),
+    /// A call of a method with this body, on the session of the moment.
+    Call(&'static str, Vec<u8>, oneshot::Sender<Result<Bytes, CallError>>),
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The server refused.
+    Refused(Box<pli_api::common::Error>),
+    /// There is no session, or it was lost: call again.
+    Lost,
+    /// There is no connection.
+    Transport(crate::TransportError),
+    /// The certificate cannot be pinned.
+    Profile(Box<OpenError>),
+    /// The client has ended.
+    Ended,
+}
+
+impl From<ProfileError> for Box<OpenError> {
+    fn from(error: ProfileError) -> Self {
+        Self::new(error.into())
+    }
 }
 
 /// An open profile. Cheap to clone; the profile is let go when [`Client::close`] returns or the last clone is dropped.
@@ -71,6 +95,7 @@ pub struct Client {
     end: watch::Receiver<Option<End>>,
     rows: Rows,
     folder: Arc<Path>,
+    hosts: Arc<[String]>,
     stop: CancellationToken,
 }
 
@@ -100,12 +125,12 @@ impl Client {
     /// Opens the profile, which is made at first use, and begins to connect. Must be called within a tokio runtime.
     /// Returns before there is a connection; see [`Client::status`].
     pub async fn open(options: ClientOptions) -> Result<(Self, Events), OpenError> {
-        let folder = profile::folder(&options.home, &options.server, &options.handle);
+        let folder = profile::folder(&options.home, &options.server, &options.name);
         let opened = tokio::task::spawn_blocking({
             let folder = folder.clone();
             move || -> Result<_, OpenError> {
                 if !profile::exists(&folder) {
-                    options.handle.check_new()?;
+                    options.name.handle.check_new()?;
                 }
                 let profile = Profile::lock(&folder)?;
                 let pin = pin(&profile, options.fingerprint)?;
@@ -120,17 +145,30 @@ impl Client {
         let stop = CancellationToken::new();
         let rows = Rows::new(store);
         let channels = driver::Channels { requests: inbox, events, stop: stop.clone() };
-        let servers = std::iter::once(options.server).chain(options.others).collect();
+        let servers: Vec<ServerAddress> = std::iter::once(options.server).chain(options.others).collect();
+        let hosts = servers.iter().map(ToString::to_string).collect();
         let connector = Connector::new(pin, options.transport).quic_port(options.quic_port);
         let connector = connector.remembering(&profile.ways());
         let (driver, status, end) = Driver::new(core, rows.clone(), profile, (servers, connector), channels);
         tokio::spawn(driver.run());
-        Ok((Self { requests, status, end, rows, folder: folder.into(), stop }, Events(reader)))
+        Ok((Self { requests, status, end, rows, folder: folder.into(), hosts, stop }, Events(reader)))
     }
 
     /// The profile's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The addresses of the server, as sessions with it are signed.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// Calls a method on the session of the moment.
+    pub(crate) async fn call(&self, method: &'static str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Call(method, body, answer)).await.map_err(|_| CallError::Ended)?;
+        answered.await.map_err(|_| CallError::Ended)?
     }
 
     /// How the connection stands, now and from now on.
@@ -210,7 +248,7 @@ impl Client {
 }
 
 /// The certificate to insist on, from what the profile and the caller know.
-fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerprint>, OpenError> {
+pub(crate) fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerprint>, OpenError> {
     match (profile.pin()?, given) {
         (Some(pinned), Some(given)) if pinned != given => {
             Err(OpenError::OtherServer { folder: profile.folder().display().to_string(), pinned, given })

@@ -6,6 +6,7 @@
 
 mod link;
 mod load;
+mod passing;
 mod step;
 mod trace;
 
@@ -21,13 +22,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Request, Status};
+use crate::client::{CallError, Request, Status};
 use crate::error::End;
 use crate::history::Rows;
 use crate::profile::Profile;
 use crate::{Connection, Connector, ServerAddress, TransportError};
 use link::Link;
-pub(crate) use load::load;
+pub(crate) use load::{load, rows as rows_of};
+use passing::Passing;
 use step::Step;
 
 /// Requests and frames whose effects share one transaction.
@@ -54,6 +56,7 @@ pub(crate) struct Driver {
     rows: Rows,
     profile: Profile,
     link: Link,
+    passing: Passing,
     channels: Channels,
     waiting: VecDeque<Event>,
     status: watch::Sender<Status>,
@@ -86,7 +89,8 @@ impl Driver {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
         let link = Link::new(servers, connector);
-        let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
+        let (passing, waiting) = (Passing::default(), VecDeque::new());
+        let driver = Self { core, rows, profile, link, passing, channels, waiting, status, end, leaving: None };
         (driver, status_seen, end_seen)
     }
 
@@ -102,6 +106,7 @@ impl Driver {
             status.carrier = None;
             status.state = ConnectionState::Offline;
         });
+        self.passing.lose();
         let Self { profile, rows, core, end: told, .. } = self;
         // The profile must be free when the end is told: the next opener may wait for it.
         drop((profile, rows, core));
@@ -172,6 +177,10 @@ impl Driver {
                     step.command(&mut self.core, *command, answer);
                 }
                 Request::Query(look) => look(&self.core),
+                Request::Call(method, body, answer) if self.is_ready() => {
+                    step.frames.extend(self.passing.call(method, body, answer));
+                }
+                Request::Call(.., answer) => drop(answer.send(Err(CallError::Lost))),
             }
             if step.inputs() < STEP_INPUTS_MAX && !step.is_final() {
                 next = self.channels.requests.try_recv().ok();
@@ -193,8 +202,20 @@ impl Driver {
         self.carry_out(step).await
     }
 
+    /// There is a session of this device.
+    fn is_ready(&self) -> bool {
+        matches!(self.core.connection(), ConnectionState::CatchingUp | ConnectionState::Online)
+    }
+
     fn frame(&mut self, frame: ServerFrame) -> Result<Effects, End> {
         trace::received(&frame);
+        let frame = match frame.frame {
+            Some(server_frame::Frame::Reply(answer)) if Passing::is_for(&answer) => {
+                self.passing.answered(answer);
+                return Ok(Effects::default());
+            }
+            frame => ServerFrame { frame },
+        };
         let Some(server_frame::Frame::Hello(hello)) = &frame.frame else { return Ok(self.core.frame(frame, now())) };
         let (host, exporter) = (self.link.server().to_string(), self.link.exporter());
         let answer = self.core.handshake(hello, &host, (Binding::TlsExporter, &exporter), now());
@@ -220,6 +241,7 @@ impl Driver {
     /// There is no connection any more, or there was none; the core says when to try again.
     async fn disconnected(&mut self, why: &TransportError) -> Result<(), End> {
         tracing::debug!(%why, "no connection");
+        self.passing.lose();
         if let TransportError::WrongCertificate { .. } = why {
             let folder = self.profile.folder().display();
             return Err(End::WrongServer(format!(
@@ -264,6 +286,7 @@ impl Driver {
 
     async fn reconnect(&mut self, after: Duration, at_least: Duration) -> Result<(), End> {
         let was_open = self.link.is_open();
+        self.passing.lose();
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
         self.link.retry_after(after, at_least);
         if !was_open {

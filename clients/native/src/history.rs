@@ -39,6 +39,29 @@ impl Rows {
         .await
     }
 
+    /// The same with rows that are not the core's.
+    pub async fn commit_with(
+        &self,
+        changes: ChangeSet,
+        others: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), StorageError> {
+        self.with(move |store| {
+            let rows = changes.0.into_iter().map(|change| (stored_key(change.table, &change.key), change.value));
+            let rows: Vec<_> = rows.chain(others).collect();
+            store.apply(rows.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))
+        })
+        .await
+    }
+
+    /// Deletes every row in one transaction.
+    pub async fn clear(&self) -> Result<(), StorageError> {
+        self.with(|store| {
+            let rows = store.scan(&[], None)?;
+            store.apply(rows.iter().map(|(key, _)| (key.as_slice(), None)))
+        })
+        .await
+    }
+
     /// The last rows of some conversations together, oldest first; the place is one over all of them.
     pub async fn history(
         &self,

@@ -13,6 +13,7 @@ mod client;
 mod driver;
 mod error;
 mod history;
+pub mod linking;
 pub mod profile;
 mod seal;
 mod store;
@@ -24,7 +25,7 @@ pub use client::{Client, ClientOptions, Events, Status};
 pub use error::{End, OpenError, RequestError};
 pub use history::HistoryItem;
 pub use pli_client_core as core;
-pub use profile::{Profile, ProfileError};
+pub use profile::{DeviceLabel, InvalidProfileName, Profile, ProfileError, ProfileName};
 pub use seal::{SealError, Sealer};
 pub use store::{Row, SCAN_ROWS_MAX, StorageError, Store};
 pub use transport::{

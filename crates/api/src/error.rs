@@ -81,7 +81,7 @@ pub const CODES: &[CodeDoc] = &[
         ErrorCode::UnknownDevice,
         false,
         Action::Stop,
-        "register again once, as it was (the server may have been restored from a backup); then stop and tell the user",
+        "register again once, as it was (the server may have been restored from a backup), then stop and tell the user; a device that signs no lists connects again with delays that double up to 60 s",
     ),
     row(
         ErrorCode::Displaced,

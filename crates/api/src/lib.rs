@@ -22,7 +22,7 @@ pub use caller::Caller;
 pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
 pub use error::{Action, CODES, CodeDoc, LIMITS, limit_reached, refusal};
-pub use fanout::{device_bytes, items_by_shard};
+pub use fanout::{device_bytes, fan_out_item, items_by_shard, spread_over};
 pub use outside::{Outside, outside};
 #[cfg(feature = "grpc")]
 pub use status::{error_of_status, reply, status_of_error};

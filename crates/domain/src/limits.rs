@@ -9,6 +9,9 @@ pub const ENVELOPE_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const FRAME_BYTES_MAX: usize = 80 * 1024;
 /// Most bytes of envelopes in one log entry (a single larger envelope stands alone).
 pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// A message to devices of more shards than this goes through the fan-out worker of its conversation, unless a setting
+/// says otherwise.
+pub const FAN_OUT_ABOVE_SHARDS: usize = 8;
 /// Most envelopes in one log entry: the index of a position has 10 bits.
 pub const ENTRY_ENVELOPES_MAX: usize = 1_024;
 /// Most bytes of one log entry, headers of its items included: what every log must take.

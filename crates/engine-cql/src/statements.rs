@@ -82,6 +82,10 @@ statements! {
     ReadListedDevices: Read on device_list(account_id) = "SELECT version, devices FROM device_list WHERE account_id = ?";
     ForgetLists: Write on device_list(account_id) = "DELETE FROM device_list USING TIMESTAMP 1 WHERE account_id = ? AND version <= ?";
 
+    NoteRemoval: Write on device_removal(bucket) = "INSERT INTO device_removal (bucket, account_id, version, device_id) VALUES (?, ?, ?, ?) USING TTL ?";
+    ReadRemovals: Read on device_removal(bucket) = "SELECT account_id, version, device_id FROM device_removal WHERE bucket = ? AND (account_id, version, device_id) > (?, ?, ?) LIMIT ?";
+    ForgetRemoval: Write on device_removal(bucket) = "DELETE FROM device_removal WHERE bucket = ? AND account_id = ? AND version = ? AND device_id = ?";
+
     ClaimHandle: Decide on handle(handle) = "INSERT INTO handle (handle, account_id, attempt) VALUES (?, ?, ?) IF NOT EXISTS";
     TakeHandle: Decide on handle(handle) = "UPDATE handle SET account_id = ?, attempt = ? WHERE handle = ? IF attempt = ?";
     ReleaseHandle: Decide on handle(handle) = "DELETE FROM handle WHERE handle = ? IF attempt = ?";

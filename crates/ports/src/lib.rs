@@ -18,7 +18,7 @@ mod signals;
 
 pub use accounts::{
     AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
-    NewAccount, PutDeviceListError,
+    NewAccount, PutDeviceListError, Removal,
 };
 pub use clock::{Clock, SystemClock};
 pub use conversations::{

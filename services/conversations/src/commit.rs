@@ -114,7 +114,11 @@ impl Inner {
         let conversation = membership.conversation;
         let applied = self.apply(membership, offered).await?;
         check_size(&applied)?;
-        let completeness = if applied.external { Completeness::Present } else { Completeness::All };
+        let completeness = if applied.external || only_removes(&applied, &membership.roster) {
+            Completeness::Present
+        } else {
+            Completeness::All
+        };
         let leaves = if applied.external { only(&applied, membership.caller) } else { applied.leaves.clone() };
         if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, membership.caller).await? {
             return Err(unfit.into());
@@ -198,6 +202,11 @@ impl Inner {
 
 fn won(offered: MlsEpoch) -> CommitResponse {
     CommitResponse { outcome: Some(Outcome::Won(CommitWon { epoch: offered.next().0 })) }
+}
+
+/// Whether the commit makes the group smaller and nothing else.
+fn only_removes(applied: &Applied, before: &[DeviceAddress]) -> bool {
+    applied.added.is_empty() && before.iter().any(|device| !applied.leaves.contains_key(device))
 }
 
 /// A re-join answers for its own leaf only: it can neither add nor remove others.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an operator can set.
 
+use pli_domain::limits::FAN_OUT_ABOVE_SHARDS;
 use pli_runtime::limits::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub struct Config {
     pub sweep_every_ms: u64,
     /// When an edge asks again about an epoch that is not open yet, in milliseconds. Default 200.
     pub not_open_retry_ms: u32,
+    /// A commit or proposal to devices of more shards goes through the fan-out worker of its conversation; the same as
+    /// `edge.fan_out.above_shards`, so that it keeps its place among the messages. Default 8.
+    pub fan_out_above_shards: usize,
 }
 
 impl Default for Config {
@@ -38,6 +42,7 @@ impl Default for Config {
             left_behind_after_ms: 2_000,
             sweep_every_ms: 1_000,
             not_open_retry_ms: 200,
+            fan_out_above_shards: FAN_OUT_ABOVE_SHARDS,
         }
     }
 }

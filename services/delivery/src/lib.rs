@@ -70,4 +70,4 @@ pub use config::{Config, InvalidConfig};
 pub use error::{DeliveryError, OwnerError};
 pub use metrics::{CounterValues, Counters};
 pub use owner::Owner;
-pub use service::{Delivery, DeliveryPorts};
+pub use service::{Beside, Delivery, DeliveryPorts};

@@ -46,7 +46,8 @@ pub struct Config {
     pub lists_fetched_per_account: Rate,
     /// Device lists put per account; each costs two signature checks. Default 20 at once, 5 a minute.
     pub lists_put_per_account: Rate,
-    /// Key packages published per account; each costs two signature checks. Default 500 at once, 60 a minute.
+    /// Key packages published per account; each costs two signature checks. Default 1,500 at once, which ten new devices
+    /// need, and 60 a minute.
     pub publications_per_account: Rate,
 }
 
@@ -60,7 +61,7 @@ impl Default for Config {
             claims_of_one_account: Rate::new(50, 10),
             lists_fetched_per_account: Rate::new(2_000, 1_000),
             lists_put_per_account: Rate::new(20, 5),
-            publications_per_account: Rate::new(500, 60),
+            publications_per_account: Rate::new(1_500, 60),
         }
     }
 }

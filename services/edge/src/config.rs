@@ -5,7 +5,7 @@ mod check;
 
 use std::time::Duration;
 
-use pli_domain::limits::KEY_PACKAGES_LOW;
+use pli_domain::limits::{FAN_OUT_ABOVE_SHARDS, KEY_PACKAGES_LOW};
 use serde::{Deserialize, Serialize};
 
 pub use check::InvalidConfig;
@@ -27,10 +27,14 @@ pub struct Config {
     pub session: SessionConfig,
     /// Appending to shard logs.
     pub append: AppendConfig,
+    /// Messages to many shards.
+    pub fan_out: FanOutConfig,
     /// Named rate limits.
     pub limits: LimitsConfig,
     /// Bytes of rosters kept; the least recently used ones go first.
     pub roster_cache_bytes: u64,
+    /// Bytes of bodies kept of messages to many shards; the least recently used ones go first.
+    pub bodies_cache_bytes: u64,
     /// How long the number of a conversation's newest epoch is believed, in milliseconds.
     pub roster_current_ms: u64,
     /// How long a device's key is believed, in milliseconds.
@@ -61,8 +65,10 @@ impl Default for Config {
             client_version_min: "0.1.0".into(),
             session: SessionConfig::default(),
             append: AppendConfig::default(),
+            fan_out: FanOutConfig::default(),
             limits: LimitsConfig::default(),
             roster_cache_bytes: 64 * 1024 * 1024,
+            bodies_cache_bytes: 64 * 1024 * 1024,
             roster_current_ms: 2_000,
             device_key_ms: 5_000,
             device_keys_max: 100_000,
@@ -153,6 +159,23 @@ pub struct AppendConfig {
 impl Default for AppendConfig {
     fn default() -> Self {
         Self { linger_us: 1_000, entries_in_flight: 8, queue_max: 16_384, tries_max: 4, try_ms: 5_000 }
+    }
+}
+
+/// How a message to many shards is spread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FanOutConfig {
+    /// A message to devices of more shards than this is appended once, for the fan-out worker of its conversation, which
+    /// appends it to each of them by reference to one payload.
+    pub above_shards: usize,
+    /// Messages that one worker has spread and whose settling it awaits; above it, it waits.
+    pub window: usize,
+}
+
+impl Default for FanOutConfig {
+    fn default() -> Self {
+        Self { above_shards: FAN_OUT_ABOVE_SHARDS, window: 4_096 }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::append::{AppendPorts, Appender};
+use crate::bodies::Bodies;
 use crate::carrier::{Carrier, PeerInfo};
 use crate::config::{Config, ms};
 use crate::limits::AddressLimits;
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) appender: Appender,
     pub(crate) rosters: Rosters,
+    pub(crate) bodies: Bodies,
     pub(crate) keys: DeviceKeys,
     pub(crate) limits: AddressLimits,
     /// Connections that may still be opened, over all carriers.
@@ -114,6 +116,7 @@ impl Edge {
         let shared = Shared {
             id,
             rosters: Rosters::new(ports.conversations.clone(), config.roster_cache_bytes, believed, call),
+            bodies: Bodies::new(ports.conversations.clone(), config.bodies_cache_bytes, ms(config.owner_request_ms)),
             keys: DeviceKeys::new(ports.directory.clone(), config.device_keys_max, ms(config.device_key_ms), call),
             appender: Appender::new(&shards, append),
             limits: AddressLimits::new(&config.limits),

@@ -12,9 +12,11 @@
 
 mod admission;
 mod append;
+mod bodies;
 pub mod carrier;
 mod config;
 mod edge;
+mod fan_out;
 mod limits;
 mod method;
 mod metrics;
@@ -33,7 +35,7 @@ pub mod ws;
 
 pub use admission::ListenError;
 pub use carrier::{Carrier, CarrierError, CarrierName, PeerInfo};
-pub use config::{AppendConfig, Config, InvalidConfig, LimitsConfig, Rate, SessionConfig};
+pub use config::{AppendConfig, Config, FanOutConfig, InvalidConfig, LimitsConfig, Rate, SessionConfig};
 pub use edge::{Edge, EdgePorts};
 pub use session::feed;
 pub use tls::{Identity, IdentityError};

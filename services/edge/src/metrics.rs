@@ -40,6 +40,10 @@ pub(crate) struct Metrics {
     pub(crate) receipts_bad: Counter<u64>,
     pub(crate) notices_missed: Counter<u64>,
     pub(crate) signals_malformed: Counter<u64>,
+    pub(crate) fan_outs: Counter<u64>,
+    pub(crate) fan_outs_again: Counter<u64>,
+    pub(crate) fan_out_retries: Counter<u64>,
+    pub(crate) fan_out_unreadable: Counter<u64>,
     closes: Counter<u64>,
 }
 
@@ -82,6 +86,13 @@ impl Metrics {
             receipts_bad: count("pli_edge_receipts_bad", "receipts that are none of ours"),
             notices_missed: count("pli_edge_notices_missed", "notices of owners that were missed"),
             signals_malformed: count("pli_edge_signals_malformed", "bus messages that cannot be decoded"),
+            fan_outs: count("pli_edge_fan_outs", "messages to many shards that were appended to each of them"),
+            fan_outs_again: count("pli_edge_fan_outs_again", "of those, appended again because a log lost them"),
+            fan_out_retries: count("pli_edge_fan_out_retries", "tries to append a message to many shards that failed"),
+            fan_out_unreadable: count(
+                "pli_edge_fan_out_unreadable",
+                "messages to many shards that cannot be read, or whose roster is gone",
+            ),
             closes: count("pli_edge_closes", "sessions ended by the edge, by code"),
         }
     }

@@ -14,6 +14,8 @@ mod meeting;
 #[path = "pli/process.rs"]
 #[allow(dead_code, reason = "some of the helpers are used here")]
 mod process;
+#[path = "pli/removing.rs"]
+mod removing;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -203,5 +205,23 @@ async fn two_devices_meet_over_two_edges_and_a_service_that_dies() {
     first.put(3, b"after").await.expect("put");
     assert_eq!(new_one.wait(3, 8_000).await.expect("there"), "after");
     assert_eq!(first.wait(1, 0).await.expect("still there").len(), 16 * 1024);
+    cluster.close(&|_| {}).await.expect("ended in order");
+}
+
+/// The device is at another edge than the one that removes it; what tells is NATS, what keeps is CQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_removed_at_one_edge_is_out_at_the_other() {
+    let _one = ONE.lock().await;
+    let name = "a_device_that_is_removed_at_one_edge_is_out_at_the_other";
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = ClusterSettings::small(program().expect("the binary"), folder.path().join("cluster"));
+    let cluster = match Cluster::start(settings, &|_| {}).await {
+        Ok(cluster) => cluster,
+        Err(error) if error.is_unavailable() => return println!("skipped: {name}: {error:#}"),
+        Err(error) => panic!("{error:#}"),
+    };
+    let at = |edge: &Edge| Place { address: edge.address.clone(), fingerprint: edge.fingerprint.clone() };
+    let [one, other] = [0, 1].map(|edge| at(&cluster.edges()[edge]));
+    removing::a_removed_device_is_out(&one, &other, "alice").await;
     cluster.close(&|_| {}).await.expect("ended in order");
 }

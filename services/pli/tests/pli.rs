@@ -7,14 +7,20 @@ mod carriers;
 mod chatting;
 #[path = "pli/configuration.rs"]
 mod configuration;
+#[path = "pli/devices.rs"]
+mod devices;
 #[path = "pli/full_disk.rs"]
 mod full_disk;
+#[path = "pli/linking.rs"]
+mod linking;
 #[path = "pli/links.rs"]
 mod links;
 #[path = "pli/meeting.rs"]
 mod meeting;
 #[path = "pli/process.rs"]
 mod process;
+#[path = "pli/removing.rs"]
+mod removing;
 #[path = "pli/restoring.rs"]
 mod restoring;
 #[path = "pli/scripted.rs"]

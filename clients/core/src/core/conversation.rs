@@ -48,6 +48,8 @@ pub(super) enum Work {
     /// Bring everybody into the conversation that goes on for one of another history, not before this time. Whoever
     /// cannot be had now is asked for again later.
     Gather(Vec<AccountId>, UnixMillis),
+    /// Bring the group in line with its members' device lists, not before this time.
+    Align(UnixMillis),
 }
 
 /// See the module.
@@ -128,6 +130,12 @@ pub(super) struct Conversation {
     pub(super) backlog: VecDeque<EpochCommit>,
     /// Commits refused because the device lists had changed.
     pub(super) aligned: u32,
+    /// How often the group could not be brought in line.
+    pub(super) aligns: u32,
+    /// Devices that are to come in and have published nothing: the first work goes on without them.
+    pub(super) bare: BTreeSet<DeviceAddress>,
+    /// Those of them that the user was told of.
+    pub(super) awaited: BTreeSet<DeviceAddress>,
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,

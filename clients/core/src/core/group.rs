@@ -10,6 +10,7 @@ use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
+use super::devices::is_own_alone;
 use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
@@ -18,7 +19,7 @@ use crate::outbox::OutLane;
 /// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
 const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
-const ALIGN_MAX: u32 = 3;
+const MISMATCHES_MAX: u32 = 3;
 /// How long the queue is waited for to come to an epoch: longer than any take-over of a shard, as what stands in it is
 /// lost to a device that goes ahead of it.
 const EPOCH_AWAITED: Duration = Duration::from_secs(120);
@@ -45,6 +46,13 @@ impl Core {
     fn dismiss(&mut self, id: ConversationId, device: DeviceAddress, now: UnixMillis) {
         let own = self.identity.address();
         if device == own {
+            return;
+        }
+        if device.account == own.account {
+            // The whole account leaves; somebody else removes it, if there is anybody.
+            if is_own_alone(&self.mls.members(id), own.account) {
+                self.left(id);
+            }
             return;
         }
         let members = self.mls.members(id);
@@ -101,8 +109,9 @@ impl Core {
         self.dirty.insert(Row::Conversation(id));
         self.note_members(id);
         for device in &summary.added {
-            self.asked_lists.remove(&device.account);
+            self.forget_lists_of(device.account);
         }
+        self.note_gone(id, summary);
         if founding {
             return;
         }
@@ -130,7 +139,14 @@ impl Core {
         let (added, removed) = (accounts(&summary.added), accounts(&summary.removed));
         let by = summary.by.map(|d| self.member(d.account));
         // Who is in `removed` and inside came back by itself.
-        for account in added.iter().filter(|a| !removed.contains(a)) {
+        let newcomer = |account: &AccountId| {
+            let members = self.mls.members(id);
+            let here = members.iter().filter(|(d, _)| d.account == *account).map(|(d, _)| d);
+            // An account that was in with another device got one more.
+            here.into_iter().all(|d| summary.added.contains(d))
+        };
+        let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
+        for account in &came {
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
             self.out.events.push(Event::MemberAdded { conversation: id, member, by });
@@ -196,19 +212,19 @@ impl Core {
     pub(super) fn commit_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
         let rejoining = conversation.rejoining;
-        conversation.aligned += 1;
+        conversation.aligned += u32::from(why.code() == ErrorCode::DevicesMismatch);
         let tries = conversation.aligned;
         self.void_commit(id);
         match why.code() {
             ErrorCode::UnknownConversation => self.left(id),
             ErrorCode::WrongEpoch => self.await_newer(id, why),
             _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
-            ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
+            ErrorCode::DevicesMismatch if tries <= MISMATCHES_MAX => {
                 let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
                 let accounts: BTreeSet<AccountId> =
                     named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
                 for account in &accounts {
-                    self.asked_lists.remove(account);
+                    self.forget_lists_of(*account);
                 }
                 self.ask_lists(accounts);
                 self.ask_later(Ask::Commit(id), why, now);
@@ -408,6 +424,7 @@ impl Core {
         conversation.vouched = false;
         conversation.announced = false;
         conversation.proposal = None;
+        self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);
         self.outbox.epoch_ready(id);
@@ -424,6 +441,10 @@ impl Core {
 
     /// The first work cannot be done.
     pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
+        if self.aligns(id) {
+            // Nobody asked for it, so nobody would ask again.
+            return self.align_later(id);
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase == Phase::Founding {
             let event = Event::ConversationFailed { conversation: id, why: why.clone() };
@@ -431,6 +452,7 @@ impl Core {
         }
         conversation.work.pop_front();
         conversation.packages.clear();
+        conversation.bare.clear();
         conversation.aligned = 0;
         self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));

@@ -206,8 +206,9 @@ impl Core {
     fn vouched_frame(&self, sealed: &Sealed, opened: &Opened) -> Option<Frame> {
         let members = self.mls.members(sealed.conversation);
         let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
-        // A sender that has left meanwhile was vouched for while it was in.
-        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
+        // A sender that has left meanwhile was vouched for while it was in; one that its account removed is heard no more.
+        let gone = key.is_none() && self.was_removed(sealed.conversation, opened.sender);
+        let vouched = !gone && key.is_none_or(|key| self.vouched(opened.sender, &key));
         if opened.sender != sealed.sender || !vouched {
             return None;
         }
@@ -317,6 +318,7 @@ impl Core {
         self.conversations.insert(id, conversation);
         self.gather_soon(id, self.stepped_at);
         self.number(id);
+        self.doubt_unvouched(id);
         self.note_members(id);
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.

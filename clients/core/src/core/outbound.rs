@@ -121,7 +121,7 @@ impl Core {
     }
 
     fn ready_conversations(&self) -> BTreeMap<ConversationId, Option<Ready>> {
-        if self.compare || !self.session.is_ready() {
+        if self.compare || !self.session.is_ready() || self.session.is_taking_in(self.stepped_at) {
             // What the server has of a conversation is not known yet, or nothing leaves.
             return BTreeMap::new();
         }

@@ -62,6 +62,11 @@ impl Mls {
         MlsMessageOut::from(bundle.into_key_package()).to_bytes().map_err(refused("encoding a key package"))
     }
 
+    /// Whether a package is one of exactly this device under this key, for groups of this device's suite.
+    pub(crate) fn takes(&self, device: DeviceAddress, key: &[u8], bytes: &[u8]) -> bool {
+        self.checked_package(device, key, bytes).is_ok()
+    }
+
     /// A package of exactly this device under this key, verified; an MLSMessage, or a bare KeyPackage.
     pub(super) fn checked_package(
         &self,

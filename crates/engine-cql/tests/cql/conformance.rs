@@ -86,7 +86,7 @@ async fn device_queues_hold_across_openings_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_hold_across_openings_and_kills() {
-    let tables = &["account", "handle", "device_account", "device_list", "key_package"];
+    let tables = &["account", "handle", "device_account", "device_list", "device_removal", "key_package"];
     hold::<dyn Accounts>("accounts", conformance::accounts::CASES, CqlEngine::accounts, tables).await;
 }
 

@@ -92,7 +92,7 @@ async fn rosters_are_for_edges_only_and_unknown_conversations_have_none() {
     let mut f = Fixture::new();
     let mut alice = f.device(1, 1);
     f.conversation(7, &mut [&mut alice]).await;
-    let request = GetRosterRequest { conversation: alice.id(), epoch: 0 };
+    let request = GetRosterRequest { conversation: alice.id(), epoch: 0, accepted_before: false };
     assert_refused(f.client.get_roster(by(alice.address, request)).await, ErrorCode::UnknownMethod);
     let unknown = f.roster(&Bytes::from_static(&[9; 16]), 0).await.expect_err("unknown");
     assert_eq!(unknown.code(), ErrorCode::UnknownConversation);

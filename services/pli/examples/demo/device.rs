@@ -77,7 +77,7 @@ impl Device {
         counted: bool,
         patience: Duration,
     ) -> anyhow::Result<Self> {
-        let name = options.handle.to_string();
+        let name = options.name.to_string();
         let (client, events) = Client::open(options).await?;
         let (heard, listening) = watch::channel(Heard::default());
         let own = Arc::new(Mutex::new(Own::default()));

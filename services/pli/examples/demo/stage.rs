@@ -83,7 +83,7 @@ impl Stage {
             quic_port: None,
             fingerprint: Some(self.server.fingerprint()?),
             home: self.home(),
-            handle: name.parse()?,
+            name: name.parse()?,
         };
         Device::open(options, &self.ledger, counted, self.patience).await
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use pli_client::ProfileName;
 use pli_client::core::content::{Kind, group_name};
 use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
@@ -13,7 +14,7 @@ use super::json;
 use super::names::{called, group_here};
 use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
-use super::target::{group, handle};
+use super::target::{group, handle, profile};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::{one_line, say};
@@ -62,8 +63,8 @@ struct Change {
 #[derive(Debug, Args)]
 struct Named {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
     /// The group as '#NAME' or NAME, NAME~SHORTID where several have it, or its id.
     #[arg(value_parser = group)]
     name: String,
@@ -74,8 +75,8 @@ struct Named {
 #[derive(Debug, Args)]
 struct List {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
     /// Also what has ended, marked so: groups that one is no longer in, and the older conversations of a group that went
     /// on in another one after the server was restored.
     #[arg(long)]

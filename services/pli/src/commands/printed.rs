@@ -129,6 +129,7 @@ fn event_of(item: &HistoryItem, people: &People) -> Option<Event> {
     match row.kind() {
         RowKind::Hole => Some(Event::Hole { conversation, from, device, lane_nos: (row.lane_no, row.hole_to), order }),
         RowKind::Incoming => incoming(item, from, device).map(Event::Message),
+        RowKind::Elsewhere => incoming(item, from, device).map(Event::OwnMessage),
         RowKind::Outgoing | RowKind::Unknown => None,
     }
 }
@@ -243,7 +244,7 @@ impl Labels {
 /// Where an event happened. Without a wildcard: whoever adds an event says it here.
 pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
     match event {
-        Event::Message(message) => Some(message.conversation),
+        Event::Message(message) | Event::OwnMessage(message) => Some(message.conversation),
         Event::ConversationReady { conversation, .. }
         | Event::ConversationFailed { conversation, .. }
         | Event::ChangeFailed { conversation, .. }
@@ -263,11 +264,17 @@ pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
         | Event::AddedByStranger { conversation, .. }
         | Event::Left { conversation }
         | Event::Unreadable { conversation, .. }
+        | Event::DeviceAwaited { conversation, .. }
         | Event::Rejoining { conversation, .. } => Some(*conversation),
         Event::Registered { .. }
         | Event::RegistrationRefused { .. }
         | Event::Connection(_)
         | Event::NewKey { .. }
+        | Event::ListRefused { .. }
+        | Event::DeviceAdded { .. }
+        | Event::DeviceRemoved { .. }
+        | Event::DeviceRenamed { .. }
+        | Event::DeviceChangeFailed { .. }
         | Event::OlderProfile
         | Event::ServerRestored
         | Event::Gap => None,

@@ -5,16 +5,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use pli_api::Channel;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::links::links_server::LinksServer;
 use pli_conversations::ConversationsService;
-use pli_delivery::{Delivery, DeliveryPorts};
+use pli_delivery::{Beside, Delivery, DeliveryPorts};
 use pli_directory::Directory;
+use pli_domain::ShardId;
 use pli_edge::{Edge, EdgePorts, Identity};
 use pli_links::LinksService;
-use pli_ports::{Clock, SystemClock};
+use pli_ports::{Clock, Payloads, SystemClock};
 use pli_runtime::trail::Tracer;
 use pli_runtime::{Health, Telemetry, Trail};
 use tokio::task::JoinSet;
@@ -53,26 +55,30 @@ impl<'a> Ground<'a> {
         Ok(Self { config, engine, telemetry, trail, roles, material, clock: Arc::new(SystemClock) })
     }
 
-    /// Builds every role and listens; nothing is served yet. `identity` is what an edge shows to clients.
+    /// Builds every role and listens; nothing is served yet. Owners of shards have an edge too, without listeners: their
+    /// fan-out workers are its sessions. `identity` is what an edge shows to clients.
     pub async fn wire(&self, identity: Option<&Identity>) -> Result<Wired, Failure> {
         let directory = self.roles.has(Role::Directory).then(|| self.directory()).transpose()?;
         let conversations = match self.roles.has(Role::Conversations) {
             true => Some(self.conversations(self.directory_channel(directory.as_ref())?)?),
             false => None,
         };
-        let delivery = self.roles.has(Role::Delivery).then(|| self.delivery()).transpose()?;
         let links = self.roles.has(Role::Links).then(|| self.links()).transpose()?;
         let (mut edge, mut listeners) = (None, None);
-        if let Some(identity) = identity {
-            let services = Services {
+        if identity.is_some() || self.roles.has(Role::Delivery) {
+            edge = Some(self.edge(Services {
                 directory: self.directory_channel(directory.as_ref())?,
                 conversations: self.conversations_channel(conversations.as_ref())?,
                 links: self.links_channel(links.as_ref())?,
-            };
-            let made = self.edge(services)?;
-            listeners = Some(Listeners::bind(&made, &self.config.server, identity).await?);
-            edge = Some(made);
+            })?);
         }
+        if let (Some(edge), Some(identity)) = (&edge, identity) {
+            listeners = Some(Listeners::bind(edge, &self.config.server, identity).await?);
+        }
+        let delivery = match &edge {
+            Some(edge) if self.roles.has(Role::Delivery) => Some(self.delivery(edge)?),
+            _ => None,
+        };
         let internal = match &self.material {
             Some(material) if directory.is_some() || conversations.is_some() || links.is_some() => {
                 Some(Internal::bind(&self.config.internal, material).await?)
@@ -117,15 +123,16 @@ impl<'a> Ground<'a> {
         Ok(carrying(channel, &self.trail.tracer))
     }
 
-    fn delivery(&self) -> Result<Delivery, Failure> {
-        let bus = self.engine.bus()?;
+    fn delivery(&self, edge: &Edge) -> Result<Delivery, Failure> {
+        let (bus, tables) = (self.engine.bus()?, self.engine.tables()?);
         let ports = DeliveryPorts {
             log: bus.log.clone(),
             signals: bus.signals.clone(),
             leases: bus.leases.clone(),
-            queues: self.engine.tables()?.queues.clone(),
+            queues: tables.queues.clone(),
             clock: self.clock.clone(),
             trail: self.trail.clone(),
+            beside: Some(Arc::new(FanOut { edge: edge.clone(), payloads: tables.payloads.clone() })),
         };
         let meter = self.telemetry.meter("delivery");
         Ok(Delivery::new(ports, bus.shards, self.config.delivery.clone(), &meter, rand::random()))
@@ -180,6 +187,19 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// The fan-out workers of this process: each runs beside the owner of its shard, on the owner's lease.
+struct FanOut {
+    edge: Edge,
+    payloads: Arc<dyn Payloads>,
+}
+
+impl Beside for FanOut {
+    fn run(&self, shard: ShardId, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        let (edge, payloads) = (self.edge.clone(), self.payloads.clone());
+        Box::pin(async move { edge.fan_out(shard, payloads, stop).await })
+    }
+}
+
 /// Where an edge finds what it passes calls to.
 struct Services {
     directory: Channel,
@@ -216,6 +236,12 @@ impl Wired {
         inner.run(|stop| engine.clone().watch(health, stop));
         if let Some(delivery) = self.delivery {
             inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
+        }
+        if let Some(directory) = self.directory.clone() {
+            inner.run(|stop| async move {
+                directory.run(stop).await;
+                Ok(())
+            });
         }
         if let Some(internal) = self.internal {
             let served = Served {

@@ -68,7 +68,7 @@ impl World {
         let shards = ShardMap::new(4, [3; 16]).expect("a power of two");
         let (stop, meter) = (CancellationToken::new(), NoopMeterProvider::new().meter("test"));
         let config = TelemetryConfig { otlp_endpoint: endpoint.into(), trace_ratio: 1.0, ..TelemetryConfig::default() };
-        let rosters = rosters::channel(vec![Talk { id: TALK, devices: vec![device(1), device(2)] }]);
+        let rosters = rosters::channel(vec![Talk { id: TALK, devices: vec![device(1), device(2)] }], None);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let edge = async |seed| {
             let asked = asked(&config, "edge", &stop).await;
@@ -97,6 +97,7 @@ impl World {
             queues: Arc::new(memory.queues()),
             clock,
             trail: worker.trail.clone(),
+            beside: None,
         };
         let times = pli_delivery::Config {
             settle_every_ms: 50,

@@ -107,6 +107,7 @@ impl Network {
             // Models answer at once or not at all.
             config.owner_request_ms = 500;
         }
+        config.fan_out.above_shards = self.plan.above_shards;
         config.append.try_ms = 1_000;
         config.session.ready_wait_ms = 1_000;
         config.drain_ms = 500;

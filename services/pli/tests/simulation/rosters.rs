@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The conversations service, as far as an edge needs it: rosters that never change.
+//! The conversations service, as far as an edge needs it: rosters that never change, and payloads.
 
 use std::sync::Arc;
 
@@ -7,15 +7,22 @@ use bytes::Bytes;
 use pli_api::conversations::conversations_server::{Conversations, ConversationsServer};
 use pli_api::conversations::*;
 use pli_api::{Channel, in_process};
+use pli_domain::PayloadId;
+use pli_ports::{Clock as _, Payloads};
+use pli_testkit::time::RuntimeClock;
 use tonic::{Request, Response, Status};
 
 use crate::simulation::device::Talk;
 
-struct Rosters(Vec<Talk>);
+struct Rosters {
+    talks: Vec<Talk>,
+    /// With the time that decides what has expired.
+    payloads: Option<(Arc<dyn Payloads>, RuntimeClock)>,
+}
 
-/// A channel on which rosters are answered and nothing else.
-pub fn channel(talks: Vec<Talk>) -> Channel {
-    in_process(ConversationsServer::from_arc(Arc::new(Rosters(talks))))
+/// A channel on which rosters are answered, and payloads where there are any.
+pub fn channel(talks: Vec<Talk>, payloads: Option<(Arc<dyn Payloads>, RuntimeClock)>) -> Channel {
+    in_process(ConversationsServer::from_arc(Arc::new(Rosters { talks, payloads })))
 }
 
 fn none<T>() -> Result<Response<T>, Status> {
@@ -26,7 +33,7 @@ fn none<T>() -> Result<Response<T>, Status> {
 impl Conversations for Rosters {
     async fn get_roster(&self, request: Request<GetRosterRequest>) -> Result<Response<GetRosterResponse>, Status> {
         let asked = request.into_inner();
-        let Some(talk) = self.0.iter().find(|talk| talk.id.as_bytes()[..] == asked.conversation[..]) else {
+        let Some(talk) = self.talks.iter().find(|talk| talk.id.as_bytes()[..] == asked.conversation[..]) else {
             return Err(Status::not_found("no such conversation"));
         };
         let bytes = |id: &[u8; 16]| Bytes::copy_from_slice(id);
@@ -61,8 +68,17 @@ impl Conversations for Rosters {
     ) -> Result<Response<ReportFailureResponse>, Status> {
         none()
     }
-    async fn fetch_payload(&self, _: Request<FetchPayloadRequest>) -> Result<Response<FetchPayloadResponse>, Status> {
-        none()
+    async fn fetch_payload(
+        &self,
+        request: Request<FetchPayloadRequest>,
+    ) -> Result<Response<FetchPayloadResponse>, Status> {
+        let FetchPayloadRequest { id, offset } = request.into_inner();
+        let Some((payloads, clock)) = &self.payloads else { return none() };
+        let id = PayloadId::try_from(id.as_ref()).map_err(|_| Status::invalid_argument("no id"))?;
+        let page =
+            payloads.page(id, offset, clock.now()).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let page = page.ok_or_else(|| Status::not_found("no such payload"))?;
+        Ok(Response::new(FetchPayloadResponse { bytes: page.bytes, size: page.size }))
     }
     async fn put_payload(&self, _: Request<PutPayloadRequest>) -> Result<Response<PutPayloadResponse>, Status> {
         none()

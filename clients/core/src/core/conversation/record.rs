@@ -164,7 +164,7 @@ struct Record {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather.
+    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather, 7 align.
     #[prost(uint32, tag = "1")]
     what: u32,
     #[prost(string, repeated, tag = "2")]
@@ -235,6 +235,7 @@ impl WorkRecord {
                 let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
                 Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
             }
+            Work::Align(at) => Self { what: 7, not_before_ms: at.0, ..Self::default() },
         }
     }
 
@@ -251,6 +252,7 @@ impl WorkRecord {
                 let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
                 Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
             }
+            7 => Some(Work::Align(UnixMillis(self.not_before_ms))),
             _ => None,
         }
     }
@@ -344,6 +346,15 @@ mod tests {
         assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
         assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
         assert_eq!(read.gone, conversation.gone);
+    }
+
+    #[test]
+    fn work_that_was_added_keeps_its_bytes() {
+        let stored = "08072009";
+        let record = WorkRecord::of(&Work::Align(UnixMillis(9)));
+        assert_eq!(hex::encode(record.encode_to_vec()), stored);
+        let read = WorkRecord::decode(hex::decode(stored).expect("hexadecimal").as_slice()).expect("read");
+        assert_eq!(read.read(), Some(Work::Align(UnixMillis(9))));
     }
 
     #[test]
