@@ -79,13 +79,6 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
 const PUBLISHED_BELIEVED: Duration = Duration::from_secs(10);
-/// Key packages that were refused are made anew at most so often.
-const PACKAGES_REMADE: Duration = Duration::from_secs(3_600);
-/// A publication that lies further ahead was told by a clock that was wrong.
-const CLOCKS_APART: Duration = Duration::from_secs(24 * 3600);
-/// Key packages are made anew so long after the last publication, a third of their life: whoever is online once in eight
-/// weeks can always be reached by somebody new.
-const PACKAGES_RENEWED: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// Why stored rows are not a core.
 #[derive(Debug, thiserror::Error)]

@@ -31,12 +31,13 @@ fn main() -> ExitCode {
 /// What the parser has to say instead of a command: help and the version on standard output, an error on standard error.
 fn said(parsed: clap::Error) -> Result<(), Failure> {
     if parsed.use_stderr() {
-        let said = parsed.render();
-        if terminal::clean(&said.to_string()) == said.to_string() {
+        let said = parsed.render().to_string();
+        let clean = terminal::clean(&said);
+        if clean == said {
             parsed.exit();
         }
         // It repeats an argument that would steer the terminal.
-        crate::terminal::tell!("{}", terminal::clean(&said.to_string()).trim_end());
+        crate::terminal::tell!("{}", clean.trim_end());
         std::process::exit(parsed.exit_code());
     }
     parsed.print().and_then(|()| std::io::stdout().flush()).or_else(terminal::written)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers to calls.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, directory, edge, refusal};
 use pli_domain::limits::KEY_PACKAGES_MAX;
@@ -10,7 +12,15 @@ use prost::Message as _;
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::session::registration_may_succeed;
-use super::{CLOCKS_APART, Core, Event, PACKAGES_REMADE, PACKAGES_RENEWED, Row};
+use super::{Core, Event, Row};
+
+/// Key packages that were refused are made anew at most so often.
+const PACKAGES_REMADE: Duration = Duration::from_secs(3_600);
+/// A publication that lies further ahead was told by a clock that was wrong.
+const CLOCKS_APART: Duration = Duration::from_secs(24 * 3600);
+/// Key packages are made anew so long after the last publication, a third of their life: whoever is online once in eight
+/// weeks can always be reached by somebody new.
+const PACKAGES_RENEWED: Duration = Duration::from_secs(28 * 24 * 3600);
 
 impl Core {
     pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
@@ -124,6 +134,12 @@ impl Core {
         }
     }
 
+    /// Local time at which that is due, on a session.
+    pub(super) fn renewal_at(&self) -> Option<UnixMillis> {
+        let at = self.published.filter(|_| self.packages.is_none() && self.session.is_ready())?;
+        Some(self.session.local_time(at.after(PACKAGES_RENEWED)))
+    }
+
     /// The directory takes all or none. What it refuses for good (packages that expired while they waited, or that a clock
     /// dated that was wrong) is made anew, and at most once an hour: the private keys of the old ones are kept a while.
     fn packages_refused(&mut self, why: &common::Error, now: UnixMillis) {
@@ -134,12 +150,6 @@ impl Core {
             self.make_packages(0);
         }
         self.ask_later(Ask::Publish, why, now);
-    }
-
-    /// Local time at which that is due, on a session.
-    pub(super) fn renewal_at(&self) -> Option<UnixMillis> {
-        let at = self.published.filter(|_| self.packages.is_none() && self.session.is_ready())?;
-        Some(self.session.local_time(at.after(PACKAGES_RENEWED)))
     }
 
     /// Makes key packages up to what the directory keeps. Their private keys are committed before they leave.

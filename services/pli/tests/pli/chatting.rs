@@ -584,7 +584,7 @@ fn a_profile_without_its_key_or_in_the_folder_of_another_handle_is_refused_with_
     std::fs::remove_file(of_server.join("alice/key")).expect("removed");
     let (code, said) = failure(&run(home.path(), &["send", "alice", "bob", "hello", "--data", "data"]));
     assert_eq!(code, Some(6), "{said}");
-    assert!(said.contains("key is gone") || said.contains("put it back"), "{said}");
+    assert!(said.contains("key is gone, ") && said.contains("put it back"), "{said}");
     assert!(!of_server.join("alice/key").exists(), "no new one is made");
     std::fs::write(of_server.join("alice/key"), key).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
