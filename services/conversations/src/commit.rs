@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use pli_api::Caller;
 use pli_api::conversations::{CommitLost, CommitRequest, CommitResponse, CommitWon, commit_response::Outcome};
-use pli_domain::limits::{EXPIRY_MAX, MEMBERS_MAX};
+use pli_domain::limits::{EXPIRY_MAX, GROUP_DEVICES_MAX, MEMBERS_MAX};
 use pli_domain::{DeviceAddress, MlsEpoch};
 use pli_ports::{CommitIntent, CommitOutcome};
 
@@ -114,7 +114,11 @@ impl Inner {
         let conversation = membership.conversation;
         let applied = self.apply(membership, offered).await?;
         check_size(&applied)?;
-        let completeness = if applied.external { Completeness::Present } else { Completeness::All };
+        let completeness = if applied.external || only_removes(&applied, &membership.roster) {
+            Completeness::Present
+        } else {
+            Completeness::All
+        };
         let leaves = if applied.external { only(&applied, membership.caller) } else { applied.leaves.clone() };
         if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, membership.caller).await? {
             return Err(unfit.into());
@@ -200,6 +204,11 @@ fn won(offered: MlsEpoch) -> CommitResponse {
     CommitResponse { outcome: Some(Outcome::Won(CommitWon { epoch: offered.next().0 })) }
 }
 
+/// Whether the commit makes the group smaller and nothing else.
+fn only_removes(applied: &Applied, before: &[DeviceAddress]) -> bool {
+    applied.added.is_empty() && before.iter().any(|device| !applied.leaves.contains_key(device))
+}
+
 /// A re-join answers for its own leaf only: it can neither add nor remove others.
 fn only(applied: &Applied, device: DeviceAddress) -> crate::group::Leaves {
     applied.leaves.iter().filter(|(d, _)| **d == device).map(|(d, k)| (*d, k.clone())).collect()
@@ -209,6 +218,10 @@ fn check_size(applied: &Applied) -> Result<(), CommitError> {
     let accounts = applied.leaves.keys().map(|device| device.account).collect::<BTreeSet<_>>().len();
     if accounts > MEMBERS_MAX {
         return Err(CommitError::TooManyAccounts { accounts });
+    }
+    let devices = applied.leaves.len();
+    if devices > GROUP_DEVICES_MAX {
+        return Err(CommitError::TooManyDevices { devices });
     }
     let bytes = applied.state.len();
     if bytes as u64 > OBJECT_BYTES_MAX {

@@ -18,7 +18,7 @@ impl Inner {
         let now = self.ports.clock.now();
         let payloads = self.ports.payloads.as_ref();
         let group_info = objects::required(payloads, "group_info", request.group_info, now).await?;
-        let (conversation, group, state) = Group::create(&self.crypto, group_info, caller)?;
+        let (conversation, group, state) = Group::create(&self.crypto, group_info, caller, self.config.post_quantum)?;
         let leaves = group.leaves()?;
         let completeness = Completeness::Present;
         if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, caller).await? {

@@ -1,25 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A group's leaves against its members' signed device lists. One question to the directory per commit, none per
-//! message.
+//! A group's leaves against its members' signed device lists. One question to the directory per commit, and one for each
+//! device that the group lacks; none per message.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pli_api::Channel;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pli_api::directory::directory_client::DirectoryClient;
-use pli_api::directory::{AccountDevices, DeviceList, GetDeviceListsRequest};
+use pli_api::directory::{AccountDevices, DeviceList, GetDeviceKeyRequest, GetDeviceListsRequest};
+use pli_api::{Channel, error_of_status};
 use pli_domain::DeviceAddress;
+use pli_domain::limits::CLAIM_DEVICES_MAX;
 use prost::Message;
 use tonic::Status;
 
 use crate::group::Leaves;
 
+/// Devices that are asked about at a time.
+const ASKED_AT_ONCE: usize = 8;
+
 /// Which leaves a group must have for an account that is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Completeness {
-    /// Every device of every member: what a member's commit must make, since it can add and remove.
+    /// Every device of every member that somebody could add: what a member's commit must make that adds somebody or
+    /// changes keys alone.
     All,
-    /// Only those that are there must be right: a first epoch, or a re-join, which can add nobody else.
+    /// Only those that are there must be right: a first epoch; a re-join, which can add nobody else; a commit that only
+    /// removes, since no removal may wait for a device that nobody can add yet.
     Present,
 }
 
@@ -74,8 +81,30 @@ pub(crate) async fn compare(
     if !listed.contains_key(&caller) && listed.keys().any(|device| device.account == caller.account) {
         return Ok(Some(Unfit::CallerRemoved));
     }
-    let mismatch = difference(leaves, &listed, completeness);
+    let mut mismatch = difference(leaves, &listed, completeness);
+    mismatch.missing = addable(directory, mismatch.missing).await?;
     Ok(Some(mismatch).filter(|m| *m != Mismatch::default()).map(Unfit::Devices))
+}
+
+/// Those of the devices that have published something: one that is listed and never connected keeps nobody waiting. Where
+/// more are missing than anybody could claim at once, they are not asked about.
+async fn addable(directory: &Channel, missing: Vec<DeviceAddress>) -> Result<Vec<DeviceAddress>, DirectoryError> {
+    if missing.len() > CLAIM_DEVICES_MAX {
+        return Ok(missing);
+    }
+    let asked = missing.into_iter().map(async |device| Ok((device, has_packages(directory, device).await?)));
+    let asked: Vec<(DeviceAddress, bool)> = stream::iter(asked).buffered(ASKED_AT_ONCE).try_collect().await?;
+    Ok(asked.into_iter().filter_map(|(device, has)| has.then_some(device)).collect())
+}
+
+async fn has_packages(directory: &Channel, device: DeviceAddress) -> Result<bool, DirectoryError> {
+    let request = GetDeviceKeyRequest { device: Some(device.into()) };
+    match DirectoryClient::new(directory.clone()).get_device_key(request).await {
+        Ok(answer) => Ok(answer.get_ref().key_packages > 0 || answer.get_ref().last_resort),
+        Err(status) if error_of_status(&status).code().is_temporary() => Err(DirectoryError::Call(Box::new(status))),
+        // It is not in its account's list any more.
+        Err(_) => Ok(false),
+    }
 }
 
 fn devices(account: &AccountDevices) -> Option<Leaves> {

@@ -58,7 +58,7 @@ impl Inner {
         let devices = account.map(|account| list::stored(&account.devices)).transpose()?;
         let listed = devices.and_then(|(_, devices)| devices.into_iter().find(|d| d.device == device.device));
         match listed {
-            Some(listed) => Ok(Holder { address: device, key: listed.key }),
+            Some(listed) => Ok(Holder { address: device, key: listed.key, post_quantum: self.config.post_quantum }),
             None => Err(PublishError::NotListed(Box::new(self.not_listed(device).await?))),
         }
     }
@@ -80,8 +80,8 @@ impl Inner {
         }
         self.limits.claims.take(&caller.account, wanted.len())?;
         self.check_listed(&wanted).await?;
-        self.limit_each(caller.account, &wanted)?;
         self.check_stocked(&wanted).await?;
+        self.limit_each(caller.account, &wanted)?;
 
         let mut response = ClaimKeyPackagesResponse::default();
         let mut bytes = 0;
@@ -103,10 +103,11 @@ impl Inner {
         Ok(response)
     }
 
-    /// Every account whose packages are claimed has its own limit of this claimer. Only accounts that exist are counted.
+    /// Every other account whose packages are claimed has its own limit of this claimer. Only accounts that exist and
+    /// have packages are counted; whoever brings its own devices into its groups takes nothing from anybody.
     fn limit_each(&self, claimer: AccountId, wanted: &[DeviceAddress]) -> Result<(), ClaimError> {
         let mut counts: BTreeMap<AccountId, usize> = BTreeMap::new();
-        for address in wanted {
+        for address in wanted.iter().filter(|address| address.account != claimer) {
             *counts.entry(address.account).or_default() += 1;
         }
         for (owner, count) in counts {

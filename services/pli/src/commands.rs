@@ -6,11 +6,13 @@ pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod dev;
+pub mod device;
 pub mod doctor;
 pub mod explain;
 pub mod group;
 mod json;
 mod lines;
+mod link;
 pub mod migrate;
 mod names;
 mod number;
@@ -42,6 +44,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Recv(args) => recv::run(args).await,
         Command::Pipe(args) => pipe::run(args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Device(args) => device::run(args).await,
         Command::Config(args) => config::run(&args),
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,

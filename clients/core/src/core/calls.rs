@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{common, edge};
-use pli_domain::{AccountId, ConversationId, Handle, PayloadId, UnixMillis};
+use pli_domain::{ConversationId, Handle, PayloadId, UnixMillis};
 use rand_chacha::rand_core::RngCore;
 
 use super::Core;
@@ -23,7 +23,9 @@ pub(super) enum Ask {
     Register,
     Publish,
     Lookup(Handle),
-    Lists(Vec<AccountId>),
+    /// Of [`Core::lists_open`].
+    Lists,
+    PutList,
     List,
     Compare,
     Claim(ConversationId),
@@ -51,7 +53,8 @@ impl Ask {
             Self::Register
             | Self::Publish
             | Self::Lookup(_)
-            | Self::Lists(_)
+            | Self::Lists
+            | Self::PutList
             | Self::List
             | Self::Compare
             | Self::Fetch(_)
@@ -64,7 +67,8 @@ impl Ask {
             Self::Register => "/pli.directory.v1.Directory/Register",
             Self::Publish => "/pli.directory.v1.Directory/PublishKeyPackages",
             Self::Lookup(_) => "/pli.directory.v1.Directory/Lookup",
-            Self::Lists(_) => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::Lists => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::PutList => "/pli.directory.v1.Directory/PutDeviceList",
             Self::Claim(_) => "/pli.directory.v1.Directory/ClaimKeyPackages",
             Self::List | Self::Compare => "/pli.conversations.v1.Conversations/List",
             Self::Create(_) => "/pli.conversations.v1.Conversations/Create",

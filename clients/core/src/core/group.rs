@@ -10,6 +10,7 @@ use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
+use super::devices::is_own_alone;
 use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
@@ -18,7 +19,7 @@ use crate::outbox::OutLane;
 /// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
 const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
-const ALIGN_MAX: u32 = 3;
+const MISMATCHES_MAX: u32 = 3;
 /// How long the queue is waited for to come to an epoch: longer than any take-over of a shard, as what stands in it is
 /// lost to a device that goes ahead of it.
 const EPOCH_AWAITED: Duration = Duration::from_secs(120);
@@ -33,9 +34,11 @@ impl Core {
             Handshake::Leave(device) => self.dismiss(id, device, now),
             Handshake::OwnCommit(summary) => self.commit_won(id, &summary, now),
             Handshake::Commit(summary) => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
-                    // Its epoch is over: another commit won.
-                    conversation.commit = None;
+                // Its epoch is over: another commit won.
+                match self.conversations.get_mut(&id).and_then(|conversation| conversation.commit.take()) {
+                    Some(own) if own.changes_nothing => self.refresh_overtaken(id),
+                    Some(_) => self.lost_race(id, now),
+                    None => {}
                 }
                 self.epoch_began(id, &summary, now);
             }
@@ -45,6 +48,13 @@ impl Core {
     fn dismiss(&mut self, id: ConversationId, device: DeviceAddress, now: UnixMillis) {
         let own = self.identity.address();
         if device == own {
+            return;
+        }
+        if device.account == own.account {
+            // The whole account leaves; somebody else removes it, if there is anybody.
+            if is_own_alone(&self.mls.members(id), own.account) {
+                self.left(id);
+            }
             return;
         }
         let members = self.mls.members(id);
@@ -69,6 +79,7 @@ impl Core {
     pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.commit = None;
+            conversation.race_no_more();
         }
         self.epoch_began(id, summary, now);
     }
@@ -78,7 +89,9 @@ impl Core {
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.forget_gone(summary.removed.iter());
             }
-            self.left(id);
+            if !self.was_put_out(id, summary) {
+                self.left(id);
+            }
             return;
         }
         let lane = OutLane { conversation: id, class: Class::Message };
@@ -100,9 +113,12 @@ impl Core {
         let founding = conversation.phase == Phase::Founding;
         self.dirty.insert(Row::Conversation(id));
         self.note_members(id);
-        for device in &summary.added {
-            self.asked_lists.remove(&device.account);
+        let newcomer = summary.by.filter(|_| summary.external && returned.is_none());
+        for device in summary.added.iter().chain(&newcomer) {
+            self.forget_lists_of(device.account);
         }
+        self.note_gone(id, summary);
+        self.note_renewal(id, summary);
         if founding {
             return;
         }
@@ -130,7 +146,14 @@ impl Core {
         let (added, removed) = (accounts(&summary.added), accounts(&summary.removed));
         let by = summary.by.map(|d| self.member(d.account));
         // Who is in `removed` and inside came back by itself.
-        for account in added.iter().filter(|a| !removed.contains(a)) {
+        let newcomer = |account: &AccountId| {
+            let members = self.mls.members(id);
+            let here = members.iter().filter(|(d, _)| d.account == *account).map(|(d, _)| d);
+            // An account that was in with another device got one more.
+            here.into_iter().all(|d| summary.added.contains(d))
+        };
+        let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
+        for account in &came {
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
             self.out.events.push(Event::MemberAdded { conversation: id, member, by });
@@ -152,7 +175,7 @@ impl Core {
         now: UnixMillis,
     ) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
-        let rejoining = conversation.rejoining;
+        let (rejoining, renews) = (conversation.rejoining, conversation.renews());
         match outcome {
             Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
             Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
@@ -164,6 +187,11 @@ impl Core {
             },
             Some(api::commit_response::Outcome::Lost(lost)) => {
                 self.void_commit(id);
+                if renews {
+                    self.refresh_overtaken(id);
+                } else {
+                    self.lost_race(id, now);
+                }
                 if !rejoining {
                     self.await_epoch(id, lost.current_epoch);
                 }
@@ -195,22 +223,25 @@ impl Core {
     /// The service refuses the commit for good.
     pub(super) fn commit_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
-        let rejoining = conversation.rejoining;
-        conversation.aligned += 1;
+        let (rejoining, renews) = (conversation.rejoining, conversation.renews());
+        conversation.aligned += u32::from(why.code() == ErrorCode::DevicesMismatch && !renews);
         let tries = conversation.aligned;
         self.void_commit(id);
         match why.code() {
             ErrorCode::UnknownConversation => self.left(id),
-            ErrorCode::WrongEpoch => self.await_newer(id, why),
-            _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
-            ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
-                let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
-                let accounts: BTreeSet<AccountId> =
-                    named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
-                for account in &accounts {
-                    self.asked_lists.remove(account);
+            ErrorCode::WrongEpoch => {
+                if renews {
+                    self.refresh_overtaken(id);
                 }
-                self.ask_lists(accounts);
+                self.await_newer(id, why);
+            }
+            _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
+            _ if renews => {
+                self.ask_lists_of(why);
+                self.refresh_refused(id);
+            }
+            ErrorCode::DevicesMismatch if tries <= MISMATCHES_MAX => {
+                self.ask_lists_of(why);
                 self.ask_later(Ask::Commit(id), why, now);
             }
             _ => self.fail_work(id, why),
@@ -401,6 +432,7 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.commit = None;
+        conversation.race_no_more();
         conversation.rejoining = false;
         conversation.reported = false;
         conversation.phase = Phase::Active;
@@ -408,8 +440,10 @@ impl Core {
         conversation.vouched = false;
         conversation.announced = false;
         conversation.proposal = None;
+        self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);
+        self.refreshed(id);
         self.outbox.epoch_ready(id);
     }
 
@@ -424,6 +458,10 @@ impl Core {
 
     /// The first work cannot be done.
     pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
+        if self.aligns(id) {
+            // Nobody asked for it, so nobody would ask again.
+            return self.align_later(id);
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase == Phase::Founding {
             let event = Event::ConversationFailed { conversation: id, why: why.clone() };
@@ -431,6 +469,7 @@ impl Core {
         }
         conversation.work.pop_front();
         conversation.packages.clear();
+        conversation.bare.clear();
         conversation.aligned = 0;
         self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));

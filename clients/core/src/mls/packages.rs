@@ -3,8 +3,8 @@
 
 use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
 use openmls::prelude::{
-    Capabilities, ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn,
-    MlsMessageOut, ProtocolVersion,
+    ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    ProtocolVersion,
 };
 use pli_domain::DeviceAddress;
 
@@ -50,16 +50,22 @@ impl Mls {
 
     fn key_package(&mut self, last_resort: bool) -> Result<Vec<u8>, MlsError> {
         let mut builder = KeyPackage::builder();
+        // The leaf must name every extension that its package carries (RFC 9420 section 7.2).
+        let extensions: &[ExtensionType] = if last_resort { &[ExtensionType::LastResort] } else { &[] };
         if last_resort {
-            // The leaf must name every extension that its package carries (RFC 9420 section 7.2).
-            let capabilities = Capabilities::new(None, None, Some(&[ExtensionType::LastResort]), None, None);
-            builder = builder.mark_as_last_resort().leaf_node_capabilities(capabilities);
+            builder = builder.mark_as_last_resort();
         }
+        builder = builder.leaf_node_capabilities(self.suite.capabilities(extensions));
         let bundle = builder
             .key_package_lifetime(Lifetime::init(seconds().saturating_sub(NOT_BEFORE_S), seconds() + LIFE_S))
-            .build(self.suite, &self.provider.on(&self.account), &self.signer, self.credential.clone())
+            .build(self.suite.ciphersuite(), &self.provider.on(&self.account), &self.signer, self.credential.clone())
             .map_err(refused("making a key package"))?;
         MlsMessageOut::from(bundle.into_key_package()).to_bytes().map_err(refused("encoding a key package"))
+    }
+
+    /// Whether a package is one of exactly this device under this key, for groups of this device's suite.
+    pub(crate) fn takes(&self, device: DeviceAddress, key: &[u8], bytes: &[u8]) -> bool {
+        self.checked_package(device, key, bytes).is_ok()
     }
 
     /// A package of exactly this device under this key, verified; an MLSMessage, or a bare KeyPackage.
@@ -76,10 +82,12 @@ impl Mls {
         let package = package
             .validate(self.provider.crypto(), ProtocolVersion::Mls10)
             .map_err(refused("checking a key package"))?;
+        if package.ciphersuite() != self.suite.ciphersuite() {
+            let theirs = format!("0x{:04x}", u16::from(package.ciphersuite()));
+            return Err(MlsError::Suite { theirs, ours: self.suite });
+        }
         let leaf = package.leaf_node();
-        let right = device_of(leaf.credential()) == Some(device)
-            && leaf.signature_key().as_slice() == key
-            && package.ciphersuite() == self.suite;
+        let right = device_of(leaf.credential()) == Some(device) && leaf.signature_key().as_slice() == key;
         if right { Ok(package) } else { Err(MlsError::KeyPackage) }
     }
 }

@@ -32,6 +32,10 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::GroupTooLarge, "name fewer people"),
     (ErrorCode::RendezvousExpired, "begin again on the new device, and scan its new code within a minute"),
     (ErrorCode::RendezvousTaken, "another device has used this code: begin again on the new device if that was not yours"),
+    (ErrorCode::UploadUnknown, "it lasted 7 days or was taken in already: hand the history over again on the first device"),
+    (ErrorCode::MediaQuota, "the account's uploads take all the room that it has on this server: wait until they expire, or ask \
+        the operator"),
+    (ErrorCode::UploadIncomplete, "run `pli device history` again on the first device; it goes on with what is missing"),
 ];
 /// About every other code.
 const REPORT: &str = "nothing you can mend: report it with the output of --log debug";

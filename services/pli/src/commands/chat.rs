@@ -19,14 +19,16 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use clap::Args;
-use pli_client::core::{Command, ConnectionState, Event, IncomingMessage};
+use pli_client::ProfileName;
+use pli_client::core::{ConnectionState, Event, IncomingMessage};
 use pli_domain::{ConversationId, Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::interrupted;
+use super::link::{How, LinkArgs};
 use super::printed::Printed;
-use super::session::{self, Deadline, Session};
-use super::target::handle;
+use super::session::{self, Deadline, FirstUse, Session};
+use super::target::profile;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 use editor::Editor;
@@ -38,7 +40,11 @@ use ticks::{OwnNumbers, Ticks};
 
 /// Chat in the terminal.
 ///
-/// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
+/// The first use of a handle registers it and makes its keys. `pli chat alice/laptop` is another device of the account: its
+/// first use prints a code for `pli device approve alice CODE` on the account's first device, and asks before it joins;
+/// messages from before it came stay on the other devices.
+///
+/// `@bob hello` starts a conversation or goes on with one;
 /// a line without `@` goes to whom the prompt shows. After a start that is nobody until you name somebody, whoever writes
 /// meanwhile; only in a profile that has no conversation yet the first who writes to you is shown there. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
@@ -50,12 +56,14 @@ use ticks::{OwnNumbers, Ticks};
 /// 7 or 10 for messages and changes of groups that still wait.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
+    after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice/laptop --qr\n  pli chat alice --home /tmp/alice"
 )]
 pub struct ChatArgs {
-    /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    /// Whose profile: HANDLE, or HANDLE/NAME of a companion device.
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
+    #[command(flatten)]
+    link: LinkArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -68,7 +76,8 @@ const BROKEN: &str = "not sent: the line is not UTF-8 text; set the terminal or 
 
 /// Runs `pli chat`.
 pub async fn run(args: ChatArgs) -> Result<(), Failure> {
-    let mut session = session::open(&args.client, &args.handle).await?;
+    let mut session =
+        session::open_as(&args.client, &args.handle, FirstUse::Links(How { args: args.link, json: false })).await?;
     session.keep_quiet();
     let ending = interrupted()?;
     let mut chat = Chat::new(session, &args.handle).await?;
@@ -110,7 +119,7 @@ struct Chat {
 }
 
 impl Chat {
-    async fn new(session: Session, handle: &Handle) -> Result<Self, Failure> {
+    async fn new(session: Session, handle: &ProfileName) -> Result<Self, Failure> {
         let handle = handle.to_string();
         let editor = Editor::start(Prompt::new(handle.clone()))?;
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
@@ -181,7 +190,7 @@ impl Chat {
     async fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connection(state) => self.connection(*state),
-            Event::Message(message) => self.show_message(message).await?,
+            Event::Message(message) | Event::OwnMessage(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
                 self.learn_names().await?;
                 self.announce(*conversation).await?;
@@ -243,7 +252,7 @@ impl Chat {
         }
         self.show_target().await?;
         // The line is on the screen, so it counts as read; a full change queue only delays the tick.
-        let _ = self.session.client.command(Command::MarkRead { conversation }).await;
+        let _ = self.session.client.mark_read(conversation).await;
         Ok(())
     }
 

@@ -5,12 +5,16 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use pli_client::core::{Event, NewKey};
+use pli_client::core::{Event, NewKey, RefusedList};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
 use super::json;
+use super::session::sentence;
 use crate::terminal::{clock, one_line};
 
+/// The server does not know a companion device.
+pub const DEVICE_UNKNOWN: &str = "* the server does not know this device; start the account's first device, which tells it, or link \
+     this one anew; trying on";
 /// The server was set back.
 pub const RESTORED: &str = "* the server was restored from a backup: conversations go on by themselves, what waits here is sent again; what others \
      sent after the backup and was not received before may be missing";
@@ -78,6 +82,20 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
             let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
             Some(format!("{at} @{from}{group}{late}: {}", one_line(&message.text)))
         }
+        Event::OwnMessage(message) => {
+            let late = if message.late { " (late)" } else { "" };
+            let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
+            Some(format!("{} you{group}{late}: {}", clock(message.sent_at), one_line(&message.text)))
+        }
+        Event::ListRefused { member, why, .. } => Some(list_refused(&json::name(member), *why)),
+        Event::DeviceAdded { device } => Some(format!("* device {device} is one of yours now")),
+        Event::DeviceRenamed { device } => Some(format!("* device {device} is called otherwise now")),
+        Event::DeviceRemoved { device } => Some(format!("* device {device} is not one of yours any more")),
+        Event::DeviceAwaited { member, device, .. } => {
+            Some(format!("* device {device} of @{} comes in when it has connected", json::name(member)))
+        }
+        Event::DeviceUnknown => Some(DEVICE_UNKNOWN.into()),
+        Event::DeviceChangeFailed { device, why } => Some(format!("* device {device}: {}", sentence(why))),
         Event::Hole { from, lane_nos: (first, last), .. } => {
             Some(format!("* messages {first} to {last} of @{} have not arrived", json::name(from)))
         }
@@ -105,7 +123,10 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
 /// What a person must know whatever they do, of an event that a command does not print.
 pub fn warning(event: &Event) -> Option<String> {
     match event {
-        Event::ServerRestored | Event::OlderProfile | Event::NewKey { what: NewKey::Identity, .. } => text(event, None),
+        Event::ServerRestored
+        | Event::OlderProfile
+        | Event::ListRefused { .. }
+        | Event::NewKey { what: NewKey::Identity, .. } => text(event, None),
         _ => None,
     }
 }
@@ -142,6 +163,17 @@ pub fn new_key(name: &str, what: NewKey) -> String {
              safety numbers (/safety {name}) before you go on"
         ),
     }
+}
+
+/// The notice that a device list was not taken.
+pub fn list_refused(name: &str, why: RefusedList) -> String {
+    let what = match why {
+        RefusedList::Older => "is older than one that was seen before: the server was restored, or hides a removal",
+        RefusedList::Forked => "was made from another one than was seen before: the server shows two of them",
+        RefusedList::Unlinked => "is given without the ones before it",
+        RefusedList::Invalid => "is not signed by the account, or contradicts itself",
+    };
+    format!("* the server's list of @{name}'s devices is not taken: it {what}; what was known before stays")
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::simulation::owners::Owners;
 use crate::simulation::plan::Plan;
 use crate::simulation::rare::Rare;
 use crate::simulation::rosters;
-use crate::simulation::stores::Stores;
+use crate::simulation::stores::{Place, Stores};
 use crate::simulation::trace::Told;
 use crate::simulation::world::World;
 
@@ -52,13 +52,19 @@ pub fn build(plan: &Arc<Plan>, stores: Arc<dyn Stores>, shards: ShardMap, told: 
     {
         let mut oracle = world.oracle();
         oracle.rows_max = plan.delivery.queue_rows_max;
+        for shard in shards.shards() {
+            oracle.shard_of.insert(DeviceId::fan_out(shard), shard);
+            oracle.device(DeviceId::fan_out(shard));
+        }
         for address in &devices {
             oracle.shard_of.insert(address.device, shards.shard_of(address.account));
             oracle.device(address.device);
         }
     }
-    let network = Arc::new(Network::new(world.clone(), plan.clone(), rosters::channel(talks.clone())));
-    let owners = Arc::new(Owners::new(world.clone(), plan.clone()));
+    let payloads = world.stores.ports(Place::Owner(0), world.clock).payloads;
+    let rosters = rosters::channel(talks.clone(), (world.shards, plan.above_shards), Some((payloads, world.clock)));
+    let network = Arc::new(Network::new(world.clone(), plan.clone(), rosters.clone()));
+    let owners = Arc::new(Owners::new(world.clone(), plan.clone(), rosters));
     (0..plan.edges).for_each(|place| network.start(place));
     (0..plan.owners).for_each(|place| owners.start(place));
     let (mut status, mut tasks) = (Vec::new(), Vec::new());

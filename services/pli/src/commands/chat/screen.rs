@@ -8,7 +8,9 @@ use pli_domain::UnixMillis;
 
 use super::paper::Paper;
 use crate::commands::json::name;
-use crate::commands::output::{OLDER_PROFILE, RESTORED, added_by_stranger, new_key, unreadable};
+use crate::commands::output::{
+    DEVICE_UNKNOWN, OLDER_PROFILE, RESTORED, added_by_stranger, list_refused, new_key, unreadable,
+};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -99,6 +101,7 @@ impl Screen {
                 };
                 self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{tick}"), &row.text);
             }
+            RowKind::Elsewhere => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
             RowKind::Incoming => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
             RowKind::Hole => {
                 self.note(&format!("messages {} to {} of @{who} have not arrived", row.lane_no, row.hole_to))
@@ -130,6 +133,15 @@ impl Screen {
     pub fn event(&self, event: &Event) {
         match event {
             Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what)),
+            Event::ListRefused { member, why, .. } => self.warning(&list_refused(&name(member), *why)),
+            Event::DeviceAdded { device } => self.note(&format!("device {device} is one of yours now")),
+            Event::DeviceRenamed { device } => self.note(&format!("device {device} is called otherwise now")),
+            Event::DeviceRemoved { device } => self.note(&format!("device {device} is not one of yours any more")),
+            Event::DeviceAwaited { member, device, .. } => {
+                let who = name(member);
+                self.note(&format!("device {device} of @{who} comes in when it has connected"));
+            }
+            Event::DeviceChangeFailed { device, why } => self.warning(&format!("* device {device}: {}", sentence(why))),
             Event::Registered { handle } => self.note(&format!("registered as @{handle}")),
             Event::RegistrationRefused { why } => self.warning(&format!("* not registered yet: {}", sentence(why))),
             Event::ConversationFailed { why, .. } => self.warning(&format!("* cannot be started: {}", sentence(why))),
@@ -140,6 +152,7 @@ impl Screen {
             }
             Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
             Event::OlderProfile => self.warning(OLDER_PROFILE),
+            Event::DeviceUnknown => self.warning(DEVICE_UNKNOWN),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
             Event::ServerRestored => self.warning(RESTORED),
             Event::Rejoining { .. } => self.note("joining the conversation again"),

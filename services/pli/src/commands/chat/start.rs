@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use pli_client::HistoryItem;
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConversationView, Event, RowKind};
+use pli_client::core::{ConversationView, Event, RowKind};
 use pli_domain::ConversationId;
 
 use super::Chat;
@@ -119,8 +119,7 @@ impl Chat {
             return;
         }
         for conversation in all {
-            let read = Command::MarkRead { conversation: *conversation };
-            let _ = self.session.client.command(read).await;
+            let _ = self.session.client.mark_read(*conversation).await;
         }
     }
 }

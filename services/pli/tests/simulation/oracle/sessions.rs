@@ -104,12 +104,40 @@ impl Oracle {
 
     /// The sender was told that its message is stored: nothing depends on the sender any more (Q8).
     pub fn stored(&self, name: Name, now: UnixMillis) -> Verdict {
+        if self.waits_to_be_spread(name) {
+            return Ok(());
+        }
         for id in self.recipients.get(&name).into_iter().flatten() {
             let Some(device) = self.devices.get(id) else { continue };
             let held = device.removed || device.seen.contains(&name) || device.has_row(name);
             if !held && !self.is_excused(*id, name, now) {
                 return Err(format!("Q8: {} is called stored, but nothing holds it for {id:?}", name.1));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a durable row holds the content for a fan-out worker.
+    fn waits_to_be_spread(&self, name: Name) -> bool {
+        let mut workers = self.recipients.get(&name).into_iter().flatten().filter(|id| id.is_reserved());
+        workers.any(|id| self.devices.get(id).is_some_and(|worker| worker.has_row(name)))
+    }
+
+    /// A fan-out worker acknowledges: nothing depends on its queue any more (Q8).
+    pub fn spread(&mut self, id: DeviceId, to: Position, now: UnixMillis) -> Verdict {
+        let Some(shard) = self.shard_of.get(&id).copied() else { return Ok(()) };
+        let from = self.device(id).committed.0;
+        if to <= from {
+            return Ok(());
+        }
+        let addressed = |name: &Name| self.recipients.get(name).is_some_and(|devices| devices.contains(&id));
+        let placed = self.placed.iter().filter(|((of, name), _)| *of == shard && addressed(name));
+        let between = placed.filter(|(_, at)| at.range(from.next()..=to).next().is_some());
+        let names: Vec<Name> = between.map(|((_, name), _)| *name).collect();
+        self.device(id).committed.raise(to);
+        for name in names {
+            self.device(id).seen.insert(name);
+            self.stored(name, now).map_err(|broken| format!("{broken} (acknowledged by a fan-out worker)"))?;
         }
         Ok(())
     }

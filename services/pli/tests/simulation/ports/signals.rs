@@ -39,6 +39,19 @@ impl PortSignals {
         bells.iter().for_each(|bell| self.ring(shard, bell));
     }
 
+    /// What a client acknowledges it has told itself; a fan-out worker is a client inside.
+    fn look_at_ack(&self, payload: &Bytes) {
+        let request = OwnerRequest::decode(payload.clone()).ok().and_then(|request| request.request);
+        let Some(Request::Ack(ack)) = request else { return };
+        let device = DeviceId::try_from(ack.device.as_ref()).ok().filter(DeviceId::is_reserved);
+        if let (Some(device), Ok(position)) = (device, Position::from_u64(ack.position)) {
+            let world = &self.seat.world;
+            world.rare.spread.one();
+            let verdict = world.oracle().spread(device, position, world.now());
+            world.judge(verdict);
+        }
+    }
+
     fn ring(&self, shard: ShardId, bell: &Doorbell) {
         let (world, owner) = (&self.seat.world, self.seat.name());
         let Ok(position) = Position::from_u64(bell.position) else { return };
@@ -65,7 +78,9 @@ fn session_of(payload: &Bytes) -> Option<(Vec<u8>, bool)> {
 impl Signals for PortSignals {
     async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), StoreError> {
         self.seat.process.pass().await;
-        if !subject.as_str().starts_with("pli.owner.") {
+        if subject.as_str().starts_with("pli.owner.") {
+            self.look_at_ack(&payload);
+        } else {
             self.look_at(&payload);
         }
         self.seat.call(self.inner.publish(subject, payload)).await
