@@ -7,14 +7,18 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
+FUZZ := $(TOOLS)/bin/cargo-fuzz
+FUZZ_VERSION := 0.13.2
 BUF := node_modules/@bufbuild/buf-linux-x64/bin/buf
 # Selected as the tests are, so that no dependency is built twice.
 EVERYTHING := --workspace --bins --examples
 BUILD := $(CARGO) build --quiet $(EVERYTHING)
 CHECKS ?=
 SEEDS ?= 1000
+SECONDS ?= 30
+TARGET ?=
 
-.PHONY: help run build test soak sim verify format lints licences advisories ring proto-lint wasm typescript commands demo demo-cluster cluster cluster-down \
+.PHONY: help run build test soak fuzz sim verify format lints licences advisories ring proto-lint wasm typescript commands demo demo-cluster cluster cluster-down \
         engine-nats engine-cassandra faults reference reference-write shipped mutants bench bench-cluster clean
 
 help: ## list the targets
@@ -32,9 +36,13 @@ engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 test: engine-nats engine-cassandra ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, 40 over real engines, the demo on a cluster
+soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, 40 over real engines, fuzzing, the demo on a cluster
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
+	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory demo-cluster
+
+fuzz: $(FUZZ) ## fuzz decoders, a client and whole sessions, SECONDS each (or one: TARGET=decoders|client|sessions)
+	@python3 ci/fuzz.py $(SECONDS) $(TARGET)
 
 engine-cassandra: ## fetch the CQL server that tests start
 	@python3 ci/engine_cassandra.py
@@ -50,7 +58,7 @@ verify: ## everything that a change must pass; CHECKS="lints test" for some of i
 	@python3 ci/verify.py $(CHECKS)
 
 format: ## rustfmt, nothing changed
-	@$(CARGO) fmt --all --check && echo "format: as rustfmt writes it"
+	@$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check && echo "format: as rustfmt writes it"
 
 lints: ## clippy on everything, warnings are errors
 	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings && echo "lints: no warning"
@@ -73,11 +81,11 @@ proto-lint: ## buf lint over the contracts
 	 if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "skipped: buf is pinned for x86_64 Linux only"; exit 0; fi; \
 	 $(MAKE) --no-print-directory $(BUF) && cd proto && ../$(BUF) lint && echo "proto-lint: no finding"
 
-wasm: ## the client core compiles for wasm32
+wasm: ## the client core and its wrapper for browsers compile for wasm32
 	@rustup target add wasm32-unknown-unknown >/dev/null 2>&1 || true; \
 	 if ! ls "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" >/dev/null 2>&1; then \
 	   echo "skipped: the wasm32-unknown-unknown standard library is not installed"; exit 0; fi; \
-	 $(CARGO) check --quiet --package pli-client-core --target wasm32-unknown-unknown && echo "wasm: compiles"
+	 $(CARGO) check --quiet --package pli-client-core --package pli-client-wasm --target wasm32-unknown-unknown && echo "wasm: compiles"
 
 typescript: ## the client in TypeScript: build it, and its tests against this build's server and client
 	@$(BUILD) && python3 ci/typescript.py
@@ -114,7 +122,7 @@ mutants: engine-nats engine-cassandra ## break each rule once and show which che
 
 bench: ## measurements with their limits, into target/bench/summary.json
 	$(CARGO) build --release --package pli && \
-	  $(CARGO) bench --package pli-benches --bench append --bench drain --bench mls --bench session
+	  $(CARGO) bench --package pli-benches --bench append --bench drain --bench group --bench mls --bench session --bench wasm
 
 # SMALL=1: unoptimised and short, on one server of each kind, into target/bench/trial.json.
 bench-cluster: engine-nats engine-cassandra ## the same with every role apart over NATS and CQL; SMALL=1 only tries it
@@ -131,6 +139,9 @@ clean: ## remove what was built
 $(DENY): ci/tools.txt
 	@python3 -m pip install --quiet --root-user-action=ignore --no-deps --require-hashes --upgrade --target $(TOOLS) --requirement ci/tools.txt
 	@touch $@
+
+$(FUZZ):
+	@$(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(FUZZ_VERSION)
 
 $(BUF): package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null

@@ -17,13 +17,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STRUCT = re.compile(r"^pub struct (\w+) \{\n(.*?)^\}", re.M | re.S)
-FIELD = re.compile(r"((?:^ *///.*\n)+)(?:^ *#\[.*\]\n)*^ *pub (\w+): ([^,\n]+),", re.M)
+# A field that no file can set (`#[serde(skip)]`) is no setting.
+FIELD = re.compile(r"((?:^ *///.*\n)+)(?:^ *#\[(?!serde\(skip\)).*\]\n)*^ *pub (\w+): ([^,\n]+),", re.M)
 INSTRUMENT = re.compile(r'"(pli_[a-z0-9_]+)",\s*"([^"]+)"')
 HISTOGRAM = re.compile(r'histogram\(\s*"(pli_[a-z0-9_]+)"\s*\)\s*\.with_description\(\s*"([^"]+)"')
 COUNTER = re.compile(r"((?:^ *///.*\n)+)^ {4}(\w+),$", re.M)
 CRATES = {
     "pli_edge": "services/edge", "pli_delivery": "services/delivery", "pli_conversations": "services/conversations",
-    "pli_directory": "services/directory", "pli_links": "services/links", "pli_engine_embedded": "crates/engine-embedded",
+    "pli_directory": "services/directory", "pli_links": "services/links", "pli_media": "services/media",
+    "pli_engine_embedded": "crates/engine-embedded",
 }
 
 CONFIGURATION = """# Configuration

@@ -52,6 +52,7 @@ async fn drain(data: &Path, spill_after_ms: u64) -> Result<f64> {
         queues: engine.device_queues(),
         clock: Arc::new(SystemClock),
         trail: Default::default(),
+        beside: None,
     };
     let meter = opentelemetry_sdk::metrics::SdkMeterProvider::default().meter("bench");
     let delivery = tokio::spawn(Delivery::new(ports, engine.shard_map(), config, &meter, 1).run(stop.clone()));

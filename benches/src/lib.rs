@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "figures are printed as they are taken")]
 
 mod echo;
+pub mod group;
 mod limit;
 pub mod load;
 mod reading;

@@ -95,6 +95,11 @@ impl Session {
 }
 
 impl Device {
+    /// A device of this identity; `seed` makes what its MLS draws.
+    pub const fn of(identity: Identity, seed: u64) -> Self {
+        Self { identity, seed }
+    }
+
     /// A device that no server knows yet; `n` makes its handle and keys.
     pub fn new(n: u64) -> Result<Self> {
         let handle = format!("load.{n}").parse()?;
@@ -105,7 +110,7 @@ impl Device {
     pub async fn register(ready: &Ready, n: u64) -> Result<Self> {
         let device = Self::new(n)?;
         let mut session = Session::hello(ready, &connector(ready)?, None).await?;
-        let (handle, devices) = (device.identity.handle().to_string(), Some(device.identity.device_list()));
+        let (handle, devices) = (device.identity.handle().to_string(), device.identity.device_list());
         let request = RegisterRequest { handle, devices, invite: String::new() };
         session.call("/pli.directory.v1.Directory/Register", &request).await?;
         Ok(device)
@@ -121,7 +126,8 @@ impl Device {
         Session::hello(ready, connector, Some(&self.identity)).await
     }
 
-    fn mls(&self) -> Mls {
+    /// Its MLS state, new.
+    pub fn mls(&self) -> Mls {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.seed.to_be_bytes());
         Mls::of(&self.identity, seed)

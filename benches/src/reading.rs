@@ -41,6 +41,12 @@ pub struct Reading {
     pub machine_cpu_us: f64,
     /// Rows written.
     pub rows: f64,
+    /// Bytes of envelopes in them.
+    pub row_bytes: f64,
+    /// Bytes of the entries that edges appended.
+    pub entry_bytes: f64,
+    /// Bytes of bodies that lie apart, stored by fan-out workers.
+    pub payload_bytes: f64,
     /// Statements sent to the database, repetitions included.
     pub statements: f64,
     /// Entries that edges appended.
@@ -70,6 +76,9 @@ impl Target {
         for admin in &self.admins {
             let page = metrics_page(admin).await?;
             reading.rows += sum_of(&page, "pli_delivery_rows_written_total");
+            reading.row_bytes += sum_of(&page, "pli_delivery_row_bytes_written_total");
+            reading.entry_bytes += sum_of(&page, "pli_edge_appended_bytes_total");
+            reading.payload_bytes += sum_of(&page, "pli_edge_fan_out_payload_bytes_total");
             reading.statements += sum_of(&page, "pli_cql_statements_total");
             reading.entries += sum_of(&page, "pli_edge_entry_envelopes_count");
             reading.append_s += sum_of(&page, "pli_edge_append_seconds_sum");
@@ -103,6 +112,9 @@ impl Reading {
             clients_cpu_us: self.clients_cpu_us - earlier.clients_cpu_us,
             machine_cpu_us: self.machine_cpu_us - earlier.machine_cpu_us,
             rows: self.rows - earlier.rows,
+            row_bytes: self.row_bytes - earlier.row_bytes,
+            entry_bytes: self.entry_bytes - earlier.entry_bytes,
+            payload_bytes: self.payload_bytes - earlier.payload_bytes,
             statements: self.statements - earlier.statements,
             entries: self.entries - earlier.entries,
             append_s: self.append_s - earlier.append_s,

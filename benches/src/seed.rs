@@ -27,7 +27,7 @@ pub async fn seed(data: &Path, accounts: u64, talks: &[(u64, u64)]) -> Result<(V
     let accounts = devices.iter().map(|device| {
         let (identity, store) = (&device.identity, store.clone());
         let devices = vec![identity.address().device];
-        let signed = identity.device_list().encode_to_vec().into();
+        let signed = identity.device_list().expect("is the first device").encode_to_vec().into();
         let account = NewAccount {
             account: identity.address().account,
             handle: identity.handle().clone(),

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "pli/common/v1/common.proto",
     "pli/log/v1/log.proto",
     "pli/delivery/v1/delivery.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "pli/directory/v1/directory.proto",
     "pli/conversations/v1/conversations.proto",
     "pli/links/v1/links.proto",
+    "pli/media/v1/media.proto",
     "pli/sealed/v1/sealed.proto",
 ];
 

@@ -18,24 +18,30 @@ mod calls;
 mod chats;
 mod commands;
 mod conversation;
+mod devices;
 mod gone;
 mod group;
 mod history;
 mod inbound;
+mod linked;
 mod lives;
 mod mark;
 mod notices;
 mod objects;
 mod older;
 mod outbound;
+mod own_list;
 mod people;
 mod places;
+mod race;
 mod reconcile;
+mod refresh;
 mod replies;
 mod restored;
 mod rows;
 mod session;
 mod tables;
+mod ticks;
 mod types;
 #[cfg(test)]
 mod vectors;
@@ -56,8 +62,11 @@ use crate::outbox::Outbox;
 use calls::Calls;
 use conversation::Conversation;
 use inbound::Inbound;
+pub(crate) use linked::LinkAccount;
 use notices::Notices;
 use objects::{Fetch, Put};
+pub use own_list::OwnDevice;
+use own_list::OwnList;
 use people::Contact;
 use restored::Comparing;
 use rows::Row;
@@ -65,7 +74,7 @@ use session::Session;
 pub use tables::{Change, ChangeSet, MessageRow, RowKind, RowStatus, Table};
 pub use types::{
     Command, CommandError, ConnectionState, Effects, Event, IncomingMessage, Member, NewKey, Outcome, OutgoingMessage,
-    SessionAdvice,
+    RefusedList, SessionAdvice,
 };
 pub use views::{ConversationView, Reached};
 
@@ -75,6 +84,9 @@ pub const TEXT_BYTES_MAX: usize = 32 * 1024;
 pub const GROUP_OTHERS_MAX: usize = pli_domain::limits::MEMBERS_MAX - 1;
 /// The session protocol that this client speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Accounts of one question for device lists: as many lists of ten devices fit a frame.
+const LISTS_AT_ONCE: usize = 32;
 
 /// How long after a publication an edge that calls key packages low is not believed: longer than it believes a number,
 /// and short beside the time in which others may claim all.
@@ -128,8 +140,18 @@ pub struct Core {
     fetches: Vec<Fetch>,
     puts: Vec<Put>,
     lists_wanted: BTreeSet<AccountId>,
+    /// Whose lists are asked for and not answered yet, with the version that was known then: what is older goes back.
+    lists_open: Vec<(AccountId, u64)>,
+    /// Accounts of which the directory says that it has nothing newer than the list before the one that is known: it is
+    /// asked what it has.
+    lists_doubted: BTreeSet<AccountId>,
+    own_list: OwnList,
     /// Answered on this connection since the account last came into a group.
     asked_lists: BTreeSet<AccountId>,
+    /// Those of them that were really answered: what their lists do not name does not belong to them.
+    answered_lists: BTreeSet<AccountId>,
+    /// Accounts of one question for device lists; fewer once an answer did not fit a frame.
+    lists_at_once: usize,
     /// An encoded request with key packages that the directory has not confirmed.
     packages: Option<Vec<u8>>,
     /// Server time when the directory last confirmed key packages; stored, so that the next start knows it.
@@ -164,11 +186,11 @@ impl Core {
             Some(Frame::Ready(ready)) => self.ready(&ready, now),
             Some(Frame::SendResults(results)) => self.send_results(&results, now),
             Some(Frame::Settled(batch)) => self.settled(&batch, now),
-            Some(Frame::Deliver(deliver)) => self.inbound.push_back(Inbound::Deliver(deliver)),
-            Some(Frame::CaughtUp(_)) => self.inbound.push_back(Inbound::CaughtUp),
+            Some(Frame::Deliver(deliver)) => self.queue(Inbound::Deliver(deliver)),
+            Some(Frame::CaughtUp(_)) => self.queue(Inbound::CaughtUp),
             Some(Frame::Gap(gap)) => {
                 if let Ok(to) = Position::from_u64(gap.to) {
-                    self.inbound.push_back(Inbound::Gap(to));
+                    self.queue(Inbound::Gap(to));
                 }
             }
             Some(Frame::Reply(reply)) => self.reply(reply, now),
@@ -194,8 +216,11 @@ impl Core {
             self.outbox.next_deadline(),
             self.calls.next_deadline(self.stepped_at),
             self.session.next_deadline(),
+            self.session.takes_in_until(),
             self.next_work_at(),
+            self.next_tick_at(),
             self.renewal_at(),
+            self.refresh_at(),
         ];
         // What is due already waits for something else than time.
         all.into_iter().flatten().filter(|at| *at > self.stepped_at && at.0 < u64::MAX).min()

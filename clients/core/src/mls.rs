@@ -5,13 +5,14 @@
 //! difference, to be committed before anything that the operation made leaves. An operation that fails leaves the store
 //! as it was.
 //!
-//! - Suite 0x0001 by default, 0x0003 allowed; the group id is the conversation id.
+//! - Suite 0x0001 by default, 0x0003 allowed, 0x004F where the server takes it ([`Suite`]); a device makes conversations and
+//!   key packages of one suite. The group id is the conversation id.
 //! - A leaf's credential is basic: account id, then device id; its signature key is the device key.
 //! - Handshakes are PublicMessages (the server keeps the public state), application messages PrivateMessages, padded
 //!   to multiples of [`PADDING_BYTES`].
 //! - The authenticated data of an application message is its send id and class, so that a server cannot give a message
 //!   another name.
-//! - Two past epochs can still be opened.
+//! - Three past epochs can still be opened: the two that the server still takes, and one more.
 
 mod change;
 mod join;
@@ -19,14 +20,15 @@ mod message;
 mod packages;
 mod provider;
 mod store;
+mod suite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, Credential, CredentialWithKey, GroupId, MlsGroup, MlsGroupCreateConfig,
-    MlsGroupJoinConfig, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, SenderRatchetConfiguration,
+    BasicCredential, Credential, CredentialWithKey, GroupId, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
+    PURE_PLAINTEXT_WIRE_FORMAT_POLICY, SenderRatchetConfiguration,
 };
 use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme;
@@ -37,6 +39,7 @@ pub use change::{Commit, CommitSummary, Handshake};
 pub use message::{OpenError, Opened};
 use provider::{Provider, Rand};
 use store::Store;
+pub use suite::{InvalidSuite, Suite};
 
 /// Application messages are padded to a multiple of this.
 pub const PADDING_BYTES: usize = 128;
@@ -70,6 +73,14 @@ pub enum MlsError {
     /// A key package of another device or suite than asked for.
     #[error("the key package is not the device's")]
     KeyPackage,
+    /// A key package for groups of another suite.
+    #[error("the other device takes part in conversations of suite {theirs} alone, and this one makes them of {ours}")]
+    Suite {
+        /// The package's.
+        theirs: String,
+        /// This device's.
+        ours: Suite,
+    },
     /// A leaf whose credential is not account and device.
     #[error("a leaf's credential is not an account and a device")]
     Credential,
@@ -109,7 +120,7 @@ pub struct Mls {
     provider: Provider,
     signer: DeviceSigner,
     credential: CredentialWithKey,
-    suite: Ciphersuite,
+    suite: Suite,
     /// Key packages.
     account: Store,
     groups: BTreeMap<ConversationId, Group>,
@@ -140,7 +151,7 @@ impl Mls {
             provider: Provider::new(Rand::new(seed)),
             signer: DeviceSigner(device_key.clone()),
             credential,
-            suite: Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+            suite: Suite::default(),
             account: Store::new(vec![ACCOUNT]),
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -150,7 +161,12 @@ impl Mls {
 
     /// The MLS side of this identity's device, without state yet.
     pub fn of(identity: &crate::identity::Identity, seed: [u8; 32]) -> Self {
-        Self::new(identity.address(), identity.signing_key(), seed)
+        Self { suite: identity.suite(), ..Self::new(identity.address(), identity.signing_key(), seed) }
+    }
+
+    /// Makes key packages and groups of another suite from now on.
+    pub(crate) const fn set_suite(&mut self, suite: Suite) {
+        self.suite = suite;
     }
 
     /// Adds the state that committed changes describe; errors when a group cannot be read.
@@ -211,6 +227,13 @@ impl Mls {
         let group = self.groups.get(&id).filter(|group| !group.store.is_empty())?;
         Some((group.mls.epoch().as_u64(), group.mls.epoch_authenticator().as_slice().to_vec()))
     }
+    /// The hash of the group's ratchet tree (RFC 9420 section 7.8).
+    pub fn tree_hash(&self, id: ConversationId) -> Option<Vec<u8>> {
+        self.groups.get(&id).filter(|group| !group.store.is_empty())?;
+        // openmls shows the group's context in a GroupInfo only.
+        let info = join::verifiable(&self.group_info(id).ok()?).ok()?;
+        Some(info.group_context().tree_hash().to_vec())
+    }
     /// Whether this device is still in the group.
     pub fn is_active(&self, id: ConversationId) -> bool {
         self.has(id) && self.groups.get(&id).is_some_and(|g| g.mls.is_active())
@@ -221,6 +244,10 @@ impl Mls {
         let Some(group) = self.groups.get(&id) else { return Vec::new() };
         let each = group.mls.members().filter_map(|m| Some((device_of(&m.credential)?, m.signature_key)));
         each.collect()
+    }
+    /// How many devices are in the group.
+    pub fn size(&self, id: ConversationId) -> usize {
+        self.groups.get(&id).map_or(0, |group| group.mls.members().count())
     }
     /// The epoch and bytes of a commit that waits for the server's verdict live with the caller; this says whether the
     /// group has one.
@@ -291,9 +318,10 @@ fn past_epochs() -> usize {
     usize::try_from(EPOCHS_BEHIND_MAX + 1).unwrap_or(3)
 }
 
-fn create_config(suite: Ciphersuite) -> MlsGroupCreateConfig {
+fn create_config(suite: Suite) -> MlsGroupCreateConfig {
     MlsGroupCreateConfig::builder()
-        .ciphersuite(suite)
+        .ciphersuite(suite.ciphersuite())
+        .capabilities(suite.capabilities(&[]))
         .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .padding_size(PADDING_BYTES)
         .max_past_epochs(past_epochs())

@@ -1,22 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handle of one open profile.
 
+mod builder;
+mod conversations;
+mod messages;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use pli_client_core::mls::Suite;
 use pli_client_core::{Command, Core, Event, Outcome};
-use pli_domain::{ConversationId, Handle, SendId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, Link};
 use crate::error::{End, OpenError, RequestError};
-use crate::history::{HistoryItem, Rows};
-use crate::profile::{self, Profile};
-use crate::{Carrier, Connector, Fingerprint, ServerAddress, StorageError, Transport};
+use crate::history::Rows;
+use crate::profile::{self, Profile, ProfileError, ProfileName};
+use crate::{Carrier, Connector, Fingerprint, ServerAddress, Transport};
+
+pub use builder::{ClientBuilder, ConnectError};
+pub use messages::{Message, Messages};
 
 /// Requests that may wait for the driver; above it the caller waits.
 const REQUESTS_MAX: usize = 256;
+/// How long [`Client::online`] waits for key packages, and how often it looks.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
+const PUBLISHED_LOOK: Duration = Duration::from_millis(20);
 /// Events that may wait for their reader; above it no more is read from the server.
 const EVENTS_MAX: usize = 1_024;
 
@@ -36,8 +49,12 @@ pub struct ClientOptions {
     pub fingerprint: Option<Fingerprint>,
     /// Where profiles live; see [`profile::home`].
     pub home: PathBuf,
-    /// Whose profile; registered at first use.
-    pub handle: Handle,
+    /// Whose profile; registered at first use, where it is no companion device's.
+    pub name: ProfileName,
+    /// The suite of a handle that is not registered yet; one that is keeps its own, and a companion takes its account's.
+    pub suite: Suite,
+    /// Connects to nobody: what is stored can be read, and what is sent waits for the next time.
+    pub offline: bool,
 }
 
 /// How the connection stands.
@@ -55,12 +72,50 @@ pub struct Status {
     pub ended: bool,
 }
 
+/// For people.
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use pli_client_core::ConnectionState::{CatchingUp, Online};
+        match (self.state, &self.why) {
+            _ if self.ended => f.write_str("ended"),
+            (CatchingUp | Online, _) => f.write_str("connected"),
+            (_, Some(why)) => write!(f, "waiting for the server: {why}"),
+            (_, None) => f.write_str("connecting"),
+        }
+    }
+}
+
 /// What waits for the driver.
 pub(crate) enum Request {
     /// A command; answered when what it changed is durable.
     Command(Box<Command>, oneshot::Sender<Result<Outcome, RequestError>>),
+    /// A message of the history was handled, by this command where there is one; answered as a command.
+    Handled(u64, Option<Box<Command>>, oneshot::Sender<Result<Outcome, RequestError>>),
     /// A look into the core.
     Query(Box<dyn FnOnce(&Core) + Send>),
+    /// A call of a method with this body, on the session of the moment.
+    Call(&'static str, Vec<u8>, oneshot::Sender<Result<Bytes, CallError>>),
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The server refused.
+    Refused(Box<pli_api::common::Error>),
+    /// There is no session, or it was lost: call again.
+    Lost,
+    /// There is no connection.
+    Transport(crate::TransportError),
+    /// The certificate cannot be pinned.
+    Profile(Box<OpenError>),
+    /// The client has ended.
+    Ended,
+}
+
+impl From<ProfileError> for Box<OpenError> {
+    fn from(error: ProfileError) -> Self {
+        Self::new(error.into())
+    }
 }
 
 /// An open profile. Cheap to clone; the profile is let go when [`Client::close`] returns or the last clone is dropped.
@@ -71,6 +126,7 @@ pub struct Client {
     end: watch::Receiver<Option<End>>,
     rows: Rows,
     folder: Arc<Path>,
+    hosts: Arc<[String]>,
     stop: CancellationToken,
 }
 
@@ -81,6 +137,9 @@ impl std::fmt::Debug for Client {
 }
 
 /// What happens, in order. Everything in it is durable before it is seen here.
+///
+/// Read them or drop them: when 5,120 wait to be read, nothing more is read from the server, so nothing is acknowledged and
+/// what is sent waits in the outbox too, until that is full. Where they are dropped the client goes on without them.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Event>);
 
@@ -97,15 +156,32 @@ impl Events {
 }
 
 impl Client {
-    /// Opens the profile, which is made at first use, and begins to connect. Must be called within a tokio runtime.
+    /// A client of `name` on `server`: `HOST` or `HOST:PORT`, and a handle of 3 to 32 characters, which is registered at
+    /// first use, or `HANDLE/DEVICE` for a companion device that is linked already.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (client, mut events) = pli_client::Client::builder("127.0.0.1:7480", "alice").connect().await?;
+    /// client.online().await?;
+    /// while let Some(event) = events.next().await {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(server: impl Into<String>, name: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server.into(), name.into())
+    }
+
+    /// Opens the profile with every option that there is; see [`Client::builder`]. Must be called within a tokio runtime.
     /// Returns before there is a connection; see [`Client::status`].
     pub async fn open(options: ClientOptions) -> Result<(Self, Events), OpenError> {
-        let folder = profile::folder(&options.home, &options.server, &options.handle);
+        let folder = profile::folder(&options.home, &options.server, &options.name);
         let opened = tokio::task::spawn_blocking({
             let folder = folder.clone();
             move || -> Result<_, OpenError> {
                 if !profile::exists(&folder) {
-                    options.handle.check_new()?;
+                    options.name.handle.check_new()?;
                 }
                 let profile = Profile::lock(&folder)?;
                 let pin = pin(&profile, options.fingerprint)?;
@@ -120,12 +196,19 @@ impl Client {
         let stop = CancellationToken::new();
         let rows = Rows::new(store);
         let channels = driver::Channels { requests: inbox, events, stop: stop.clone() };
-        let servers = std::iter::once(options.server).chain(options.others).collect();
+        let servers: Vec<ServerAddress> = std::iter::once(options.server).chain(options.others).collect();
+        let hosts = servers.iter().map(ToString::to_string).collect();
         let connector = Connector::new(pin, options.transport).quic_port(options.quic_port);
         let connector = connector.remembering(&profile.ways());
-        let (driver, status, end) = Driver::new(core, rows.clone(), profile, (servers, connector), channels);
+        let link = Link::new(servers, connector).offline(options.offline);
+        let (driver, status, end) = Driver::new(core, rows.clone(), profile, link, channels);
         tokio::spawn(driver.run());
-        Ok((Self { requests, status, end, rows, folder: folder.into(), stop }, Events(reader)))
+        Ok((Self { requests, status, end, rows, folder: folder.into(), hosts, stop }, Events(reader)))
+    }
+
+    /// What the profile's database holds.
+    pub(crate) const fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// The profile's folder.
@@ -133,21 +216,69 @@ impl Client {
         &self.folder
     }
 
+    /// The addresses of the server, as sessions with it are signed.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// Calls a method on the session of the moment.
+    pub(crate) async fn call(&self, method: &'static str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Call(method, body, answer)).await.map_err(|_| CallError::Ended)?;
+        answered.await.map_err(|_| CallError::Ended)?
+    }
+
     /// How the connection stands, now and from now on.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
 
-    /// Waits until the server knows the handle and everything that waited has arrived.
+    /// Tells how the connection stands, now and whenever that changes, until the client ends: `connecting`, `connected`, or
+    /// what is waited for and why. Must be called within a tokio runtime.
+    pub fn tell_status(&self, tell: impl Fn(&Status) + Send + 'static) {
+        let mut status = self.status();
+        tokio::spawn(async move {
+            let mut told = String::new();
+            loop {
+                let now = status.borrow_and_update().clone();
+                if now.ended {
+                    return;
+                }
+                if now.to_string() != told {
+                    tell(&now);
+                    told = now.to_string();
+                }
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits until the server knows the handle and everything that waited has arrived, and then for 5 s at most until its
+    /// key packages are published: before, nobody can begin a conversation with it.
+    ///
+    /// # Errors
+    /// [`RequestError::Ended`] where the client ended before that, for example because the handle is taken;
+    /// [`Client::end`] says why.
     pub async fn online(&self) -> Result<(), RequestError> {
         let online = |status: &Status| status.ended || status.state == pli_client_core::ConnectionState::Online;
         match self.status.clone().wait_for(online).await {
-            Ok(status) if !status.ended => Ok(()),
-            _ => Err(RequestError::Ended),
+            Ok(status) if !status.ended => {}
+            _ => return Err(RequestError::Ended),
         }
+        let end = Instant::now() + PUBLISHED_WITHIN;
+        while Instant::now() < end && !self.query(Core::has_published).await? {
+            tokio::time::sleep(PUBLISHED_LOOK).await;
+        }
+        Ok(())
     }
 
-    /// Gives the core a command; what it changed is durable on return. Dropping the future does not take it back.
+    /// Gives the core a command, of those that have no method of their own too; what it changed is durable on return.
+    /// Dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`RequestError::Command`] where the core does not take it: nothing changed.
     pub async fn command(&self, command: Command) -> Result<Outcome, RequestError> {
         let (answer, answered) = oneshot::channel();
         let request = Request::Command(Box::new(command), answer);
@@ -155,7 +286,10 @@ impl Client {
         answered.await.map_err(|_| RequestError::Ended)?
     }
 
-    /// Looks into the core.
+    /// Looks into the core, between two of its steps.
+    ///
+    /// # Errors
+    /// [`RequestError::Ended`] alone.
     pub async fn query<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Core) -> T + Send + 'static,
@@ -165,28 +299,6 @@ impl Client {
         let look = Box::new(move |core: &Core| drop(answer.send(look(core))));
         self.requests.send(Request::Query(look)).await.map_err(|_| RequestError::Ended)?;
         answered.await.map_err(|_| RequestError::Ended)
-    }
-
-    /// The conversation with one person; begun if there is none.
-    pub async fn conversation_with(&self, handle: Handle) -> Result<ConversationId, RequestError> {
-        let outcome = self.command(Command::StartConversation { handle }).await?;
-        outcome.conversation.ok_or(RequestError::Ended)
-    }
-
-    /// Says something; it stays in the outbox until the server has stored it.
-    pub async fn say(&self, conversation: ConversationId, text: String) -> Result<SendId, RequestError> {
-        let outcome = self.command(Command::SendText { conversation, text }).await?;
-        outcome.message.map(|message| message.send_id).ok_or(RequestError::Ended)
-    }
-
-    /// The last `rows_max` rows of a chat's history, oldest first: of every conversation that is part of it.
-    pub async fn history(
-        &self,
-        conversation: ConversationId,
-        rows_max: usize,
-    ) -> Result<Vec<HistoryItem>, StorageError> {
-        let parts = self.query(move |core| core.chat(conversation)).await.map_err(|_| StorageError::Stopped)?;
-        self.rows.history(parts, rows_max).await
     }
 
     /// Why the client ended; none while it runs.
@@ -210,7 +322,7 @@ impl Client {
 }
 
 /// The certificate to insist on, from what the profile and the caller know.
-fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerprint>, OpenError> {
+pub(crate) fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Option<Fingerprint>, OpenError> {
     match (profile.pin()?, given) {
         (Some(pinned), Some(given)) if pinned != given => {
             Err(OpenError::OtherServer { folder: profile.folder().display().to_string(), pinned, given })

@@ -6,6 +6,7 @@
 
 mod link;
 mod load;
+mod passing;
 mod step;
 mod trace;
 
@@ -21,13 +22,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Request, Status};
+use crate::client::{CallError, Request, Status};
 use crate::error::End;
 use crate::history::Rows;
 use crate::profile::Profile;
-use crate::{Connection, Connector, ServerAddress, TransportError};
-use link::Link;
-pub(crate) use load::load;
+use crate::{Connection, TransportError};
+pub(crate) use link::Link;
+pub(crate) use load::{load, rows as rows_of};
+use passing::Passing;
 use step::Step;
 
 /// Requests and frames whose effects share one transaction.
@@ -38,6 +40,12 @@ const EVENTS_WAITING_MAX: usize = 4_096;
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// How long an end waits for answers that are on their way.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Keys that are used up are gone from the disk so long after the transaction that deleted them, at the latest: the log of
+/// the database is emptied, once for everything that was committed meanwhile.
+const SCRUBBED_WITHIN: Duration = Duration::from_secs(1);
+/// A connection that takes nothing that is sent for so long is broken, whatever TCP still hopes for; nothing else is done
+/// meanwhile.
+const SENT_WITHIN: Duration = Duration::from_secs(15);
 /// Saying goodbye may take this long.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -54,12 +62,15 @@ pub(crate) struct Driver {
     rows: Rows,
     profile: Profile,
     link: Link,
+    passing: Passing,
     channels: Channels,
     waiting: VecDeque<Event>,
     status: watch::Sender<Status>,
     end: watch::Sender<Option<End>>,
     /// It is told to end, and does so by then.
     leaving: Option<Instant>,
+    /// Something was committed, and the database is rid of what it replaced by then.
+    scrub_at: Option<Instant>,
 }
 
 /// What the loop waits for.
@@ -71,6 +82,7 @@ enum Input {
     Connected(Result<Connection, TransportError>),
     Connect,
     Timer,
+    Scrub,
     Emitted,
 }
 
@@ -80,13 +92,14 @@ impl Driver {
         core: Core,
         rows: Rows,
         profile: Profile,
-        (servers, connector): (Vec<ServerAddress>, Connector),
+        link: Link,
         channels: Channels,
     ) -> (Self, watch::Receiver<Status>, watch::Receiver<Option<End>>) {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
-        let link = Link::new(servers, connector);
-        let driver = Self { core, rows, profile, link, channels, waiting: VecDeque::new(), status, end, leaving: None };
+        let (passing, waiting) = (Passing::default(), VecDeque::new());
+        let (leaving, scrub_at) = (None, None);
+        let driver = Self { core, rows, profile, link, passing, channels, waiting, status, end, leaving, scrub_at };
         (driver, status_seen, end_seen)
     }
 
@@ -102,9 +115,15 @@ impl Driver {
             status.carrier = None;
             status.state = ConnectionState::Offline;
         });
-        let Self { profile, rows, core, end: told, .. } = self;
+        self.passing.lose();
+        if self.scrub_at.is_some() {
+            // What cannot be scrubbed now is at the next opening.
+            let _ = self.rows.scrub().await;
+        }
+        self.rows.close().await;
+        let Self { profile, core, end: told, .. } = self;
         // The profile must be free when the end is told: the next opener may wait for it.
-        drop((profile, rows, core));
+        drop((profile, core));
         told.send_replace(Some(end));
     }
 
@@ -120,6 +139,7 @@ impl Driver {
                 Input::Connect => self.link.connect(),
                 Input::Connected(Ok(connection)) => self.connected(connection)?,
                 Input::Connected(Err(error)) => self.disconnected(&error).await?,
+                Input::Scrub => self.scrub().await?,
                 Input::Timer => {
                     let effects = self.core.tick(now());
                     self.carry_out(Step::of(effects)).await?;
@@ -137,7 +157,7 @@ impl Driver {
     async fn next_input(&mut self) -> Input {
         let timer = self.core.next_deadline().map(instant_of);
         let room = self.waiting.len() < EVENTS_WAITING_MAX;
-        let leaving = self.leaving;
+        let (leaving, scrub) = (self.leaving, self.scrub_at);
         let Channels { requests, events, stop } = &mut self.channels;
         tokio::select! {
             biased;
@@ -152,6 +172,7 @@ impl Driver {
                 Input::Emitted
             }
             () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Input::Timer,
+            () = sleep_until(scrub.unwrap_or_else(Instant::now)), if scrub.is_some() => Input::Scrub,
             request = requests.recv(), if leaving.is_none() => Input::Request(request),
             event = self.link.next(room) => match event {
                 link::LinkEvent::Frame(frame) => Input::Frame(frame),
@@ -163,17 +184,25 @@ impl Driver {
 
     async fn requested(&mut self, first: Request) -> Result<(), End> {
         let mut step = Step::default();
-        let mut next = Some(first);
+        let (mut next, mut taken) = (Some(first), 0);
         while let Some(request) = next.take() {
+            taken += 1;
             match request {
                 Request::Command(command, answer) => {
                     // Who acts wants to know now whether the server is back.
                     self.link.hurry();
                     step.command(&mut self.core, *command, answer);
                 }
+                Request::Handled(order, command, answer) => {
+                    step.handled(&mut self.core, (order, command), answer);
+                }
                 Request::Query(look) => look(&self.core),
+                Request::Call(method, body, answer) if self.is_ready() => {
+                    step.frames.extend(self.passing.call(method, body, answer));
+                }
+                Request::Call(.., answer) => drop(answer.send(Err(CallError::Lost))),
             }
-            if step.inputs() < STEP_INPUTS_MAX && !step.is_final() {
+            if taken < STEP_INPUTS_MAX && !step.is_final() {
                 next = self.channels.requests.try_recv().ok();
             }
         }
@@ -193,8 +222,20 @@ impl Driver {
         self.carry_out(step).await
     }
 
+    /// There is a session of this device.
+    fn is_ready(&self) -> bool {
+        matches!(self.core.connection(), ConnectionState::CatchingUp | ConnectionState::Online)
+    }
+
     fn frame(&mut self, frame: ServerFrame) -> Result<Effects, End> {
         trace::received(&frame);
+        let frame = match frame.frame {
+            Some(server_frame::Frame::Reply(answer)) if Passing::is_for(&answer) => {
+                self.passing.answered(answer);
+                return Ok(Effects::default());
+            }
+            frame => ServerFrame { frame },
+        };
         let Some(server_frame::Frame::Hello(hello)) = &frame.frame else { return Ok(self.core.frame(frame, now())) };
         let (host, exporter) = (self.link.server().to_string(), self.link.exporter());
         let answer = self.core.handshake(hello, &host, (Binding::TlsExporter, &exporter), now());
@@ -220,6 +261,7 @@ impl Driver {
     /// There is no connection any more, or there was none; the core says when to try again.
     async fn disconnected(&mut self, why: &TransportError) -> Result<(), End> {
         tracing::debug!(%why, "no connection");
+        self.passing.lose();
         if let TransportError::WrongCertificate { .. } = why {
             let folder = self.profile.folder().display();
             return Err(End::WrongServer(format!(
@@ -237,13 +279,15 @@ impl Driver {
     }
 
     async fn carry_out(&mut self, step: Step) -> Result<(), End> {
-        let Step { changes, frames, session, events, answers, .. } = step;
-        if !changes.is_empty() {
-            self.rows.commit(changes).await.map_err(|error| End::Storage(Arc::new(error)))?;
+        let Step { changes, frames, session, events, answers, handled, .. } = step;
+        if !changes.is_empty() || handled.is_some() {
+            self.rows.commit(changes, handled).await.map_err(|error| End::Storage(Arc::new(error)))?;
+            self.scrub_at = self.scrub_at.or_else(|| Some(Instant::now() + SCRUBBED_WITHIN));
         }
         trace::sent(&frames);
         // A frame that cannot be sent is no loss: the core sends again what is not answered.
-        let sent = self.link.send(&frames).await;
+        let sent = tokio::time::timeout(SENT_WITHIN, self.link.send(&frames)).await;
+        let sent = sent.unwrap_or(Err(TransportError::Stalled));
         for (answer, outcome) in answers {
             // The caller may have gone.
             let _ = answer.send(outcome);
@@ -262,8 +306,14 @@ impl Driver {
         }
     }
 
+    async fn scrub(&mut self) -> Result<(), End> {
+        self.scrub_at = None;
+        self.rows.scrub().await.map_err(|error| End::Storage(Arc::new(error)))
+    }
+
     async fn reconnect(&mut self, after: Duration, at_least: Duration) -> Result<(), End> {
         let was_open = self.link.is_open();
+        self.passing.lose();
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
         self.link.retry_after(after, at_least);
         if !was_open {

@@ -3,8 +3,9 @@
 
 use pli_api::common;
 use pli_client_core::CommandError;
-use pli_domain::{Handle, InvalidHandle};
+use pli_domain::InvalidHandle;
 
+use crate::profile::ProfileName;
 use crate::{Fingerprint, ProfileError, StorageError};
 
 /// Why a client could not be opened.
@@ -13,6 +14,9 @@ pub enum OpenError {
     /// The profile's folder.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A companion device that is of no account yet.
+    #[error("{0} is not linked yet; link it with `pli chat {0}`, and approve it on the account's first device")]
+    NotLinked(ProfileName),
     /// The handle is not one that somebody may claim anew, and there is no profile of it.
     #[error(transparent)]
     Handle(#[from] InvalidHandle),
@@ -30,14 +34,16 @@ pub enum OpenError {
         given: Fingerprint,
     },
     /// The folder was renamed: it holds the profile of somebody else.
-    #[error("the profile {folder} is that of @{held}, not of @{asked}; name the folder {held} again")]
+    #[error("the profile {folder} is that of @{held}, not of @{asked}; name the folder {rightly} again")]
     OtherHandle {
         /// The profile.
         folder: String,
         /// Whose it is.
-        held: Handle,
+        held: ProfileName,
+        /// What its folder is called.
+        rightly: String,
         /// Who was asked for.
-        asked: Handle,
+        asked: ProfileName,
     },
     /// The stored state cannot be read back.
     #[error("the profile {folder} cannot be read back: {source}; restore it from a backup, or move it away")]

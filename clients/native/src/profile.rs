@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The folder of one handle on one server, held by one process at a time.
 
+mod name;
+
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use pli_domain::Handle;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::seal::{SealError, Sealer};
 use crate::store::{StorageError, Store};
 use crate::{Fingerprint, ServerAddress};
+pub use name::{DeviceLabel, InvalidProfileName, ProfileName};
 
 /// Only its owner may look into the folder.
 const FOLDER_MODE: u32 = 0o700;
@@ -68,9 +70,9 @@ pub fn home(home: Option<&Path>) -> Result<PathBuf, ProfileError> {
         .ok_or(ProfileError::NoHome)
 }
 
-/// The folder of `handle` on `server`, below `home`.
-pub fn folder(home: &Path, server: &ServerAddress, handle: &Handle) -> PathBuf {
-    home.join(server.folder_name()).join(handle.as_str())
+/// The folder of a profile on `server`, below `home`.
+pub fn folder(home: &Path, server: &ServerAddress, name: &ProfileName) -> PathBuf {
+    home.join(server.folder_name()).join(name.folder_name())
 }
 
 /// Whether the folder holds a profile.
@@ -93,7 +95,7 @@ pub fn lost(folder: &Path) -> bool {
 
 /// A profile that this process holds until it is dropped.
 #[derive(Debug)]
-pub struct Profile {
+pub(crate) struct Profile {
     folder: PathBuf,
     // Holding the file holds the lock; the system lets go of it however the process ends.
     _lock: File,
@@ -129,7 +131,7 @@ impl Profile {
     }
 
     /// Opens the database, with its key.
-    pub fn store(&self) -> Result<Store, ProfileError> {
+    pub(crate) fn store(&self) -> Result<Store, ProfileError> {
         let key = self.folder.join(KEY_FILE);
         let sealed = std::fs::metadata(self.folder.join(DATABASE_FILE)).is_ok_and(|file| file.len() > 0);
         if sealed && !key.exists() {
@@ -197,7 +199,9 @@ mod tests {
     #[test]
     fn a_profile_is_found_by_server_and_handle() {
         let server = "127.0.0.1:7480".parse().expect("an address");
-        let path = folder(Path::new("/h"), &server, &"Alice".parse().expect("a handle"));
+        let path = folder(Path::new("/h"), &server, &"Alice".parse().expect("a name"));
         assert_eq!(path, Path::new("/h/127.0.0.1_7480/alice"));
+        let path = folder(Path::new("/h"), &server, &"alice/Laptop".parse().expect("a name"));
+        assert_eq!(path, Path::new("/h/127.0.0.1_7480/alice+laptop"));
     }
 }

@@ -125,6 +125,9 @@ pub enum TransportError {
     /// The QUIC connection failed or ended.
     #[error("the connection broke: {0}")]
     Quic(#[from] quinn::ConnectionError),
+    /// The peer, or the way to it, takes nothing.
+    #[error("the server, or the network, took nothing that was sent for 15 s")]
+    Stalled,
     /// The peer closed the connection.
     #[error("the server closed the connection")]
     Closed,

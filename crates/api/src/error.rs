@@ -81,7 +81,7 @@ pub const CODES: &[CodeDoc] = &[
         ErrorCode::UnknownDevice,
         false,
         Action::Stop,
-        "register again once, as it was (the server may have been restored from a backup); then stop and tell the user",
+        "register again once, as it was (the server may have been restored from a backup), then stop and tell the user; a device that signs no lists connects again with delays that double up to 60 s",
     ),
     row(
         ErrorCode::Displaced,
@@ -135,6 +135,12 @@ pub const CODES: &[CodeDoc] = &[
     row(ErrorCode::DeviceListInvalid, false, Action::Fix, "fix the field that the message names and sign again"),
     row(ErrorCode::RegistrationClosed, false, Action::Tell, "tell the user how this server registers accounts"),
     row(
+        ErrorCode::SuiteNotTaken,
+        false,
+        Action::Tell,
+        "tell the user which suites fit; use one that server info names, and for a conversation that of its members",
+    ),
+    row(
         ErrorCode::CommitInvalid,
         false,
         Action::Rejoin,
@@ -171,6 +177,30 @@ pub const CODES: &[CodeDoc] = &[
         Action::Fix,
         "send the same bytes again or nothing; begin with a new rendezvous if they are lost",
     ),
+    row(
+        ErrorCode::UploadUnknown,
+        false,
+        Action::Tell,
+        "tell the user that the upload is over: the device that has its content begins a new one",
+    ),
+    row(
+        ErrorCode::PartConflict,
+        false,
+        Action::Fix,
+        "send the same bytes again or nothing; begin a new upload if they are lost",
+    ),
+    row(
+        ErrorCode::MediaQuota,
+        false,
+        Action::Tell,
+        "delete uploads that are no longer needed; tell the user that there is no room until others expire",
+    ),
+    row(
+        ErrorCode::UploadIncomplete,
+        true,
+        Action::CatchUp,
+        "put the part that the message names and finish again; who reads asks again later",
+    ),
 ];
 
 impl ErrorCode {
@@ -206,6 +236,7 @@ pub const LIMITS: &[&str] = &[
     "lists_fetched_per_account",
     "lists_put_per_account",
     "lookups_per_account",
+    "media_calls_per_account",
     "publications_per_account",
     "registrations_per_address",
     "rendezvous_calls_per_address",
@@ -213,6 +244,7 @@ pub const LIMITS: &[&str] = &[
     "rendezvous_open_max",
     "rendezvous_opened_per_address",
     "rendezvous_waits_max",
+    "uploads_begun_per_account",
 ];
 
 /// The refusal by a named limit, one of [`LIMITS`], to be retried after so many milliseconds.

@@ -22,7 +22,7 @@ pub use caller::Caller;
 pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
 pub use error::{Action, CODES, CodeDoc, LIMITS, limit_reached, refusal};
-pub use fanout::{device_bytes, items_by_shard};
+pub use fanout::{device_bytes, fan_out_item, items_by_shard, spread_over};
 pub use outside::{Outside, outside};
 #[cfg(feature = "grpc")]
 pub use status::{error_of_status, reply, status_of_error};
@@ -86,6 +86,12 @@ mod pli {
             v1 = "pli.links.v1";
         }
     }
+    pub mod media {
+        contract! {
+            /// `pli.media.v1`
+            v1 = "pli.media.v1";
+        }
+    }
     pub mod sealed {
         contract! {
             /// `pli.sealed.v1`
@@ -108,6 +114,8 @@ pub use pli::edge::v1 as edge;
 pub use pli::links::v1 as links;
 /// `pli.log.v1`: what is stored.
 pub use pli::log::v1 as log;
+/// `pli.media.v1`: sealed uploads in parts.
+pub use pli::media::v1 as media;
 /// `pli.sealed.v1`: what clients say to each other inside an envelope.
 pub use pli::sealed::v1 as sealed;
 

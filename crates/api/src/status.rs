@@ -16,12 +16,14 @@ pub fn status_of_error(error: &Error) -> Status {
         ErrorCode::NotFound
         | ErrorCode::UnknownConversation
         | ErrorCode::UnknownDevice
-        | ErrorCode::RendezvousExpired => Code::NotFound,
+        | ErrorCode::RendezvousExpired
+        | ErrorCode::UploadUnknown => Code::NotFound,
         ErrorCode::HandleTaken
         | ErrorCode::IdTaken
         | ErrorCode::ConversationTaken
         | ErrorCode::RendezvousTaken
-        | ErrorCode::BlobConflict => Code::AlreadyExists,
+        | ErrorCode::BlobConflict
+        | ErrorCode::PartConflict => Code::AlreadyExists,
         ErrorCode::Anonymous => Code::Unauthenticated,
         ErrorCode::UnknownMethod => Code::Unimplemented,
         ErrorCode::BadRequest | ErrorCode::HandleMalformed => Code::InvalidArgument,

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ShardId;
+
 /// Bytes or text that are not a 128-bit id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id is 16 bytes, written as 32 hexadecimal digits")]
@@ -87,6 +89,29 @@ id!(
     /// device, never reused.
     RendezvousId
 );
+id!(
+    /// Names a sealed upload in parts; drawn at random by the device that begins it, never reused.
+    UploadId
+);
+
+/// First bytes of ids that no client may have.
+const RESERVED: [u8; 14] = *b"pli.reserved\0\0";
+
+impl DeviceId {
+    /// Under which the messages wait that the fan-out worker of `shard` expands: a device queue like every other, of no
+    /// account.
+    pub fn fan_out(shard: ShardId) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..14].copy_from_slice(&RESERVED);
+        bytes[14..].copy_from_slice(&shard.get().to_be_bytes());
+        Self::from_bytes(bytes)
+    }
+
+    /// Whether it is the server's own; a client that names such a device as its own is refused.
+    pub fn is_reserved(&self) -> bool {
+        self.as_bytes().starts_with(&RESERVED)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -98,6 +123,13 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("abab".parse::<DeviceId>(), Err(InvalidId));
         assert_eq!(DeviceId::try_from(&[0u8; 15][..]), Err(InvalidId));
+    }
+
+    #[test]
+    fn each_fan_out_queue_has_an_id_of_its_own_that_is_reserved() {
+        let (a, b) = (DeviceId::fan_out(ShardId::new(1)), DeviceId::fan_out(ShardId::new(256)));
+        assert_ne!(a, b);
+        assert!(a.is_reserved() && b.is_reserved() && !DeviceId::from_bytes([7; 16]).is_reserved());
     }
 
     #[test]

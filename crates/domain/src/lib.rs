@@ -16,14 +16,16 @@ mod rendezvous;
 mod shard;
 mod time;
 pub mod transcript;
+mod upload;
 
 pub use envelope::{Class, DeviceAddress, MlsEpoch};
 pub use handle::{Handle, InvalidHandle};
 pub use ids::{
     AccountId, ConversationId, DeviceId, EdgeId, EntryId, InvalidId, OwnerId, PayloadId, RendezvousId, SendId,
-    SessionId,
+    SessionId, UploadId,
 };
 pub use position::{Checkpoint, EntryRef, LogEpoch, Position, PositionOverflow, Seq};
 pub use rendezvous::{NoPlace, NotAdmitted, Party, Place, Rendezvous, SecretHash, Side};
 pub use shard::{InvalidShardMap, ShardId, ShardMap};
 pub use time::UnixMillis;
+pub use upload::{NoSuchPart, NoUpload, PartHash, Upload, UploadKey, UploadStage};

@@ -9,6 +9,9 @@ pub const ENVELOPE_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const FRAME_BYTES_MAX: usize = 80 * 1024;
 /// Most bytes of envelopes in one log entry (a single larger envelope stands alone).
 pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// A message to devices of more shards than this goes through the fan-out worker of its conversation, unless a setting
+/// says otherwise.
+pub const FAN_OUT_ABOVE_SHARDS: usize = 8;
 /// Most envelopes in one log entry: the index of a position has 10 bits.
 pub const ENTRY_ENVELOPES_MAX: usize = 1_024;
 /// Most bytes of one log entry, headers of its items included: what every log must take.
@@ -60,8 +63,14 @@ pub const CHAIN_LISTS_MAX: usize = 32;
 /// MLS cipher suites that groups and key packages may use, the default first (RFC 9420 section 17.1): X25519 and
 /// Ed25519 with AES-128-GCM, which every provider has, or with ChaCha20-Poly1305.
 pub const CIPHER_SUITES: [u16; 2] = [0x0001, 0x0003];
+/// The suite for what must stay secret also from who records it now and has a quantum computer one day: ML-KEM-768 with
+/// X25519 (X-Wing), AES-128-GCM, Ed25519. Its code point is not assigned yet (draft-ietf-mls-pq-ciphersuites), so a server
+/// takes it only where it is set to.
+pub const CIPHER_SUITE_POST_QUANTUM: u16 = 0x004F;
 /// Most accounts in one conversation.
 pub const MEMBERS_MAX: usize = 250;
+/// Most devices in one conversation, of all its accounts together.
+pub const GROUP_DEVICES_MAX: usize = 1_000;
 /// Longest name of a group in bytes; a client's rule, because the server does not see names.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// Most accounts of one question for device lists: a whole conversation.
@@ -74,5 +83,11 @@ pub const KEY_PACKAGES_MAX: usize = 100;
 pub const RENDEZVOUS_BLOBS_MAX: u8 = 8;
 /// Most bytes of one blob of a rendezvous.
 pub const RENDEZVOUS_BLOB_BYTES_MAX: usize = 16 * 1024;
+/// Length of every part of an upload but the last, in bytes: with its header it fits a frame.
+pub const MEDIA_PART_BYTES: u64 = 64 * 1024;
+/// Longest upload in bytes: 1,024 parts.
+pub const MEDIA_UPLOAD_BYTES_MAX: u64 = 1_024 * MEDIA_PART_BYTES;
+/// Most uploads of an account that have not expired, deleted ones counted.
+pub const MEDIA_UPLOADS_MAX: usize = 256;
 /// Below this many key packages a device is told to publish more.
 pub const KEY_PACKAGES_LOW: usize = 20;

@@ -59,6 +59,8 @@ mutants! {
     MarkNotCleared = "mark-not-cleared",
     /// A receipt is called stored although the log lacks the checkpoint's own entry.
     StoredWithoutEntry = "stored-without-entry",
+    /// The fan-out worker acknowledges a message before what it was spread to is settled.
+    FanOutAcknowledgedEarly = "fan-out-acknowledged-early",
 }
 
 /// Whether this rule is to be broken now.

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use crate::AccountId;
+use crate::{AccountId, ConversationId};
 
 /// One virtual shard, below [`ShardMap::count`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,8 +71,16 @@ impl ShardMap {
     }
     /// The shard of this account and of all its devices.
     pub fn shard_of(&self, account: AccountId) -> ShardId {
+        self.shard(account.as_bytes())
+    }
+    /// The shard whose fan-out worker expands the messages of this conversation.
+    pub fn shard_of_conversation(&self, conversation: ConversationId) -> ShardId {
+        self.shard(conversation.as_bytes())
+    }
+
+    fn shard(&self, id: &[u8]) -> ShardId {
         let mut hasher = SipHasher24::new_with_key(&self.key);
-        hasher.write(account.as_bytes());
+        hasher.write(id);
         // `count` is a power of two of at most 15 bits, so the mask keeps the value in range.
         ShardId((hasher.finish() & u64::from(self.count - 1)) as u16)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The exact bytes that devices and accounts sign.
 
-use crate::{AccountId, DeviceId};
+use crate::{AccountId, DeviceAddress, DeviceId};
 
 /// Label of the TLS exporter that binds an authentication to its connection (RFC 8446 section 7.5); no context, 32
 /// bytes.
@@ -29,6 +29,17 @@ pub fn device_list(list: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + list.len());
     append(&mut out, b"pli-devices-1");
     append(&mut out, list);
+    out
+}
+
+/// What a new device signs to be listed: "pli-link-1", the transcript of the link so far, account, device, the device's
+/// key and SHA-256 of its key package of last resort, each prefixed with its length.
+pub fn link(said: &[u8; 32], device: DeviceAddress, key: &[u8; 32], package_sha256: &[u8; 32]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    let (account, device) = (device.account, device.device);
+    for part in [b"pli-link-1".as_slice(), said, account.as_bytes(), device.as_bytes(), key, package_sha256] {
+        append(&mut out, part);
+    }
     out
 }
 

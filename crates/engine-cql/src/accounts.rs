@@ -5,6 +5,7 @@ mod claims;
 mod create;
 mod key_packages;
 mod lists;
+mod removals;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
-    NewAccount, PutDeviceListError, StoreError,
+    NewAccount, PutDeviceListError, Removal, StoreError,
 };
 
 use crate::codec::{Damaged, devices, time};
@@ -127,6 +128,14 @@ impl Accounts for CqlAccounts {
         max: usize,
     ) -> Result<Vec<DeviceListRecord>, StoreError> {
         self.chain(account, after, max).await
+    }
+
+    async fn removals(&self, after: Option<Removal>, max: usize) -> Result<Vec<Removal>, StoreError> {
+        self.list_removals(after, max).await
+    }
+
+    async fn finish_removal(&self, removal: Removal) -> Result<(), StoreError> {
+        self.end_removal(removal).await
     }
 
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Payloads};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Media, Payloads};
 
 use crate::accounts::CqlAccounts;
 use crate::conversations::CqlConversations;
 use crate::device_queues::CqlDeviceQueues;
 use crate::links::CqlLinks;
+use crate::media::CqlMedia;
 use crate::payloads::CqlPayloads;
 use crate::schema::{check_keyspace, connect};
 use crate::store::Store;
@@ -55,6 +56,11 @@ impl CqlEngine {
     /// The rendezvous.
     pub fn links(&self) -> Arc<dyn Links> {
         Arc::new(CqlLinks { store: Arc::clone(&self.store) })
+    }
+
+    /// The uploads.
+    pub fn media(&self) -> Arc<dyn Media> {
+        Arc::new(CqlMedia { store: Arc::clone(&self.store) })
     }
 
     /// The payloads.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Device queues, accounts, conversations, rendezvous and payloads on CQL: ScyllaDB in production, Apache Cassandra where that
+//! Device queues, accounts, conversations, rendezvous, uploads and payloads on CQL: ScyllaDB in production, Apache Cassandra where that
 //! cannot be had.
 //!
 //! [`migrate`] makes or updates the tables, [`CqlEngine::open`] connects, refuses what would lose or misread data
@@ -12,7 +12,7 @@
 //!   timestamp; cursors, floors and checkpoints are max-registers, whose timestamp is their value. No clock orders
 //!   them. A trim deletes a prefix at the cursor's timestamp, and at an equal timestamp the deletion wins.
 //! - What one must win is decided by compare-and-set (LWT) on one partition: handle, device id, device list version,
-//!   key package, conversation, commit of an epoch, log epoch, release mark, and what a rendezvous is given. The loser and the retry read what was
+//!   key package, conversation, commit of an epoch, log epoch, release mark, what a rendezvous is given, and uploads with their parts. The loser and the retry read what was
 //!   decided at LOCAL_SERIAL; a random token tells the retry its own win.
 //! - Removing a device deletes with the wall clock and leaves a mark that hides what is written later.
 
@@ -22,8 +22,11 @@ mod conversations;
 mod device_queues;
 mod engine;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod links;
 mod locks;
+mod media;
 mod migrate;
 mod options;
 mod payloads;

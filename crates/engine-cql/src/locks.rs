@@ -18,9 +18,10 @@ pub(crate) enum Turn {
     Handle,
     KeyPackages,
     Rendezvous,
+    Uploads,
 }
 
-const KINDS: usize = Turn::Rendezvous as usize + 1;
+const KINDS: usize = Turn::Uploads as usize + 1;
 
 pub(crate) struct Locks {
     stripes: Vec<Mutex<()>>,

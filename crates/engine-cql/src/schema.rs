@@ -22,6 +22,8 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("0001_tables.cql", include_str!("../schema/0001_tables.cql")),
     ("0002_device_lists.cql", include_str!("../schema/0002_device_lists.cql")),
     ("0003_rendezvous.cql", include_str!("../schema/0003_rendezvous.cql")),
+    ("0004_device_removals.cql", include_str!("../schema/0004_device_removals.cql")),
+    ("0005_media.cql", include_str!("../schema/0005_media.cql")),
 ];
 
 /// The version of the tables that this program uses.

@@ -82,6 +82,10 @@ statements! {
     ReadListedDevices: Read on device_list(account_id) = "SELECT version, devices FROM device_list WHERE account_id = ?";
     ForgetLists: Write on device_list(account_id) = "DELETE FROM device_list USING TIMESTAMP 1 WHERE account_id = ? AND version <= ?";
 
+    NoteRemoval: Write on device_removal(bucket) = "INSERT INTO device_removal (bucket, account_id, version, device_id) VALUES (?, ?, ?, ?) USING TTL ?";
+    ReadRemovals: Read on device_removal(bucket) = "SELECT account_id, version, device_id FROM device_removal WHERE bucket = ? AND (account_id, version, device_id) > (?, ?, ?) LIMIT ?";
+    ForgetRemoval: Write on device_removal(bucket) = "DELETE FROM device_removal WHERE bucket = ? AND account_id = ? AND version = ? AND device_id = ?";
+
     ClaimHandle: Decide on handle(handle) = "INSERT INTO handle (handle, account_id, attempt) VALUES (?, ?, ?) IF NOT EXISTS";
     TakeHandle: Decide on handle(handle) = "UPDATE handle SET account_id = ?, attempt = ? WHERE handle = ? IF attempt = ?";
     ReleaseHandle: Decide on handle(handle) = "DELETE FROM handle WHERE handle = ? IF attempt = ?";
@@ -136,6 +140,18 @@ statements! {
     ReadRendezvous: Read on rendezvous(rendezvous_id) = "SELECT opener, approver, expires_at, joined, opener_blobs, approver_blobs FROM rendezvous WHERE rendezvous_id = ? LIMIT 1";
     ReadRendezvousDecided: SerialRead on rendezvous(rendezvous_id) = "SELECT opener, approver, expires_at, joined, opener_blobs, approver_blobs FROM rendezvous WHERE rendezvous_id = ? LIMIT 1";
     ReadBlob: Read on rendezvous(rendezvous_id) = "SELECT blob FROM rendezvous WHERE rendezvous_id = ? AND side = ? AND number = ?";
+
+    BeginFirstUpload: Decide on media_upload(account_id) = "BEGIN UNLOGGED BATCH UPDATE media_upload USING TTL ? SET version = ? WHERE account_id = ? IF version = null; INSERT INTO media_upload (account_id, upload_id, bytes, expires_at, stage) VALUES (?, ?, ?, ?, 0) USING TTL ?; APPLY BATCH";
+    BeginUpload: Decide on media_upload(account_id) = "BEGIN UNLOGGED BATCH UPDATE media_upload USING TTL ? SET version = ? WHERE account_id = ? IF version = ?; INSERT INTO media_upload (account_id, upload_id, bytes, expires_at, stage) VALUES (?, ?, ?, ?, 0) USING TTL ?; APPLY BATCH";
+    ReadUpload: Read on media_upload(account_id) = "SELECT bytes, expires_at, stage FROM media_upload WHERE account_id = ? AND upload_id = ?";
+    ReadUploadDecided: SerialRead on media_upload(account_id) = "SELECT bytes, expires_at, stage FROM media_upload WHERE account_id = ? AND upload_id = ?";
+    ReadUploadsDecided: SerialRead on media_upload(account_id) = "SELECT version, upload_id, bytes, expires_at, stage FROM media_upload WHERE account_id = ?";
+    SetUploadStage: Decide on media_upload(account_id) = "UPDATE media_upload USING TTL ? SET stage = ? WHERE account_id = ? AND upload_id = ? IF stage = ?";
+    PutPart: Decide on media_part(account_id, upload_id) = "INSERT INTO media_part (account_id, upload_id, number, sha256) VALUES (?, ?, ?, ?) IF NOT EXISTS USING TTL ?";
+    ReadPart: Read on media_part(account_id, upload_id) = "SELECT sha256 FROM media_part WHERE account_id = ? AND upload_id = ? AND number = ?";
+    ReadPartDecided: SerialRead on media_part(account_id, upload_id) = "SELECT sha256 FROM media_part WHERE account_id = ? AND upload_id = ? AND number = ?";
+    ReadParts: Read on media_part(account_id, upload_id) = "SELECT number, sha256 FROM media_part WHERE account_id = ? AND upload_id = ?";
+    ReadPartsDecided: SerialRead on media_part(account_id, upload_id) = "SELECT number, sha256 FROM media_part WHERE account_id = ? AND upload_id = ?";
 
     PutPiece: Write on payload(payload_id) = "INSERT INTO payload (payload_id, piece, bytes) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutPayload: Write on payload(payload_id) = "INSERT INTO payload (payload_id, piece, size, expires_at) VALUES (?, -1, ?, ?) USING TIMESTAMP ? AND TTL ?";

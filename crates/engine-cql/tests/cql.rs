@@ -15,6 +15,8 @@ mod outages;
 mod removal;
 #[path = "cql/ring.rs"]
 mod ring;
+#[path = "cql/rival_accounts.rs"]
+mod rival_accounts;
 #[path = "cql/rivals.rs"]
 mod rivals;
 #[path = "cql/speed.rs"]

@@ -7,7 +7,7 @@ use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
-    NewAccount, PutDeviceListError, StoreError,
+    NewAccount, PutDeviceListError, Removal, StoreError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::database::{damaged, millis, number};
 use crate::store::{Ask, Store};
 
-/// `account` holds the newest device list, `device_list` those before it. `device_account` keeps every device id for ever: ids are never reused. A handed-out key package stays as its
+/// `account` holds the newest device list, `device_list` those before it; `device_removal` the devices left out whose
+/// removal is not carried out, written with the list that leaves them out. `device_account` keeps every device id for ever: ids are never reused. A handed-out key package stays as its
 /// digest alone, so that a late retry of its upload does not bring it back.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS account (
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS device_list (
     PRIMARY KEY (account, version)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS device_account (device BLOB PRIMARY KEY, account BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device_removal (
+    account BLOB NOT NULL, version INTEGER NOT NULL, device BLOB NOT NULL, PRIMARY KEY (account, version, device)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key_package (
     number INTEGER PRIMARY KEY, device BLOB NOT NULL, digest BLOB NOT NULL, bytes BLOB, UNIQUE (device, digest)
 ) STRICT;
@@ -49,6 +53,10 @@ const LIST_DEVICES: &str = "SELECT devices FROM device_list WHERE account = ?1 A
 const LISTS: &str = "SELECT version, signed, devices FROM device_list WHERE account = ?1 AND version > ?2
     UNION ALL SELECT list_version, list_signed, list_devices FROM account WHERE id = ?1 AND list_version > ?2
     ORDER BY 1 LIMIT ?3";
+const PUT_REMOVAL: &str = "INSERT OR IGNORE INTO device_removal (account, version, device) VALUES (?1, ?2, ?3)";
+const REMOVALS: &str = "SELECT account, version, device FROM device_removal
+    WHERE (account, version, device) > (?1, ?2, ?3) ORDER BY account, version, device LIMIT ?4";
+const FINISH_REMOVAL: &str = "DELETE FROM device_removal WHERE account = ?1 AND version = ?2 AND device = ?3";
 const PUT_PACKAGE: &str = "INSERT OR IGNORE INTO key_package (device, digest, bytes) VALUES (?1, ?2, ?3)";
 const PUT_LAST_RESORT: &str = "INSERT INTO last_resort (device, bytes) VALUES (?1, ?2)
     ON CONFLICT (device) DO UPDATE SET bytes = excluded.bytes";
@@ -183,6 +191,7 @@ fn put_device_list(
     for device in &gone {
         conn.prepare_cached(DELETE_PACKAGES)?.execute([device.as_bytes()])?;
         conn.prepare_cached(DELETE_LAST_RESORT)?.execute([device.as_bytes()])?;
+        conn.prepare_cached(PUT_REMOVAL)?.execute(params![id.as_bytes(), version_of(list), device.as_bytes()])?;
     }
     Ok(Ok(gone))
 }
@@ -227,6 +236,31 @@ fn device_lists(conn: &Connection, id: AccountId, after: u64, max: usize) -> rus
     let mut read = conn.prepare_cached(LISTS)?;
     let lists = read.query_map(params![id.as_bytes(), after, max], |row| list_of(row, 0))?;
     lists.collect()
+}
+
+fn removals(conn: &Connection, after: Option<Removal>, max: usize) -> rusqlite::Result<Vec<Removal>> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let (account, version, device) = match &after {
+        Some(after) => (&after.account.as_bytes()[..], i64::try_from(after.version).unwrap_or(i64::MAX), after.device),
+        // Before every other.
+        None => (&[][..], 0, DeviceId::from_bytes([0; 16])),
+    };
+    let mut read = conn.prepare_cached(REMOVALS)?;
+    let found = read.query_map(params![account, version, device.as_bytes(), max], |row| {
+        let account = AccountId::from_bytes(row.get(0)?);
+        Ok(Removal { account, version: number(row.get(1)?)?, device: DeviceId::from_bytes(row.get(2)?) })
+    })?;
+    found.collect()
+}
+
+fn finish_removal(conn: &Connection, removal: Removal) -> rusqlite::Result<()> {
+    let Removal { account, version, device } = removal;
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    conn.prepare_cached(FINISH_REMOVAL)?.execute(params![account.as_bytes(), version, device.as_bytes()])?;
+    // What was published while the list was replaced.
+    conn.prepare_cached(DELETE_PACKAGES)?.execute([device.as_bytes()])?;
+    conn.prepare_cached(DELETE_LAST_RESORT)?.execute([device.as_bytes()])?;
+    Ok(())
 }
 
 fn put_key_packages(
@@ -318,6 +352,14 @@ impl Accounts for EmbeddedAccounts {
         max: usize,
     ) -> Result<Vec<DeviceListRecord>, StoreError> {
         self.store.read("read device lists", move |conn| device_lists(conn, account, after, max)).await
+    }
+
+    async fn removals(&self, after: Option<Removal>, max: usize) -> Result<Vec<Removal>, StoreError> {
+        self.store.read("list removals", move |conn| removals(conn, after, max)).await
+    }
+
+    async fn finish_removal(&self, removal: Removal) -> Result<(), StoreError> {
+        self.store.write(Ask::freeing("finish a removal", 0), move |conn| finish_removal(conn, removal)).await
     }
 
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {

@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::folder::mark_of;
-use crate::{EmbeddedOptions, Synchronous, accounts, conversations, device_queues, links, payloads, shard_log};
+use crate::{EmbeddedOptions, Synchronous, accounts, conversations, device_queues, links, media, payloads, shard_log};
 
 /// SQLite waits so long for a lock; only checkpoints and readers ever meet.
 pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -55,6 +55,7 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> rusqlite::Re
         accounts::SCHEMA,
         conversations::SCHEMA,
         links::SCHEMA,
+        media::SCHEMA,
         "COMMIT;",
     ];
     conn.execute_batch(&schema.join("\n"))?;

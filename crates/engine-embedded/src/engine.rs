@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use pli_domain::ShardMap;
 use pli_domain::mutant::{Mutant, broken};
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Media, Payloads, ShardLog, Signals};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -22,6 +22,7 @@ use crate::jobs::JobQueue;
 use crate::leases::EmbeddedLeases;
 use crate::links::EmbeddedLinks;
 use crate::logs::Logs;
+use crate::media::EmbeddedMedia;
 use crate::payloads::EmbeddedPayloads;
 use crate::readers::Readers;
 use crate::shard_log::{EmbeddedShardLog, stored_bounds};
@@ -157,6 +158,11 @@ impl EmbeddedEngine {
     /// The rendezvous.
     pub fn links(&self) -> Arc<dyn Links> {
         Arc::new(EmbeddedLinks { store: self.inner.store.clone() })
+    }
+
+    /// The uploads.
+    pub fn media(&self) -> Arc<dyn Media> {
+        Arc::new(EmbeddedMedia { store: self.inner.store.clone() })
     }
 
     /// The leases, which end with the process.

@@ -30,10 +30,13 @@ mod device_queues;
 mod engine;
 mod error;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod jobs;
 mod leases;
 mod links;
 mod logs;
+mod media;
 mod options;
 mod payloads;
 mod readers;

@@ -4,7 +4,7 @@
 //! A copy is older than what clients have seen. Put back as it is, it would give positions again that clients have
 //! committed, hand out key packages whose private keys are gone, and count the epochs of conversations over numbers that
 //! their members have used for other keys. So it begins a history of its own: a new id that edges tell clients, a higher
-//! log epoch in every shard, no conversations (clients make them again), no rendezvous (a blob of one is written once) and
+//! log epoch in every shard, no conversations (clients make them again), no rendezvous (a blob of one is written once), no uploads (their parts are not in a backup) and
 //! no single-use key packages (clients make new ones; last-resort packages stay good).
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use crate::database::{self, damaged, number};
 use crate::folder::{FolderLockFile, lock};
-use crate::{DATABASE_FILE, OpenError, device_queues, links};
+use crate::{DATABASE_FILE, OpenError, device_queues, links, media};
 
 /// Holds a data folder against servers and other commands until it is dropped, or the process ends.
 #[derive(Debug)]
@@ -89,6 +89,7 @@ pub fn begin_history(dir: &Path, id: [u8; 16], log_epoch: LogEpoch) -> Result<()
         // A copy that an older release made may lack them.
         changes.execute_batch(database::HISTORY)?;
         changes.execute_batch(links::SCHEMA)?;
+        changes.execute_batch(media::SCHEMA)?;
         let shards: u32 = changes.query_row("SELECT shards FROM cluster", [], |row| row.get(0))?;
         for shard in (0..shards).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId::new) {
             begin_log_epoch(&changes, shard, log_epoch)?;
@@ -96,6 +97,7 @@ pub fn begin_history(dir: &Path, id: [u8; 16], log_epoch: LogEpoch) -> Result<()
         changes.execute_batch(
             "DELETE FROM conversation; DELETE FROM roster; DELETE FROM member; DELETE FROM intent;
              DELETE FROM rendezvous_blob; DELETE FROM rendezvous;
+             DELETE FROM media_part; DELETE FROM media_upload;
              UPDATE key_package SET bytes = NULL;",
         )?;
         changes.execute("INSERT OR REPLACE INTO history (one, id) VALUES (1, ?1)", params![id])?;

@@ -25,6 +25,8 @@
 mod check;
 mod engine;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod layout;
 mod leases;
 mod link;

@@ -229,7 +229,7 @@ fn names(refusal: &str, subject: &str) -> bool {
     refusal.contains(&format!("\"{subject}\""))
 }
 
-fn parse<V: DeserializeOwned>(payload: &[u8]) -> Result<V, ApiError> {
+pub(crate) fn parse<V: DeserializeOwned>(payload: &[u8]) -> Result<V, ApiError> {
     let probe: Probe = serde_json::from_slice(payload).map_err(ApiError::Malformed)?;
     if let Some(error) = probe.error {
         return Err(ApiError::Server { code: error.err_code, description: error.description });

@@ -15,7 +15,7 @@ use crate::names::{FENCE, LEASE_BUCKET, LEASE_STREAM};
 pub enum Role {
     /// Appends, asks owners, is rung. Reads no shard log.
     Edge,
-    /// Follows and trims shard logs, holds leases, rings edges.
+    /// Follows and trims shard logs, holds leases, rings edges; spreads messages to many shards as an edge does.
     Delivery,
     /// Appends commits. Reads nothing.
     Conversations,
@@ -86,6 +86,8 @@ impl Permissions {
                 self.publish.extend(["pli.owner.*".into(), "pli.edges".into()]);
             }
             Role::Delivery => {
+                // The fan-out workers beside the owners do what edges do.
+                self.allow(Role::Edge, layout);
                 self.publish.extend(["pli.edge.*".into(), "pli.edges".into()]);
                 self.subscribe.insert("pli.owner.*".into());
                 self.answers = true;

@@ -112,6 +112,17 @@ pub struct KeyPackageStock {
     pub last_resort: bool,
 }
 
+/// A device that a list left out, until its removal is carried out everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removal {
+    /// Whose it was.
+    pub account: AccountId,
+    /// The version of the list that left it out.
+    pub version: u64,
+    /// The device.
+    pub device: DeviceId,
+}
+
 /// Accounts and their keys. All writes are durable on `Ok`.
 #[async_trait]
 pub trait Accounts: Send + Sync + 'static {
@@ -127,7 +138,8 @@ pub trait Accounts: Send + Sync + 'static {
 
     /// Puts `list` behind the newest one: its version must be that one's + 1, `previous` that one's hash, and none of its
     /// devices another account's or one that a list left out before; else nothing changes for readers. Of lists that race
-    /// for a version one wins. Answers the devices that it leaves out; their key packages are deleted.
+    /// for a version one wins. Answers the devices that it leaves out; their key packages are deleted, and each is one of
+    /// [`Self::removals`] from the moment that the list is stored, whatever dies then.
     ///
     /// Durable and seen by every later read on `Ok`. Idempotent: the newest list again, same bytes, is `Ok` with the same
     /// answer. After `Retry::Later`, or when the future was dropped, it may be stored or not; the same call again tells.
@@ -148,8 +160,16 @@ pub trait Accounts: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<DeviceListRecord>, StoreError>;
 
-    /// The account whose lists have or had this device; none where no list ever named it. A device that a list was
-    /// to name whose put was refused may be answered too.
+    /// Removals that were not called done, after `after`, in an order of the engine's own; at most `max`, and fewer only
+    /// where there are no more. Sees every list whose put was acknowledged before.
+    async fn removals(&self, after: Option<Removal>, max: usize) -> Result<Vec<Removal>, StoreError>;
+
+    /// The removal was carried out: what is left of the device here goes, and it is no longer one of [`Self::removals`].
+    /// Durable on `Ok`. Idempotent.
+    async fn finish_removal(&self, removal: Removal) -> Result<(), StoreError>;
+
+    /// The account whose lists have or had this device; none where no list ever named it. Where the account's oldest
+    /// lists are not kept any more, one that a list was to name whose put is under way or was refused may be answered too.
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError>;
 
     /// Adds single-use key packages, at most [`pli_domain::limits::KEY_PACKAGES_MAX`], and sets the last-resort package

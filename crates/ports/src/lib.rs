@@ -11,6 +11,7 @@ mod conversations;
 mod error;
 mod leases;
 mod links;
+mod media;
 mod payloads;
 mod queues;
 mod shard_log;
@@ -18,7 +19,7 @@ mod signals;
 
 pub use accounts::{
     AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
-    NewAccount, PutDeviceListError,
+    NewAccount, PutDeviceListError, Removal,
 };
 pub use clock::{Clock, SystemClock};
 pub use conversations::{
@@ -28,6 +29,7 @@ pub use conversations::{
 pub use error::{Retry, StoreError};
 pub use leases::{Lease, Leases};
 pub use links::{Access, GetBlobError, JoinRendezvousError, Links, NewRendezvous, OpenRendezvousError, PutBlobError};
+pub use media::{BeginUploadError, FinishUploadError, Media, PutPartError};
 pub use payloads::{PayloadPage, Payloads};
 pub use queues::{
     Aside, DeviceQueues, DeviceRegister, DeviceState, LogEpochStart, Page, PageQuery, QueueRow, ReleaseMark, Settle,

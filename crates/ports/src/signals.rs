@@ -15,7 +15,7 @@ use crate::StoreError;
 pub struct Subject(String);
 
 impl Subject {
-    /// Requests and announcements to whoever owns `shard`.
+    /// Requests, announcements and removed devices to whoever owns `shard`.
     pub fn owner(shard: ShardId) -> Self {
         Self(format!("pli.owner.{shard}"))
     }
@@ -23,7 +23,7 @@ impl Subject {
     pub fn edge(edge: EdgeId) -> Self {
         Self(format!("pli.edge.{edge}"))
     }
-    /// To every edge: announce your sessions of these shards again.
+    /// To every edge: announce your sessions of these shards again, or end those of a device that was removed.
     pub fn edges() -> Self {
         Self("pli.edges".into())
     }

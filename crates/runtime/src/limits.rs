@@ -143,6 +143,11 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What a caller counts as: its [`subscriber`]. All callers whose address is unknown count as one.
+pub fn address_key(address: Option<IpAddr>) -> IpAddr {
+    address.map_or(Ipv6Addr::UNSPECIFIED.into(), subscriber)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +194,7 @@ mod tests {
         assert_ne!(key("2001:db8:0:1::1"), key("2001:db8::1"));
         assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
         assert!(key("::1").is_loopback());
+        assert_eq!(address_key("10.0.0.1".parse().ok()), key("10.0.0.1"));
+        assert_eq!(address_key(None), IpAddr::from(Ipv6Addr::UNSPECIFIED), "all that are unknown count as one");
     }
 }

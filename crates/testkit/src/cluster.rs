@@ -287,7 +287,7 @@ impl Cluster {
     /// Ends everything: the roles in order, edges first, then the servers under them. Says to `told` what ends.
     pub async fn close(mut self, told: &(dyn Fn(&str) + Sync)) -> Result<(), ClusterError> {
         let mut failed = None;
-        for role in [Role::Edge, Role::Delivery, Role::Conversations, Role::Links, Role::Directory] {
+        for role in [Role::Edge, Role::Delivery, Role::Conversations, Role::Links, Role::Media, Role::Directory] {
             for name in self.names(Some(role)) {
                 told(&name);
                 failed = self.end(&name).await.err().or(failed);

@@ -52,6 +52,7 @@ pub mod conversations;
 pub mod device_queues;
 pub mod leases;
 pub mod links;
+pub mod media;
 pub mod payloads;
 pub mod shard_log;
 pub mod signals;

@@ -12,6 +12,7 @@ mod faults;
 mod leases;
 mod links;
 mod log;
+mod media;
 mod payloads;
 mod queues;
 mod replica;
@@ -33,6 +34,7 @@ pub use faults::{FaultPlan, LeaseFaults, LogFaults, PerMille, QueueFaults, Signa
 pub use leases::MemoryLeases;
 pub use links::MemoryLinks;
 pub use log::MemoryLog;
+pub use media::MemoryMedia;
 pub use payloads::MemoryPayloads;
 pub use queues::MemoryQueues;
 pub use signals::MemorySignals;
@@ -177,6 +179,11 @@ impl MemoryWorld {
         MemoryLinks::new(self.inner.clone())
     }
 
+    /// Uploads.
+    pub fn media(&self) -> MemoryMedia {
+        MemoryMedia::new(self.inner.clone())
+    }
+
     /// What may go wrong from now on.
     pub fn set_faults(&self, plan: FaultPlan) {
         *lock(&self.inner.plan) = plan;
@@ -222,6 +229,11 @@ impl MemoryWorld {
     /// Refuses appends as a full log does, or accepts them again.
     pub fn set_log_full(&self, full: bool) {
         lock(&self.inner.log).set_full(full);
+    }
+
+    /// The same of one shard.
+    pub fn set_shard_full(&self, shard: ShardId, full: bool) {
+        lock(&self.inner.log).set_shard_full(shard, full);
     }
     /// The entries of `shard` that are durable, oldest first, for checks.
     pub fn log_entries(&self, shard: ShardId) -> Vec<(Seq, pli_domain::EntryId)> {

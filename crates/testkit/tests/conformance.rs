@@ -84,3 +84,12 @@ async fn links() {
         conformance::run(&suite, conformance::links::CASES, &mut models).await.assert_whole();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn media() {
+    for (name, options, plan) in paces() {
+        let mut models = Models::of_media(options, plan);
+        let suite = format!("media ({name})");
+        conformance::run(&suite, conformance::media::CASES, &mut models).await.assert_whole();
+    }
+}

@@ -4,7 +4,7 @@
 
 import { hex, newId, same, type Bytes } from "./bytes.js";
 import { Offline } from "./connection.js";
-import { accountsOf, type Conversation, type Conversations } from "./conversations.js";
+import { accountsOf, spokenIn, type Conversation, type Conversations } from "./conversations.js";
 import type { Directory } from "./directory.js";
 import { isRefused, Refused } from "./frames.js";
 import { ErrorCode, type DeviceAddress } from "./gen/pli/common/v1/common_pb.js";
@@ -15,6 +15,7 @@ import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { get, put } from "./objects.js";
 import type { Profile } from "./profile.js";
+import { firstRenewal, look } from "./renewal.js";
 import { pause } from "./signal.js";
 import type { Store } from "./store.js";
 
@@ -23,6 +24,7 @@ const LEAVER_STEP_MS = 1_500;
 const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
 const REJOINS_MAX = 20;
 const TRIES_MAX = 50;
+const RACE_WAIT_MS = { first: 250, most: 8_000 };
 
 /** What is still to be done, given how the group stands now; undefined where that is nothing. */
 type Plan = (conversation: Conversation) => Promise<mls.Changes | undefined>;
@@ -35,6 +37,8 @@ export class ChangeFailed extends Error {
 export class Changes {
   readonly #last = new Map<string, Promise<unknown>>();
   readonly #scheduled = new Set<string>();
+  /** Commits in a row that others came before. */
+  readonly #lost = new Map<string, number>();
 
   constructor(
     private readonly store: Store,
@@ -47,6 +51,29 @@ export class Changes {
   /** A session is open: what was left undone goes on. */
   online(): void {
     for (const [id] of this.conversations.all()) this.work(id);
+  }
+
+  /** Renews this device's keys wherever that is due; what fails, or loses, is looked at again the next time. */
+  async renew(now = this.conversations.now()): Promise<void> {
+    for (const [id, { phase, leaving, pending, ahead, renewal, group }] of this.conversations.all()) {
+      if (phase !== "open" || leaving === true || pending !== undefined || ahead !== undefined) continue;
+      const [devices, spoken] = [group.members.length, spokenIn(this.conversations.get(id)!)];
+      const next = renewal === undefined ? firstRenewal(devices, now, spoken) : look(renewal, devices, now, spoken);
+      if (next !== true && next !== renewal) await this.#plan(id, next);
+      if (next === true && devices > 1)
+        await this.#change(id, async (then) =>
+          then.group.epoch === group.epoch ? { add: [], remove: [] } : undefined,
+        ).catch((error: unknown) => {
+          if (!isRefused(error) && !(error instanceof ChangeFailed)) throw error;
+        });
+    }
+  }
+
+  async #plan(id: string, renewal: NonNullable<Conversation["renewal"]>): Promise<void> {
+    await this.store.change(() => {
+      const conversation = this.conversations.get(id);
+      if (conversation?.phase === "open") this.conversations.set({ ...conversation, renewal });
+    });
   }
 
   /** Does what a conversation needs by itself: the answer to an offered commit, joining again, the wish of a leaver. */
@@ -202,7 +229,16 @@ export class Changes {
     }
     const lostAt = await this.store.change(() => this.#answer(id, pending, answer));
     if (lostAt !== undefined) await this.#reach(id, lostAt);
+    if (answer.outcome.case === "lost") await this.#makeWay(id);
+    else this.#lost.delete(id);
     return undefined;
+  }
+
+  /** Waits a random time, longer with each loss in a row: few of those who lost together meet again. */
+  #makeWay(id: string): Promise<void> {
+    const lost = this.#lost.get(id) ?? 0;
+    this.#lost.set(id, lost + 1);
+    return pause(Math.random() * Math.min(RACE_WAIT_MS.first * 2 ** lost, RACE_WAIT_MS.most), this.link.stopped);
   }
 
   async #offer(conversation: Bytes, { epoch, offer }: NonNullable<Conversation["pending"]>): Promise<CommitResponse> {

@@ -50,6 +50,7 @@ interface Place {
 
 /** How often a session looks whether its key packages are old. */
 const DAY_MS = 24 * 3_600_000;
+const HOUR_MS = 3_600_000;
 
 const NOWHERE: Place = { position: "0", history: new Uint8Array(), registered: false, published: false };
 
@@ -98,6 +99,7 @@ export class Client {
     this.#inbox = new Inbox(store, this.#link, this.#conversations, this.#outbox, this.#directory, profile, tell);
     this.#directory.onNotice = (event, { handle }) => this.#tell({ event, handle });
     this.#conversations.onWork = (id) => this.#changes.work(id);
+    this.#conversations.now = () => Date.now() + this.#clockAheadMs;
   }
 
   /** Opens the device in a folder; a new one draws its ids and keys. */
@@ -255,6 +257,11 @@ export class Client {
     await this.#changes.rejoin(id);
   }
 
+  /** Renews this device's keys wherever that is due at a server time, by itself every hour; for whoever suspects something. */
+  async renewKeys(now?: number): Promise<void> {
+    await this.#changes.renew(now);
+  }
+
   async #accounts(handles: string[]): Promise<Bytes[]> {
     const accounts: Bytes[] = [];
     for (const handle of handles) accounts.push((await this.lookup(handle)).account);
@@ -308,8 +315,11 @@ export class Client {
     this.#changes.online();
     await this.#publishIfDue();
     const daily = setInterval(() => void this.#publishIfDue().catch((error: unknown) => this.#failed(error)), DAY_MS);
-    daily.unref();
-    void session.ended.then(() => clearInterval(daily));
+    const hourly = setInterval(() => void this.#renewIfCaughtUp(), HOUR_MS);
+    for (const timer of [daily, hourly]) {
+      timer.unref();
+      void session.ended.then(() => clearInterval(timer));
+    }
   }
 
   #readySaid({ ready }: Session): void {
@@ -423,6 +433,12 @@ export class Client {
     this.#compare = { gone: false, unknown: false };
     this.#caughtUp = true;
     this.#changed.fire();
+    void this.#renewIfCaughtUp();
+  }
+
+  async #renewIfCaughtUp(): Promise<void> {
+    if (!this.#caughtUp || this.#frames.length > 0) return;
+    await this.#changes.renew().catch((error: unknown) => this.#failed(error));
   }
 
   /** Conversations that a restored server does not know are over; those whose welcome this device never saw are joined. */

@@ -15,6 +15,7 @@ import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { BadObject, bodyOf, get } from "./objects.js";
 import type { Profile } from "./profile.js";
+import { hastened, nextRenewal, type Renewal, type Spoken } from "./renewal.js";
 import { Signal } from "./signal.js";
 import type { Store, Table } from "./store.js";
 
@@ -49,6 +50,10 @@ export interface Conversation {
   /** This device proposed to leave. */
   readonly leaving?: boolean | undefined;
   readonly numbers: Partial<Record<Class, Numbers>>;
+  /** When this device renews its keys. */
+  readonly renewal?: Renewal;
+  /** How many messages of others were shown. */
+  readonly heard?: number;
   /** How many bodies this device has sealed in it. */
   readonly sealed?: number;
 }
@@ -62,6 +67,8 @@ export class Conversations {
   readonly changed = new Signal();
   /** A conversation has to be joined again, or somebody wants to leave it; both are done outside of the queue. */
   onWork: (id: string) => void = () => {};
+  /** Server time. */
+  now: () => number = Date.now;
 
   constructor(
     private readonly store: Store,
@@ -106,13 +113,22 @@ export class Conversations {
     return found?.[1];
   }
 
+  /** Messages of others were shown. Within a change of the store. */
+  hears(id: string, messages: number): void {
+    const conversation = this.get(id);
+    if (conversation !== undefined) this.set({ ...conversation, heard: (conversation.heard ?? 0) + messages });
+  }
+
   /** Goes on with the next state of the group. Within a change of the store. */
   async advance(conversation: Conversation, state: Bytes): Promise<Conversation> {
     const group = await mls.describe(state);
     const devices = conversation.group.members.map(({ device }) => hex(device));
     const newcomers = group.members.some(({ device }) => !devices.includes(hex(device)));
+    const { renewal } = conversation;
+    const { account } = this.profile;
     const next = this.set({
       ...conversation,
+      ...(renewal && { renewal: hastened(renewal, conversation.group.members, group.members, account, this.now()) }),
       state,
       group,
       numbers: newcomers ? addressedFromNow(conversation.numbers) : conversation.numbers,
@@ -126,10 +142,12 @@ export class Conversations {
     const { pending } = conversation;
     if (pending === undefined) return conversation;
     const wasBroken = conversation.phase === "broken";
-    const next = await this.advance(
+    let next = await this.advance(
       { ...conversation, phase: "open", pending: undefined, ahead: by === "queue" ? undefined : pending.epoch + 1 },
       pending.offer.next,
     );
+    if (pending.offer.renews)
+      next = this.set({ ...next, renewal: nextRenewal(next.group.members.length, this.now(), spokenIn(next)) });
     if (wasBroken) this.#later({ event: "rejoined", conversation: hex(conversation.id) });
     return next;
   }
@@ -364,3 +382,8 @@ export function number(conversation: Conversation, of: Class): { conversation: C
 
 export const laneBase = (conversation: Conversation, of: Class): number =>
   conversation.numbers[of]?.base ?? NO_NUMBERS.base;
+
+export const spokenIn = ({ numbers, heard }: Conversation): Spoken => ({
+  said: numbers[Class.MESSAGE]?.given ?? 0,
+  heard: heard ?? 0,
+});

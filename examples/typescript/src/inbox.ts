@@ -149,7 +149,10 @@ export class Inbox {
       this.#later({ event: "hole", conversation: id, from, first: hole[0], last: hole[1] });
     }
     for (const { no, item, late } of shown) this.#showOne(id, device, no, item, late);
-    if (shown.length > 0 && Number(of) === Class.MESSAGE) this.#tick(id);
+    if (shown.length > 0 && Number(of) === Class.MESSAGE) {
+      this.conversations.hears(id, shown.length);
+      this.#tick(id);
+    }
   }
 
   #showOne(id: string, device: string, laneNo: number, item: Item, late: boolean): void {

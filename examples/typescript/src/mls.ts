@@ -82,6 +82,8 @@ export interface Offer {
   readonly groupInfo: Bytes;
   /** The group once the commit has won. */
   readonly next: Bytes;
+  /** It carries a path: this device has new keys by it. */
+  readonly renews: boolean;
 }
 
 export interface Opened {
@@ -321,7 +323,7 @@ export function joinExternally(profile: Profile, groupInfo: Bytes, ratchetTree: 
       config(),
     );
     const commit = encodeMlsMessage({ version: "mls10", wireformat: "mls_public_message", publicMessage });
-    return { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState) };
+    return { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState), renews: true };
   });
 }
 
@@ -362,6 +364,7 @@ export function makeCommit(encoded: Bytes, changes: Changes): Promise<Offer> {
       welcome: welcome && encodeMlsMessage({ version: "mls10", wireformat: "mls_welcome", welcome }),
       groupInfo: await newGroupInfo(made.newState, impl),
       next: encodeGroupState(made.newState),
+      renews: changes.add.length === 0 || changes.remove.length > 0,
     };
   });
 }

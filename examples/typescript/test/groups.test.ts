@@ -56,6 +56,33 @@ describe("a group", () => {
       await alice.heard("delivered", (tick) => tick.by === by && tick.upTo >= sent.laneNo);
   });
 
+  test("in which a device renews its keys when that is due, and everybody goes on", async () => {
+    await rust.register("g0bob");
+    const [alice, carol] = [await open("g0alice"), await open("g0carol")];
+    const id = await alice.client.createGroup("renewed", ["g0bob", "g0carol"]);
+    await carol.heard("joined", ({ conversation }) => conversation === id);
+    await agreed(id, [alice, carol], 3);
+    const epoch = () => alice.client.conversation(id)!.group.epoch;
+    const before = epoch();
+    await alice.client.renewKeys();
+    await alice.client.send(id, "hello");
+    await carol.text("hello");
+    assert.equal(epoch(), before, "the first date is drawn");
+    const inTwoWeeks = Date.now() + 14 * 24 * 3_600_000;
+    await alice.client.renewKeys(inTwoWeeks);
+    await until("the new epoch", () => epoch() === before + 1);
+    await agreed(id, [alice, carol], 3);
+    await alice.client.renewKeys(Date.now() + 24 * 3_600_000);
+    assert.equal(epoch(), before + 1, "the next date is days away");
+    await rust.run(["send", "g0bob", "#renewed", "from bob"]);
+    await Promise.all([alice.text("from bob"), carol.text("from bob")]);
+    await alice.client.send(id, "from alice");
+    await carol.text("from alice");
+    const events = await rust.receive("g0bob", 2);
+    const texts = events.filter(({ event }) => event === "message").map((event) => event["text"]);
+    assert.deepEqual(texts, ["hello", "from alice"]);
+  });
+
   test("whose members commit at one epoch: one wins, and the others' changes follow", async () => {
     for (const handle of ["g3bob", "g3dave", "g3erin", "g3frank"]) await rust.register(handle);
     const [alice, carol] = [await open("g3alice"), await open("g3carol")];

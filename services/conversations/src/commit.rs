@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use pli_api::Caller;
 use pli_api::conversations::{CommitLost, CommitRequest, CommitResponse, CommitWon, commit_response::Outcome};
-use pli_domain::limits::{EXPIRY_MAX, MEMBERS_MAX};
-use pli_domain::{DeviceAddress, MlsEpoch};
+use pli_domain::limits::{EXPIRY_MAX, GROUP_DEVICES_MAX, MEMBERS_MAX};
+use pli_domain::{AccountId, DeviceAddress, MlsEpoch};
 use pli_ports::{CommitIntent, CommitOutcome};
 
 use crate::commits::COMMITS_MAX;
-use crate::devices::{self, Completeness};
+use crate::devices;
 use crate::error::{CommitError, Denied};
 use crate::finish::By;
 use crate::objects::{self, OBJECT_BYTES_MAX};
@@ -114,9 +114,9 @@ impl Inner {
         let conversation = membership.conversation;
         let applied = self.apply(membership, offered).await?;
         check_size(&applied)?;
-        let completeness = if applied.external { Completeness::Present } else { Completeness::All };
+        let whole = brought(&applied);
         let leaves = if applied.external { only(&applied, membership.caller) } else { applied.leaves.clone() };
-        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, membership.caller).await? {
+        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, &whole, membership.caller).await? {
             return Err(unfit.into());
         }
         let intent = self.intent(membership, offered, &applied).await?;
@@ -200,6 +200,12 @@ fn won(offered: MlsEpoch) -> CommitResponse {
     CommitResponse { outcome: Some(Outcome::Won(CommitWon { epoch: offered.next().0 })) }
 }
 
+/// The accounts of which the commit brings in devices, as far as there is room for more.
+fn brought(applied: &Applied) -> BTreeSet<AccountId> {
+    let has_room = applied.leaves.len() < GROUP_DEVICES_MAX;
+    applied.added.iter().filter(|_| has_room).map(|device| device.account).collect()
+}
+
 /// A re-join answers for its own leaf only: it can neither add nor remove others.
 fn only(applied: &Applied, device: DeviceAddress) -> crate::group::Leaves {
     applied.leaves.iter().filter(|(d, _)| **d == device).map(|(d, k)| (*d, k.clone())).collect()
@@ -210,9 +216,15 @@ fn check_size(applied: &Applied) -> Result<(), CommitError> {
     if accounts > MEMBERS_MAX {
         return Err(CommitError::TooManyAccounts { accounts });
     }
+    let devices = applied.leaves.len();
+    if devices > GROUP_DEVICES_MAX {
+        return Err(CommitError::TooManyDevices { devices });
+    }
+    // Renewals make the state larger too, as they fill the tree: room for them is kept.
+    let bytes_max = if applied.added.is_empty() { OBJECT_BYTES_MAX } else { OBJECT_BYTES_MAX / 2 };
     let bytes = applied.state.len();
-    if bytes as u64 > OBJECT_BYTES_MAX {
-        return Err(CommitError::StateTooLarge { bytes });
+    if bytes as u64 > bytes_max {
+        return Err(CommitError::StateTooLarge { bytes, bytes_max });
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an operator can set.
 
+use pli_domain::limits::FAN_OUT_ABOVE_SHARDS;
 use pli_runtime::limits::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,13 @@ pub struct Config {
     pub sweep_every_ms: u64,
     /// When an edge asks again about an epoch that is not open yet, in milliseconds. Default 200.
     pub not_open_retry_ms: u32,
+    /// Messages, commits and proposals to devices of more shards than this are appended once, for the fan-out worker of
+    /// their conversation, which appends them to each by reference to one payload. Edges are told with the roster.
+    /// Default 8.
+    pub fan_out_above_shards: usize,
+    /// Conversations of suite 0x004F may be made; `directory.post_quantum` says so for all roles.
+    #[serde(skip)]
+    pub post_quantum: bool,
 }
 
 impl Default for Config {
@@ -38,6 +46,8 @@ impl Default for Config {
             left_behind_after_ms: 2_000,
             sweep_every_ms: 1_000,
             not_open_retry_ms: 200,
+            fan_out_above_shards: FAN_OUT_ABOVE_SHARDS,
+            post_quantum: false,
         }
     }
 }

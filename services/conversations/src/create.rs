@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Create.
 
+use std::collections::BTreeSet;
+
 use pli_api::Caller;
 use pli_api::conversations::{CreateRequest, CreateResponse};
 use pli_ports::{CreateOutcome, NewConversation};
 
-use crate::devices::{self, Completeness};
+use crate::devices;
 use crate::error::CreateError;
 use crate::group::Group;
 use crate::objects;
@@ -18,10 +20,9 @@ impl Inner {
         let now = self.ports.clock.now();
         let payloads = self.ports.payloads.as_ref();
         let group_info = objects::required(payloads, "group_info", request.group_info, now).await?;
-        let (conversation, group, state) = Group::create(&self.crypto, group_info, caller)?;
+        let (conversation, group, state) = Group::create(&self.crypto, group_info, caller, self.config.post_quantum)?;
         let leaves = group.leaves()?;
-        let completeness = Completeness::Present;
-        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, completeness, caller).await? {
+        if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, &BTreeSet::new(), caller).await? {
             return Err(unfit.into());
         }
         let bytes = state.len();

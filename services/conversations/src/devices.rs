@@ -1,27 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A group's leaves against its members' signed device lists. One question to the directory per commit, none per
-//! message.
+//! A group's leaves against its members' signed device lists. One question to the directory per commit, and one for each
+//! device that the group lacks; none per message.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use pli_api::Channel;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pli_api::directory::directory_client::DirectoryClient;
-use pli_api::directory::{AccountDevices, DeviceList, GetDeviceListsRequest};
-use pli_domain::DeviceAddress;
+use pli_api::directory::{AccountDevices, DeviceList, GetDeviceKeyRequest, GetDeviceListsRequest};
+use pli_api::{Channel, error_of_status};
+use pli_domain::limits::CLAIM_DEVICES_MAX;
+use pli_domain::{AccountId, DeviceAddress};
 use prost::Message;
 use tonic::Status;
 
 use crate::group::Leaves;
 
-/// Which leaves a group must have for an account that is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Completeness {
-    /// Every device of every member: what a member's commit must make, since it can add and remove.
-    All,
-    /// Only those that are there must be right: a first epoch, or a re-join, which can add nobody else.
-    Present,
-}
+/// Devices that are asked about at a time.
+const ASKED_AT_ONCE: usize = 8;
 
 /// How a group differs from its members' device lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
@@ -55,11 +51,13 @@ pub(crate) enum DirectoryError {
     Answer,
 }
 
-/// What speaks against a group with these leaves, offered by `caller`; or none.
+/// What speaks against a group with these leaves, offered by `caller`; or none. What is there must be right. Of the
+/// accounts in `whole` every device must be there that somebody could add: those that the commit brings devices of. No
+/// other commit waits for what a member lists; clients bring that in by commits of their own.
 pub(crate) async fn compare(
     directory: &Channel,
     leaves: &Leaves,
-    completeness: Completeness,
+    whole: &BTreeSet<AccountId>,
     caller: DeviceAddress,
 ) -> Result<Option<Unfit>, DirectoryError> {
     let accounts: BTreeSet<_> = leaves.keys().map(|device| device.account).collect();
@@ -74,8 +72,28 @@ pub(crate) async fn compare(
     if !listed.contains_key(&caller) && listed.keys().any(|device| device.account == caller.account) {
         return Ok(Some(Unfit::CallerRemoved));
     }
-    let mismatch = difference(leaves, &listed, completeness);
+    let mut mismatch = difference(leaves, &listed, whole);
+    mismatch.missing = addable(directory, mismatch.missing).await?;
     Ok(Some(mismatch).filter(|m| *m != Mismatch::default()).map(Unfit::Devices))
+}
+
+/// Those of the devices that have published something: one that is listed and never connected keeps nobody waiting. At most
+/// as many as anybody could claim at once.
+async fn addable(directory: &Channel, missing: Vec<DeviceAddress>) -> Result<Vec<DeviceAddress>, DirectoryError> {
+    let asked = missing.into_iter().map(async |device| Ok((device, has_packages(directory, device).await?)));
+    let asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
+    let addable = asked.try_filter_map(async |(device, has)| Ok(has.then_some(device)));
+    addable.take(CLAIM_DEVICES_MAX).try_collect().await
+}
+
+async fn has_packages(directory: &Channel, device: DeviceAddress) -> Result<bool, DirectoryError> {
+    let request = GetDeviceKeyRequest { device: Some(device.into()) };
+    match DirectoryClient::new(directory.clone()).get_device_key(request).await {
+        Ok(answer) => Ok(answer.get_ref().key_packages > 0 || answer.get_ref().last_resort),
+        Err(status) if error_of_status(&status).code().is_temporary() => Err(DirectoryError::Call(Box::new(status))),
+        // It is not in its account's list any more.
+        Err(_) => Ok(false),
+    }
 }
 
 fn devices(account: &AccountDevices) -> Option<Leaves> {
@@ -88,7 +106,7 @@ fn devices(account: &AccountDevices) -> Option<Leaves> {
     list.devices.iter().map(entry).collect()
 }
 
-fn difference(leaves: &Leaves, listed: &BTreeMap<DeviceAddress, Vec<u8>>, completeness: Completeness) -> Mismatch {
+fn difference(leaves: &Leaves, listed: &Leaves, whole: &BTreeSet<AccountId>) -> Mismatch {
     let mut mismatch = Mismatch::default();
     for (&device, key) in leaves {
         match listed.get(&device) {
@@ -97,15 +115,14 @@ fn difference(leaves: &Leaves, listed: &BTreeMap<DeviceAddress, Vec<u8>>, comple
             Some(_) => {}
         }
     }
-    if completeness == Completeness::All {
-        mismatch.missing = listed.keys().filter(|device| !leaves.contains_key(device)).copied().collect();
-    }
+    let missing = listed.keys().filter(|device| whole.contains(&device.account) && !leaves.contains_key(device));
+    mismatch.missing = missing.copied().collect();
     mismatch
 }
 
 #[cfg(test)]
 mod tests {
-    use pli_domain::{AccountId, DeviceId};
+    use pli_domain::DeviceId;
 
     use super::*;
 
@@ -118,10 +135,10 @@ mod tests {
     fn each_kind_of_difference_is_named() {
         let leaves = Leaves::from([leaf(1, 1), leaf(2, 9), leaf(3, 3)]);
         let listed = Leaves::from([leaf(1, 1), leaf(2, 2), leaf(4, 4)]);
-        let all = difference(&leaves, &listed, Completeness::All);
+        let all = difference(&leaves, &listed, &BTreeSet::from([AccountId::from_bytes([1; 16])]));
         assert_eq!(all.missing, [leaf(4, 0).0]);
         assert_eq!(all.extra, [leaf(3, 0).0]);
         assert_eq!(all.stale, [leaf(2, 0).0]);
-        assert!(difference(&leaves, &listed, Completeness::Present).missing.is_empty());
+        assert!(difference(&leaves, &listed, &BTreeSet::new()).missing.is_empty());
     }
 }

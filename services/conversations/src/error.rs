@@ -4,7 +4,7 @@
 use pli_api::FieldError;
 use pli_api::common::Error as WireError;
 use pli_domain::MlsEpoch;
-use pli_domain::limits::{MEMBERS_MAX, PAGE_BYTES_MAX};
+use pli_domain::limits::{GROUP_DEVICES_MAX, MEMBERS_MAX, PAGE_BYTES_MAX};
 use pli_ports::{AppendError, StoreError};
 use pli_runtime::limits::Limited;
 
@@ -25,7 +25,7 @@ pub(crate) enum Denied {
     Field(#[from] FieldError),
     #[error(transparent)]
     Limited(#[from] Limited),
-    #[error("no such conversation with you in it")]
+    #[error("no such conversation with you in it; ask a member to add you")]
     UnknownConversation,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,10 +78,16 @@ pub(crate) enum CommitError {
     Object(#[from] ObjectError),
     #[error(transparent)]
     Invalid(#[from] InvalidMessage),
-    #[error("the group would have {accounts} accounts; at most {MEMBERS_MAX} are allowed")]
+    #[error("the group would have {accounts} accounts; at most {MEMBERS_MAX} are allowed: add fewer people")]
     TooManyAccounts { accounts: usize },
-    #[error("the group's public state would have {bytes} bytes; at most {OBJECT_BYTES_MAX} are allowed")]
-    StateTooLarge { bytes: usize },
+    #[error(
+        "the group would have {devices} devices; at most {GROUP_DEVICES_MAX} are allowed: remove people, or devices that nobody uses any more"
+    )]
+    TooManyDevices { devices: usize },
+    #[error(
+        "the group's public state would have {bytes} bytes; at most {bytes_max} are allowed: keys of this suite are too long for so many devices"
+    )]
+    StateTooLarge { bytes: usize, bytes_max: u64 },
     #[error(transparent)]
     Devices(#[from] Unfit),
     #[error(transparent)]

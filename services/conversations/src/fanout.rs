@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use pli_api::common::DeviceAddress as WireAddress;
 use pli_api::conversations::{Object, object};
-use pli_api::items_by_shard;
 use pli_api::log::envelope::BodyOrRef;
 use pli_api::log::{Content, Entry, Envelope};
+use pli_api::{fan_out_item, items_by_shard, spread_over};
 use pli_domain::limits::EXPIRY_MAX;
 use pli_domain::{Class, ConversationId, DeviceAddress, EntryId, MlsEpoch, SendId, ShardId, UnixMillis};
 use pli_ports::{AppendError, NewEntry, Retry};
@@ -78,6 +78,19 @@ impl Inner {
             NewEntry { shard, id: entry_id(shard), bytes: entry.encode_to_vec().into() }
         };
         items.into_iter().map(entry).collect()
+    }
+
+    /// The entry of what is for everybody in the roster of its epoch, for the fan-out worker.
+    pub(crate) fn entry_to_spread(&self, letter: &Letter, entry_id: impl Fn(ShardId) -> EntryId) -> NewEntry {
+        let (shard, item) =
+            fan_out_item(&self.shards, letter.conversation, Class::Message, letter.expires_at(), letter.envelope());
+        let entry = Entry { items: vec![item], origin: Bytes::new() };
+        NewEntry { shard, id: entry_id(shard), bytes: entry.encode_to_vec().into() }
+    }
+
+    /// Whether what is for these devices goes through the fan-out worker.
+    pub(crate) fn is_spread(&self, roster: &[DeviceAddress]) -> bool {
+        spread_over(&self.shards, roster.iter().copied(), self.config.fan_out_above_shards)
     }
 
     /// Appends all of them, trying again those that failed, under the same ids.

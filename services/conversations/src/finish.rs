@@ -93,10 +93,16 @@ impl Inner {
 
         let commit = letter(Part::Commit, record.commit.unwrap_or_default());
         // To the committer too: where it stands in its queue tells that device what still waits before it.
-        let mut entries = self.entries(&commit, old.iter().copied(), id(Part::Commit));
+        let added = record.added.iter().map(DeviceAddress::try_from);
+        let added: BTreeSet<_> = added.collect::<Result<_, _>>().map_err(CorruptRecord::encoding("commit"))?;
+        // Messages before and after it must take the same way. To a device that was in already the welcome goes directly,
+        // and would overtake it.
+        let spread = self.is_spread(old) && self.is_spread(&intent.roster) && !old.iter().any(|d| added.contains(d));
+        let mut entries = match spread {
+            true => vec![self.entry_to_spread(&commit, id(Part::Commit))],
+            false => self.entries(&commit, old.iter().copied(), id(Part::Commit)),
+        };
         if let Some(welcome) = record.welcome {
-            let added = record.added.iter().map(DeviceAddress::try_from);
-            let added: BTreeSet<_> = added.collect::<Result<_, _>>().map_err(CorruptRecord::encoding("commit"))?;
             entries.extend(self.entries(&letter(Part::Welcome, welcome), added, id(Part::Welcome)));
         }
         Ok(entries)

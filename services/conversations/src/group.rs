@@ -12,7 +12,7 @@ use openmls::prelude::{
     BasicCredential, Credential, DeserializeBytes, GroupId, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn,
     OpenMlsCrypto, OpenMlsSignaturePublicKey, ProposalStore, PublicGroup, Verifiable,
 };
-use pli_domain::limits::CIPHER_SUITES;
+use pli_domain::limits::{CIPHER_SUITE_POST_QUANTUM, CIPHER_SUITES};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, MlsEpoch};
 use pli_ports::ConversationHead;
 
@@ -31,7 +31,7 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum InvalidGroup {
     #[error("not an MLSMessage with a GroupInfo")]
     Encoding,
-    #[error("the suite is not allowed; use 0x0001 or 0x0003")]
+    #[error("the suite is not allowed; use 0x0001 or 0x0003, or 0x004f where the server has directory.post_quantum")]
     Suite,
     #[error("the group id must be the 16 bytes of the conversation id")]
     GroupId,
@@ -65,9 +65,11 @@ impl Group {
         crypto: &impl OpenMlsCrypto,
         group_info: Bytes,
         creator: DeviceAddress,
+        post_quantum: bool,
     ) -> Result<(ConversationId, Self, Bytes), InvalidGroup> {
         let info = parse_group_info(&group_info)?;
-        if !CIPHER_SUITES.contains(&info.ciphersuite().into()) {
+        let suite = u16::from(info.ciphersuite());
+        if !(CIPHER_SUITES.contains(&suite) || post_quantum && suite == CIPHER_SUITE_POST_QUANTUM) {
             return Err(InvalidGroup::Suite);
         }
         let id = info.group_id().as_slice().try_into().map_err(|_| InvalidGroup::GroupId)?;

@@ -30,6 +30,8 @@ mod devices;
 mod error;
 mod fanout;
 mod finish;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 mod group_info;
 mod grpc;

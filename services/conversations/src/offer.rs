@@ -18,9 +18,9 @@ use crate::storage::GroupStorage;
 pub(crate) enum InvalidMessage {
     #[error("{0} is not an MLSMessage of the right kind")]
     Encoding(&'static str),
-    #[error("the message does not verify: {0}")]
+    #[error("the message does not verify: {0}; make it anew from the group's newest epoch")]
     Verify(#[source] Source),
-    #[error("the message is not the caller's: its sender is another device")]
+    #[error("the message is not the caller's: its sender is another device; sign it with the device's own leaf")]
     Sender,
     #[error("only a member may do this; re-join by an external commit that removes only your own old leaf")]
     NotExternal,
@@ -28,7 +28,7 @@ pub(crate) enum InvalidMessage {
     Proposal,
     #[error("an added leaf's credential must be basic with the identity account id, device id")]
     Credential,
-    #[error("the welcome must be for exactly the added key packages")]
+    #[error("the welcome must be for exactly the key packages that the commit adds")]
     Welcome,
     #[error("the group that the commit makes: {0}")]
     Group(#[from] InvalidGroup),

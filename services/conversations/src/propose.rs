@@ -56,7 +56,11 @@ impl Inner {
         };
         let others = membership.roster.iter().copied().filter(|device| *device != caller);
         let id = |shard| derive::proposal_entry(conversation, caller.device, send_id, shard);
-        self.append(self.entries(&letter, others, id)).await?;
+        let entries = match self.is_spread(&membership.roster) {
+            true => vec![self.entry_to_spread(&letter, id)],
+            false => self.entries(&letter, others, id),
+        };
+        self.append(entries).await?;
         Ok(ProposeResponse {})
     }
 

@@ -14,8 +14,8 @@ use crate::finish::By;
 use crate::service::Inner;
 
 impl Inner {
-    /// The devices of an epoch, for edges: of the newest one and of as many before it as messages may be behind. A
-    /// call that carries a client's identity is refused.
+    /// The devices of an epoch, for edges: of the newest one and of as many before it as messages may be behind, or of
+    /// any for what was accepted before. A call that carries a client's identity is refused.
     pub(crate) async fn roster(
         &self,
         caller: Caller,
@@ -28,16 +28,18 @@ impl Inner {
         let epoch = MlsEpoch(request.epoch);
         let found = self.ports.conversations.roster_at(conversation, epoch).await?;
         let EpochRoster { current, roster } = found.ok_or(RosterError::UnknownConversation)?;
-        if epoch > current || current.0 - epoch.0 > EPOCHS_BEHIND_MAX {
+        if epoch > current || (!request.accepted_before && current.0 - epoch.0 > EPOCHS_BEHIND_MAX) {
             return Err(RosterError::WrongEpoch { current });
         }
         let roster = roster.ok_or(RosterError::WrongEpoch { current })?;
+        let fan_out = self.is_spread(&roster.devices);
         let open = roster.open || self.finish_left_behind(conversation, epoch).await?;
         Ok(GetRosterResponse {
             open,
             devices: roster.devices.into_iter().map(Into::into).collect(),
             current_epoch: current.0,
             retry_after_ms: if open { 0 } else { self.config.not_open_retry_ms },
+            fan_out,
         })
     }
 

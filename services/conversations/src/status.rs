@@ -123,7 +123,9 @@ impl From<CommitError> for WireError {
             E::Ahead { current, .. } => wrong_epoch(message, current),
             E::Object(error) => error.into(),
             E::Invalid(_) => refusal(ErrorCode::CommitInvalid, message),
-            E::TooManyAccounts { .. } | E::StateTooLarge { .. } => refusal(ErrorCode::GroupTooLarge, message),
+            E::TooManyAccounts { .. } | E::TooManyDevices { .. } | E::StateTooLarge { .. } => {
+                refusal(ErrorCode::GroupTooLarge, message)
+            }
             E::Devices(unfit) => unfit.into(),
             E::Directory(error) => error.into(),
             E::Finish(error) => error.into(),

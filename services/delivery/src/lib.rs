@@ -60,6 +60,8 @@
 
 mod config;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod levels;
 mod metrics;
 mod owner;
@@ -70,4 +72,4 @@ pub use config::{Config, InvalidConfig};
 pub use error::{DeliveryError, OwnerError};
 pub use metrics::{CounterValues, Counters};
 pub use owner::Owner;
-pub use service::{Delivery, DeliveryPorts};
+pub use service::{Beside, Delivery, DeliveryPorts};

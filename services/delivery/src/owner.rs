@@ -103,3 +103,10 @@ impl Owner {
         Ok(())
     }
 }
+
+/// See [`crate::fuzzing::entry`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn header_of(bytes: &bytes::Bytes) -> (usize, bool) {
+    let header = entry::header(bytes);
+    (header.targets.len(), header.undecodable)
+}

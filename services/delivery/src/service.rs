@@ -5,6 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 use pli_domain::{OwnerId, ShardId, ShardMap};
 use pli_ports::{Clock, DeviceQueues, Lease, Leases, ShardLog, Signals};
@@ -22,6 +23,12 @@ use crate::metrics::Counters;
 use crate::owner::Owner;
 use crate::share::Share;
 
+/// What runs beside the owner of a shard, on the same lease.
+pub trait Beside: Send + Sync + 'static {
+    /// Works for `shard` until `stop`. Dropping the future is a crash, after which nothing is lost.
+    fn run(&self, shard: ShardId, stop: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
 /// What delivery stands on.
 #[derive(Clone)]
 pub struct DeliveryPorts {
@@ -37,6 +44,8 @@ pub struct DeliveryPorts {
     pub clock: Arc<dyn Clock>,
     /// Where hops and spans of messages go.
     pub trail: Trail,
+    /// What runs beside each owner: the fan-out worker.
+    pub beside: Option<Arc<dyn Beside>>,
 }
 
 /// A delivery worker over all shards of a cluster.
@@ -159,6 +168,11 @@ impl ShardWork {
         let stop_owner = stop.child_token();
         let seed = self.rng.random();
         let owner = Owner::new(self.shard, self.ports.clone(), self.config.clone(), self.counters.clone(), seed);
+        let beside = self
+            .ports
+            .beside
+            .clone()
+            .map(|beside| AbortOnDropHandle::new(tokio::spawn(beside.run(self.shard, stop_owner.clone()))));
         let mut running = AbortOnDropHandle::new(tokio::spawn(owner.run(stop_owner.clone())));
         let mut left = None;
         let failed = tokio::select! {
@@ -174,6 +188,7 @@ impl ShardWork {
                 report(self.shard, running.await)
             }
         };
+        drop(beside);
         let released = self.ports.leases.release(&lease).await;
         if let Err(error) = &released {
             tracing::info!(

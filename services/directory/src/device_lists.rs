@@ -10,7 +10,7 @@ use pli_api::directory::{
 use pli_api::{Caller, ids};
 use pli_domain::limits::{CHAIN_LISTS_MAX, DEVICE_LISTS_MAX, FRAME_BYTES_MAX};
 use pli_domain::{AccountId, DeviceAddress};
-use pli_ports::AccountRecord;
+use pli_ports::{AccountRecord, Removal};
 use prost::Message;
 
 use crate::error::{GetDeviceListsError, ReplaceListError};
@@ -98,10 +98,11 @@ impl Inner {
         let stored = self.accounts.account(caller.account).await?.ok_or(ReplaceListError::UnknownAccount)?;
         self.check_caller(caller, &stored).await?;
         check_successor(&stored, &new)?;
-        let previous = new.previous.unwrap_or_default();
+        let (previous, version) = (new.previous.unwrap_or_default(), new.version);
         let gone = self.accounts.put_device_list(caller.account, previous, new.into_record()).await?;
         self.metrics.lists_replaced.add(1, &[]);
-        if !self.removals.carry_out(caller.account, gone).await {
+        let removal = |device| Removal { account: caller.account, version, device };
+        if !self.removals.carry_out(gone.into_iter().map(removal).collect()).await {
             return Err(ReplaceListError::Unfinished);
         }
         Ok(PutDeviceListResponse {})

@@ -7,7 +7,7 @@ use openmls::prelude::{
     OpenMlsCrypto, ProtocolVersion,
 };
 use pli_domain::DeviceAddress;
-use pli_domain::limits::CIPHER_SUITES;
+use pli_domain::limits::{CIPHER_SUITE_POST_QUANTUM, CIPHER_SUITES};
 
 /// Why a key package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub(crate) enum InvalidKeyPackage {
     Encoding,
     #[error("not valid: {0}")]
     Verify(#[from] KeyPackageVerifyError),
-    #[error("its suite is not allowed; use 0x0001 or 0x0003")]
+    #[error("its suite is not allowed; use 0x0001 or 0x0003, or 0x004f where the server has directory.post_quantum")]
     Suite,
     #[error("it lives longer than a leaf may; use at most three months")]
     Lifetime,
@@ -32,6 +32,8 @@ pub(crate) enum InvalidKeyPackage {
 pub(crate) struct Holder {
     pub address: DeviceAddress,
     pub key: [u8; 32],
+    /// Packages of suite 0x004F are taken.
+    pub post_quantum: bool,
 }
 
 /// Whether a package may be handed out more than once.
@@ -49,7 +51,8 @@ pub(crate) fn verify(
     kind: Kind,
 ) -> Result<(), InvalidKeyPackage> {
     let package = parse(crypto, bytes)?;
-    if !CIPHER_SUITES.contains(&package.ciphersuite().into()) {
+    let suite = u16::from(package.ciphersuite());
+    if !(CIPHER_SUITES.contains(&suite) || holder.post_quantum && suite == CIPHER_SUITE_POST_QUANTUM) {
         return Err(InvalidKeyPackage::Suite);
     }
     if !package.life_time().has_acceptable_range() {

@@ -12,6 +12,7 @@ use pli_api::directory::{
 use pli_api::{Caller, address};
 use pli_domain::limits::{CLAIM_DEVICES_MAX, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceAddress, DeviceId};
+use pli_ports::{KeyPackageStock, StoreError};
 use prost::Message;
 
 use crate::device_lists::ANSWER_BYTES_MAX;
@@ -58,7 +59,7 @@ impl Inner {
         let devices = account.map(|account| list::stored(&account.devices)).transpose()?;
         let listed = devices.and_then(|(_, devices)| devices.into_iter().find(|d| d.device == device.device));
         match listed {
-            Some(listed) => Ok(Holder { address: device, key: listed.key }),
+            Some(listed) => Ok(Holder { address: device, key: listed.key, post_quantum: self.config.post_quantum }),
             None => Err(PublishError::NotListed(Box::new(self.not_listed(device).await?))),
         }
     }
@@ -80,8 +81,8 @@ impl Inner {
         }
         self.limits.claims.take(&caller.account, wanted.len())?;
         self.check_listed(&wanted).await?;
-        self.limit_each(caller.account, &wanted)?;
         self.check_stocked(&wanted).await?;
+        self.limit_each(caller.account, &wanted)?;
 
         let mut response = ClaimKeyPackagesResponse::default();
         let mut bytes = 0;
@@ -103,10 +104,11 @@ impl Inner {
         Ok(response)
     }
 
-    /// Every account whose packages are claimed has its own limit of this claimer. Only accounts that exist are counted.
+    /// Every other account whose packages are claimed has its own limit of this claimer. Only accounts that exist and
+    /// have packages are counted; whoever brings its own devices into its groups takes nothing from anybody.
     fn limit_each(&self, claimer: AccountId, wanted: &[DeviceAddress]) -> Result<(), ClaimError> {
         let mut counts: BTreeMap<AccountId, usize> = BTreeMap::new();
-        for address in wanted {
+        for address in wanted.iter().filter(|address| address.account != claimer) {
             *counts.entry(address.account).or_default() += 1;
         }
         for (owner, count) in counts {
@@ -132,12 +134,24 @@ impl Inner {
     async fn check_stocked(&self, wanted: &[DeviceAddress]) -> Result<(), ClaimError> {
         let mut exhausted = Vec::new();
         for &address in wanted {
-            let stock = self.accounts.key_package_stock(address.device).await?;
+            let stock = self.stock(address.device).await?;
             if stock.left == 0 && !stock.last_resort {
                 exhausted.push(address);
             }
         }
         if exhausted.is_empty() { Ok(()) } else { Err(ClaimError::Exhausted(exhausted)) }
+    }
+
+    /// What a device has published, without a last-resort package that has expired, which is never taken away: it stands
+    /// for a device that nobody can add. Whatever single-use packages have expired goes with the next claim.
+    pub(crate) async fn stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
+        let stock = self.accounts.key_package_stock(device).await?;
+        if stock.left > 0 || !stock.last_resort {
+            return Ok(stock);
+        }
+        let last_resort = self.accounts.claim_key_package(device).await?;
+        let is_valid = last_resort.is_some_and(|package| key_package::still_valid(&self.crypto, &package.key_package));
+        Ok(KeyPackageStock { last_resort: is_valid, ..stock })
     }
 
     /// The first package in stock that has not expired meanwhile.

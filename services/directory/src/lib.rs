@@ -8,7 +8,8 @@
 //!   and none that was removed comes back. Clients verify the same again: the directory can withhold a list, it cannot
 //!   make one.
 //! - A device that a list leaves out is told so by whatever it asks next; edges hear of it at once, its queue and key
-//!   packages are gone when the list is acknowledged.
+//!   packages are gone when the list is acknowledged. The store keeps the removal with the list until all of this is done,
+//!   and [`Directory::run`] finishes what a process left that died.
 //! - A key package is handed out only if it was valid when published and still is: right suite, right credential, the
 //!   key of the device that published it. A single-use one is handed out once.
 //! - Accounts are found by exact handle only, and an account that may not be seen answers as one that does not exist.
@@ -20,6 +21,8 @@
 mod config;
 mod device_lists;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod grpc;
 mod key_package;
 mod key_packages;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The directory's named rate limits, by account or by address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use pli_domain::AccountId;
-use pli_runtime::limits::{Limit, subscriber};
+use pli_runtime::limits::Limit;
 
 use crate::config::Config;
 
@@ -32,9 +32,4 @@ impl Limits {
             publications: Limit::new("publications_per_account", config.publications_per_account),
         }
     }
-}
-
-/// What counts as one address. All callers whose address is unknown count as one.
-pub(crate) fn address_key(address: Option<IpAddr>) -> IpAddr {
-    address.map_or(Ipv6Addr::UNSPECIFIED.into(), subscriber)
 }

@@ -41,6 +41,9 @@ pub enum InvalidDeviceList {
     /// A name that is too long or holds control characters.
     #[error("a device name must have at most {DEVICE_NAME_BYTES_MAX} bytes and no control characters")]
     Name,
+    /// An id that the server keeps for itself: whoever had it would read what waits there.
+    #[error("the list names a device id that the server keeps for itself; draw another one at random")]
+    Reserved,
     /// Two entries share a device id or a key, or a device has the identity key.
     #[error("device ids and keys must differ from each other and from the identity key")]
     Duplicate,
@@ -149,7 +152,10 @@ fn devices(list: &DeviceList) -> Result<Vec<ListedDevice>, InvalidDeviceList> {
         if entry.name.len() > DEVICE_NAME_BYTES_MAX || entry.name.chars().any(char::is_control) {
             return Err(InvalidDeviceList::Name);
         }
-        let device = entry.device.as_ref().try_into().map_err(|_| InvalidDeviceList::Id("device"))?;
+        let device: DeviceId = entry.device.as_ref().try_into().map_err(|_| InvalidDeviceList::Id("device"))?;
+        if device.is_reserved() {
+            return Err(InvalidDeviceList::Reserved);
+        }
         let key = public_key("key", &entry.key)?.to_bytes();
         if !ids.insert(device) || !keys.insert(key) {
             return Err(InvalidDeviceList::Duplicate);

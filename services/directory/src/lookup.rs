@@ -12,6 +12,9 @@ use crate::error::{DeviceKeyError, LookupError};
 use crate::list;
 use crate::service::Inner;
 
+/// When a device asks again that was just added.
+const ADDED_RETRY_AFTER_MS: u32 = 100;
+
 impl Inner {
     /// The account with exactly this handle. There is one way to say no, so that an account which may not be seen
     /// cannot be told from one that does not exist.
@@ -28,7 +31,8 @@ impl Inner {
         })
     }
 
-    /// What an edge needs to authenticate a device. A call that carries a client's identity is refused.
+    /// What an edge needs to authenticate a device, and what says whether it can be added. A call that carries a client's
+    /// identity is refused.
     pub(crate) async fn device_key(
         &self,
         caller: Caller,
@@ -44,17 +48,23 @@ impl Inner {
         let Some(device) = listed else {
             return Err(DeviceKeyError::NotListed(Box::new(self.not_listed(address).await?)));
         };
-        let stock = self.accounts.key_package_stock(address.device).await?;
-        Ok(GetDeviceKeyResponse { key: Bytes::copy_from_slice(&device.key), key_packages: stock.left })
+        let stock = self.stock(address.device).await?;
+        let key = Bytes::copy_from_slice(&device.key);
+        Ok(GetDeviceKeyResponse { key, key_packages: stock.left, last_resort: stock.last_resort })
     }
 
-    /// What a device is told that its account's newest list does not name: whether one ever did.
+    /// What a device is told that was not found in its account's newest list: whether one ever named it. A list that
+    /// names it may have come since the one that was looked at; it must not take itself for removed then.
     pub(crate) async fn not_listed(&self, device: DeviceAddress) -> Result<WireError, StoreError> {
         let owner = self.accounts.device_account(device.device).await?;
-        Ok(if owner == Some(device.account) {
-            refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device")
-        } else {
-            refusal(ErrorCode::UnknownDevice, "no such device in this account; register it first")
-        })
+        if owner != Some(device.account) {
+            return Ok(refusal(ErrorCode::UnknownDevice, "no such device in this account; register it first"));
+        }
+        let newest = self.accounts.account(device.account).await?;
+        if newest.is_some_and(|account| account.devices.devices.contains(&device.device)) {
+            let text = "the account was adding this device; ask again";
+            return Ok(refusal(ErrorCode::Temporary, text).retry_after(ADDED_RETRY_AFTER_MS));
+        }
+        Ok(refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device"))
     }
 }

@@ -5,10 +5,10 @@ use pli_api::Caller;
 use pli_api::directory::{RegisterRequest, RegisterResponse};
 use pli_domain::{AccountId, Handle};
 use pli_ports::{CreateAccountError, NewAccount};
+use pli_runtime::limits::address_key;
 
 use crate::config::Registration;
 use crate::error::RegisterError;
-use crate::limits::address_key;
 use crate::list::{InvalidDeviceList, VerifiedDeviceList};
 use crate::service::Inner;
 

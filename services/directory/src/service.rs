@@ -41,11 +41,11 @@ pub(crate) struct Inner {
 }
 
 impl Directory {
-    /// A directory over `ports` for a cluster with this map of shards. It holds nothing durable itself and needs no task
-    /// of its own.
+    /// A directory over `ports` for a cluster with this map of shards. It holds nothing durable itself. Run
+    /// [`Directory::run`] beside it.
     pub fn new(ports: Ports, shards: ShardMap, config: Config, meter: &Meter) -> Self {
         let Ports { accounts, signals, clock } = ports;
-        let removals = Removals::new(signals, shards);
+        let removals = Removals::new(accounts.clone(), signals, shards);
         let limits = Limits::new(&config);
         let metrics = Metrics::new(meter);
         let crypto = RustCrypto::default();

@@ -10,6 +10,7 @@ use pli_runtime::limits::Limited;
 use crate::error::{
     ClaimError, DeviceKeyError, GetDeviceListsError, LookupError, PublishError, RegisterError, ReplaceListError,
 };
+use crate::key_package::InvalidKeyPackage;
 use crate::list::CorruptList;
 
 /// When to ask again after the store could not tell.
@@ -114,6 +115,9 @@ impl From<PublishError> for WireError {
         let message = error.to_string();
         match error {
             E::Caller(refused) | E::NotListed(refused) => *refused,
+            E::Invalid { source: InvalidKeyPackage::Suite, .. } | E::InvalidLastResort(InvalidKeyPackage::Suite) => {
+                refusal(ErrorCode::SuiteNotTaken, message)
+            }
             E::TooMany(_) | E::TooLarge { .. } | E::Invalid { .. } | E::InvalidLastResort(_) => {
                 refusal(ErrorCode::BadRequest, message)
             }

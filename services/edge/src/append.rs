@@ -9,7 +9,7 @@
 mod batch;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,23 @@ pub(crate) struct Job {
     pub(crate) lane: Lane,
     pub(crate) item: Item,
     pub(crate) ticket: Arc<Ticket>,
+    /// Of a lane whose jobs are handed over one after the other, however long that takes.
+    pub(crate) round: Option<Arc<Round>>,
+}
+
+/// One try of what a lane has. A shard that has failed one of its jobs fails all that are handed over after it: they
+/// would overtake it.
+#[derive(Default)]
+pub(crate) struct Round(Mutex<BTreeSet<ShardId>>);
+
+impl Round {
+    fn fail(&self, shard: ShardId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    }
+
+    fn has_failed(&self, shard: ShardId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&shard)
+    }
 }
 
 /// What the workers share.
@@ -72,6 +89,9 @@ impl Appender {
         });
         if let Err(mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) = worker.try_send(job)
         {
+            if let Some(round) = &job.round {
+                round.fail(shard);
+            }
             job.ticket.failed(temporary("the shard's append queue is full", 500), &self.ports.metrics);
         }
     }
@@ -84,6 +104,7 @@ fn temporary(message: &str, after_ms: u32) -> Error {
 /// An entry whose append has ended.
 struct Ended {
     lanes: BTreeSet<Lane>,
+    rounds: Vec<Arc<Round>>,
     failed: Option<Error>,
 }
 
@@ -114,7 +135,7 @@ impl Worker {
                 while !self.gathering.is_full()
                     && let Ok(job) = jobs.try_recv()
                 {
-                    self.gathering.push(job);
+                    self.take(job);
                 }
                 self.send();
                 continue;
@@ -124,7 +145,7 @@ impl Worker {
                 biased;
                 Some(ended) = self.in_flight.next(), if !idle => self.ended(ended),
                 job = jobs.recv(), if room => match job {
-                    Some(job) => self.gathering.push(job),
+                    Some(job) => self.take(job),
                     None => open = false,
                 },
                 () = sleep_until(due), if due.is_some() && self.in_flight.len() < most && self.gathering.has_ready() => {}
@@ -132,11 +153,21 @@ impl Worker {
         }
     }
 
+    fn take(&mut self, job: Job) {
+        if job.round.as_ref().is_some_and(|round| round.has_failed(self.shard)) {
+            return job.ticket.failed(temporary("what stands before it was not appended", 0), &self.ports.metrics);
+        }
+        self.gathering.push(job);
+    }
+
     /// What waited behind a failed entry fails with it: accepted now, it would overtake within its lane.
     fn ended(&mut self, ended: Ended) {
         match ended.failed {
             None => self.gathering.ended(&ended.lanes),
             Some(error) => {
+                for round in &ended.rounds {
+                    round.fail(self.shard);
+                }
                 for job in self.gathering.behind(&ended.lanes) {
                     job.ticket.failed(error.clone(), &self.ports.metrics);
                 }
@@ -153,10 +184,10 @@ impl Worker {
         let entry = NewEntry { shard: self.shard, id, bytes };
         self.ports.metrics.entry_envelopes.record(batch.tickets.len() as u64, &[]);
         self.ports.receipts.expect(self.shard, id, batch.tickets.clone());
-        let (ports, lanes, tickets) = (self.ports.clone(), batch.lanes, batch.tickets);
+        let (ports, lanes, rounds, tickets) = (self.ports.clone(), batch.lanes, batch.rounds, batch.tickets);
         self.in_flight.push(Box::pin(async move {
             let failed = ports.append_one(entry, tickets).await.err();
-            Ended { lanes, failed }
+            Ended { lanes, rounds, failed }
         }));
     }
 }
@@ -171,12 +202,13 @@ async fn sleep_until(due: Option<Instant>) {
 impl AppendPorts {
     /// Appends one entry and tells its tickets.
     async fn append_one(&self, entry: NewEntry, tickets: Vec<Arc<Ticket>>) -> Result<(), Error> {
-        let (shard, id) = (entry.shard, entry.id);
+        let (shard, id, bytes) = (entry.shard, entry.id, entry.bytes.len() as u64);
         let (began, noted) = (Instant::now(), self.metrics.notes.appending());
         let outcome = self.append(entry).await;
         self.metrics.append_seconds.record(began.elapsed().as_secs_f64(), &[]);
         match outcome {
             Ok(at) => {
+                self.metrics.appended_bytes.add(bytes, &[]);
                 if self.log.fate() == LogFate::OneTransaction {
                     self.receipts.learn_log_epoch(shard).await;
                 }

@@ -27,10 +27,14 @@ pub struct Config {
     pub session: SessionConfig,
     /// Appending to shard logs.
     pub append: AppendConfig,
+    /// Messages to many shards.
+    pub fan_out: FanOutConfig,
     /// Named rate limits.
     pub limits: LimitsConfig,
     /// Bytes of rosters kept; the least recently used ones go first.
     pub roster_cache_bytes: u64,
+    /// Bytes of bodies kept of messages to many shards; the least recently used ones go first.
+    pub bodies_cache_bytes: u64,
     /// How long the number of a conversation's newest epoch is believed, in milliseconds.
     pub roster_current_ms: u64,
     /// How long a device's key is believed, in milliseconds.
@@ -50,6 +54,9 @@ pub struct Config {
     pub drain_ms: u64,
     /// Time that a session gets after `GoAway` to finish what is open, in milliseconds.
     pub drain_session_ms: u64,
+    /// Server info names suite 0x004F; `directory.post_quantum` says so for all roles.
+    #[serde(skip)]
+    pub post_quantum: bool,
 }
 
 impl Default for Config {
@@ -61,8 +68,10 @@ impl Default for Config {
             client_version_min: "0.1.0".into(),
             session: SessionConfig::default(),
             append: AppendConfig::default(),
+            fan_out: FanOutConfig::default(),
             limits: LimitsConfig::default(),
             roster_cache_bytes: 64 * 1024 * 1024,
+            bodies_cache_bytes: 64 * 1024 * 1024,
             roster_current_ms: 2_000,
             device_key_ms: 5_000,
             device_keys_max: 100_000,
@@ -72,6 +81,7 @@ impl Default for Config {
             key_packages_low: u32::try_from(KEY_PACKAGES_LOW).unwrap_or(20),
             drain_ms: 2_000,
             drain_session_ms: 2_000,
+            post_quantum: false,
         }
     }
 }
@@ -153,6 +163,22 @@ pub struct AppendConfig {
 impl Default for AppendConfig {
     fn default() -> Self {
         Self { linger_us: 1_000, entries_in_flight: 8, queue_max: 16_384, tries_max: 4, try_ms: 5_000 }
+    }
+}
+
+/// How a message to many shards is spread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FanOutConfig {
+    /// Messages that one worker has spread and whose settling it awaits; above it, it waits.
+    pub window: usize,
+    /// Bytes of bodies that all workers of a process hold until they are stored as payloads; above it, they read no more.
+    pub body_bytes: usize,
+}
+
+impl Default for FanOutConfig {
+    fn default() -> Self {
+        Self { window: 4_096, body_bytes: 64 * 1024 * 1024 }
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use opentelemetry::metrics::Meter;
 use pli_api::edge::{Limits, ServerInfo};
 use pli_api::{Channel, ErrorCode, refusal};
-use pli_domain::limits::{CIPHER_SUITES, ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRAME_BYTES_MAX};
+use pli_domain::limits::{
+    CIPHER_SUITE_POST_QUANTUM, CIPHER_SUITES, ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX, FRAME_BYTES_MAX,
+};
 use pli_domain::{DeviceAddress, EdgeId, Position, SessionId, ShardMap};
 use pli_ports::{Clock, ShardLog, SignalEvent, Signals, StoreError, Subject};
 use pli_runtime::Trail;
@@ -16,8 +18,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::append::{AppendPorts, Appender};
+use crate::bodies::Bodies;
 use crate::carrier::{Carrier, PeerInfo};
 use crate::config::{Config, ms};
+use crate::fan_out;
 use crate::limits::AddressLimits;
 use crate::metrics::Metrics;
 use crate::notes::Notes;
@@ -30,6 +34,8 @@ use crate::session::hello::{self, DeviceKeys, Who};
 use crate::session::inbox::End;
 use crate::session::{Session, wire::Wire};
 
+/// Doorbells that wait for their bodies at a time; above it the sessions read.
+const BODY_FETCHES_MAX: usize = 1_024;
 /// Protocol versions that this edge speaks, ascending.
 pub(crate) const VERSIONS: [u32; 1] = [1];
 
@@ -48,6 +54,8 @@ pub struct EdgePorts {
     pub conversations: Channel,
     /// `pli.links.v1`.
     pub links: Channel,
+    /// `pli.media.v1`.
+    pub media: Channel,
     /// Who may register, as the directory decides it and server info says it: `open`, `invite` or `oidc`.
     pub registration: &'static str,
     /// The id of the history that began when a backup was restored; none where nothing was restored. A position that a
@@ -77,6 +85,10 @@ pub(crate) struct Shared {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) appender: Appender,
     pub(crate) rosters: Rosters,
+    pub(crate) bodies: Bodies,
+    pub(crate) fan_out_room: fan_out::Room,
+    /// Doorbells that may wait for their body.
+    pub(crate) body_fetches: Arc<Semaphore>,
     pub(crate) keys: DeviceKeys,
     pub(crate) limits: AddressLimits,
     /// Connections that may still be opened, over all carriers.
@@ -114,6 +126,9 @@ impl Edge {
         let shared = Shared {
             id,
             rosters: Rosters::new(ports.conversations.clone(), config.roster_cache_bytes, believed, call),
+            bodies: Bodies::new(ports.conversations.clone(), config.bodies_cache_bytes, ms(config.owner_request_ms)),
+            fan_out_room: fan_out::Room::new(config.fan_out.body_bytes, max),
+            body_fetches: Arc::new(Semaphore::new(BODY_FETCHES_MAX)),
             keys: DeviceKeys::new(ports.directory.clone(), config.device_keys_max, ms(config.device_key_ms), call),
             appender: Appender::new(&shards, append),
             limits: AddressLimits::new(&config.limits),
@@ -291,6 +306,11 @@ impl Shared {
         }
     }
 
+    fn cipher_suites(&self) -> Vec<u32> {
+        let post_quantum = self.config.post_quantum.then_some(CIPHER_SUITE_POST_QUANTUM);
+        CIPHER_SUITES.into_iter().chain(post_quantum).map(u32::from).collect()
+    }
+
     pub(crate) fn info(&self) -> ServerInfo {
         ServerInfo {
             name: self.config.name.clone(),
@@ -299,7 +319,7 @@ impl Shared {
             client_version_min: self.config.client_version_min.clone(),
             limits: Some(self.session_limits()),
             registration: self.ports.registration.into(),
-            cipher_suites: CIPHER_SUITES.map(u32::from).to_vec(),
+            cipher_suites: self.cipher_suites(),
             quic_port: self.quic_port.load(Ordering::Relaxed).into(),
         }
     }

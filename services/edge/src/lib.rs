@@ -12,9 +12,13 @@
 
 mod admission;
 mod append;
+mod bodies;
 pub mod carrier;
 mod config;
 mod edge;
+mod fan_out;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod limits;
 mod method;
 mod metrics;
@@ -33,7 +37,7 @@ pub mod ws;
 
 pub use admission::ListenError;
 pub use carrier::{Carrier, CarrierError, CarrierName, PeerInfo};
-pub use config::{AppendConfig, Config, InvalidConfig, LimitsConfig, Rate, SessionConfig};
+pub use config::{AppendConfig, Config, FanOutConfig, InvalidConfig, LimitsConfig, Rate, SessionConfig};
 pub use edge::{Edge, EdgePorts};
 pub use session::feed;
 pub use tls::{Identity, IdentityError};

@@ -30,6 +30,7 @@ pub(crate) enum Service {
     Directory,
     Conversations,
     Links,
+    Media,
 }
 
 /// A method that sessions may call. What is not in [`METHODS`] does not exist for them; `GetDeviceKey` and `GetRoster`
@@ -69,6 +70,12 @@ pub(crate) const METHODS: &[Method] = &[
     // The service asks the approver's side for a device.
     method("/pli.links.v1.Links/PutBlob", Service::Links, Audience::Anonymous),
     method("/pli.links.v1.Links/WaitBlob", Service::Links, Audience::Anonymous),
+    method("/pli.media.v1.Media/BeginUpload", Service::Media, Audience::Device),
+    method("/pli.media.v1.Media/GetUpload", Service::Media, Audience::Device),
+    method("/pli.media.v1.Media/PutPart", Service::Media, Audience::Device),
+    method("/pli.media.v1.Media/FinishUpload", Service::Media, Audience::Device),
+    method("/pli.media.v1.Media/GetPart", Service::Media, Audience::Device),
+    method("/pli.media.v1.Media/DeleteUpload", Service::Media, Audience::Device),
 ];
 
 /// The method of this path, if the caller may call it.

@@ -35,11 +35,19 @@ pub(crate) struct Metrics {
     pub(crate) append_queue_envelopes: Histogram<u64>,
     pub(crate) entry_envelopes: Histogram<u64>,
     pub(crate) append_seconds: Histogram<f64>,
+    pub(crate) appended_bytes: Counter<u64>,
     pub(crate) receipts_stored: Counter<u64>,
     pub(crate) receipts_resend: Counter<u64>,
     pub(crate) receipts_bad: Counter<u64>,
     pub(crate) notices_missed: Counter<u64>,
     pub(crate) signals_malformed: Counter<u64>,
+    pub(crate) fan_outs: Counter<u64>,
+    pub(crate) fan_outs_again: Counter<u64>,
+    pub(crate) fan_out_retries: Counter<u64>,
+    pub(crate) fan_out_payload_bytes: Counter<u64>,
+    pub(crate) fan_out_unreadable: Counter<u64>,
+    pub(crate) fan_out_expired: Counter<u64>,
+    pub(crate) fan_out_open: UpDownCounter<i64>,
     closes: Counter<u64>,
 }
 
@@ -77,11 +85,31 @@ impl Metrics {
             append_queue_envelopes: append_queue_envelopes(meter),
             entry_envelopes: entry_envelopes(meter),
             append_seconds: append_seconds(meter),
+            appended_bytes: count("pli_edge_appended_bytes", "bytes of the log entries that were appended"),
             receipts_stored: count("pli_edge_receipts_stored", "receipts that were settled"),
             receipts_resend: count("pli_edge_receipts_resend", "receipts whose message must be sent again"),
             receipts_bad: count("pli_edge_receipts_bad", "receipts that are none of ours"),
             notices_missed: count("pli_edge_notices_missed", "notices of owners that were missed"),
             signals_malformed: count("pli_edge_signals_malformed", "bus messages that cannot be decoded"),
+            fan_outs: count("pli_edge_fan_outs", "messages to many shards that were appended to each of them"),
+            fan_outs_again: count("pli_edge_fan_outs_again", "of those, appended again because a log lost them"),
+            fan_out_retries: count("pli_edge_fan_out_retries", "tries to append a message to many shards that failed"),
+            fan_out_payload_bytes: count(
+                "pli_edge_fan_out_payload_bytes",
+                "bytes of bodies stored apart for messages to many shards, once for each message",
+            ),
+            fan_out_unreadable: count(
+                "pli_edge_fan_out_unreadable",
+                "messages to many shards that cannot be read, or whose roster was gone for an hour",
+            ),
+            fan_out_expired: count(
+                "pli_edge_fan_out_expired",
+                "messages to many shards that expired before they were in each",
+            ),
+            fan_out_open: meter
+                .i64_up_down_counter("pli_edge_fan_out_open")
+                .with_description("messages to many shards that workers have read and that are not settled in each")
+                .build(),
             closes: count("pli_edge_closes", "sessions ended by the edge, by code"),
         }
     }

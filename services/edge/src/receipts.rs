@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// First and longest wait between two questions about one entry.
 const ASK_FIRST: Duration = Duration::from_millis(500);
 const ASK_LATEST: Duration = Duration::from_secs(30);
+/// A fan-out worker that is behind gets nothing more for so long, then a little, whose notice tells.
+const FAN_OUT_FULL: Duration = Duration::from_secs(5);
 /// An accepted send waits at most so long for the log epoch that its receipt names: an owner starts well within it.
 const LEARN_MAX: Duration = Duration::from_secs(5);
 
@@ -59,6 +61,8 @@ struct Shard {
     log_epoch: u64,
     open: BTreeMap<EntryId, Open>,
     asking: bool,
+    /// Until then nothing more is sent to its fan-out worker.
+    fan_out_full_until: Option<Instant>,
 }
 
 /// The open receipts of one edge. Bounded by `open_receipts_max` parts of theirs.
@@ -139,6 +143,12 @@ impl Receipts {
         open.ask_at = open.ask_at.min(now);
     }
 
+    /// How much longer the shard's fan-out worker is to be left alone.
+    pub(crate) fn fan_out_full(&self, shard: ShardId) -> Option<Duration> {
+        let until = self.lock(shard).fan_out_full_until?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
     /// A position of this shard was seen; receipts name the log epoch in its high bits.
     pub(crate) fn saw(&self, shard: ShardId, position: Position) {
         self.saw_log_epoch(shard, position.epoch().get());
@@ -187,6 +197,7 @@ impl Receipts {
             if missed {
                 self.metrics.notices_missed.add(1, &[]);
             }
+            state.fan_out_full_until = notice.fan_out_full.then(|| Instant::now() + FAN_OUT_FULL);
             let forked = before.is_some_and(|before| before.epoch() != now_at.epoch());
             state.log_epoch = state.log_epoch.max(now_at.epoch().get());
             for id in notice.settled.iter().filter_map(|id| EntryId::try_from(id.as_ref()).ok()) {
@@ -310,6 +321,14 @@ fn part(raw: ReceiptPart, shards: &ShardMap) -> Option<Part> {
     let id = EntryId::try_from(raw.entry.as_ref()).ok()?;
     let seq = Seq::new(raw.seq).ok().filter(|seq| *seq > Seq::ZERO)?;
     Some(Part { shard: ShardId::new(number), id, seq, log_epoch: raw.log_epoch })
+}
+
+/// The receipt that names the parts of both, of which none are of one shard.
+pub(crate) fn joined(receipt: &Bytes, earlier: Vec<ReceiptPart>) -> Bytes {
+    let mut parts = QueryReceipts::decode(receipt.clone()).map(|receipt| receipt.parts).unwrap_or_default();
+    parts.extend(earlier);
+    parts.sort_by_key(|part| part.shard);
+    self::receipt(parts)
 }
 
 /// The receipt that names these parts.

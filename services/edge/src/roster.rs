@@ -6,17 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use moka::future::Cache;
 use pli_api::common::Error;
-use pli_api::conversations::GetRosterRequest;
 use pli_api::conversations::conversations_client::ConversationsClient;
+use pli_api::conversations::{GetRosterRequest, GetRosterResponse};
 use pli_api::{Channel, ErrorCode, error_of_status, refusal};
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{ConversationId, DeviceAddress, MlsEpoch};
 use tokio::time::Instant;
 
 /// The devices of one epoch.
-pub(crate) type Roster = Arc<[DeviceAddress]>;
+#[derive(Clone)]
+pub(crate) struct Roster {
+    pub(crate) devices: Arc<[DeviceAddress]>,
+    /// What is for all of them goes through the fan-out worker: the conversations service decides, by one bound for the
+    /// whole cluster.
+    pub(crate) fan_out: bool,
+}
 
 /// Bytes that one cached roster costs besides its devices.
 const ROSTER_OVERHEAD: usize = 160;
@@ -41,7 +48,7 @@ pub(crate) struct Rosters {
 impl Rosters {
     pub(crate) fn new(conversations: Channel, bytes: u64, believed: Duration, deadline: Duration) -> Self {
         let weigh = |_: &(ConversationId, MlsEpoch), roster: &Roster| {
-            u32::try_from(size_of_val::<[DeviceAddress]>(roster) + ROSTER_OVERHEAD).unwrap_or(u32::MAX)
+            u32::try_from(size_of_val::<[DeviceAddress]>(&roster.devices) + ROSTER_OVERHEAD).unwrap_or(u32::MAX)
         };
         let open = Cache::builder().max_capacity(bytes).weigher(weigh).build();
         Self { conversations, open, current: Cache::new(CURRENT_MAX), believed, deadline }
@@ -59,20 +66,29 @@ impl Rosters {
             return Err(wrong_epoch(current));
         }
         let Some(roster) = roster else { return Err(wrong_epoch(current)) };
-        if !roster.contains(&sender) {
+        if !roster.devices.contains(&sender) {
             return Err(not_a_member());
         }
         if epoch != current
             && let Some(newest) = self.open_or_none(conversation, current).await?
         {
             // Removed since: it was in, so it may know where the conversation stands.
-            if !newest.contains(&sender) {
+            if !newest.devices.contains(&sender) {
                 let mut error = not_a_member();
                 error.current_epoch = current.0;
                 return Err(error);
             }
         }
         Ok(roster)
+    }
+
+    /// The roster of an epoch in which a message was accepted, however old that is by now.
+    pub(crate) async fn for_accepted(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Roster, Error> {
+        if let Some(roster) = self.open.get(&(conversation, epoch)).await {
+            return Ok(roster);
+        }
+        let answer = self.ask(conversation, epoch, true).await?;
+        self.keep_open(conversation, epoch, &answer).await
     }
 
     async fn at(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
@@ -101,28 +117,47 @@ impl Rosters {
     }
 
     async fn fetch(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
-        let request = GetRosterRequest { conversation: conversation.as_bytes().to_vec().into(), epoch: epoch.0 };
-        let mut client = ConversationsClient::new(self.conversations.clone());
         let at = Instant::now();
-        let answer = tokio::time::timeout(self.deadline, client.get_roster(request)).await;
-        let answer = answer
-            .map_err(|_| refusal(ErrorCode::Temporary, "the conversations service took too long").retry_after(500))?
-            .map_err(|status| error_of_status(&status))?
-            .into_inner();
+        let answer = self.ask(conversation, epoch, false).await?;
         let current = MlsEpoch(answer.current_epoch);
         self.current.insert(conversation, Current { epoch: current, at }).await;
         if epoch > current || epoch.0 + EPOCHS_BEHIND_MAX < current.0 {
             return Ok((None, current));
         }
+        Ok((Some(self.keep_open(conversation, epoch, &answer).await?), current))
+    }
+
+    async fn ask(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+        accepted_before: bool,
+    ) -> Result<GetRosterResponse, Error> {
+        let conversation = Bytes::copy_from_slice(conversation.as_bytes());
+        let request = GetRosterRequest { conversation, epoch: epoch.0, accepted_before };
+        let mut client = ConversationsClient::new(self.conversations.clone());
+        let answer = tokio::time::timeout(self.deadline, client.get_roster(request)).await;
+        let answer = answer
+            .map_err(|_| refusal(ErrorCode::Temporary, "the conversations service took too long").retry_after(500))?;
+        Ok(answer.map_err(|status| error_of_status(&status))?.into_inner())
+    }
+
+    async fn keep_open(
+        &self,
+        conversation: ConversationId,
+        epoch: MlsEpoch,
+        answer: &GetRosterResponse,
+    ) -> Result<Roster, Error> {
         if !answer.open {
             let error = refusal(ErrorCode::EpochNotOpen, "the epoch's commit is still on its way");
             return Err(error.retry_after(answer.retry_after_ms.max(1)));
         }
         let devices: Result<Vec<_>, _> = answer.devices.iter().map(DeviceAddress::try_from).collect();
-        let roster: Roster = devices.map_err(|_| refusal(ErrorCode::Internal, "a roster cannot be read"))?.into();
+        let devices = devices.map_err(|_| refusal(ErrorCode::Internal, "a roster cannot be read"))?.into();
+        let roster = Roster { devices, fan_out: answer.fan_out };
         // Open, so immutable: only such a roster may be kept without expiry.
         self.open.insert((conversation, epoch), roster.clone()).await;
-        Ok((Some(roster), current))
+        Ok(roster)
     }
 }
 

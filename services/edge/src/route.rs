@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the bus to sessions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pli_api::delivery::{Doorbell, EdgeSignal, edge_signal::Signal};
 use pli_domain::{DeviceId, Position, SessionId, ShardId};
 use prost::Message;
 
+use crate::bodies::{Bodies, Pointing};
 use crate::edge::Shared;
 use crate::feed::Bell;
-use crate::session::inbox::End;
+use crate::session::inbox::{End, Inbox};
 
 impl Shared {
     /// One encoded `EdgeSignal`. What cannot be decoded is counted and dropped: nothing on the bus is relied upon.
-    pub(crate) fn route(&self, payload: Bytes) {
+    pub(crate) fn route(self: &Arc<Self>, payload: Bytes) {
         let Some((shard, signal)) = self.decoded(payload) else { return self.malformed() };
         match signal {
             Signal::Doorbell(bell) => self.ring(shard, bell),
@@ -63,15 +66,40 @@ impl Shared {
         Some((ShardId::new(number), signal.signal?))
     }
 
-    fn ring(&self, shard: ShardId, bell: Doorbell) {
+    fn ring(self: &Arc<Self>, shard: ShardId, bell: Doorbell) {
         let parsed = (Position::from_u64(bell.position), SessionId::try_from(bell.session.as_ref()));
         let (Ok(position), Ok(session)) = parsed else { return self.malformed() };
         let Some(inbox) = self.registry.session(session) else { return };
         self.receipts.saw(shard, position);
         self.metrics.notes.bell(shard, position, session);
         let previous = bell.prev.and_then(|prev| Position::from_u64(prev).ok());
-        let body = (!bell.envelope.is_empty()).then_some(bell.envelope);
+        let body = match Bodies::pointing(&bell.envelope) {
+            Some(pointing) => match self.bodies.at_hand(&pointing) {
+                Some(whole) => Some(whole),
+                None => return self.ring_with_body(inbox, (previous, position), pointing),
+            },
+            None => (!bell.envelope.is_empty()).then_some(bell.envelope),
+        };
         inbox.ring(Bell { previous, position, body });
+    }
+
+    /// Rings when the body was fetched; at once and without it, so that the session reads, where too many are being fetched.
+    /// Doorbells that overtake it name it as their predecessor: the session reads then, too.
+    fn ring_with_body(
+        self: &Arc<Self>,
+        inbox: Arc<Inbox>,
+        (previous, position): (Option<Position>, Position),
+        pointing: Pointing,
+    ) {
+        let Ok(place) = self.body_fetches.clone().try_acquire_owned() else {
+            return inbox.ring(Bell { previous, position, body: None });
+        };
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let body = Some(shared.bodies.whole(pointing).await);
+            inbox.ring(Bell { previous, position, body });
+            drop(place);
+        });
     }
 
     fn tell(&self, session: &Bytes, what: impl FnOnce(&mut crate::session::inbox::Mail)) {

@@ -2,7 +2,7 @@
 //! One session, from `Ready` to its end: one task, one timer, no buffer while idle.
 
 mod calling;
-mod delivering;
+pub(crate) mod delivering;
 pub mod feed;
 pub(crate) mod hello;
 pub(crate) mod inbox;
@@ -33,7 +33,7 @@ use crate::carrier::CarrierError;
 use crate::config::ms;
 use crate::edge::Shared;
 use crate::limits::SessionLimits;
-use delivering::{Answered, Delivering, Tells};
+use delivering::{Answered, Delivering, Queue, Tells};
 use feed::Tell;
 use hello::{Greeted, Who};
 use inbox::{End, Inbox, Mail};
@@ -95,7 +95,7 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, id: SessionId, greeted: Greeted) -> Self {
         let Greeted { who, key_packages } = greeted;
         let now = Instant::now();
-        let deliver = |device| Box::new(Delivering::new(shared.clone(), id, device, who.committed));
+        let deliver = |device| Box::new(Delivering::new(shared.clone(), id, Queue::of(device, &shared), who.committed));
         Self {
             delivering: who.device.map(deliver),
             limits: Arc::new(SessionLimits::new(&shared.config.limits)),

@@ -23,6 +23,8 @@ struct State {
     refused: Option<Error>,
     receipt: Option<Bytes>,
     over: bool,
+    /// Of what was appended something is lost.
+    lost: bool,
     /// Of a send that is traced, until its verdict.
     span: Option<Span>,
 }
@@ -148,6 +150,7 @@ impl Ticket {
         let Some(receipt) = state.receipt.clone() else {
             // A verdict about one shard while the append to another is still in flight: the send has failed.
             let error = pli_api::refusal(pli_api::ErrorCode::Temporary, "a shard log lost the message; send it again");
+            state.lost = true;
             state.refused.get_or_insert(error);
             return;
         };
@@ -155,6 +158,13 @@ impl Ticket {
         metrics.receipts_resend.add(1, &[]);
         self.note(HopKind::Resend, metrics);
         self.tell(receipt, settled::Outcome::Resend(Resend {}));
+    }
+
+    /// What was appended of a send that was refused, for who tries again; nothing where some of it is lost.
+    pub(crate) fn take_parts(&self) -> Vec<ReceiptPart> {
+        let mut state = self.lock();
+        let parts = std::mem::take(&mut state.parts);
+        if state.lost { Vec::new() } else { parts }
     }
 
     /// Whether nobody waits for it any more.

@@ -7,6 +7,8 @@
 mod carriers;
 #[path = "edge/client.rs"]
 mod client;
+#[path = "edge/fan_out.rs"]
+mod fan_out;
 #[path = "edge/memory.rs"]
 mod memory;
 #[path = "edge/owner.rs"]

@@ -2,11 +2,11 @@
 //! The service's named limits. A refusal carries the name of the setting.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use pli_domain::{AccountId, UnixMillis};
-use pli_runtime::limits::{Limit, Limited, subscriber};
+use pli_runtime::limits::{Limit, Limited};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
@@ -39,11 +39,6 @@ impl Limits {
         let full = Limited { limit: "rendezvous_waits_max", retry_after_ms: WAITS_RETRY_AFTER_MS };
         self.waits.try_acquire().map_err(|_| full)
     }
-}
-
-/// What counts as one address. All callers whose address is unknown count as one.
-pub(crate) fn address_key(address: Option<IpAddr>) -> IpAddr {
-    address.map_or(Ipv6Addr::UNSPECIFIED.into(), subscriber)
 }
 
 /// When each rendezvous that was opened here ends, oldest first; at most so many as may be open.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use pli_api::Caller;
 use pli_api::links::{OpenRendezvousRequest, OpenRendezvousResponse};
 use pli_ports::NewRendezvous;
+use pli_runtime::limits::address_key;
 
 use crate::access::{hash, id};
 use crate::error::{InvalidField, OpenError};
-use crate::limits::address_key;
 use crate::service::Inner;
 
 impl Inner {

@@ -5,10 +5,10 @@ use pli_api::Caller;
 use pli_api::links::{PutBlobRequest, PutBlobResponse};
 use pli_domain::limits::RENDEZVOUS_BLOB_BYTES_MAX;
 use pli_ports::Access;
+use pli_runtime::limits::address_key;
 
 use crate::access::{id, number, party};
 use crate::error::{InvalidField, PutError};
-use crate::limits::address_key;
 use crate::service::Inner;
 
 impl Inner {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use pli_api::Caller;
 use pli_api::links::{WaitBlobRequest, WaitBlobResponse};
 use pli_ports::{Access, GetBlobError};
+use pli_runtime::limits::address_key;
 use tokio::time::{Instant, sleep_until};
 
 use crate::access::{id, number, party};
 use crate::error::WaitError;
-use crate::limits::address_key;
 use crate::service::Inner;
 
 /// Who waits looks at the store again after this: the other side's next step, when it goes by itself, comes soon …

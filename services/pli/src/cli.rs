@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use pli_client::{Fingerprint, InvalidServerAddress, ServerAddress, Transport};
+use pli_client::{Fingerprint, InvalidServerAddress, ServerAddress, Suite, Transport};
 
-use crate::commands::{backup, chat, config, dev, doctor, explain, group, migrate, pipe, recv, restore, send, serve};
+use crate::commands::{
+    backup, chat, config, dev, device, doctor, explain, group, migrate, pipe, recv, restore, send, serve,
+};
 use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
@@ -41,6 +43,8 @@ pub enum Command {
     Pipe(pipe::PipeArgs),
     /// Make groups and change who is in them.
     Group(group::GroupArgs),
+    /// Add, list, rename and remove the devices of an account.
+    Device(device::DeviceArgs),
     /// Show or check the configuration.
     Config(config::ConfigArgs),
     /// Copy a server's data, also while it runs.
@@ -101,11 +105,23 @@ pub struct ClientArgs {
     /// Left out, the one in the data folder counts, else the first certificate seen is trusted from then on.
     #[arg(long, value_name = "HEX")]
     pub fingerprint: Option<Fingerprint>,
-    /// Where profiles (keys, history, outbox) live; each in <HOME>/<server>/<handle>.
+    /// Where profiles (keys, history, outbox) live; each in <HOME>/<server>/<handle>, a companion device in <handle>+<name>.
     ///
     /// Left out: $XDG_DATA_HOME/pli, else ~/.local/share/pli.
     #[arg(long, env = "PLI_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
+    /// The MLS suite of a handle that is new: `0x0001`, `0x0003`, or `0x004f`, which is proof against quantum computers.
+    ///
+    /// The last one needs a server with directory.post_quantum, and without it no handle is registered. Devices of different
+    /// suites cannot write to each other; a handle that is registered keeps its own.
+    #[arg(
+        long,
+        env = "PLI_SUITE",
+        value_name = "0x0001|0x0003|0x004f",
+        default_value = "0x0001",
+        hide_short_help = true
+    )]
+    pub suite: Suite,
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One file per command, and what they share.
 
+mod about;
 mod advice;
 pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod dev;
+pub mod device;
 pub mod doctor;
 pub mod explain;
 pub mod group;
 mod json;
 mod lines;
+mod link;
 pub mod migrate;
 mod names;
 mod number;
@@ -24,6 +27,7 @@ pub mod send;
 pub mod serve;
 mod session;
 mod target;
+mod to_copy;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +46,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Recv(args) => recv::run(args).await,
         Command::Pipe(args) => pipe::run(args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Device(args) => device::run(args).await,
         Command::Config(args) => config::run(&args),
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,

@@ -36,6 +36,8 @@ pub struct Config {
     pub directory: pli_directory::Config,
     /// Rendezvous of new devices.
     pub links: pli_links::Config,
+    /// Sealed uploads.
+    pub media: pli_media::Config,
     /// The storage engine.
     pub engine: EngineConfig,
     /// How roles in different processes reach each other.
@@ -183,12 +185,19 @@ impl Config {
         config.edge.check().map_err(|error| value(&error))?;
         config.delivery.check().map_err(|error| value(&error))?;
         config.links.check().map_err(|error| value(&error))?;
+        config.media.check().map_err(|error| value(&error))?;
         config.check_waits().map_err(|error| value(&error))?;
         let shards = pli_domain::ShardMap::new(config.engine.shards, [0; 16]);
         shards.map_err(|error| value(&format_args!("engine.{error}")))?;
         config.server.check().map_err(|error| value(&error))?;
         config.internal.check().map_err(|error| value(&error))?;
         Ok(config)
+    }
+
+    /// Where the parts of uploads lie.
+    pub fn media_folder(&self) -> PathBuf {
+        let set = &self.media.folder;
+        if set.as_os_str().is_empty() { self.server.data.join("media") } else { set.clone() }
     }
 
     /// A wait must be over before the call that waits is ended.

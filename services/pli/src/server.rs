@@ -6,6 +6,7 @@ pub mod data_folder;
 pub mod engine;
 mod internal;
 mod listeners;
+mod no_media;
 pub mod role;
 mod roles;
 pub mod server_file;
@@ -164,7 +165,7 @@ pub struct About {
     /// Where clients reach it; only an edge has it.
     #[serde(flatten)]
     pub sessions: Option<Sessions>,
-    /// Where other processes reach its directory, conversations and links.
+    /// Where other processes reach its directory, conversations, links and media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal: Option<SocketAddr>,
     /// Health, metrics, build.

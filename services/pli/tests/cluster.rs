@@ -14,6 +14,10 @@ mod meeting;
 #[path = "pli/process.rs"]
 #[allow(dead_code, reason = "some of the helpers are used here")]
 mod process;
+#[path = "pli/removing.rs"]
+mod removing;
+#[path = "pli/uploading.rs"]
+mod uploading;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -203,5 +207,59 @@ async fn two_devices_meet_over_two_edges_and_a_service_that_dies() {
     first.put(3, b"after").await.expect("put");
     assert_eq!(new_one.wait(3, 8_000).await.expect("there"), "after");
     assert_eq!(first.wait(1, 0).await.expect("still there").len(), 16 * 1024);
+    cluster.close(&|_| {}).await.expect("ended in order");
+}
+
+/// The parts go in at one edge and come out at the other; the service between them is killed half-way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_in_at_one_edge_and_comes_out_at_the_other() {
+    let _one = ONE.lock().await;
+    let name = "an_upload_goes_in_at_one_edge_and_comes_out_at_the_other";
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = ClusterSettings::small(program().expect("the binary"), folder.path().join("cluster"));
+    let mut cluster = match Cluster::start(settings, &|_| {}).await {
+        Ok(cluster) => cluster,
+        Err(error) if error.is_unavailable() => return println!("skipped: {name}: {error:#}"),
+        Err(error) => panic!("{error:#}"),
+    };
+    let at = |edge: &Edge| Place { address: edge.address.clone(), fingerprint: edge.fingerprint.clone() };
+    let [one, other] = [0, 1].map(|edge| at(&cluster.edges()[edge]));
+    let (mut alice, identity) = Session::registered(&one, "alice").await;
+    uploading::begin(&mut alice, 3).await.expect("begun");
+    uploading::put(&mut alice, 2).await.expect("put");
+    for media in cluster.names(Some(Role::Media)) {
+        cluster.kill(&media).expect("killed");
+        let away = uploading::put(&mut alice, 1).await.expect_err("nobody is there");
+        assert!(away.code().is_temporary(), "{away:?}");
+        cluster.restart(&media).await.expect("started again");
+    }
+    let mut again = Session::of(&other, &identity).await;
+    assert_eq!(uploading::begin(&mut again, 3).await.expect("begun before").there.as_ref(), [0b010]);
+    for number in [1, 3] {
+        uploading::put(&mut again, number).await.expect("put");
+    }
+    uploading::finish(&mut again).await.expect("finished");
+    let mut alice = Session::of(&one, &identity).await;
+    for number in 1..=3 {
+        assert_eq!(uploading::read(&mut alice, number).await.expect("read"), uploading::part(number));
+    }
+    cluster.close(&|_| {}).await.expect("ended in order");
+}
+
+/// The device is at another edge than the one that removes it; what tells is NATS, what keeps is CQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_removed_at_one_edge_is_out_at_the_other() {
+    let _one = ONE.lock().await;
+    let name = "a_device_that_is_removed_at_one_edge_is_out_at_the_other";
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = ClusterSettings::small(program().expect("the binary"), folder.path().join("cluster"));
+    let cluster = match Cluster::start(settings, &|_| {}).await {
+        Ok(cluster) => cluster,
+        Err(error) if error.is_unavailable() => return println!("skipped: {name}: {error:#}"),
+        Err(error) => panic!("{error:#}"),
+    };
+    let at = |edge: &Edge| Place { address: edge.address.clone(), fingerprint: edge.fingerprint.clone() };
+    let [one, other] = [0, 1].map(|edge| at(&cluster.edges()[edge]));
+    removing::a_removed_device_is_out(&one, &other, "alice").await;
     cluster.close(&|_| {}).await.expect("ended in order");
 }

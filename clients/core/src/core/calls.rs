@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{common, edge};
-use pli_domain::{AccountId, ConversationId, Handle, PayloadId, UnixMillis};
+use pli_domain::{ConversationId, Handle, PayloadId, UnixMillis};
 use rand_chacha::rand_core::RngCore;
 
 use super::Core;
@@ -20,10 +20,14 @@ const BACKOFF_MAX_MS: u64 = 60_000;
 /// Something that is asked of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ask {
+    /// Which suites the server takes, before one that not every server takes is registered.
+    Info,
     Register,
     Publish,
     Lookup(Handle),
-    Lists(Vec<AccountId>),
+    /// Of [`Core::lists_open`].
+    Lists,
+    PutList,
     List,
     Compare,
     Claim(ConversationId),
@@ -48,10 +52,12 @@ impl Ask {
             | Self::Commits(id)
             | Self::Report(id)
             | Self::GroupInfo(id) => Some(*id),
-            Self::Register
+            Self::Info
+            | Self::Register
             | Self::Publish
             | Self::Lookup(_)
-            | Self::Lists(_)
+            | Self::Lists
+            | Self::PutList
             | Self::List
             | Self::Compare
             | Self::Fetch(_)
@@ -61,10 +67,12 @@ impl Ask {
 
     fn method(&self) -> &'static str {
         match self {
+            Self::Info => "/pli.edge.v1.Edge/Info",
             Self::Register => "/pli.directory.v1.Directory/Register",
             Self::Publish => "/pli.directory.v1.Directory/PublishKeyPackages",
             Self::Lookup(_) => "/pli.directory.v1.Directory/Lookup",
-            Self::Lists(_) => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::Lists => "/pli.directory.v1.Directory/GetDeviceLists",
+            Self::PutList => "/pli.directory.v1.Directory/PutDeviceList",
             Self::Claim(_) => "/pli.directory.v1.Directory/ClaimKeyPackages",
             Self::List | Self::Compare => "/pli.conversations.v1.Conversations/List",
             Self::Create(_) => "/pli.conversations.v1.Conversations/Create",
@@ -134,7 +142,7 @@ impl Core {
     /// Asks, unless it is asked already, has to wait, or there is no session that may.
     pub(super) fn ask(&mut self, ask: Ask, body: impl FnOnce(&mut Self) -> Option<Vec<u8>>, now: UnixMillis) {
         let allowed = match &ask {
-            Ask::Register => self.session.is_anonymous(),
+            Ask::Info | Ask::Register => self.session.is_anonymous(),
             _ => self.session.is_ready(),
         };
         let window = self.session.call_window(CALLS_MAX);
@@ -152,6 +160,11 @@ impl Core {
     /// Asks again later, with full jitter.
     pub(super) fn ask_later(&mut self, ask: Ask, why: &common::Error, now: UnixMillis) {
         let attempts = self.calls.retry.get(&ask).map_or(0, |(_, n)| *n).saturating_add(1);
+        self.ask_after(ask, attempts, why, now);
+    }
+
+    /// The same for what failed so many times, whatever was answered in between.
+    pub(super) fn ask_after(&mut self, ask: Ask, attempts: u32, why: &common::Error, now: UnixMillis) {
         let bound = (BACKOFF_FIRST_MS << attempts.min(10)).min(BACKOFF_MAX_MS);
         let jitter = self.rng.next_u64() % (bound + 1);
         let at = now.after(Duration::from_millis(u64::from(why.retry_after_ms) + jitter));

@@ -43,6 +43,11 @@ impl Core {
         parts
     }
 
+    /// The conversations of every chat, the one in which it goes on first: whatever may be read in a history.
+    pub fn chats_with_parts(&self) -> Vec<Vec<ConversationId>> {
+        self.chats()
+    }
+
     /// The parts of every chat.
     pub(super) fn chats(&self) -> Vec<Vec<ConversationId>> {
         let mut pairs: BTreeMap<AccountId, Vec<ConversationId>> = BTreeMap::new();

@@ -22,20 +22,25 @@ impl Core {
             }
             Command::RemoveMembers { conversation, accounts } => self.remove(conversation, accounts)?,
             Command::Leave { conversation } => self.leave(conversation)?,
+            Command::AddDevice { device, key, name } => self.add_device(device, key, &name)?,
+            Command::RemoveDevice { device } => self.remove_device(device)?,
+            Command::RenameDevice { device, name } => self.rename_device(device, &name)?,
             Command::MarkRead { conversation } => self.mark_read(conversation)?,
         }
         Ok(self.finish(now))
     }
 
-    /// Changes that the user asked for and that are neither made nor refused: conversations to begin, members to add or
-    /// remove, and wishes to leave that the server does not have yet. Once it has one, another member carries it out.
+    /// Changes that the user asked for and that are neither made nor refused: conversations to begin, members or devices to
+    /// add or remove, and wishes to leave that the server does not have yet. Once it has one, another member carries it out.
     pub fn open_changes(&self) -> usize {
         let open = |c: &Conversation, work: &Work| match work {
             Work::Add(_) | Work::Remove(_) => true,
             Work::Leave => !c.proposal.as_ref().is_some_and(|proposal| proposal.taken),
-            Work::Dismiss(..) | Work::Gather(..) => false,
+            Work::Dismiss(..) | Work::Gather(..) | Work::Align(_) => false,
         };
-        self.conversations.values().map(|c| c.work.iter().filter(|work| open(c, work)).count()).sum()
+        let members: usize =
+            self.conversations.values().map(|c| c.work.iter().filter(|work| open(c, work)).count()).sum();
+        members + self.own_list.waiting()
     }
 
     /// Whether the conversation's first change is finished and everything written in it is accepted, the name that a

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use pli_api::conversations::EpochCommit;
+use pli_api::conversations::{EpochCommit, GetGroupInfoResponse};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, SendId, UnixMillis};
 
 use super::lives::Kept;
@@ -48,6 +48,21 @@ pub(super) enum Work {
     /// Bring everybody into the conversation that goes on for one of another history, not before this time. Whoever
     /// cannot be had now is asked for again later.
     Gather(Vec<AccountId>, UnixMillis),
+    /// Bring the group in line with its members' device lists, not before this time.
+    Align(UnixMillis),
+}
+
+/// When this device renews its keys in a group, in server time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refresh {
+    /// Then at the latest; 0 where that went by while nothing was said.
+    pub(super) due: UnixMillis,
+    /// When that was drawn: the keys are as new, or this device came in.
+    pub(super) since: UnixMillis,
+    /// The first number of its messages since then.
+    pub(super) from: u64,
+    /// What others had said until then: the sum of their numbers.
+    pub(super) heard: u64,
 }
 
 /// See the module.
@@ -105,6 +120,8 @@ pub(super) struct Conversation {
     pub(super) awaits: Option<u64>,
     /// It may never come to it: there was a gap.
     pub(super) awaits_in_vain: bool,
+    /// When this device renews its keys; none before it was caught up with the conversation once.
+    pub(super) refresh: Option<Refresh>,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -123,11 +140,29 @@ pub(super) struct Conversation {
     /// The commits up to this epoch are asked for, or are the backlog, as they are not in the queue.
     pub(super) behind: Option<u64>,
     pub(super) reported: bool,
+    /// How the group stands, by which this device joins again; it may name objects that are still to be fetched.
+    pub(super) comes_back: Option<GetGroupInfoResponse>,
+    /// How often that failed since it lost the thread.
+    pub(super) rejoins: u32,
     /// Why the thread was lost, as it is reported.
     pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
     /// Commits refused because the device lists had changed.
     pub(super) aligned: u32,
+    /// The last device whose mark was told: where not all fit one tick, the next one goes on behind it.
+    pub(super) ticked: Option<DeviceId>,
+    /// What is to be told in ticks waits until then.
+    pub(super) ticks_at: Option<UnixMillis>,
+    /// Commits of this device in a row that others came before.
+    pub(super) races_lost: u32,
+    /// The next commit is not made before this time.
+    pub(super) commits_at: Option<UnixMillis>,
+    /// How often the group could not be brought in line.
+    pub(super) aligns: u32,
+    /// Devices that are to come in and have published nothing: the first work goes on without them.
+    pub(super) bare: BTreeSet<DeviceAddress>,
+    /// Those of them that the user was told of.
+    pub(super) awaited: BTreeSet<DeviceAddress>,
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,
@@ -197,6 +232,17 @@ pub(super) struct Proposal {
 impl Conversation {
     pub(super) fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Unknown)
+    }
+    /// What others said: the sum of their numbers.
+    pub(super) fn heard(&self) -> u64 {
+        self.ours.values().fold(0, |sum, mark| sum.saturating_add(mark.delivered))
+    }
+    /// Whether the commit that waits renews this device's keys and nothing else.
+    pub(super) fn renews(&self) -> bool {
+        self.commit.as_ref().is_some_and(|commit| commit.changes_nothing)
+    }
+    pub(super) fn race_no_more(&mut self) {
+        (self.races_lost, self.commits_at) = (0, None);
     }
     pub(super) fn wait_no_more(&mut self) {
         (self.awaits, self.awaits_in_vain, self.awaits_until) = (None, false, None);

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, refusal};
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
+use super::devices::is_own_alone;
 use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
@@ -18,7 +18,7 @@ use crate::outbox::OutLane;
 /// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
 const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
-const ALIGN_MAX: u32 = 3;
+const MISMATCHES_MAX: u32 = 3;
 /// How long the queue is waited for to come to an epoch: longer than any take-over of a shard, as what stands in it is
 /// lost to a device that goes ahead of it.
 const EPOCH_AWAITED: Duration = Duration::from_secs(120);
@@ -33,9 +33,11 @@ impl Core {
             Handshake::Leave(device) => self.dismiss(id, device, now),
             Handshake::OwnCommit(summary) => self.commit_won(id, &summary, now),
             Handshake::Commit(summary) => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
-                    // Its epoch is over: another commit won.
-                    conversation.commit = None;
+                // Its epoch is over: another commit won.
+                match self.conversations.get_mut(&id).and_then(|conversation| conversation.commit.take()) {
+                    Some(own) if own.changes_nothing => self.refresh_overtaken(id),
+                    Some(_) => self.lost_race(id, now),
+                    None => {}
                 }
                 self.epoch_began(id, &summary, now);
             }
@@ -45,6 +47,13 @@ impl Core {
     fn dismiss(&mut self, id: ConversationId, device: DeviceAddress, now: UnixMillis) {
         let own = self.identity.address();
         if device == own {
+            return;
+        }
+        if device.account == own.account {
+            // The whole account leaves; somebody else removes it, if there is anybody.
+            if is_own_alone(&self.mls.members(id), own.account) {
+                self.left(id);
+            }
             return;
         }
         let members = self.mls.members(id);
@@ -69,6 +78,7 @@ impl Core {
     pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.commit = None;
+            conversation.race_no_more();
         }
         self.epoch_began(id, summary, now);
     }
@@ -78,7 +88,9 @@ impl Core {
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.forget_gone(summary.removed.iter());
             }
-            self.left(id);
+            if !self.was_put_out(id, summary) {
+                self.left(id);
+            }
             return;
         }
         let lane = OutLane { conversation: id, class: Class::Message };
@@ -100,9 +112,12 @@ impl Core {
         let founding = conversation.phase == Phase::Founding;
         self.dirty.insert(Row::Conversation(id));
         self.note_members(id);
-        for device in &summary.added {
-            self.asked_lists.remove(&device.account);
+        let newcomer = summary.by.filter(|_| summary.external && returned.is_none());
+        for device in summary.added.iter().chain(&newcomer) {
+            self.forget_lists_of(device.account);
         }
+        self.note_gone(id, summary);
+        self.note_renewal(id, summary);
         if founding {
             return;
         }
@@ -130,7 +145,14 @@ impl Core {
         let (added, removed) = (accounts(&summary.added), accounts(&summary.removed));
         let by = summary.by.map(|d| self.member(d.account));
         // Who is in `removed` and inside came back by itself.
-        for account in added.iter().filter(|a| !removed.contains(a)) {
+        let newcomer = |account: &AccountId| {
+            let members = self.mls.members(id);
+            let here = members.iter().filter(|(d, _)| d.account == *account).map(|(d, _)| d);
+            // An account that was in with another device got one more.
+            here.into_iter().all(|d| summary.added.contains(d))
+        };
+        let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
+        for account in &came {
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
             self.out.events.push(Event::MemberAdded { conversation: id, member, by });
@@ -148,27 +170,31 @@ impl Core {
     pub(super) fn commit_verdict(
         &mut self,
         id: ConversationId,
-        outcome: Option<api::commit_response::Outcome>,
+        outcome: api::commit_response::Outcome,
         now: UnixMillis,
     ) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
-        let rejoining = conversation.rejoining;
+        let (rejoining, renews) = (conversation.rejoining, conversation.renews());
         match outcome {
-            Some(api::commit_response::Outcome::Won(_)) if rejoining => self.rejoined(id),
-            Some(api::commit_response::Outcome::Won(_)) => match self.mls.merge_commit(id) {
+            api::commit_response::Outcome::Won(_) if rejoining => self.rejoined(id, now),
+            api::commit_response::Outcome::Won(_) => match self.mls.merge_commit(id) {
                 Ok(summary) => {
                     self.commit_won(id, &summary, now);
                     self.await_queue(id, self.mls.epoch(id).unwrap_or(0));
                 }
                 Err(error) => self.lost_thread(id, &LostThread::Own(error)),
             },
-            Some(api::commit_response::Outcome::Lost(lost)) => {
+            api::commit_response::Outcome::Lost(lost) => {
                 self.void_commit(id);
+                if renews {
+                    self.refresh_overtaken(id);
+                } else {
+                    self.lost_race(id, now);
+                }
                 if !rejoining {
                     self.await_epoch(id, lost.current_epoch);
                 }
             }
-            None => self.void_commit(id),
         }
     }
 
@@ -195,24 +221,28 @@ impl Core {
     /// The service refuses the commit for good.
     pub(super) fn commit_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
-        let rejoining = conversation.rejoining;
-        conversation.aligned += 1;
+        let (rejoining, renews) = (conversation.rejoining, conversation.renews());
+        conversation.aligned += u32::from(why.code() == ErrorCode::DevicesMismatch && !renews);
         let tries = conversation.aligned;
         self.void_commit(id);
         match why.code() {
             ErrorCode::UnknownConversation => self.left(id),
-            ErrorCode::WrongEpoch => self.await_newer(id, why),
-            _ if rejoining => self.ask_later(Ask::GroupInfo(id), why, now),
-            ErrorCode::DevicesMismatch if tries <= ALIGN_MAX => {
-                let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
-                let accounts: BTreeSet<AccountId> =
-                    named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
-                for account in &accounts {
-                    self.asked_lists.remove(account);
+            _ if rejoining => self.come_back_later(id, why, now),
+            ErrorCode::WrongEpoch => {
+                if renews {
+                    self.refresh_overtaken(id);
                 }
-                self.ask_lists(accounts);
+                self.await_newer(id, why);
+            }
+            _ if renews => {
+                self.ask_lists_of(why);
+                self.refresh_refused(id);
+            }
+            ErrorCode::DevicesMismatch if tries <= MISMATCHES_MAX => {
+                self.ask_lists_of(why);
                 self.ask_later(Ask::Commit(id), why, now);
             }
+            ErrorCode::GroupTooLarge if self.aligns(id) => self.put_aside(id, now),
             _ => self.fail_work(id, why),
         }
     }
@@ -235,8 +265,8 @@ impl Core {
     pub(super) fn work_backlog(&mut self, id: ConversationId, now: UnixMillis) {
         let before = self.mls.epoch(id);
         while let Some(next) = self.conversations.get_mut(&id).and_then(|c| c.backlog.pop_front()) {
-            let bytes = match self.object(next.commit.as_ref(), now) {
-                Some(Ok(bytes)) => bytes,
+            let bytes = match next.commit.as_ref().map_or(Some(Err(())), |commit| self.objects(id, &[commit], now)) {
+                Some(Ok(bytes)) => bytes.concat(),
                 Some(Err(())) => return self.lost_thread(id, &LostThread::Bytes),
                 None => {
                     if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -361,6 +391,7 @@ impl Core {
         }
         conversation.rejoining = true;
         conversation.reported = false;
+        (conversation.comes_back, conversation.rejoins) = (None, 0);
         conversation.lost_for = Some(why.word());
         conversation.behind = None;
         conversation.wait_no_more();
@@ -370,46 +401,62 @@ impl Core {
         self.out.events.push(Event::Rejoining { conversation: id, why: why.sentence() });
     }
 
-    /// What is needed to come back was answered.
-    pub(super) fn come_back(&mut self, id: ConversationId, answer: &api::GetGroupInfoResponse, now: UnixMillis) {
-        if self.conversations.get(&id).is_none_or(|c| !c.rejoining || c.commit.is_some()) {
-            return;
+    /// What is needed to come back was answered, and is kept until it is fetched.
+    pub(super) fn group_info_came(&mut self, id: ConversationId, answer: api::GetGroupInfoResponse, now: UnixMillis) {
+        if let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.rejoining && c.commit.is_none()) {
+            conversation.comes_back = Some(answer);
+            self.come_back(id, now);
         }
-        let info = self.object(answer.group_info.as_ref(), now);
-        let tree: Option<Result<Option<Bytes>, ()>> = match &answer.ratchet_tree {
-            None => Some(Ok(None)),
-            tree => self.object(tree.as_ref(), now).map(|t| t.map(Some)),
-        };
-        // Nothing while one of them is fetched: then it is asked again.
-        let (Some(info), Some(tree)) = (info, tree) else { return };
-        let commit = match (info, tree) {
-            (Ok(info), Ok(tree)) => self.mls.rejoin(id, &info, tree.as_deref()).ok(),
+    }
+
+    /// Joins again by what was answered, when all of it is here.
+    pub(super) fn come_back(&mut self, id: ConversationId, now: UnixMillis) {
+        let Some(answer) = self.conversations.get(&id).and_then(|c| c.comes_back.clone()) else { return };
+        let objects: Vec<&api::Object> = answer.group_info.iter().chain(&answer.ratchet_tree).collect();
+        let Some(objects) = self.objects(id, &objects, now) else { return };
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.comes_back = None;
+        }
+        let commit = match (&answer.group_info, objects.as_deref()) {
+            (Some(_), Ok([info, tree @ ..])) => self.mls.rejoin(id, info, tree.first().map(|tree| &tree[..])).ok(),
             _ => None,
         };
         match commit {
             Some(commit) => self.offer_commit(id, commit),
             None => {
                 let why = refusal(ErrorCode::CommitInvalid, "the group info cannot be used");
-                self.ask_later(Ask::GroupInfo(id), &why, now);
+                self.come_back_later(id, &why, now);
             }
         }
     }
 
-    fn rejoined(&mut self, id: ConversationId) {
-        if self.mls.finish_rejoin(id).is_err() {
-            return self.void_commit(id);
+    /// It failed: later each time until it succeeds, as a group info that is answered says nothing of that.
+    fn come_back_later(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.rejoins = conversation.rejoins.saturating_add(1);
+        let tries = conversation.rejoins;
+        self.ask_after(Ask::GroupInfo(id), tries, why, now);
+    }
+
+    fn rejoined(&mut self, id: ConversationId, now: UnixMillis) {
+        if let Err(error) = self.mls.finish_rejoin(id) {
+            self.void_commit(id);
+            return self.come_back_later(id, &refusal(ErrorCode::Internal, error.to_string()), now);
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.commit = None;
+        conversation.race_no_more();
         conversation.rejoining = false;
-        conversation.reported = false;
+        (conversation.reported, conversation.rejoins) = (false, 0);
         conversation.phase = Phase::Active;
         conversation.created = true;
         conversation.vouched = false;
         conversation.announced = false;
         conversation.proposal = None;
+        self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);
+        self.refreshed(id);
         self.outbox.epoch_ready(id);
     }
 
@@ -424,6 +471,10 @@ impl Core {
 
     /// The first work cannot be done.
     pub(super) fn fail_work(&mut self, id: ConversationId, why: &common::Error) {
+        if self.aligns(id) {
+            // Nobody asked for it, so nobody would ask again.
+            return self.align_later(id);
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase == Phase::Founding {
             let event = Event::ConversationFailed { conversation: id, why: why.clone() };
@@ -431,6 +482,7 @@ impl Core {
         }
         conversation.work.pop_front();
         conversation.packages.clear();
+        conversation.bare.clear();
         conversation.aligned = 0;
         self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));

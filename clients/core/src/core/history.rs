@@ -104,8 +104,10 @@ impl Core {
                         late,
                         order: self.next_order(),
                     };
-                    self.write_row(lane.conversation, message.order, &row_of(&message));
-                    self.out.events.push(Event::Message(message));
+                    let own = account == self.identity.address().account;
+                    let row = MessageRow { kind: kind_of(own).into(), ..row_of(&message) };
+                    self.write_row(lane.conversation, message.order, &row);
+                    self.out.events.push(if own { Event::OwnMessage(message) } else { Event::Message(message) });
                 }
             }
         }
@@ -176,6 +178,11 @@ impl Core {
         };
         self.write_row(message.lane.conversation, draft.order, &row);
     }
+}
+
+/// What another device of this account wrote is one's own.
+const fn kind_of(own: bool) -> RowKind {
+    if own { RowKind::Elsewhere } else { RowKind::Incoming }
 }
 
 fn row_of(message: &IncomingMessage) -> MessageRow {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the edge delivers, strictly in order. An envelope that needs something first (a large body, a device list, a
 //! missed commit) holds up what follows; nothing of that is acknowledged, so it comes again after a restart. The
-//! server's delivery window bounds what waits here.
+//! server's delivery window bounds what waits here; a server that does not keep to it is left.
 
 use bytes::Bytes;
 use pli_api::{common, edge, log};
+use pli_domain::limits::QUEUE_BYTES_MAX;
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, DeviceId, Position, SendId, UnixMillis};
 use prost::Message as _;
 
@@ -22,6 +23,17 @@ pub(super) enum Inbound {
     CaughtUp,
     Gap(Position),
 }
+
+impl Inbound {
+    fn bytes(&self) -> usize {
+        if let Self::Deliver(deliver) = self { deliver.envelope.len() } else { 0 }
+    }
+}
+
+/// Most that waits here, far above any delivery window; more of it than a server keeps for a device is no queue.
+const WAITING_MAX: usize = 8_192;
+/// How often the bytes of what waits are counted.
+const COUNTED_EVERY: usize = 64;
 
 /// What became of the first in the queue.
 enum Step {
@@ -44,6 +56,17 @@ struct Sealed {
 }
 
 impl Core {
+    /// Puts something behind what waits; where that is too much the session is left, and all of it comes again.
+    pub(super) fn queue(&mut self, inbound: Inbound) {
+        self.inbound.push_back(inbound);
+        let count = self.inbound.len();
+        let too_much = count.is_multiple_of(COUNTED_EVERY)
+            && (count >= WAITING_MAX || self.inbound.iter().map(Inbound::bytes).sum::<usize>() > QUEUE_BYTES_MAX);
+        if too_much {
+            self.leave_session();
+        }
+    }
+
     /// Works through the queue until something has to be waited for.
     pub(super) fn drain_inbound(&mut self, now: UnixMillis) {
         while let Some(first) = self.inbound.pop_front() {
@@ -94,8 +117,8 @@ impl Core {
         }
         sealed.body = match envelope.body_or_ref {
             Some(log::envelope::BodyOrRef::Body(body)) => body,
-            Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(&reference, now) {
-                Some(Ok(body)) => body,
+            Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(None, &[reference], now) {
+                Some(Ok(bodies)) => bodies.into_iter().next().unwrap_or_default(),
                 // Empty bytes open nothing: a welcome is then replaced by joining, a commit by asking for it.
                 Some(Err(())) if content == log::Content::Welcome => Bytes::new(),
                 Some(Err(())) if content == log::Content::Commit => {
@@ -199,15 +222,16 @@ impl Core {
     fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
         let members = self.mls.members(sealed.conversation);
         let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
-        !self.vouched(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
+        !self.is_listed(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
     }
 
     /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.
     fn vouched_frame(&self, sealed: &Sealed, opened: &Opened) -> Option<Frame> {
         let members = self.mls.members(sealed.conversation);
         let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
-        // A sender that has left meanwhile was vouched for while it was in.
-        let vouched = key.is_none_or(|key| self.vouched(opened.sender, &key));
+        // Who is out meanwhile, for whatever reason, was vouched for while it was in, and sealed it then: nobody has the keys
+        // of an epoch that it is not in. What was accepted before a removal may come after it.
+        let vouched = key.is_none_or(|key| self.is_listed(opened.sender, &key));
         if opened.sender != sealed.sender || !vouched {
             return None;
         }
@@ -317,6 +341,7 @@ impl Core {
         self.conversations.insert(id, conversation);
         self.gather_soon(id, self.stepped_at);
         self.number(id);
+        self.doubt_unvouched(id);
         self.note_members(id);
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.

@@ -171,6 +171,10 @@ impl Core {
             let messages = self.messages_numbered(id, lane_nos, &kept);
             self.notify(Notice::Lost { conversation, by: from.account, device, lane_nos, messages });
         }
+        if from.account == self.identity.address().account {
+            // One's own other device: nobody else has anything by it.
+            return self.forget_kept(id);
+        }
         if news {
             self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
         }

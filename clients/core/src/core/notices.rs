@@ -10,7 +10,7 @@ use pli_domain::{AccountId, ConversationId, DeviceId, SendId};
 use prost::Message as _;
 
 use super::tables::Table;
-use super::{Core, Event, LoadError, NewKey, Row};
+use super::{Core, Event, LoadError, NewKey, RefusedList, Row};
 
 /// Notices that are kept. Of more the oldest loss is forgotten, then the oldest first contact: others can cause those
 /// at will, and they must not push out that a key was swapped.
@@ -23,6 +23,8 @@ pub(super) enum Notice {
     NewKey { account: AccountId, what: NewKey },
     /// [`Event::AddedByStranger`].
     AddedByStranger { conversation: ConversationId, name: Option<String>, by: AccountId },
+    /// [`Event::ListRefused`].
+    ListRefused { account: AccountId, why: RefusedList },
     /// [`Event::Lost`].
     Lost { conversation: ConversationId, by: AccountId, device: DeviceId, lane_nos: (u64, u64), messages: Vec<SendId> },
 }
@@ -37,6 +39,10 @@ enum What {
     Identity = 3,
     AddedByStranger = 4,
     Lost = 5,
+    ListOlder = 6,
+    ListForked = 7,
+    ListUnlinked = 8,
+    ListInvalid = 9,
 }
 
 /// Numbers are never reused.
@@ -83,6 +89,15 @@ impl Record {
                 name: name.clone(),
                 ..Self::default()
             },
+            Notice::ListRefused { account, why } => {
+                let what = match why {
+                    RefusedList::Older => What::ListOlder,
+                    RefusedList::Forked => What::ListForked,
+                    RefusedList::Unlinked => What::ListUnlinked,
+                    RefusedList::Invalid => What::ListInvalid,
+                };
+                Self { what: what.into(), account: bytes(account.as_bytes()), ..Self::default() }
+            }
             Notice::Lost { conversation, by, device, lane_nos: (first, last), messages } => Self {
                 what: What::Lost.into(),
                 account: bytes(by.as_bytes()),
@@ -108,6 +123,10 @@ impl Record {
             What::AddedByStranger => {
                 Notice::AddedByStranger { conversation: conversation()?, name: self.name.clone(), by: account }
             }
+            What::ListOlder => Notice::ListRefused { account, why: RefusedList::Older },
+            What::ListForked => Notice::ListRefused { account, why: RefusedList::Forked },
+            What::ListUnlinked => Notice::ListRefused { account, why: RefusedList::Unlinked },
+            What::ListInvalid => Notice::ListRefused { account, why: RefusedList::Invalid },
             What::Lost => Notice::Lost {
                 conversation: conversation()?,
                 by: account,
@@ -139,7 +158,7 @@ impl Notices {
             Notice::Lost { .. } => 0,
             Notice::NewKey { what: NewKey::FirstContact, .. } => 1,
             Notice::AddedByStranger { .. } => 2,
-            Notice::NewKey { .. } => 3,
+            Notice::NewKey { .. } | Notice::ListRefused { .. } => 3,
         };
         self.0.iter().min_by_key(|(order, notice)| (worth(notice), **order)).map(|(order, _)| *order)
     }
@@ -166,8 +185,15 @@ impl Core {
         self.out.events.push(event);
     }
 
+    /// The same, unless it was told and is still kept.
+    pub(super) fn notify_once(&mut self, notice: Notice) {
+        if !self.notices.0.values().any(|told| *told == notice) {
+            self.notify(notice);
+        }
+    }
+
     /// What was told once after this place in the history, of the last 256 such events: [`Event::NewKey`],
-    /// [`Event::AddedByStranger`] and [`Event::Lost`], in order.
+    /// [`Event::AddedByStranger`], [`Event::ListRefused`] and [`Event::Lost`], in order.
     pub fn notices(&self, after: u64) -> Vec<Event> {
         let later = self.notices.0.range(after.saturating_add(1)..);
         later.map(|(order, notice)| self.event_of(*order, notice)).collect()
@@ -179,6 +205,7 @@ impl Core {
             Notice::AddedByStranger { conversation, name, by } => {
                 Event::AddedByStranger { conversation, name, by: self.member(by), order }
             }
+            Notice::ListRefused { account, why } => Event::ListRefused { member: self.member(account), why, order },
             Notice::Lost { conversation, by, device, lane_nos, messages } => {
                 Event::Lost { conversation, by: self.member(by), device, lane_nos, messages, order }
             }
@@ -193,7 +220,7 @@ mod tests {
     use super::super::ChangeSet;
     use super::*;
 
-    const STORED: [&str; 5] = [
+    const STORED: [&str; 9] = [
         "08021210010101010101010101010101010101011a1002020202020202020202020202020202",
         "08041210010101010101010101010101010101012210030303030303030303030303030303032a047465616d",
         concat!(
@@ -202,6 +229,10 @@ mod tests {
         ),
         "0801121001010101010101010101010101010101",
         "0803121001010101010101010101010101010101",
+        "0806121001010101010101010101010101010101",
+        "0807121001010101010101010101010101010101",
+        "0808121001010101010101010101010101010101",
+        "0809121001010101010101010101010101010101",
     ];
 
     #[test]
@@ -220,6 +251,10 @@ mod tests {
             },
             Notice::NewKey { account, what: NewKey::FirstContact },
             Notice::NewKey { account, what: NewKey::Identity },
+            Notice::ListRefused { account, why: RefusedList::Older },
+            Notice::ListRefused { account, why: RefusedList::Forked },
+            Notice::ListRefused { account, why: RefusedList::Unlinked },
+            Notice::ListRefused { account, why: RefusedList::Invalid },
         ];
         for (notice, stored) in all.into_iter().zip(STORED) {
             assert_eq!(hex::encode(Record::of(&notice).encode_to_vec()), stored);

@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pli_api::{ErrorCode, common, edge, refusal};
 use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
-use pli_domain::{Class, ConversationId, DeviceId, SendId, UnixMillis};
+use pli_domain::{Class, ConversationId, SendId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
 use super::conversation::Phase;
 use super::history::Draft;
 use super::lives::lives_of;
-use super::mark::Mark;
 use super::tables::RowStatus;
-use super::{Core, Event, Row};
-use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan, Tick, Ticks};
+use super::{Core, Event};
+use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
@@ -81,34 +80,6 @@ impl Core {
         let _ = self.push(OutLane { conversation: id, class: Class::Message }, 0, &content, now);
     }
 
-    /// Sends ticks for what was shown or read and not told, one message per conversation at a time.
-    pub(super) fn tell_ticks(&mut self, now: UnixMillis) {
-        if !self.session.is_online() || !self.inbound.is_empty() {
-            return;
-        }
-        let due: Vec<ConversationId> = self
-            .conversations
-            .iter()
-            .filter(|(_, c)| c.phase == Phase::Active && !c.rejoining && c.ours != c.told)
-            .map(|(&id, _)| id)
-            .filter(|&id| !self.outbox.lane_busy(&OutLane { conversation: id, class: Class::Tick }))
-            .collect();
-        for id in due {
-            let salt = self.random_id();
-            let Some(conversation) = self.conversations.get(&id) else { continue };
-            let ours = conversation.ours.clone();
-            let news = ours.iter().filter(|(device, mark)| conversation.told.get(device) != Some(mark));
-            let ticks = Ticks(news.map(|(&sender, mark)| tick(sender, mark)).collect());
-            let lane = OutLane { conversation: id, class: Class::Tick };
-            if self.push(lane, 0, &ticks.content(salt), now).is_ok()
-                && let Some(conversation) = self.conversations.get_mut(&id)
-            {
-                conversation.told = ours;
-                self.dirty.insert(Row::Conversation(id));
-            }
-        }
-    }
-
     /// Seals and sends what may leave now.
     pub(super) fn poll_outbox(&mut self, now: UnixMillis) {
         let ready = self.ready_conversations();
@@ -121,7 +92,7 @@ impl Core {
     }
 
     fn ready_conversations(&self) -> BTreeMap<ConversationId, Option<Ready>> {
-        if self.compare || !self.session.is_ready() {
+        if self.compare || !self.session.is_ready() || self.session.is_taking_in(self.stepped_at) {
             // What the server has of a conversation is not known yet, or nothing leaves.
             return BTreeMap::new();
         }
@@ -224,16 +195,6 @@ impl Core {
         if Draft::decode(message.content.clone()).is_ok_and(|draft| draft.order != 0) {
             self.out.events.push(event);
         }
-    }
-}
-
-fn tick(sender: DeviceId, mark: &Mark) -> Tick {
-    Tick {
-        sender,
-        delivered: mark.delivered,
-        read: mark.read.min(mark.delivered),
-        lost: mark.lost.clone(),
-        life: mark.life,
     }
 }
 

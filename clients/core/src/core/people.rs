@@ -10,8 +10,8 @@ use prost::Message as _;
 
 use super::notices::Notice;
 use super::tables::Table;
-use super::{Core, LoadError, Member, NewKey, Row};
-use crate::identity::{DeviceListError, VerifiedDevices, verify_devices};
+use super::{Core, LoadError, Member, NewKey, RefusedList, Row};
+use crate::identity::{DeviceListError, VerifiedDevices, follow_lists, verify_devices};
 
 /// Another account, as its newest verified device list describes it.
 #[derive(Debug, Clone)]
@@ -21,7 +21,14 @@ pub(super) struct Contact {
     former: Option<Handle>,
     pub(super) devices: VerifiedDevices,
     signed: SignedDeviceList,
+    /// Devices that another one of the account removed from a group, with the version of the list that was known then: they
+    /// do not come back by that list nor by an earlier one. A later one decides. At most [`GONE_MAX`]; of more the first
+    /// are forgotten.
+    gone: Vec<(DeviceId, u64)>,
 }
+
+/// Removed devices that are remembered of one account.
+const GONE_MAX: usize = 32;
 
 /// Numbers are never reused.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -34,41 +41,65 @@ struct Record {
     signature: Bytes,
     #[prost(string, tag = "4")]
     former: String,
+    #[prost(message, repeated, tag = "5")]
+    gone: Vec<GoneDevice>,
+}
+
+/// Numbers are never reused.
+#[derive(Clone, PartialEq, prost::Message)]
+struct GoneDevice {
+    #[prost(bytes = "bytes", tag = "1")]
+    device: Bytes,
+    /// Of the list that was known when it was removed.
+    #[prost(uint64, tag = "2")]
+    version: u64,
 }
 
 impl Contact {
     pub(super) fn encode(&self) -> Vec<u8> {
         let text = |handle: &Option<Handle>| handle.as_ref().map(ToString::to_string).unwrap_or_default();
         let SignedDeviceList { list, signature } = self.signed.clone();
-        Record { handle: text(&self.handle), list, signature, former: text(&self.former) }.encode_to_vec()
+        let gone = self.gone.iter().map(|(device, version)| GoneDevice {
+            device: Bytes::copy_from_slice(device.as_bytes()),
+            version: *version,
+        });
+        let gone = gone.collect();
+        Record { handle: text(&self.handle), list, signature, former: text(&self.former), gone }.encode_to_vec()
     }
 
     pub(super) fn decode(account: AccountId, bytes: &[u8]) -> Result<Self, LoadError> {
         let record = Record::decode(bytes).map_err(|_| LoadError::Row(Table::Contacts))?;
         let signed = SignedDeviceList { list: record.list, signature: record.signature };
         let devices = verify_devices(&signed, account, None).map_err(|_| LoadError::Row(Table::Contacts))?;
-        Ok(Self { handle: record.handle.parse().ok(), former: record.former.parse().ok(), devices, signed })
+        let gone = record.gone.iter().map(|gone| Ok((gone.device.as_ref().try_into()?, gone.version)));
+        let gone = gone.collect::<Result<_, pli_domain::InvalidId>>();
+        let gone = gone.map_err(|_| LoadError::Row(Table::Contacts))?;
+        Ok(Self { handle: record.handle.parse().ok(), former: record.former.parse().ok(), devices, signed, gone })
     }
 }
 
 impl Core {
-    /// Takes in what the directory says of an account, if it is signed and not older than what is known.
+    /// Takes in what the directory says of an account: lists in order, the first of which follows what is known, the last
+    /// the newest. Nothing of them is taken unless all of them verify and none goes back or was made from another one.
     pub(super) fn meet(
         &mut self,
         account: AccountId,
         handle: Option<Handle>,
-        signed: &SignedDeviceList,
+        lists: &[SignedDeviceList],
     ) -> Result<(), DeviceListError> {
+        let Some(signed) = lists.last() else { return Ok(()) };
+        let devices = self.follow(account, lists)?;
         let known = self.contacts.get(&account);
-        let seen = known.map(|c| (c.devices.version, c.devices.identity_key));
-        let devices = verify_devices(signed, account, seen)?;
         // Nobody else is called as this account is.
         let handle = handle.filter(|handle| handle != self.identity.handle());
         let (handle, former) = match (handle, known) {
             (None, Some(known)) => (known.handle.clone(), known.former.clone()),
             (handle, _) => (handle, None),
         };
+        let gone = known.map_or(Vec::new(), |known| still_gone(known, &devices));
+        let believed_again = known.is_some_and(|known| gone.len() < known.gone.len());
         let mut news = known.map_or(Vec::new(), |known| news_of(known, &devices));
+        let changed = known.is_some_and(|known| known.devices.devices != devices.devices);
         let known = known.is_some();
         match handle.as_ref().is_some_and(|handle| self.take_handle(account, handle)) {
             true if news.contains(&NewKey::Identity) => {}
@@ -80,12 +111,68 @@ impl Core {
             list: Bytes::copy_from_slice(&signed.list),
             signature: Bytes::copy_from_slice(&signed.signature),
         };
-        self.contacts.insert(account, Contact { handle, former, devices, signed });
+        if account == self.identity.address().account && self.identity.signs_lists() {
+            self.keep_earlier_lists(lists);
+        }
+        self.contacts.insert(account, Contact { handle, former, devices, signed, gone });
         self.dirty.insert(Row::Contact(account));
         if account != self.identity.address().account {
             news.into_iter().for_each(|what| self.notify(Notice::NewKey { account, what }));
+        } else if known {
+            // Whoever holds the identity key made the change; another device of the account may know nothing of it.
+            let this = self.identity.address().device;
+            let devices = news.into_iter().filter(|what| matches!(what, NewKey::Device(device) if *device != this));
+            let devices: Vec<_> = devices.filter(|_| !self.identity.signs_lists()).collect();
+            devices.into_iter().for_each(|what| self.notify(Notice::NewKey { account, what }));
+        }
+        if changed || believed_again {
+            self.align_all_of(account);
         }
         Ok(())
+    }
+
+    /// The list at the end of the chain.
+    fn follow(&self, account: AccountId, lists: &[SignedDeviceList]) -> Result<VerifiedDevices, DeviceListError> {
+        let own = account == self.identity.address().account;
+        let newest = || {
+            let newest = lists.last().ok_or(DeviceListError::Malformed)?;
+            let devices = verify_devices(newest, account, None)?;
+            match own && devices.identity_key != self.identity.identity_key() {
+                true => Err(DeviceListError::IdentityKey),
+                false => Ok(devices),
+            }
+        };
+        let Some(known) = self.contacts.get(&account).map(|contact| &contact.devices) else { return newest() };
+        match follow_lists(known, lists) {
+            Ok(mut chain) => Ok(chain.pop().unwrap_or_else(|| known.clone())),
+            // Shown as what it is: an account that was made anew, or somebody in between.
+            Err(DeviceListError::IdentityKey) if !own => newest(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A list that is not taken: what is known stays, and the user is told, once for each account and reason.
+    pub(super) fn refuse_list(&mut self, account: AccountId, why: DeviceListError) {
+        let why = match why {
+            DeviceListError::Version => RefusedList::Older,
+            DeviceListError::Fork => RefusedList::Forked,
+            DeviceListError::Unlinked => RefusedList::Unlinked,
+            DeviceListError::Malformed
+            | DeviceListError::OtherAccount
+            | DeviceListError::Signature
+            | DeviceListError::IdentityKey => RefusedList::Invalid,
+        };
+        self.notify_once(Notice::ListRefused { account, why });
+    }
+
+    /// The newest list of an account that is known, as it was signed.
+    pub(super) fn list_of(&self, account: AccountId) -> Option<&SignedDeviceList> {
+        self.contacts.get(&account).map(|contact| &contact.signed)
+    }
+
+    /// The version of it; 0 for none.
+    pub(super) fn list_version(&self, account: AccountId) -> u64 {
+        self.contacts.get(&account).map_or(0, |contact| contact.devices.version)
     }
 
     /// Takes the handle from whoever else was known by it; answers whether there was somebody. A directory that lost the
@@ -102,8 +189,35 @@ impl Core {
         taken
     }
 
-    /// Whether the device's account has signed for this key.
+    /// Another device of its account removed this one.
+    pub(super) fn forget_device(&mut self, device: DeviceAddress) {
+        let Some(contact) = self.contacts.get_mut(&device.account) else { return };
+        contact.gone.retain(|(gone, _)| *gone != device.device);
+        contact.gone.push((device.device, contact.devices.version));
+        contact.gone.drain(..contact.gone.len().saturating_sub(GONE_MAX));
+        self.dirty.insert(Row::Contact(device.account));
+    }
+
+    /// Whether another device of its account removed it from a group, and no later list of the account was seen.
+    pub(super) fn is_gone(&self, device: DeviceAddress) -> bool {
+        let contact = self.contacts.get(&device.account);
+        contact.is_some_and(|contact| contact.gone.iter().any(|(gone, _)| *gone == device.device))
+    }
+
+    /// Whether it is not brought in now: it is gone, or the list that names it anew is not known to anybody yet.
+    pub(super) fn stays_out(&self, device: DeviceAddress) -> bool {
+        let is_own = device.account == self.identity.address().account;
+        self.is_gone(device) || is_own && self.own_list.is_keeping(device.device)
+    }
+
+    /// Whether the device's account has signed for this key, and has not removed it since.
     pub(super) fn vouched(&self, device: DeviceAddress, key: &[u8]) -> bool {
+        self.is_listed(device, key) && !self.is_gone(device)
+    }
+
+    /// Whether the newest list that is known names the device with this key. Enough to hear it where it is a member: that it
+    /// was put out of another conversation takes nothing away that was accepted of it here.
+    pub(super) fn is_listed(&self, device: DeviceAddress, key: &[u8]) -> bool {
         if device == self.identity.address() {
             return key == self.identity.device_key();
         }
@@ -142,6 +256,13 @@ impl Core {
     }
 }
 
+/// The marks that stand: a later list that leaves the device out says the same, and one that names it is the word of
+/// whoever holds the identity key, which the other devices of the account do not.
+fn still_gone(known: &Contact, devices: &VerifiedDevices) -> Vec<(DeviceId, u64)> {
+    let is_other = known.devices.identity_key != devices.identity_key;
+    known.gone.iter().filter(|(_, version)| !is_other && devices.version <= *version).copied().collect()
+}
+
 /// What is new about the keys of somebody who was known.
 fn news_of(known: &Contact, devices: &VerifiedDevices) -> Vec<NewKey> {
     if known.devices.identity_key != devices.identity_key {
@@ -160,11 +281,15 @@ mod tests {
     #[test]
     fn a_contact_keeps_its_bytes() {
         let (list, signature) = (Bytes::from_static(b"list"), Bytes::from_static(b"signature"));
-        let record = Record { handle: "bob".into(), list, signature, former: String::new() };
+        let record = Record { handle: "bob".into(), list, signature, former: String::new(), gone: Vec::new() };
         assert_eq!(hex::encode(record.encode_to_vec()), STORED);
         let later = Record { former: "ann".into(), handle: String::new(), ..record };
         let rest = STORED.strip_prefix("0a03626f62").expect("the handle stands first");
         assert_eq!(hex::encode(later.encode_to_vec()), format!("{rest}2203616e6e"));
+        let marked = GoneDevice { device: Bytes::from_static(&[5; 16]), version: 3 };
+        let gone = Record { gone: vec![marked], former: String::new(), ..later };
+        let marked = format!("{rest}2a140a10{}1003", "05".repeat(16));
+        assert_eq!(hex::encode(gone.encode_to_vec()), marked);
         let read = Contact::decode(AccountId::from_bytes([1; 16]), &hex::decode(STORED).expect("hexadecimal"));
         assert!(read.is_err(), "a list that is not signed is not read back");
     }

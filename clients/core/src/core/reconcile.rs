@@ -4,23 +4,33 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use pli_api::{ErrorCode, conversations as api, directory, refusal};
-use pli_domain::limits::{CLAIM_DEVICES_MAX, DEVICE_LISTS_MAX};
+use pli_api::{ErrorCode, common, conversations as api, directory, refusal};
+use pli_domain::limits::{CLAIM_DEVICES_MAX, GROUP_DEVICES_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, SendId, UnixMillis};
 use prost::Message as _;
 
 use super::calls::Ask;
 use super::conversation::{Phase, Proposal, Work};
+use super::devices::{align_at, is_own_alone};
 use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
 use super::{Core, Event, Row};
 use crate::content::Kind;
+use crate::mls::MlsError;
 
 /// The reason that is reported for a thread that was lost before a restart: it is not stored.
 const LOST_BEFORE: &str = "commit";
 
 /// A device to add: address, key of its leaf, key package.
 type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
+
+fn too_large(devices: usize) -> common::Error {
+    let why = format!(
+        "the group would have {devices} devices; at most {GROUP_DEVICES_MAX} are allowed: remove people, or devices that \
+         nobody uses any more"
+    );
+    refusal(ErrorCode::GroupTooLarge, why)
+}
 
 fn id_bytes(id: ConversationId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
@@ -30,7 +40,11 @@ impl Core {
     /// Moves everything on as far as it goes without an answer, and asks for what is missing.
     pub(super) fn reconcile(&mut self, now: UnixMillis) {
         if self.session.is_anonymous() {
-            self.ask(Ask::Register, |core| Some(core.registration()), now);
+            if self.suite_is_taken() {
+                self.ask(Ask::Register, |core| Some(core.registration()), now);
+            } else {
+                self.ask(Ask::Info, |_| Some(Vec::new()), now);
+            }
         }
         if !self.session.is_ready() {
             return;
@@ -69,17 +83,30 @@ impl Core {
 
     /// What envelopes wait for.
     fn ask_rest(&mut self, now: UnixMillis) {
+        self.put_own_list(now);
         if !self.lists_wanted.is_empty() {
-            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(DEVICE_LISTS_MAX).collect();
-            let named = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-            let request = directory::GetDeviceListsRequest { accounts: named, known: Vec::new() };
-            self.ask(Ask::Lists(accounts), |_| Some(request.encode_to_vec()), now);
+            let accounts: Vec<AccountId> = self.lists_wanted.iter().copied().take(self.lists_at_once).collect();
+            let accounts: Vec<_> = accounts.into_iter().map(|account| (account, self.list_version(account))).collect();
+            let named = accounts.iter().map(|(account, _)| Bytes::copy_from_slice(account.as_bytes())).collect();
+            // From the one before on, so that the known one comes along: another one of its version is a fork.
+            let before = |version: u64| if version > 1 { version - 1 } else { version };
+            let known = accounts.iter().map(|(account, version)| match self.lists_doubted.contains(account) {
+                true => 0,
+                false => before(*version),
+            });
+            let known = known.collect();
+            let request = directory::GetDeviceListsRequest { accounts: named, known };
+            let ask = |core: &mut Self| {
+                core.lists_open = accounts;
+                Some(request.encode_to_vec())
+            };
+            self.ask(Ask::Lists, ask, now);
         }
         self.move_objects(now);
     }
 
     fn registration(&self) -> Vec<u8> {
-        let (handle, devices) = (self.identity.handle().to_string(), Some(self.identity.device_list()));
+        let (handle, devices) = (self.identity.handle().to_string(), self.identity.device_list());
         directory::RegisterRequest { handle, devices, invite: String::new() }.encode_to_vec()
     }
 
@@ -101,11 +128,16 @@ impl Core {
         if !conversation.vouched {
             let unvouched = self.unvouched(id);
             if !unvouched.is_empty() {
-                if !self.ask_lists(unvouched) {
+                if !self.ask_lists(unvouched.iter().copied()) {
                     self.warn(id);
+                    self.repair(id, |core, account| {
+                        core.answered_lists.contains(&account) && unvouched.contains(&account)
+                    });
                 }
                 return;
             }
+            // A list that changed while somebody else's commit was under way, or before this device came in.
+            self.repair(id, |_, _| true);
         }
         self.note_members(id);
         let members = self.members(id);
@@ -126,7 +158,8 @@ impl Core {
         let (name, by) = (group.name.clone(), group.added_by.take());
         // Whoever brings everybody together again after a restore is no stranger for that.
         let unknown = |by: &AccountId| self.parts_with(*by).next().is_none() && !self.goes_on_for_known(id);
-        let Some(by) = by.filter(unknown) else { return };
+        let own = self.identity.address().account;
+        let Some(by) = by.filter(|by| *by != own && unknown(by)) else { return };
         self.notify(Notice::AddedByStranger { conversation: id, name, by });
     }
 
@@ -168,19 +201,30 @@ impl Core {
             return false;
         }
         if conversation.commit.is_some() {
-            self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+            self.ask_commit(id, now);
             return false;
         }
         match conversation.work.front().cloned() {
-            None => false,
+            None => self.advance_idle(id, now),
             Some(Work::Add(handles)) => self.advance_add(id, &handles, now),
             Some(Work::Remove(accounts)) => self.advance_remove(id, |d| accounts.contains(&d.account), now),
             Some(Work::Dismiss(_, at)) if at > now => false,
-            Some(Work::Dismiss(devices, _)) => self.advance_remove(id, |d| devices.contains(d), now),
+            Some(Work::Dismiss(devices, _)) => {
+                // With one device its account leaves.
+                self.advance_remove(id, |d| devices.iter().any(|gone| gone.account == d.account), now)
+            }
             Some(Work::Leave) => self.advance_leave(id, now),
-            Some(Work::Gather(_, at)) if at > now => false,
+            Some(Work::Gather(_, at)) if at > now => self.advance_idle(id, now),
             Some(Work::Gather(accounts, _)) => self.advance_gather(id, &accounts, now),
+            Some(Work::Align(at)) if at > now => self.advance_idle(id, now),
+            Some(Work::Align(_)) => self.advance_change(id, BTreeSet::new(), BTreeSet::new(), now),
         }
+    }
+
+    /// Nothing is to be done at the moment.
+    fn advance_idle(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        self.advance_refresh(id, now);
+        false
     }
 
     pub(super) fn next_work_at(&self) -> Option<UnixMillis> {
@@ -189,20 +233,30 @@ impl Core {
             Some(Work::Gather(..)) => c.work.iter().filter_map(gather_at).min(),
             _ => None,
         });
+        let each = each.chain(self.conversations.values().filter_map(align_at));
         let awaited = self.conversations.values().filter_map(|c| c.awaits_until);
+        let raced = self.conversations.values().filter_map(|c| c.commits_at);
         // One that is due already must not hide the next one.
-        each.chain(awaited).filter(|at| *at > self.stepped_at).min()
+        each.chain(awaited).chain(raced).filter(|at| *at > self.stepped_at).min()
     }
 
     fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get(&id) else { return };
+        if self.own_list.is_keeping(self.identity.address().device) {
+            // The others would not believe this device yet.
+            return;
+        }
         if conversation.commit.is_some() && self.mls.has_rejoin(id) {
-            self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+            self.ask_commit(id, now);
         } else if !conversation.reported {
             let epoch = self.mls.epoch(id).unwrap_or(0);
             let reason = conversation.lost_for.unwrap_or(LOST_BEFORE).to_owned();
             let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
             self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
+        } else if self.lets_others_commit(id, now) {
+            // Its turn comes.
+        } else if conversation.comes_back.is_some() {
+            self.come_back(id, now);
         } else {
             let request = api::GetGroupInfoRequest { conversation: id_bytes(id) };
             self.ask(Ask::GroupInfo(id), |_| Some(request.encode_to_vec()), now);
@@ -241,17 +295,26 @@ impl Core {
         mut leaves: BTreeSet<DeviceAddress>,
         now: UnixMillis,
     ) -> bool {
-        if self.conversations.get(&id).is_some_and(|c| c.aligned > 0) {
-            for (device, key) in self.mls.members(id) {
-                if !leaves.contains(&device) {
-                    accounts.insert(device.account);
-                }
-                if !self.vouched(device, &key) {
-                    leaves.insert(device);
-                }
-            }
+        // This account's other devices are in whatever it is in.
+        accounts.insert(self.identity.address().account);
+        if self.aligns(id) || self.conversations.get(&id).is_some_and(|c| c.aligned > 0) {
+            let Some(foreign) = self.foreign_leaves(id, &leaves) else { return false };
+            let members = self.mls.members(id).into_iter().map(|(device, _)| device);
+            accounts.extend(members.filter(|device| !leaves.contains(device)).map(|device| device.account));
+            leaves.extend(foreign);
         }
-        let wanted = self.missing_devices(id, &accounts);
+        let mut wanted = self.missing_devices(id, &accounts);
+        let devices = self.mls.size(id).saturating_sub(leaves.len()) + wanted.len();
+        if devices > GROUP_DEVICES_MAX && !wanted.is_empty() {
+            if matches!(self.conversations.get(&id).and_then(|c| c.work.front()), Some(Work::Add(_) | Work::Gather(..)))
+            {
+                // Before anything is claimed for it.
+                self.fail_work(id, &too_large(devices));
+                return true;
+            }
+            // Whoever goes makes room: the group is brought in line when there is enough.
+            wanted.clear();
+        }
         let made = self.mls.has(id) && self.conversations.get(&id).is_some_and(|c| c.created);
         if wanted.is_empty() && leaves.is_empty() && made {
             self.finish_work(id, now);
@@ -266,14 +329,23 @@ impl Core {
     }
 
     /// Devices of these accounts that the group lacks, with their keys.
-    fn missing_devices(&self, id: ConversationId, accounts: &BTreeSet<AccountId>) -> Vec<(DeviceAddress, [u8; 32])> {
+    pub(super) fn missing_devices(
+        &self,
+        id: ConversationId,
+        accounts: &BTreeSet<AccountId>,
+    ) -> Vec<(DeviceAddress, [u8; 32])> {
         let inside: BTreeSet<DeviceAddress> = self.mls.members(id).into_iter().map(|(d, _)| d).collect();
         let own = self.identity.address();
         let listed = accounts.iter().filter_map(|a| Some((*a, self.contacts.get(a)?)));
         let all = listed.flat_map(|(account, contact)| {
             contact.devices.devices.iter().map(move |(device, key)| (DeviceAddress { account, device: *device }, *key))
         });
-        all.filter(|(device, _)| *device != own && !inside.contains(device)).collect()
+        let bare = self.conversations.get(&id).map(|conversation| &conversation.bare);
+        let is_bare = |device: &DeviceAddress| bare.is_some_and(|bare| bare.contains(device));
+        let wanted = |device: &DeviceAddress| {
+            *device != own && !inside.contains(device) && !self.stays_out(*device) && !is_bare(device)
+        };
+        all.filter(|(device, _)| wanted(device)).collect()
     }
 
     /// The devices with their key packages; nothing while some are still to be claimed.
@@ -308,7 +380,7 @@ impl Core {
         }
         let Ok(info) = self.mls.group_info(id) else { return false };
         let request = |core: &mut Self| {
-            let group_info = Some(core.offer(&info, now)?);
+            let group_info = core.offer(id, &[&info], now)?.pop();
             Some(api::CreateRequest { group_info }.encode_to_vec())
         };
         self.ask(Ask::Create(id), request, now);
@@ -316,33 +388,37 @@ impl Core {
     }
 
     fn make_commit(&mut self, id: ConversationId, add: &[Addition], remove: &[DeviceAddress], now: UnixMillis) {
+        if self.lets_others_commit(id, now) {
+            return;
+        }
         match self.mls.commit(id, add, remove) {
             Ok(commit) => {
                 self.offer_commit(id, commit);
-                self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
+                self.ask_commit(id, now);
             }
-            Err(error) => self.fail_work(id, &refusal(ErrorCode::CommitInvalid, error.to_string())),
+            Err(error) => self.fail_work(id, &cannot_add(&error)),
         }
+    }
+
+    pub(super) fn ask_commit(&mut self, id: ConversationId, now: UnixMillis) {
+        self.ask(Ask::Commit(id), |core| core.commit_request(id, now), now);
     }
 
     fn commit_request(&mut self, id: ConversationId, now: UnixMillis) -> Option<Vec<u8>> {
         let commit = self.conversations.get(&id)?.commit.clone()?;
-        // Each is looked at, so that all that are large are stored side by side.
-        let (first, info) = (self.offer(&commit.commit, now), self.offer(&commit.group_info, now));
-        let welcome = if commit.welcome.is_empty() { None } else { Some(self.offer(&commit.welcome, now)?) };
-        let request = api::CommitRequest {
-            conversation: id_bytes(id),
-            epoch: commit.epoch,
-            commit: Some(first?),
-            welcome,
-            group_info: Some(info?),
-        };
+        let all = [&commit.commit[..], &commit.group_info, &commit.welcome];
+        // Without a welcome where there is none.
+        let count = if commit.welcome.is_empty() { 2 } else { 3 };
+        let mut objects = self.offer(id, &all[..count], now)?.into_iter();
+        let (first, group_info, welcome) = (objects.next(), objects.next(), objects.next());
+        let conversation = id_bytes(id);
+        let request = api::CommitRequest { conversation, epoch: commit.epoch, commit: first, welcome, group_info };
         Some(request.encode_to_vec())
     }
 
     fn advance_leave(&mut self, id: ConversationId, now: UnixMillis) -> bool {
         let (own, epoch) = (self.identity.address(), self.mls.epoch(id).unwrap_or(0));
-        if self.mls.members(id).iter().all(|(d, _)| *d == own) {
+        if is_own_alone(&self.mls.members(id), own.account) {
             self.left(id);
             // Nobody is there who could commit it: the server has this device in it for ever.
             if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -373,8 +449,11 @@ impl Core {
     pub(super) fn finish_work(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let work = conversation.work.pop_front();
+        let brought = !conversation.packages.is_empty();
         conversation.packages.clear();
         conversation.aligned = 0;
+        conversation.race_no_more();
+        let bare = std::mem::take(&mut conversation.bare);
         self.calls.abandon(&Ask::Claim(id));
         let founding = conversation.phase == Phase::Founding;
         if founding {
@@ -386,11 +465,21 @@ impl Core {
             conversation.work.push_back(Work::Gather(absent, gather_again(&mut conversation.gathered, now)));
             conversation.absent.clear();
         }
-        let newcomers =
-            matches!(work, Some(Work::Add(_) | Work::Gather(..))) && !founding && conversation.kind() == Kind::Group;
+        let brought = brought || matches!(work, Some(Work::Add(_) | Work::Gather(..)));
+        let newcomers = brought && !founding && conversation.kind() == Kind::Group;
         self.dirty.insert(Row::Conversation(id));
+        self.await_bare(id, bare);
         if newcomers {
             self.announce_name(id, now);
         }
     }
+}
+
+/// Why a device cannot be added, as far as only this device knows it.
+pub(super) fn cannot_add(error: &MlsError) -> common::Error {
+    let code = match error {
+        MlsError::Suite { .. } => ErrorCode::SuiteNotTaken,
+        _ => ErrorCode::CommitInvalid,
+    };
+    refusal(code, error.to_string())
 }

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, directory, edge, refusal};
-use pli_domain::limits::KEY_PACKAGES_MAX;
+use pli_domain::limits::{FRAME_BYTES_MAX, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, UnixMillis};
 use prost::Message as _;
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
+use super::devices::Met;
+use super::reconcile::cannot_add;
 use super::session::registration_may_succeed;
 use super::{Core, Event, Row};
+use crate::identity::DeviceListError;
+use crate::mls::MlsError;
 
 /// Key packages that were refused are made anew at most so often.
 const PACKAGES_REMADE: Duration = Duration::from_secs(3_600);
@@ -22,10 +26,19 @@ const CLOCKS_APART: Duration = Duration::from_secs(24 * 3600);
 /// weeks can always be reached by somebody new.
 const PACKAGES_RENEWED: Duration = Duration::from_secs(28 * 24 * 3600);
 
+/// A publication has to fit a frame, with the call around it.
+const PUBLICATION_BYTES_MAX: usize = FRAME_BYTES_MAX - 4 * 1024;
+/// What protobuf adds to each package.
+const PACKAGE_FRAMING_BYTES: usize = 8;
+
 impl Core {
     pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
         let Some(ask) = self.calls.close(reply.id) else { return };
         match reply.result {
+            Some(edge::reply::Result::Body(body)) if is_no_verdict(&ask, &body) => {
+                // It may have been taken: the same one is offered again, which the service knows.
+                self.failed(ask, refusal(ErrorCode::Temporary, "the verdict does not decode"), now);
+            }
             Some(edge::reply::Result::Body(body)) => {
                 self.calls.done(&ask);
                 self.answered(ask, body, now);
@@ -37,6 +50,7 @@ impl Core {
 
     fn answered(&mut self, ask: Ask, body: Bytes, now: UnixMillis) {
         match ask {
+            Ask::Info => self.informed(&decoded(body)),
             Ask::Register => self.registered(),
             Ask::Publish => {
                 self.packages = None;
@@ -47,7 +61,8 @@ impl Core {
                 Ok(found) => self.looked_up(&handle, &found),
                 Err(_) => self.not_found(&handle, &refusal(ErrorCode::Internal, "the answer does not decode")),
             },
-            Ask::Lists(accounts) => self.listed(&accounts, &decoded(body)),
+            Ask::Lists => self.listed(&decoded(body)),
+            Ask::PutList => self.own_list_put(),
             Ask::Claim(id) => self.claimed(id, &decoded(body), now),
             Ask::List => self.resynced(&decoded(body)),
             Ask::Compare => self.compared(&decoded(body), now),
@@ -57,7 +72,11 @@ impl Core {
                     self.dirty.insert(Row::Conversation(id));
                 }
             }
-            Ask::Commit(id) => self.commit_verdict(id, decoded::<api::CommitResponse>(body).outcome, now),
+            Ask::Commit(id) => {
+                if let Some(outcome) = decoded::<api::CommitResponse>(body).outcome {
+                    self.commit_verdict(id, outcome, now);
+                }
+            }
             Ask::Propose(id) => {
                 if let Some(proposal) = self.conversations.get_mut(&id).and_then(|c| c.proposal.as_mut()) {
                     proposal.taken = true;
@@ -76,7 +95,7 @@ impl Core {
                 }
             }
             Ask::Report(id) => self.reported(id),
-            Ask::GroupInfo(id) => self.come_back(id, &decoded(body), now),
+            Ask::GroupInfo(id) => self.group_info_came(id, decoded(body), now),
             Ask::Fetch(id) => self.fetched(id, Some(&decoded(body))),
             Ask::Put(id) => self.put(id, true),
         }
@@ -103,23 +122,37 @@ impl Core {
             Ask::Create(id) if self.gathers(id) && why.code() == ErrorCode::ConversationTaken => {
                 self.await_welcome(id, now);
             }
-            Ask::Claim(id) | Ask::Create(id) => self.fail_work(id, &why),
+            Ask::PutList => self.own_list_refused(&why, now),
+            Ask::Claim(id) => self.claim_refused(id, &why),
+            Ask::Create(id) => self.fail_work(id, &why),
             Ask::Commit(id) => self.commit_refused(id, &why, now),
             Ask::Propose(id) => self.propose_failed(id, &why),
             Ask::Report(id) => self.reported(id),
             Ask::Commits(id) | Ask::GroupInfo(id) if why.code() == ErrorCode::UnknownConversation => self.left(id),
-            Ask::Lists(accounts) => self.asked(&accounts),
+            // The answer did not fit a frame.
+            Ask::Lists if why.code() == ErrorCode::BadRequest && self.lists_at_once > 1 => self.lists_at_once /= 2,
+            Ask::Lists => {
+                let accounts: Vec<_> = self.lists_open.iter().map(|(account, _)| *account).collect();
+                self.asked(&accounts);
+            }
             Ask::Fetch(id) => self.fetched(id, None),
             Ask::Put(id) => self.put(id, false),
             Ask::Publish => self.packages_refused(&why, now),
             // Asked again later: nothing else can be done about it.
-            Ask::List | Ask::Compare | Ask::Commits(_) | Ask::GroupInfo(_) => self.ask_later(ask, &why, now),
+            Ask::Info | Ask::List | Ask::Compare | Ask::Commits(_) | Ask::GroupInfo(_) => {
+                self.ask_later(ask, &why, now)
+            }
         }
     }
 
     fn registered(&mut self) {
         self.identity.registered = true;
         self.dirty.insert(Row::Identity);
+        let own = self.identity.address().account;
+        if let Some(first) = self.identity.device_list().filter(|_| self.list_of(own).is_none()) {
+            // Its own signature verifies.
+            let _ = self.meet(own, None, &[first]);
+        }
         self.make_packages(0);
         self.out.events.push(Event::Registered { handle: self.identity.handle().clone() });
         self.reconnect_now();
@@ -158,7 +191,10 @@ impl Core {
             return;
         }
         let count = KEY_PACKAGES_MAX.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
-        let (Ok(packages), Ok(last_resort)) = (self.mls.key_packages(count), self.mls.last_resort()) else { return };
+        let Ok(last_resort) = self.mls.last_resort() else { return };
+        // Packages of suite 0x004F are ten times as large; the directory asks again when they run low.
+        let count = count.min(PUBLICATION_BYTES_MAX / (last_resort.len() + PACKAGE_FRAMING_BYTES) - 1);
+        let Ok(packages) = self.mls.key_packages(count) else { return };
         let key_packages = packages.into_iter().map(Bytes::from).collect();
         let request = directory::PublishKeyPackagesRequest { key_packages, last_resort: last_resort.into() };
         self.packages = Some(request.encode_to_vec());
@@ -168,14 +204,33 @@ impl Core {
     fn looked_up(&mut self, handle: &Handle, found: &directory::LookupResponse) {
         let account = AccountId::try_from(found.account.as_ref());
         let met = match (account, &found.devices) {
-            (Ok(account), Some(devices)) => {
-                self.meet(account, Some(handle.clone()), devices).map_err(|e| e.to_string())
-            }
+            (Ok(account), Some(devices)) => self.looked_up_list(account, handle, devices).map_err(|e| e.to_string()),
             _ => Err("the directory's answer is malformed".into()),
         };
         if let Err(error) = met {
             self.not_found(handle, &refusal(ErrorCode::DeviceListInvalid, error));
         }
+    }
+
+    /// A look-up has the newest list alone; what lies before it is asked for, and the known one stands until then.
+    fn looked_up_list(
+        &mut self,
+        account: AccountId,
+        handle: &Handle,
+        newest: &directory::SignedDeviceList,
+    ) -> Result<(), DeviceListError> {
+        let error = match self.meet(account, Some(handle.clone()), std::slice::from_ref(newest)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let asked_again = matches!(error, DeviceListError::Unlinked | DeviceListError::Version);
+        if let (true, Some(known)) = (asked_again, self.list_of(account).cloned()) {
+            self.forget_lists_of(account);
+            self.ask_lists([account]);
+            return self.meet(account, Some(handle.clone()), &[known]);
+        }
+        self.refuse_list(account, error);
+        Err(error)
     }
 
     fn not_found(&mut self, handle: &Handle, why: &common::Error) {
@@ -186,15 +241,19 @@ impl Core {
         ids.into_iter().for_each(|id| self.fail_work(id, &why));
     }
 
-    fn listed(&mut self, asked: &[AccountId], answer: &directory::GetDeviceListsResponse) {
+    fn listed(&mut self, answer: &directory::GetDeviceListsResponse) {
+        let asked = std::mem::take(&mut self.lists_open);
+        let mut whole: Vec<AccountId> = asked.iter().map(|(account, _)| *account).collect();
         for account in &answer.accounts {
             let Ok(id) = AccountId::try_from(account.account.as_ref()) else { continue };
-            if let (true, Some(devices)) = (asked.contains(&id), &account.devices) {
-                // A list that does not verify changes nothing: its devices stay unvouched.
-                let _ = self.meet(id, account.handle.parse().ok(), devices);
+            let Some((_, known)) = asked.iter().find(|(asked, _)| *asked == id) else { continue };
+            match self.met(id, account, *known) {
+                Met::Newest => drop(self.answered_lists.insert(id)),
+                Met::InPart => whole.retain(|account| *account != id),
+                Met::Refused => {}
             }
         }
-        self.asked(asked);
+        self.asked(&whole);
     }
 
     fn asked(&mut self, accounts: &[AccountId]) {
@@ -215,12 +274,34 @@ impl Core {
             if self.gathers(id) {
                 return self.gather_refused(id, &why, now);
             }
-            return self.fail_work(id, &why);
+            return self.claim_refused(id, &why);
         }
+        let refused = self.refused_packages(&packages);
         if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.packages.extend(packages);
+            conversation.packages.extend(packages.into_iter().filter(|(d, _)| !refused.iter().any(|(r, _)| r == d)));
             self.dirty.insert(Row::Conversation(id));
         }
+        let Some((_, error)) = refused.first() else { return };
+        // As if those devices had none.
+        let mut why = cannot_add(error);
+        why.missing = refused.iter().map(|(device, _)| (*device).into()).collect();
+        match self.gathers(id) {
+            true => self.gather_refused(id, &why, now),
+            false => self.claim_refused(id, &why),
+        }
+    }
+
+    /// Devices whose package no commit of this device can use, as it is of another suite or not theirs.
+    fn refused_packages(&self, packages: &[(DeviceAddress, Bytes)]) -> Vec<(DeviceAddress, MlsError)> {
+        let key = |device: &DeviceAddress| {
+            let listed = &self.contacts.get(&device.account)?.devices.devices;
+            listed.iter().find(|(listed, _)| *listed == device.device).map(|(_, key)| *key)
+        };
+        let each = packages.iter().filter_map(|(device, package)| {
+            let error = self.mls.check_package(*device, &key(device)?, package).err()?;
+            Some((*device, error))
+        });
+        each.collect()
     }
 
     fn propose_failed(&mut self, id: ConversationId, why: &common::Error) {
@@ -273,6 +354,11 @@ impl Core {
             self.dirty.insert(Row::Resync);
         }
     }
+}
+
+/// Whether a commit was answered by something that is no verdict on it.
+fn is_no_verdict(ask: &Ask, body: &Bytes) -> bool {
+    matches!(ask, Ask::Commit(_)) && decoded::<api::CommitResponse>(body.clone()).outcome.is_none()
 }
 
 /// A body that does not decode is taken as an empty answer, which asks for nothing.

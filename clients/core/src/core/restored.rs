@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::{ErrorCode, common, conversations as api, refusal};
-use pli_domain::{AccountId, ConversationId, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, UnixMillis};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
@@ -286,11 +286,11 @@ impl Core {
     pub(super) fn put_due_first(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.phase != Phase::Active
-            || !matches!(conversation.work.front(), Some(Work::Gather(_, at)) if *at > now)
+            || !matches!(conversation.work.front(), Some(Work::Gather(_, at) | Work::Align(at)) if *at > now)
         {
             return;
         }
-        let due = |work: &Work| !matches!(work, Work::Gather(_, at) if *at > now);
+        let due = |work: &Work| !matches!(work, Work::Gather(_, at) | Work::Align(at) if *at > now);
         if let Some(first) = conversation.work.iter().position(due) {
             conversation.work.rotate_left(first);
             self.dirty.insert(Row::Conversation(id));
@@ -300,11 +300,15 @@ impl Core {
     /// Key packages of somebody are not to be had: the others come first.
     pub(super) fn gather_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let named = why.missing.iter().chain(&why.extra).chain(&why.stale);
-        let named: Vec<AccountId> = named.filter_map(|d| AccountId::try_from(d.account.as_ref()).ok()).collect();
+        let named: Vec<DeviceAddress> = named.filter_map(|d| DeviceAddress::try_from(d).ok()).collect();
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let before = conversation.absent.len();
-        conversation.absent.extend(named);
-        if conversation.absent.len() == before {
+        let before = conversation.absent.len() + conversation.bare.len();
+        conversation.bare.extend(&named);
+        let accounts = named.into_iter().map(|device| device.account);
+        let absent: Vec<AccountId> = accounts.filter(|account| self.is_absent(id, *account)).collect();
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.absent.extend(absent);
+        if conversation.absent.len() + conversation.bare.len() == before {
             self.gather_later(id, now);
         }
     }
@@ -312,6 +316,7 @@ impl Core {
     fn gather_later(&mut self, id: ConversationId, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.absent.clear();
+        conversation.bare.clear();
         let again = gather_again(&mut conversation.gathered, now);
         if let Some(Work::Gather(_, at)) = conversation.work.front_mut() {
             *at = again;

@@ -11,13 +11,15 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use super::calls::Calls;
 use super::conversation::Conversation;
 use super::notices::Notices;
+use super::own_list::OwnList;
 use super::people::Contact;
 use super::session::Session;
 use super::tables::{ChangeSet, Table};
 use super::{Core, Effects, LoadError};
+use crate::archive::ORDERS_END;
 use crate::identity::Identity;
 use crate::inbox::{InLane, Inbox, InboxChange, InboxConfig};
-use crate::mls::Mls;
+use crate::mls::{Mls, Suite};
 use crate::outbox::{OutLane, Outbox, OutboxChange, OutboxConfig};
 
 /// Keys and values of one table.
@@ -33,6 +35,7 @@ pub(super) enum Row {
     Resync,
     History,
     Compare,
+    ListChanges,
     Conversation(ConversationId),
     Contact(AccountId),
     Notice(u64),
@@ -45,13 +48,19 @@ const PUBLISHED: &[u8] = b"published";
 const RESYNC: &[u8] = b"resync";
 const HISTORY: &[u8] = b"history";
 const COMPARE: &[u8] = b"compare";
+const LIST_CHANGES: &[u8] = b"list-changes";
 
 impl Core {
     /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
     /// random source and be used once.
     pub fn create(handle: Handle, seed: [u8; 32], now: UnixMillis) -> (Self, ChangeSet) {
+        Self::create_with(handle, Suite::default(), seed, now)
+    }
+
+    /// The same with the suite of its key packages and conversations, which it keeps once it is registered.
+    pub fn create_with(handle: Handle, suite: Suite, seed: [u8; 32], now: UnixMillis) -> (Self, ChangeSet) {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let identity = Identity::create(handle, &mut rng);
+        let identity = Identity::create(handle, &mut rng).of_suite(suite);
         let mut core = Self::with(identity, rng);
         core.dirty.insert(Row::Identity);
         core.stepped_at = now;
@@ -60,11 +69,45 @@ impl Core {
         (core, changes)
     }
 
+    /// Takes another suite where none was used yet: an account that was never registered has published nothing and is in
+    /// no group, whatever waits in its outbox. Answers what makes it durable; nothing where it keeps its suite.
+    pub fn choose_suite(&mut self, suite: Suite) -> ChangeSet {
+        let used = self.identity.registered || self.packages.is_some() || self.published.is_some();
+        if used || self.identity.suite() == suite {
+            return ChangeSet::default();
+        }
+        self.identity.set_suite(suite);
+        self.mls.set_suite(suite);
+        self.dirty.insert(Row::Identity);
+        self.collect_changes();
+        std::mem::take(&mut self.out.changes)
+    }
+
+    /// Another device of an account: `of` is the account with its handle and public identity key, as the first device
+    /// says. It may connect once that one has it in the list ([`super::Command::AddDevice`]). Errors where the key is none.
+    pub fn companion(
+        of: (AccountId, Handle, [u8; 32], Suite),
+        seed: [u8; 32],
+        now: UnixMillis,
+    ) -> Result<(Self, ChangeSet), LoadError> {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let identity = Identity::companion(of.0, of.1, of.2, &mut rng)?.of_suite(of.3);
+        let mut core = Self::with(identity, rng);
+        // What was shown before it came may still be handed over, and comes before what it shows itself.
+        core.order = ORDERS_END;
+        core.dirty.extend([Row::Identity, Row::Order]);
+        core.make_packages(0);
+        core.stepped_at = now;
+        core.collect_changes();
+        let changes = std::mem::take(&mut core.out.changes);
+        Ok((core, changes))
+    }
+
     fn with(identity: Identity, mut rng: ChaCha20Rng) -> Self {
         let mut mls_seed = [0; 32];
         rng.fill_bytes(&mut mls_seed);
         let life = rng.next_u64().max(1);
-        let mls = Mls::new(identity.address(), identity.signing_key(), mls_seed);
+        let mls = Mls::of(&identity, mls_seed);
         Self {
             identity,
             rng,
@@ -80,7 +123,12 @@ impl Core {
             fetches: Vec::new(),
             puts: Vec::new(),
             lists_wanted: BTreeSet::new(),
+            lists_open: Vec::new(),
+            lists_doubted: BTreeSet::new(),
+            own_list: OwnList::default(),
             asked_lists: BTreeSet::new(),
+            answered_lists: BTreeSet::new(),
+            lists_at_once: super::LISTS_AT_ONCE,
             packages: None,
             published: None,
             remade: None,
@@ -125,6 +173,7 @@ impl Core {
                 RESYNC => core.resync = true,
                 HISTORY => core.history = value.into(),
                 COMPARE => core.compare = true,
+                LIST_CHANGES => core.load_list_changes(&value)?,
                 _ => return Err(LoadError::Row(Table::Flows)),
             }
         }
@@ -226,6 +275,10 @@ impl Core {
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
             Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
             Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),
+            Row::ListChanges => {
+                let value = self.encode_list_changes();
+                self.out.changes.set(Table::Flows, LIST_CHANGES.to_vec(), value);
+            }
             Row::Conversation(id) => {
                 let value = self.conversations.get(&id).map(Conversation::encode);
                 out.set(Table::Conversations, id.as_bytes().to_vec(), value);

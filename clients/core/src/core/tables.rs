@@ -103,6 +103,8 @@ pub enum RowKind {
     Outgoing = 2,
     /// Missing messages: `lane_no` to `hole_to`.
     Hole = 3,
+    /// One's own message, written on another device of the account.
+    Elsewhere = 4,
 }
 
 /// How far one's own message came. Delivered and read are watermarks of the conversation, not of the row.

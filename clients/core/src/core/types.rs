@@ -54,6 +54,29 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
     },
+    /// Name another device of this account in its device list, and bring it into every conversation. Only the device with
+    /// the identity key can.
+    AddDevice {
+        /// Drawn at random by it ([`super::Core::address`]).
+        device: DeviceId,
+        /// Its public key ([`super::Core::device_key`]).
+        key: [u8; 32],
+        /// What its owner calls it: at most [`pli_domain::limits::DEVICE_NAME_BYTES_MAX`] bytes without control characters.
+        name: String,
+    },
+    /// Leave another device of this account out of its device list, and remove it from every conversation. Only the device
+    /// with the identity key can.
+    RemoveDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Call a device of this account otherwise. Only the device with the identity key can.
+    RenameDevice {
+        /// Which.
+        device: DeviceId,
+        /// As in [`Command::AddDevice`], and not empty.
+        name: String,
+    },
     /// Everything shown in the conversation so far was read.
     MarkRead {
         /// Where.
@@ -94,6 +117,27 @@ pub enum CommandError {
     /// The account is not in the conversation.
     #[error("that account is not in the conversation")]
     NotThere,
+    /// Another device of the account has the identity key.
+    #[error("only the account's first device adds and removes devices; do it there")]
+    NotTheFirst,
+    /// The account's own list is not known yet.
+    #[error("the account's device list is not known yet; try again when the server was reached")]
+    NoListYet,
+    /// The list is full.
+    #[error("an account has at most {max} devices; remove one first", max = pli_domain::limits::DEVICES_PER_ACCOUNT_MAX)]
+    TooManyDevices,
+    /// Its id or key is listed already.
+    #[error("that device is in the list already; a new device draws a new id and new keys")]
+    DeviceListed,
+    /// No such device.
+    #[error("the account has no such device")]
+    NoSuchDevice,
+    /// The one with the identity key.
+    #[error("the device that signs the list cannot be left out of it")]
+    FirstDevice,
+    /// The name cannot be signed.
+    #[error("a device name has at most {max} bytes, at least one, and no control characters or others that are not seen", max = pli_domain::limits::DEVICE_NAME_BYTES_MAX)]
+    DeviceName,
     /// The outbox is full; this says why it waits.
     #[error(transparent)]
     OutboxFull(#[from] crate::outbox::OutboxFull),
@@ -238,6 +282,42 @@ pub enum Event {
     },
     /// Somebody wrote.
     Message(IncomingMessage),
+    /// Another device of this account wrote.
+    OwnMessage(IncomingMessage),
+    /// The account's device list was changed by this device.
+    DeviceAdded {
+        /// Which is in it now.
+        device: DeviceId,
+    },
+    /// The account's device list was changed by this device.
+    DeviceRemoved {
+        /// Which is not in it any more.
+        device: DeviceId,
+    },
+    /// The account's device list was changed by this device.
+    DeviceRenamed {
+        /// Which is called otherwise now.
+        device: DeviceId,
+    },
+    /// A change of the account's devices was refused.
+    DeviceChangeFailed {
+        /// Which was to be added or removed.
+        device: DeviceId,
+        /// Why.
+        why: common::Error,
+    },
+    /// The server does not know this companion device: it lost the list that names it, which the account's first device puts
+    /// again, or the device was never listed. It is tried on; told once until it is known.
+    DeviceUnknown,
+    /// The server gave a device list that is not taken: what was known before stays. Told once for each account and reason.
+    ListRefused {
+        /// Whose.
+        member: Member,
+        /// What is wrong with it.
+        why: RefusedList,
+        /// Its place in the history.
+        order: u64,
+    },
     /// Messages that did not arrive in time; what arrives later is shown as late.
     Hole {
         /// Where.
@@ -339,6 +419,16 @@ pub enum Event {
         /// Why.
         why: common::Error,
     },
+    /// A device is in its account's list and has published no key packages: the conversation goes on without it until it
+    /// has. For the log.
+    DeviceAwaited {
+        /// Where.
+        conversation: ConversationId,
+        /// Whose.
+        member: Member,
+        /// Which.
+        device: DeviceId,
+    },
     /// Sending waits, and why.
     Waiting {
         /// Where.
@@ -423,10 +513,11 @@ impl Event {
     /// ([`super::Table::Messages`], [`super::Core::notices`]).
     pub const fn order(&self) -> Option<u64> {
         match self {
-            Self::Message(message) => Some(message.order),
+            Self::Message(message) | Self::OwnMessage(message) => Some(message.order),
             Self::Hole { order, .. }
             | Self::Lost { order, .. }
             | Self::AddedByStranger { order, .. }
+            | Self::ListRefused { order, .. }
             | Self::NewKey { order, .. } => Some(*order),
             _ => None,
         }
@@ -445,7 +536,20 @@ pub enum NewKey {
     Identity,
 }
 
-/// A message of somebody else.
+/// Why a device list was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedList {
+    /// It is older than one that was seen before: the server was restored, or hides a removal.
+    Older,
+    /// It was made from another list than the one that was seen before: two people are shown two lists.
+    Forked,
+    /// The server does not give what lies between it and the one that was seen before.
+    Unlinked,
+    /// It is not signed by the account's identity key, or contradicts itself.
+    Invalid,
+}
+
+/// A message of somebody else, or of another device of this account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncomingMessage {
     /// Where.

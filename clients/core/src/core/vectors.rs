@@ -116,7 +116,7 @@ fn contents() -> Value {
 
 fn made() -> Value {
     let alice = Identity::decode(&hex::decode(ALICE).expect("hexadecimal")).expect("an identity");
-    let signed = alice.device_list();
+    let signed = alice.device_list().expect("is the first");
     verify_devices(&signed, alice.address().account, None).expect("as every client verifies it");
     let other = (pli_domain::AccountId::from_bytes([9; 16]), [8; 32]);
     let root = ConversationId::from_bytes([4; 16]);

@@ -13,6 +13,7 @@ use super::history::Draft;
 use super::{ConnectionState, Core, Member};
 use crate::content::{Kind, SHORT_ID_MARK};
 use crate::identity::safety_number;
+use crate::mls::Suite;
 
 /// Digits of a short id at least.
 pub(super) const SHORT_ID_DIGITS_MIN: usize = 6;
@@ -41,7 +42,8 @@ pub struct ConversationView {
     pub ready: bool,
     /// The user left it or was removed, or it could not be made.
     pub left: bool,
-    /// Others' devices have this device's messages up to this lane number: the lowest of all that said so.
+    /// Everybody else has this device's messages up to this lane number on a device: the lowest of all, of whom each counts
+    /// with the device that came furthest.
     pub delivered: u64,
     /// Likewise read.
     pub read: u64,
@@ -62,6 +64,10 @@ impl Core {
     /// This device.
     pub fn address(&self) -> DeviceAddress {
         self.identity.address()
+    }
+    /// The suite of this device's key packages and conversations.
+    pub fn suite(&self) -> Suite {
+        self.identity.suite()
     }
     /// This account's handle.
     pub fn handle(&self) -> &Handle {
@@ -106,6 +112,10 @@ impl Core {
     /// nobody else (RFC 9420 section 8.7); none where this device is not in it.
     pub fn epoch_authenticator(&self, id: ConversationId) -> Option<(u64, Vec<u8>)> {
         self.mls.epoch_authenticator(id)
+    }
+    /// The hash of its ratchet tree (RFC 9420 section 7.8), which says who is in it with which keys.
+    pub fn tree_hash(&self, id: ConversationId) -> Option<Vec<u8>> {
+        self.mls.tree_hash(id)
     }
     /// What the chat of a conversation is called: [`ConversationView::label`], and what kind it is.
     pub fn label_of(&self, id: ConversationId) -> (Kind, String) {
@@ -207,10 +217,14 @@ impl Core {
     fn view(&self, parts: Vec<ConversationId>, named: &BTreeMap<&str, ConversationId>) -> Option<ConversationView> {
         let id = *parts.first()?;
         let c = self.conversations.get(&id)?;
-        let own = self.identity.address().device;
+        let own = self.identity.address().account;
         let members = self.mls.members(id);
-        let mark = |device| c.theirs.get(device).cloned().unwrap_or_default();
-        let others = || members.iter().map(|(d, _)| &d.device).filter(|d| **d != own).map(mark);
+        let mut others: BTreeMap<AccountId, (u64, u64)> = BTreeMap::new();
+        for (device, _) in members.iter().filter(|(device, _)| device.account != own) {
+            let far = c.theirs.get(&device.device).map_or((0, 0), |mark| (mark.delivered, mark.read));
+            let known = others.entry(device.account).or_default();
+            *known = (known.0.max(far.0), known.1.max(far.1));
+        }
         Some(ConversationView {
             id,
             kind: c.kind(),
@@ -222,8 +236,8 @@ impl Core {
             ready: c.phase == Phase::Active && c.vouched && !c.rejoining,
             left: parts.iter().all(|part| self.is_over(*part)),
             parts,
-            delivered: others().map(|m| m.delivered).min().unwrap_or(0),
-            read: others().map(|m| m.read).min().unwrap_or(0),
+            delivered: others.values().map(|far| far.0).min().unwrap_or(0),
+            read: others.values().map(|far| far.1).min().unwrap_or(0),
         })
     }
 

@@ -21,6 +21,8 @@ pub struct Commit {
     pub welcome: Vec<u8>,
     /// Of the new epoch, with ratchet tree.
     pub group_info: Vec<u8>,
+    /// It renews the keys of whoever made it, and nothing else.
+    pub changes_nothing: bool,
 }
 
 /// What a commit did.
@@ -36,6 +38,8 @@ pub struct CommitSummary {
     pub self_removed: bool,
     /// Whoever made it came, or came back, by it.
     pub external: bool,
+    /// Whoever made it has new keys by it: it carries an update path.
+    pub renewed: bool,
 }
 
 /// What a handshake message was.
@@ -55,7 +59,8 @@ pub enum Handshake {
 
 impl Mls {
     /// Makes a commit that adds and removes devices and keeps it pending. `add` are devices with the key of their
-    /// device list and a key package. A pending commit made before is dropped.
+    /// device list and a key package. A pending commit made before is dropped. One that changes nothing renews this
+    /// device's keys alone; one that adds alone is the only kind that does not.
     pub fn commit(
         &mut self,
         id: ConversationId,
@@ -66,6 +71,7 @@ impl Mls {
         let packages = packages.collect::<Result<Vec<_>, _>>()?;
         self.drop_commit(id)?;
         self.touched.insert(id);
+        let changes_nothing = add.is_empty() && remove.is_empty();
         let group = self.groups.get_mut(&id).ok_or(MlsError::NoGroup)?;
         let leaves: Vec<LeafNodeIndex> = group
             .mls
@@ -79,6 +85,7 @@ impl Mls {
             .commit_builder()
             .propose_adds(packages)
             .propose_removals(leaves)
+            .force_self_update(changes_nothing)
             .load_psks(group.store.memory())
             .map_err(refused("making a commit"))?
             .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
@@ -92,6 +99,7 @@ impl Mls {
             commit: bytes(commit)?,
             welcome: welcome.map(bytes).transpose()?.unwrap_or_default(),
             group_info: group_info.map(bytes).transpose()?.ok_or(MlsError::Decode("the group info"))?,
+            changes_nothing,
         })
     }
 
@@ -192,6 +200,7 @@ fn summarize(group: &openmls::prelude::MlsGroup, staged: &StagedCommit) -> Commi
         removed: removed.collect(),
         self_removed: staged.self_removed(),
         external: false,
+        renewed: staged.update_path_leaf_node().is_some(),
     }
 }
 

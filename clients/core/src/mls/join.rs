@@ -3,7 +3,9 @@
 
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
-use openmls::prelude::{JoinBuilder, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, RatchetTreeIn};
+use openmls::prelude::{
+    JoinBuilder, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, RatchetTreeIn,
+};
 use pli_domain::ConversationId;
 
 use super::{Commit, GROUP, Group, Mls, MlsError, REJOIN, Store, join_config, refused, scope};
@@ -61,6 +63,7 @@ impl Mls {
         let store = Store::new(scope(REJOIN, id));
         let (mls, bundle) = {
             let on = self.provider.on(&store);
+            let leaf = LeafNodeParameters::builder().with_capabilities(self.suite.capabilities(&[])).build();
             let mut builder = MlsGroup::external_commit_builder().with_config(join_config()).skip_lifetime_validation();
             if let Some(tree) = tree {
                 builder = builder.with_ratchet_tree(ratchet_tree(tree)?);
@@ -68,6 +71,7 @@ impl Mls {
             builder
                 .build_group(&on, info, self.credential.clone())
                 .map_err(refused("re-joining"))?
+                .leaf_node_parameters(leaf)
                 .load_psks(store.memory())
                 .map_err(refused("re-joining"))?
                 .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
@@ -82,6 +86,7 @@ impl Mls {
             commit: bytes(commit)?,
             welcome: Vec::new(),
             group_info: group_info.map(bytes).transpose()?.ok_or(MlsError::Decode("the group info"))?,
+            changes_nothing: false,
         };
         self.drop_rejoin(id);
         self.touched.insert(id);
@@ -127,7 +132,7 @@ pub(super) fn placeholder(id: ConversationId, store: Store, mls: MlsGroup) -> Re
     Ok(Group { store: Store::new(scope(GROUP, id)), mls: shown, rejoin: Some(Box::new((store, mls))) })
 }
 
-fn verifiable(bytes: &[u8]) -> Result<VerifiableGroupInfo, MlsError> {
+pub(super) fn verifiable(bytes: &[u8]) -> Result<VerifiableGroupInfo, MlsError> {
     match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::GroupInfo(info)) => Ok(info),
         _ => Err(MlsError::Decode("a group info")),

@@ -3,10 +3,11 @@
 
 use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
 use openmls::prelude::{
-    Capabilities, ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn,
-    MlsMessageOut, ProtocolVersion,
+    ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    ProtocolVersion,
 };
 use pli_domain::DeviceAddress;
+use pli_domain::limits::KEY_PACKAGES_MAX;
 
 use super::{Mls, MlsError, device_of, refused};
 
@@ -18,6 +19,10 @@ const LIFE_S: u64 = 81 * DAY_S;
 /// A welcome may use a package until it expires, and wait in a queue for so long.
 const KEPT_S: u64 = 30 * DAY_S;
 
+/// The private keys of so many are kept, the newest: four times what a directory keeps of a device. However often it asks
+/// for more, what is stored here has a bound.
+pub(super) const PACKAGES_MAX: usize = 4 * KEY_PACKAGES_MAX;
+
 /// How the store's keys of key packages begin (the label of openmls_memory_storage).
 const KEY_PACKAGES: &[u8] = b"KeyPackage";
 
@@ -27,19 +32,25 @@ pub(super) fn seconds() -> u64 {
 }
 
 impl Mls {
-    /// Deletes the private keys of packages that no welcome at `now` (seconds since 1970) can use any more.
-    pub(super) fn forget_packages(&mut self, now: u64) {
-        let is_over = |value: &[u8]| {
-            let bundle = serde_json::from_slice::<KeyPackageBundle>(value);
-            bundle.is_ok_and(|bundle| bundle.key_package().life_time().not_after().saturating_add(KEPT_S) < now)
+    /// Deletes the private keys of packages that no welcome at `now` (seconds since 1970) can use any more, and of the
+    /// oldest where there are more than `kept`.
+    pub(super) fn forget_packages(&mut self, now: u64, kept: usize) {
+        let until = |value: &[u8]| {
+            let bundle = serde_json::from_slice::<KeyPackageBundle>(value).ok()?;
+            Some(bundle.key_package().life_time().not_after())
         };
-        self.account.forget(KEY_PACKAGES, is_over);
+        let mut newest: Vec<(u64, Vec<u8>)> =
+            self.account.map(KEY_PACKAGES, |key, value| Some((until(value)?, key.to_vec())));
+        newest.sort_unstable_by(|one, other| other.cmp(one));
+        let over = newest.into_iter().enumerate();
+        let over = over.filter(|(place, (until, _))| *place >= kept || until.saturating_add(KEPT_S) < now);
+        self.account.forget(&over.map(|(_, (_, key))| key).collect());
     }
 
     /// Makes single-use key packages, as MLSMessages; their private keys are in the next changes, which must be
     /// committed before the packages leave.
     pub fn key_packages(&mut self, count: usize) -> Result<Vec<Vec<u8>>, MlsError> {
-        self.forget_packages(seconds());
+        self.forget_packages(seconds(), PACKAGES_MAX.saturating_sub(count));
         (0..count).map(|_| self.key_package(false)).collect()
     }
 
@@ -50,16 +61,27 @@ impl Mls {
 
     fn key_package(&mut self, last_resort: bool) -> Result<Vec<u8>, MlsError> {
         let mut builder = KeyPackage::builder();
+        // The leaf must name every extension that its package carries (RFC 9420 section 7.2).
+        let extensions: &[ExtensionType] = if last_resort { &[ExtensionType::LastResort] } else { &[] };
         if last_resort {
-            // The leaf must name every extension that its package carries (RFC 9420 section 7.2).
-            let capabilities = Capabilities::new(None, None, Some(&[ExtensionType::LastResort]), None, None);
-            builder = builder.mark_as_last_resort().leaf_node_capabilities(capabilities);
+            builder = builder.mark_as_last_resort();
         }
+        builder = builder.leaf_node_capabilities(self.suite.capabilities(extensions));
         let bundle = builder
             .key_package_lifetime(Lifetime::init(seconds().saturating_sub(NOT_BEFORE_S), seconds() + LIFE_S))
-            .build(self.suite, &self.provider.on(&self.account), &self.signer, self.credential.clone())
+            .build(self.suite.ciphersuite(), &self.provider.on(&self.account), &self.signer, self.credential.clone())
             .map_err(refused("making a key package"))?;
         MlsMessageOut::from(bundle.into_key_package()).to_bytes().map_err(refused("encoding a key package"))
+    }
+
+    /// Errors with why a package is not one of exactly this device under this key, for groups of this device's suite.
+    pub(crate) fn check_package(&self, device: DeviceAddress, key: &[u8], bytes: &[u8]) -> Result<(), MlsError> {
+        self.checked_package(device, key, bytes).map(drop)
+    }
+
+    /// Whether a package is one of exactly this device under this key, for groups of this device's suite.
+    pub(crate) fn takes(&self, device: DeviceAddress, key: &[u8], bytes: &[u8]) -> bool {
+        self.checked_package(device, key, bytes).is_ok()
     }
 
     /// A package of exactly this device under this key, verified; an MLSMessage, or a bare KeyPackage.
@@ -76,10 +98,12 @@ impl Mls {
         let package = package
             .validate(self.provider.crypto(), ProtocolVersion::Mls10)
             .map_err(refused("checking a key package"))?;
+        if package.ciphersuite() != self.suite.ciphersuite() {
+            let theirs = format!("0x{:04x}", u16::from(package.ciphersuite()));
+            return Err(MlsError::Suite { theirs, ours: self.suite });
+        }
         let leaf = package.leaf_node();
-        let right = device_of(leaf.credential()) == Some(device)
-            && leaf.signature_key().as_slice() == key
-            && package.ciphersuite() == self.suite;
+        let right = device_of(leaf.credential()) == Some(device) && leaf.signature_key().as_slice() == key;
         if right { Ok(package) } else { Err(MlsError::KeyPackage) }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! openmls's in-memory store with a copy of what was handed out, so that each operation yields its difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use openmls_memory_storage::MemoryStorage;
@@ -57,10 +57,16 @@ impl Store {
         }
     }
 
-    /// Deletes the rows whose keys begin with `label` and whose values are over; the next difference tells.
-    pub(super) fn forget(&self, label: &[u8], is_over: impl Fn(&[u8]) -> bool) {
+    /// Something of each row whose key begins with `label`.
+    pub(super) fn map<T>(&self, label: &[u8], each: impl Fn(&[u8], &[u8]) -> Option<T>) -> Vec<T> {
+        let values = self.memory.values.read().unwrap_or_else(PoisonError::into_inner);
+        values.iter().filter(|(key, _)| key.starts_with(label)).filter_map(|(key, value)| each(key, value)).collect()
+    }
+
+    /// Deletes these rows; the next difference tells.
+    pub(super) fn forget(&self, keys: &BTreeSet<Vec<u8>>) {
         let mut values = self.memory.values.write().unwrap_or_else(PoisonError::into_inner);
-        values.retain(|key, value| !(key.starts_with(label) && is_over(value)));
+        values.retain(|key, _| !keys.contains(key));
     }
 
     /// Back to what was last handed out: after an operation that failed half-way.

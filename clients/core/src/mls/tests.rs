@@ -225,10 +225,30 @@ fn key_packages_that_no_welcome_can_use_any_more_are_forgotten() {
     let gone = |member: &mut Device| member.mls.take_changes().iter().filter(|(_, value)| value.is_none()).count();
     let now = super::packages::seconds();
     gone(&mut member);
-    member.mls.forget_packages(now + 110 * day);
+    member.mls.forget_packages(now + 110 * day, super::packages::PACKAGES_MAX);
     assert_eq!(gone(&mut member), 0, "a welcome may still wait");
-    member.mls.forget_packages(now + 112 * day);
+    member.mls.forget_packages(now + 112 * day, super::packages::PACKAGES_MAX);
     assert_eq!(gone(&mut member), 4, "with their private keys");
+}
+
+#[test]
+fn the_private_keys_of_at_most_four_hundred_packages_are_kept_the_newest() {
+    let mut member = Device::new(1);
+    let mut kept = 0_isize;
+    let mut count = |member: &mut Device| {
+        for (_, value) in member.mls.take_changes() {
+            kept += if value.is_some() { 1 } else { -1 };
+        }
+        kept
+    };
+    for _ in 0..6 {
+        member.mls.last_resort().expect("made");
+        member.mls.key_packages(100).expect("made");
+        assert!(count(&mut member) <= 400);
+    }
+    assert_eq!(count(&mut member), 400);
+    member.mls.forget_packages(super::packages::seconds(), 0);
+    assert_eq!(count(&mut member), 0);
 }
 
 #[test]
@@ -250,4 +270,93 @@ fn a_damaged_welcome_uses_up_nothing() {
     assert!(three.mls.join(&bad, None).is_err());
     three.commit_rows();
     three.mls.join(&commit.welcome, None).expect("joined");
+}
+
+/// Renews the keys of `one`, which `two` takes in; answers the commit.
+fn renew(one: &mut Device, two: &mut Device) -> Vec<u8> {
+    let commit = one.mls.commit(ID, &[], &[]).expect("made");
+    assert!(commit.changes_nothing && commit.welcome.is_empty());
+    let summary = one.mls.merge_commit(ID).expect("pending");
+    assert!(summary.renewed && summary.added.is_empty() && summary.removed.is_empty());
+    match two.mls.handshake(ID, &commit.commit).expect("taken in") {
+        Handshake::Commit(summary) => assert!(summary.renewed && summary.by == Some(one.address)),
+        other => panic!("{other:?}"),
+    }
+    one.commit_rows();
+    two.commit_rows();
+    commit.commit
+}
+
+#[test]
+fn what_was_not_received_yet_opens_within_three_past_epochs_and_not_beyond() {
+    let (mut one, mut two) = pair();
+    let mut under_way = Vec::new();
+    for n in 1..=7 {
+        under_way.push((n, one.says(n)));
+        renew(&mut one, &mut two);
+    }
+    under_way.push((8, one.says(8)));
+    let now = two.mls.epoch(ID).expect("in it");
+    let mut opened = Vec::new();
+    for (n, sealed) in &under_way {
+        two.reload();
+        match two.hears(*n, sealed) {
+            Ok(_) => opened.push(sealed.epoch),
+            Err(OpenError::TooOld(epoch)) => assert_eq!(epoch, sealed.epoch),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(opened, [now - 3, now - 2, now - 1, now]);
+}
+
+#[test]
+fn whoever_took_a_devices_keys_is_locked_out_when_it_renews_them() {
+    let (mut one, mut two) = pair();
+    let mut thief = Device::new(2);
+    thief.rows = two.rows.clone();
+    thief.reload();
+    // Somebody else's renewal does not help: the thief follows it with the keys that it took.
+    let commit = renew(&mut one, &mut two);
+    assert!(matches!(thief.mls.handshake(ID, &commit), Ok(Handshake::Commit(_))));
+    let sealed = one.says(1);
+    assert!(thief.hears(1, &sealed).is_ok());
+    let commit = renew(&mut two, &mut one);
+    assert!(thief.mls.handshake(ID, &commit).is_err());
+    let sealed = one.says(2);
+    assert!(matches!(thief.hears(2, &sealed), Err(OpenError::Future(_))));
+    assert!(two.hears(2, &sealed).is_ok());
+}
+
+/// Renews the keys of one of them, which the others take in; answers the size of the commit.
+fn renew_among(crowd: &mut [Device], who: usize) -> usize {
+    let commit = crowd[who].mls.commit(ID, &[], &[]).expect("made").commit;
+    crowd[who].mls.merge_commit(ID).expect("pending");
+    for (n, other) in crowd.iter_mut().enumerate() {
+        if n != who {
+            assert!(matches!(other.mls.handshake(ID, &commit), Ok(Handshake::Commit(_))));
+        }
+    }
+    commit.len()
+}
+
+/// What docs/protocol.md says of the cost.
+#[test]
+fn a_renewal_is_sealed_to_every_leaf_of_a_young_group_and_to_few_subtrees_of_one_that_has_renewed_its_keys() {
+    const CROWD: u8 = 16;
+    let mut crowd: Vec<Device> = (1..=CROWD).map(Device::new).collect();
+    let packages: Vec<_> = crowd[1..].iter_mut().map(Device::package).collect();
+    crowd[0].mls.create(ID).expect("made");
+    let commit = crowd[0].mls.commit(ID, &packages, &[]).expect("made");
+    crowd[0].mls.merge_commit(ID).expect("pending");
+    for other in &mut crowd[1..] {
+        other.mls.join(&commit.welcome, None).expect("joined");
+    }
+    let first = renew_among(&mut crowd, usize::from(CROWD) - 1);
+    for who in 0..usize::from(CROWD) - 1 {
+        renew_among(&mut crowd, who);
+    }
+    let settled = renew_among(&mut crowd, 0);
+    let per_secret = (first - settled) / (usize::from(CROWD) - 1 - 4);
+    assert!((80..110).contains(&per_secret), "{per_secret} bytes a sealed secret; {first}, later {settled}");
+    assert!(settled < 1_100, "{settled}");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A group whose members come, go, leave, are cut off and killed at random ends with one epoch, one roster and one secret
-//! for everybody who is in it, and with nothing for everybody who is not.
+//! A group whose members come, go, leave, are cut off, kept waiting and killed at random ends with one epoch, one roster,
+//! one tree and one secret for everybody who is in it, the server too, and with nothing for everybody who is not.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +23,7 @@ struct Reached {
     kills: usize,
     gaps: usize,
     rejoins: usize,
+    delays: usize,
 }
 
 struct Play {
@@ -31,6 +32,7 @@ struct Play {
     group: ConversationId,
     said: usize,
     gaps: usize,
+    delays: usize,
 }
 
 impl Play {
@@ -39,7 +41,7 @@ impl Play {
         let handles = NAMES[1..4].iter().map(|name| handle(name)).collect();
         let group = world.command(0, Command::CreateGroup { name: "team".into(), handles }).conversation.unwrap();
         world.run();
-        Self { world, rng: ChaCha20Rng::seed_from_u64(seed), group, said: 0, gaps: 0 }
+        Self { world, rng: ChaCha20Rng::seed_from_u64(seed), group, said: 0, gaps: 0, delays: 0 }
     }
 
     fn below(&mut self, n: usize) -> usize {
@@ -54,7 +56,7 @@ impl Play {
     fn step(&mut self) {
         let n = self.below(NAMES.len());
         let now = self.world.now;
-        match self.below(12) {
+        match self.below(13) {
             0 if !self.world.devices[n].offline => self.world.take_offline(n),
             0 | 1 if self.world.devices[n].offline => self.bring_back(n),
             1 => self.world.devices[n].restart(now),
@@ -68,7 +70,17 @@ impl Play {
                 let times = self.below(6);
                 self.world.run_a_little(times);
             }
+            7 => self.delay(n),
             _ => self.change(n),
+        }
+    }
+
+    /// What is queued for a device stands still, or comes on.
+    fn delay(&mut self, n: usize) {
+        let address = self.world.address(n);
+        if !self.world.server.hold.remove(&address) {
+            self.world.server.hold.insert(address);
+            self.delays += 1;
         }
     }
 
@@ -110,6 +122,7 @@ impl Play {
     }
 
     fn settle(&mut self) {
+        self.world.server.hold.clear();
         for n in 0..NAMES.len() {
             self.world.devices[n].kill_at = None;
             if self.world.devices[n].offline {
@@ -136,10 +149,13 @@ impl Play {
             let core = &play.world.devices[n].core;
             let why = || format!("{label}: {} is in and does not know: {:#?}", NAMES[n], core.conversation(play.group));
             let view = play.view(n).unwrap_or_else(|| panic!("{}", why()));
-            (play.world.devices[n].core.epoch_authenticator(play.group), view.members)
+            (core.epoch_authenticator(play.group), core.tree_hash(play.group), view.members)
         };
         let wanted = state(self, *first);
-        assert!(wanted.0.is_some() && wanted.1.len() == inside.len(), "{label}: {wanted:?}");
+        let (epoch, tree) = self.world.server.epoch_and_tree(self.group);
+        assert_eq!(wanted.0.as_ref().map(|(epoch, _)| *epoch), Some(epoch), "{label}: the server is elsewhere");
+        assert_eq!(wanted.1, Some(tree), "{label}: the server has another tree");
+        assert_eq!(wanted.2.len(), inside.len(), "{label}: {wanted:?}");
         for n in &inside {
             assert_eq!(state(self, *n), wanted, "{label}: {}", NAMES[*n]);
         }
@@ -171,6 +187,7 @@ fn count(play: &Play, reached: &mut Reached) {
     reached.left += count(|e| matches!(e, E::MemberRemoved { by: None, .. }));
     reached.rejoins += count(|e| matches!(e, E::Rejoining { .. }));
     reached.gaps += play.gaps;
+    reached.delays += play.delays;
     reached.lost_races += play.world.server.lost_races;
     reached.kills += play.world.devices.iter().map(|device| device.kills).sum::<usize>();
 }
@@ -201,6 +218,43 @@ fn a_group_under_random_changes_and_kills_ends_alike_for_everybody() {
     }
     assert!(judged * 6 > seeds().count() * 5, "{judged} groups had anybody left");
     let least = [reached.added, reached.removed, reached.left, reached.kills].into_iter().min();
-    let rare = reached.lost_races > 20 && reached.gaps > 10 && reached.rejoins > 3;
+    let rare = reached.lost_races > 20 && reached.gaps > 10 && reached.rejoins > 3 && reached.delays > 60;
     assert!(least > Some(60) && rare, "the seeds test nothing: {reached:?}");
+}
+
+/// The checker is checked: each of these is a fault that it has to see.
+fn faulty(fault: impl FnOnce(&mut Play)) {
+    let mut play = Play::new(1);
+    play.settle();
+    fault(&mut play);
+    assert!(play.judge("planted"), "somebody is in it");
+}
+
+#[test]
+#[should_panic(expected = "planted")]
+fn a_member_that_missed_an_epoch_is_noticed() {
+    faulty(|play| {
+        let bob = play.world.address(1);
+        play.world.server.hold.insert(bob);
+        play.world.command(0, Command::AddMembers { conversation: play.group, handles: vec![handle("erin")] });
+        play.world.run();
+    });
+}
+
+#[test]
+#[should_panic(expected = "planted")]
+fn a_member_that_only_the_server_has_is_noticed() {
+    faulty(|play| {
+        let erin = play.world.address(4);
+        play.world.server.smuggle(play.group, erin);
+    });
+}
+
+#[test]
+#[should_panic(expected = "planted")]
+fn a_member_that_was_removed_and_goes_on_is_noticed() {
+    faulty(|play| {
+        let bob = play.world.address(1);
+        play.world.server.expel(play.group, bob);
+    });
 }

@@ -32,7 +32,7 @@ impl Ghost {
         let identity = Identity::create(name.parse::<Handle>().unwrap(), &mut ChaCha20Rng::from_seed(bytes));
         let mls = Mls::of(&identity, bytes);
         let mut ghost = Self { identity, mls, connection: Connection::default(), said: BTreeMap::new(), ticked: 0 };
-        let (handle, devices) = (name.to_owned(), Some(ghost.identity.device_list()));
+        let (handle, devices) = (name.to_owned(), ghost.identity.device_list());
         let request = directory::RegisterRequest { handle, devices, invite: String::new() };
         ghost.call::<directory::RegisterResponse>(server, "directory.v1.Directory/Register", &request).unwrap();
         let own = ghost.address();

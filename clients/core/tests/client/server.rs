@@ -9,6 +9,7 @@ use openmls::prelude::{BasicCredential, MlsMessageBodyIn, MlsMessageIn, Proposal
 use openmls_rust_crypto::{MemoryStorage, RustCrypto};
 use pli_api::edge::{client_frame, reply, send_result, server_frame, settled};
 use pli_api::{ErrorCode, common, conversations as api, directory, edge, log, refusal};
+use pli_client_core::mls::Suite;
 use pli_domain::limits::PAGE_BYTES_MAX;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, LogEpoch, Position, Seq};
 use prost::Message as _;
@@ -30,6 +31,18 @@ struct Conversation {
 pub struct Server {
     handles: BTreeMap<String, AccountId>,
     lists: BTreeMap<AccountId, (String, directory::SignedDeviceList)>,
+    /// Every list of an account, the newest last.
+    pub chains: BTreeMap<AccountId, Vec<directory::SignedDeviceList>>,
+    /// What is served instead of an account's newest list, and of what lies between.
+    pub lies: BTreeMap<AccountId, (directory::SignedDeviceList, Vec<directory::SignedDeviceList>)>,
+    /// Removed devices are served on, and groups are not compared with lists: what no honest server does.
+    pub spares_removed: bool,
+    /// A device that every group is said to lack.
+    pub demanded: Option<DeviceAddress>,
+    /// Key packages that are given instead of the device's own.
+    pub swapped: BTreeMap<DeviceAddress, Bytes>,
+    /// Commits that were refused because the group and the lists differ.
+    pub mismatches: usize,
     packages: BTreeMap<DeviceAddress, (VecDeque<Bytes>, Bytes)>,
     conversations: BTreeMap<ConversationId, Conversation>,
     queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
@@ -82,6 +95,25 @@ pub struct Server {
     pub commits_gone: bool,
     /// Commits that were told that another one came first.
     pub lost_races: usize,
+    /// Commits are refused, for a reason that has nothing to do with devices.
+    pub refuse_commits: bool,
+    /// So many verdicts on commits are nonsense; the commits are taken.
+    pub garbled_verdicts: usize,
+    /// No group has more devices.
+    pub devices_max: Option<usize>,
+    /// What is larger travels by reference; by default what does not fit a page.
+    pub inline_max: Option<usize>,
+    /// Lists that are taken so many times and nothing is done then: the server dies, and its answer never comes.
+    pub half_puts: usize,
+    /// Answers to lists that were put come when this is over.
+    pub hold_puts: bool,
+    held_puts: Vec<(DeviceAddress, edge::ServerFrame)>,
+    /// Every envelope for a device, as somebody who taps the line records them.
+    pub recorded: BTreeMap<DeviceAddress, Vec<log::Envelope>>,
+    /// Ticks that were taken.
+    pub ticks: usize,
+    /// The suites that it takes besides those that every server takes.
+    pub suites: Vec<Suite>,
     /// Every method that was called.
     pub calls: Vec<String>,
 }
@@ -110,7 +142,16 @@ impl Server {
             client_frame::Frame::Call(call) => {
                 let late = from.device.filter(|d| self.late_creates.contains(d) && call.method.ends_with("/Create"));
                 let is_held = self.hold_commits && call.method.ends_with("/Commit");
+                let is_put = call.method.ends_with("/PutDeviceList");
+                let dies = is_put && self.half_puts > 0;
                 let answer = self.call(from, call);
+                if dies {
+                    return Vec::new();
+                }
+                if let Some(device) = from.device.filter(|_| is_put && self.hold_puts) {
+                    self.held_puts.push((device, answer));
+                    return Vec::new();
+                }
                 let refused = format!("{answer:?}").contains("Error(");
                 match (from.device, late) {
                     (_, Some(device)) if refused => self.held_creates.push((device, answer)),
@@ -159,6 +200,16 @@ impl Server {
             let account = hello.account.as_ref().try_into().unwrap();
             from.device = Some(DeviceAddress { account, device: hello.device.as_ref().try_into().unwrap() });
         }
+        if let Some(device) = from.device.filter(|device| self.is_unknown(*device)) {
+            from.device = None;
+            let reason = Some(refusal(ErrorCode::UnknownDevice, format!("{device:?} is in no list")));
+            return vec![frame(server_frame::Frame::Close(edge::Close { reason, reconnect: false }))];
+        }
+        if let Some(device) = from.device.filter(|device| self.is_removed(*device)) {
+            from.device = None;
+            let reason = Some(refusal(ErrorCode::DeviceRemoved, format!("{device:?} was removed")));
+            return vec![frame(server_frame::Frame::Close(edge::Close { reason, reconnect: false }))];
+        }
         let known = from.device.is_none_or(|device| self.lists.contains_key(&device.account));
         if !known {
             let close = edge::Close { reason: Some(refusal(ErrorCode::UnknownDevice, "unknown")), reconnect: false };
@@ -188,6 +239,70 @@ impl Server {
         opened
     }
 
+    /// The last frame of a session whose device was removed since it began.
+    pub fn closing(&self, to: &Connection) -> Option<edge::ServerFrame> {
+        to.device.filter(|device| self.is_removed(*device))?;
+        let reason = Some(refusal(ErrorCode::DeviceRemoved, "removed"));
+        Some(frame(server_frame::Frame::Close(edge::Close { reason, reconnect: false })))
+    }
+
+    fn is_removed(&self, device: DeviceAddress) -> bool {
+        let listed = self.listed(device.account);
+        !self.spares_removed && !listed.is_empty() && !listed.contains_key(&device)
+    }
+
+    /// No list of its account ever named it, as where the server was restored from before it was linked.
+    fn is_unknown(&self, device: DeviceAddress) -> bool {
+        let chain = self.chains.get(&device.account).map_or(&[][..], Vec::as_slice);
+        let names = |signed: &directory::SignedDeviceList| devices_of(device.account, signed).contains_key(&device);
+        !chain.is_empty() && !chain.iter().any(names)
+    }
+
+    /// Whether anything is kept for a device.
+    pub fn serves(&self, device: DeviceAddress) -> bool {
+        self.packages.contains_key(&device) || self.queues.get(&device).is_some_and(|queue| !queue.is_empty())
+    }
+
+    /// The newest list of an account is another one of the same version: the server was restored, and so was whoever signs.
+    pub fn fork(&mut self, account: AccountId, other: directory::SignedDeviceList) {
+        *self.chains.get_mut(&account).unwrap().last_mut().unwrap() = other.clone();
+        self.lists.get_mut(&account).unwrap().1 = other;
+    }
+
+    /// The directory loses the newest list of an account, and nothing else.
+    pub fn lose_newest_list(&mut self, account: AccountId) {
+        let chain = self.chains.get_mut(&account).unwrap();
+        chain.pop();
+        self.lists.get_mut(&account).unwrap().1 = chain.last().unwrap().clone();
+    }
+
+    /// A commit of somebody who keeps no rules, who is told nothing.
+    pub fn commit_of(&mut self, device: DeviceAddress, id: ConversationId, commit: pli_client_core::mls::Commit) {
+        let inline = |bytes: Vec<u8>| Some(api::Object { object: Some(api::object::Object::Inline(bytes.into())) });
+        let request = api::CommitRequest {
+            conversation: Bytes::copy_from_slice(id.as_bytes()),
+            epoch: commit.epoch,
+            commit: inline(commit.commit),
+            welcome: None,
+            group_info: inline(commit.group_info),
+        };
+        self.commit(device, &request).expect("taken");
+    }
+
+    /// The devices of an account's newest list, with their keys; none where there is no account.
+    pub fn listed(&self, account: AccountId) -> BTreeMap<DeviceAddress, Bytes> {
+        self.lists.get(&account).map_or_else(BTreeMap::new, |(_, signed)| devices_of(account, signed))
+    }
+
+    /// How a group differs from its members' lists: devices that it lacks, and that it should not have.
+    fn differences(&self, roster: &BTreeSet<DeviceAddress>) -> (Vec<DeviceAddress>, Vec<DeviceAddress>) {
+        let accounts: BTreeSet<AccountId> = roster.iter().map(|device| device.account).collect();
+        let listed: BTreeSet<DeviceAddress> = accounts.iter().flat_map(|a| self.listed(*a).into_keys()).collect();
+        // One that has published nothing yet cannot be had.
+        let lacks = listed.difference(roster).filter(|device| self.packages.contains_key(device));
+        (lacks.copied().collect(), roster.difference(&listed).copied().collect())
+    }
+
     /// What waits for the device and was not sent on this connection.
     pub fn deliveries(&mut self, to: &mut Connection, caught_up: &mut bool) -> Vec<edge::ServerFrame> {
         let Some(device) = to.device.filter(|device| !self.hold.contains(device)) else { return Vec::new() };
@@ -196,6 +311,12 @@ impl Server {
             let held = std::mem::take(&mut self.held_results).into_iter();
             let (due, rest) = held.partition(|(to, _): &(DeviceAddress, _)| *to == device);
             self.held_results = rest;
+            let due: Vec<_> = due;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
+        }
+        if !self.hold_puts {
+            let (due, rest) = std::mem::take(&mut self.held_puts).into_iter().partition(|(to, _)| *to == device);
+            self.held_puts = rest;
             let due: Vec<_> = due;
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }
@@ -246,6 +367,42 @@ impl Server {
     /// Who is in a conversation.
     pub fn roster(&self, id: ConversationId) -> BTreeSet<DeviceAddress> {
         self.conversations[&id].roster.clone()
+    }
+
+    /// The epoch and the tree hash of a conversation, from the GroupInfo of its last commit.
+    pub fn epoch_and_tree(&self, id: ConversationId) -> (u64, Vec<u8>) {
+        let group = public_group(&self.conversations[&id].group_info);
+        (group.group_context().epoch().as_u64(), group.group_context().tree_hash().to_vec())
+    }
+
+    /// Puts a device on a roster that its group does not have, as no honest server does.
+    pub fn smuggle(&mut self, id: ConversationId, device: DeviceAddress) {
+        self.conversations.get_mut(&id).unwrap().roster.insert(device);
+    }
+
+    /// A key package that somebody has published.
+    pub fn package_of(&self, device: DeviceAddress) -> Bytes {
+        self.packages[&device].1.clone()
+    }
+
+    /// Later positions lie above those of another branch of this server's story.
+    pub fn skip_positions(&mut self, count: u64) {
+        self.seq += count;
+    }
+
+    /// What waits for a device comes once more after it.
+    pub fn replay(&mut self, device: DeviceAddress) {
+        let again: Vec<Bytes> = self.queues.entry(device).or_default().values().cloned().collect();
+        for bytes in again {
+            self.queue(device, &log::Envelope::decode(bytes).unwrap());
+        }
+    }
+
+    /// What waits for a device comes the other way round.
+    pub fn reverse(&mut self, device: DeviceAddress) {
+        let queue = self.queues.entry(device).or_default();
+        let bodies: Vec<Bytes> = queue.values().rev().cloned().collect();
+        queue.values_mut().zip(bodies).for_each(|(place, body)| *place = body);
     }
 
     /// Loses what waits for a device.
@@ -311,7 +468,7 @@ impl Server {
     }
 
     fn reference(&mut self, bytes: &Bytes) -> Option<common::PayloadRef> {
-        if bytes.len() <= PAGE_BYTES_MAX {
+        if bytes.len() <= self.inline_max.unwrap_or(PAGE_BYTES_MAX) {
             return None;
         }
         let sha256 = Bytes::copy_from_slice(&Sha256::digest(bytes));
@@ -377,12 +534,23 @@ impl Server {
         each.collect()
     }
 
+    /// Who made the epochs of a conversation from `epoch` on.
+    pub fn committers(&self, id: ConversationId, epoch: u64) -> Vec<DeviceAddress> {
+        self.conversations[&id].commits.range(epoch..).map(|(_, (by, _))| *by).collect()
+    }
+
+    /// The epoch of a conversation.
+    pub fn epoch(&self, id: ConversationId) -> u64 {
+        self.conversations[&id].epoch
+    }
+
     fn queue(&mut self, to: DeviceAddress, envelope: &log::Envelope) {
         let large = match &envelope.body_or_ref {
             Some(log::envelope::BodyOrRef::Body(body)) => self.reference(&body.clone()),
             _ => None,
         };
         let mut envelope = envelope.clone();
+        self.recorded.entry(to).or_default().push(envelope.clone());
         if let Some(reference) = large {
             envelope.body_or_ref = Some(log::envelope::BodyOrRef::BodyRef(reference));
         }
@@ -439,6 +607,7 @@ impl Server {
             frame(server_frame::Frame::SendResults(edge::SendResults { results: vec![result] }))
         };
         let id = ConversationId::try_from(send.conversation.as_ref()).unwrap();
+        self.ticks += usize::from(send.class() == log::Class::Tick);
         let conversation = &self.conversations[&id];
         let roster = conversation.old_rosters.get(&send.epoch).unwrap_or(&conversation.roster).clone();
         let envelope = log::Envelope {
@@ -473,10 +642,17 @@ impl Server {
         self.calls.push(method.clone());
         let body = call.body;
         let answer = match (method.as_str(), from.device) {
+            ("Info", _) => {
+                let cipher_suites = self.suites.iter().map(|suite| suite.number().into()).collect();
+                Ok(edge::ServerInfo { cipher_suites, ..edge::ServerInfo::default() }.encode_to_vec())
+            }
             ("Register", None) => self.register(directory::RegisterRequest::decode(body).unwrap()),
             (_, None) => Err(refusal(ErrorCode::Anonymous, "anonymous")),
             ("Lookup", _) => self.lookup(&directory::LookupRequest::decode(body).unwrap()),
             ("GetDeviceLists", _) => self.device_lists(&directory::GetDeviceListsRequest::decode(body).unwrap()),
+            ("PutDeviceList", Some(device)) => {
+                self.put_list(device, directory::PutDeviceListRequest::decode(body).unwrap())
+            }
             ("PublishKeyPackages", Some(device)) => {
                 let request = directory::PublishKeyPackagesRequest::decode(body).unwrap();
                 self.offered.push(request.last_resort.clone());
@@ -493,7 +669,16 @@ impl Server {
             }
             ("ClaimKeyPackages", _) => self.claim(&directory::ClaimKeyPackagesRequest::decode(body).unwrap()),
             ("Create", Some(device)) => self.create(device, &api::CreateRequest::decode(body).unwrap()),
-            ("Commit", Some(device)) => self.commit(device, &api::CommitRequest::decode(body).unwrap()),
+            ("Commit", Some(device)) => {
+                let verdict = self.commit(device, &api::CommitRequest::decode(body).unwrap());
+                match self.garbled_verdicts.checked_sub(1) {
+                    Some(left) => {
+                        self.garbled_verdicts = left;
+                        Ok(vec![0xff; 3])
+                    }
+                    None => verdict,
+                }
+            }
             ("Propose", Some(device)) => self.propose(device, api::ProposeRequest::decode(body).unwrap()),
             ("GetCommits", Some(_)) => self.get_commits(&api::GetCommitsRequest::decode(body).unwrap()),
             ("GetGroupInfo", Some(device)) => {
@@ -520,26 +705,62 @@ impl Server {
             return Err(refusal(ErrorCode::HandleTaken, "taken"));
         }
         self.handles.insert(request.handle.clone(), account);
+        self.chains.insert(account, vec![signed.clone()]);
         self.lists.insert(account, (request.handle.clone(), signed));
         Ok(directory::RegisterResponse { handle: request.handle }.encode_to_vec())
     }
 
+    fn put_list(&mut self, caller: DeviceAddress, request: directory::PutDeviceListRequest) -> Answer {
+        let signed = request.devices.unwrap();
+        let list = directory::DeviceList::decode(signed.list.clone()).unwrap();
+        assert_eq!(list.account.as_ref(), caller.account.as_bytes());
+        let (handle, newest) = self.lists[&caller.account].clone();
+        let before = directory::DeviceList::decode(newest.list.clone()).unwrap();
+        let hash = Sha256::digest(newest.encode_to_vec());
+        if signed != newest && (list.version != before.version + 1 || list.previous != hash.as_slice()) {
+            return Err(refusal(ErrorCode::DeviceListVersion, format!("the newest is {}", before.version)));
+        }
+        if signed != newest {
+            self.chains.entry(caller.account).or_default().push(signed.clone());
+        }
+        self.lists.insert(caller.account, (handle, signed));
+        if self.half_puts > 0 {
+            self.half_puts -= 1;
+            return Ok(directory::PutDeviceListResponse {}.encode_to_vec());
+        }
+        let listed = self.listed(caller.account);
+        let gone = |device: &DeviceAddress| device.account == caller.account && !listed.contains_key(device);
+        if !self.spares_removed {
+            self.packages.retain(|device, _| !gone(device));
+            self.queues.retain(|device, _| !gone(device));
+        }
+        Ok(directory::PutDeviceListResponse {}.encode_to_vec())
+    }
+
     fn lookup(&self, request: &directory::LookupRequest) -> Answer {
         let account = self.handles.get(&request.handle).ok_or_else(|| refusal(ErrorCode::NotFound, "nobody"))?;
-        let (handle, devices) = self.lists[account].clone();
+        let (handle, mut devices) = self.lists[account].clone();
+        if let Some((lie, _)) = self.lies.get(account) {
+            devices = lie.clone();
+        }
         let account = Bytes::copy_from_slice(account.as_bytes());
         Ok(directory::LookupResponse { account, handle, devices: Some(devices) }.encode_to_vec())
     }
 
     fn device_lists(&self, request: &directory::GetDeviceListsRequest) -> Answer {
-        let accounts = request.accounts.iter().filter_map(|account| {
-            let (handle, devices) = self.lists.get(&AccountId::try_from(account.as_ref()).unwrap())?.clone();
-            Some(directory::AccountDevices {
-                account: account.clone(),
-                handle,
-                devices: Some(devices),
-                between: Vec::new(),
-            })
+        let known = request.known.iter().copied().chain(std::iter::repeat(0));
+        let accounts = request.accounts.iter().zip(known).filter_map(|(account, known)| {
+            let id = AccountId::try_from(account.as_ref()).unwrap();
+            let (handle, newest) = self.lists.get(&id)?.clone();
+            let chain = self.chains.get(&id).map_or(&[][..], Vec::as_slice);
+            let after = chain.get(usize::try_from(known).unwrap()..).unwrap_or_default();
+            let between = after.split_last().filter(|_| known > 0).map(|(_, between)| between.to_vec());
+            let (devices, between) = match self.lies.get(&id) {
+                Some((lie, between)) => (Some(lie.clone()), between.clone()),
+                None if known == u64::try_from(chain.len()).unwrap() => (None, Vec::new()),
+                None => (Some(newest), between.unwrap_or_default()),
+            };
+            Some(directory::AccountDevices { account: account.clone(), handle, devices, between })
         });
         Ok(directory::GetDeviceListsResponse { accounts: accounts.collect() }.encode_to_vec())
     }
@@ -557,6 +778,7 @@ impl Server {
             };
             let (packages, last) = stock.ok_or_else(exhausted)?;
             let key_package = packages.pop_front().unwrap_or_else(|| last.clone());
+            let key_package = self.swapped.get(&address).cloned().unwrap_or(key_package);
             key_packages.push(directory::DeviceKeyPackage { device: Some(device.clone()), key_package });
         }
         Ok(directory::ClaimKeyPackagesResponse { key_packages }.encode_to_vec())
@@ -599,8 +821,29 @@ impl Server {
             let lost = api::CommitLost { current_epoch, missed };
             return Ok(api::CommitResponse { outcome: Some(api::commit_response::Outcome::Lost(lost)) }.encode_to_vec());
         }
+        if self.refuse_commits {
+            return Err(refusal(ErrorCode::CommitInvalid, "as the test wants"));
+        }
         let (_, epoch, roster) = read_group(&group_info);
         assert_eq!(epoch, request.epoch + 1);
+        if self.devices_max.is_some_and(|most| roster.len() > most) {
+            return Err(refusal(ErrorCode::GroupTooLarge, "as the test wants"));
+        }
+        let external = !conversation.roster.contains(&committer);
+        let shrinks = roster.is_subset(&conversation.roster) && roster != conversation.roster;
+        let (mut missing, mut extra) = self.differences(&roster);
+        let mut fits = self.spares_removed || extra.is_empty() && (external || shrinks || missing.is_empty());
+        if let Some(demanded) = self.demanded.filter(|device| !roster.contains(device)) {
+            (missing, extra, fits) = (vec![demanded], Vec::new(), false);
+        }
+        if !fits {
+            self.mismatches += 1;
+            let mut why = refusal(ErrorCode::DevicesMismatch, format!("missing {missing:?}, extra {extra:?}"));
+            why.missing = missing.into_iter().map(Into::into).collect();
+            why.extra = extra.into_iter().map(Into::into).collect();
+            return Err(why);
+        }
+        let conversation = self.conversations.get_mut(&id).ok_or_else(unknown)?;
         let old = std::mem::replace(&mut conversation.roster, roster.clone());
         conversation.old_rosters.insert(request.epoch, old.clone());
         conversation.epoch = epoch;
@@ -657,6 +900,14 @@ impl Server {
     }
 }
 
+fn devices_of(account: AccountId, signed: &directory::SignedDeviceList) -> BTreeMap<DeviceAddress, Bytes> {
+    let list = directory::DeviceList::decode(signed.list.clone()).unwrap();
+    let entry = |entry: &directory::DeviceListEntry| {
+        (DeviceAddress { account, device: entry.device.as_ref().try_into().unwrap() }, entry.key.clone())
+    };
+    list.devices.iter().map(entry).collect()
+}
+
 fn envelope(
     sender: DeviceAddress,
     id: ConversationId,
@@ -683,18 +934,21 @@ fn envelope(
 
 /// Id, epoch and roster of a GroupInfo with ratchet tree, verified as the service would.
 fn read_group(info: &[u8]) -> (ConversationId, u64, BTreeSet<DeviceAddress>) {
-    let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact_bytes(info).unwrap().extract() else {
-        panic!("not a group info")
-    };
-    let id = ConversationId::try_from(info.group_id().as_slice()).unwrap();
-    let epoch = info.epoch().as_u64();
-    let tree = info.extensions().ratchet_tree().expect("a tree").ratchet_tree().clone();
-    let (crypto, storage) = (RustCrypto::default(), MemoryStorage::default());
-    let (group, _) = PublicGroup::from_external(&crypto, &storage, tree, info, ProposalStore::new()).expect("valid");
+    let group = public_group(info);
+    let id = ConversationId::try_from(group.group_id().as_slice()).unwrap();
     let roster = group.members().map(|m| {
         let credential = BasicCredential::try_from(m.credential).unwrap();
         let (account, device) = credential.identity().split_at(16);
         DeviceAddress { account: account.try_into().unwrap(), device: device.try_into().unwrap() }
     });
-    (id, epoch, roster.collect())
+    (id, group.group_context().epoch().as_u64(), roster.collect())
+}
+
+fn public_group(info: &[u8]) -> PublicGroup {
+    let MlsMessageBodyIn::GroupInfo(info) = MlsMessageIn::tls_deserialize_exact_bytes(info).unwrap().extract() else {
+        panic!("not a group info")
+    };
+    let tree = info.extensions().ratchet_tree().expect("a tree").ratchet_tree().clone();
+    let (crypto, storage) = (RustCrypto::default(), MemoryStorage::default());
+    PublicGroup::from_external(&crypto, &storage, tree, info, ProposalStore::new()).expect("valid").0
 }

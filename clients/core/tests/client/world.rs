@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pli_api::edge;
+use pli_client_core::mls::Suite;
 use pli_client_core::{Command, Core, Effects, Event, MessageRow, Outcome, RowKind, SessionAdvice, Table};
 use pli_domain::{ConversationId, DeviceAddress, Handle, UnixMillis};
 use prost::Message as _;
@@ -21,17 +22,25 @@ pub enum Kill {
     AfterCommit,
 }
 
+/// What a device has stored.
+pub type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
 pub struct Device {
     pub name: String,
     pub core: Core,
-    pub rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    pub rows: Rows,
     pub events: Vec<Event>,
+    /// The rows as they were after each step, where a fault is planted that keeps what is to be gone.
+    pub hoard: Option<Vec<Rows>>,
     connection: Option<Connection>,
     caught_up: bool,
     to_server: VecDeque<edge::ClientFrame>,
     to_client: VecDeque<edge::ServerFrame>,
     connect_at: Option<u64>,
     pub offline: bool,
+    /// Why it was told to stop; a test that expects it looks.
+    pub stopped: Option<pli_api::ErrorCode>,
+    pub may_stop: bool,
     pub steps: usize,
     /// Cut this step off.
     pub kill_at: Option<(usize, Kill)>,
@@ -47,6 +56,8 @@ pub struct World {
     /// When something else than a ping moved last.
     stirred_at: u64,
     seed: u8,
+    /// Of devices that are new.
+    pub suite: Suite,
 }
 
 impl World {
@@ -57,8 +68,15 @@ impl World {
 
     /// The same with other ids and keys for every seed.
     pub fn seeded(names: &[&str], seed: u8) -> Self {
-        let mut world = Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, stirred_at: 0, seed };
+        Self::with(names, seed, Suite::default())
+    }
+
+    /// The same with another suite.
+    pub fn with(names: &[&str], seed: u8, suite: Suite) -> Self {
+        let mut world =
+            Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, stirred_at: 0, seed, suite };
         world.server.settle = true;
+        world.server.suites = Suite::ALL.to_vec();
         for name in names {
             world.join(name);
         }
@@ -68,24 +86,70 @@ impl World {
 
     pub fn join(&mut self, name: &str) -> usize {
         let n = u8::try_from(self.devices.len()).unwrap();
-        let (core, changes) = Core::create(handle(name), [(n + 1).wrapping_add(self.seed); 32], UnixMillis(self.now));
+        let (core, changes) =
+            Core::create_with(handle(name), self.suite, [(n + 1).wrapping_add(self.seed); 32], UnixMillis(self.now));
+        self.enter(name, core, changes.0, Some(self.now))
+    }
+
+    /// Another device of the account of device `n`, which is named in its list and connects when it is. Answers which.
+    pub fn link(&mut self, n: usize, name: &str) -> usize {
+        let linked = self.prepare(n, name);
+        self.name_in_list(n, linked);
+        self.run();
+        self.bring_online(linked);
+        self.run();
+        // Whoever brings it in has tried before it published anything, and tries again within a minute.
+        self.now += 60_000;
+        self.run();
+        linked
+    }
+
+    /// Another device of the account of device `n`, in no list yet and away.
+    pub fn prepare(&mut self, n: usize, name: &str) -> usize {
+        let first = &self.devices[n].core;
+        let of = (first.address().account, first.handle().clone(), first.identity_key(), first.suite());
+        let seed = [(u8::try_from(self.devices.len()).unwrap() + 101).wrapping_add(self.seed); 32];
+        let (core, changes) = Core::companion(of, seed, UnixMillis(self.now)).unwrap();
+        let linked = self.enter(name, core, changes.0, None);
+        self.devices[linked].offline = true;
+        linked
+    }
+
+    /// Device `n` puts another one into the list of its account.
+    pub fn name_in_list(&mut self, n: usize, linked: usize) {
+        let other = &self.devices[linked];
+        let (device, key, name) = (other.core.address().device, other.core.device_key(), other.name.clone());
+        self.command(n, Command::AddDevice { device, key, name });
+    }
+
+    /// Device `n` leaves another one out of the list of its account, which is told to stop.
+    pub fn unlink(&mut self, n: usize, other: usize) {
+        self.devices[other].may_stop = true;
+        let device = self.address(other).device;
+        self.command(n, Command::RemoveDevice { device });
+    }
+
+    fn enter(&mut self, name: &str, core: Core, changes: Vec<pli_client_core::Change>, at: Option<u64>) -> usize {
         let mut device = Device {
             name: name.into(),
             core,
             rows: BTreeMap::new(),
             events: Vec::new(),
+            hoard: None,
             connection: None,
             caught_up: false,
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
-            connect_at: Some(self.now),
+            connect_at: at,
             offline: false,
+            stopped: None,
+            may_stop: false,
             steps: 0,
             kill_at: None,
             kills: 0,
             seeds: 0,
         };
-        device.commit(changes.0);
+        device.commit(changes);
         self.devices.push(device);
         self.devices.len() - 1
     }
@@ -106,6 +170,17 @@ impl World {
         }
     }
 
+    /// Gives a command as [`World::command`] does; false where it is refused.
+    pub fn try_command(&mut self, n: usize, command: &Command) -> bool {
+        loop {
+            let device = &mut self.devices[n];
+            let Ok(effects) = device.core.command(command.clone(), UnixMillis(self.now)) else { return false };
+            if device.apply(effects, self.now) {
+                return true;
+            }
+        }
+    }
+
     /// Gives a command once, which may be refused or cut off.
     pub fn attempt(&mut self, n: usize, command: Command) {
         let device = &mut self.devices[n];
@@ -120,6 +195,14 @@ impl World {
 
     pub fn start(&mut self, n: usize, name: &str) -> ConversationId {
         self.command(n, Command::StartConversation { handle: handle(name) }).conversation.unwrap()
+    }
+
+    /// Starts a device that is not registered yet again, with another suite.
+    pub fn choose_suite(&mut self, n: usize, suite: Suite) {
+        let device = &mut self.devices[n];
+        let changes = device.core.choose_suite(suite);
+        device.commit(changes.0);
+        self.bring_online(n);
     }
 
     /// Cuts a device off, and keeps it so.
@@ -196,6 +279,11 @@ impl World {
                 self.devices[n].to_client.extend(answers);
             }
             let device = &mut self.devices[n];
+            if let Some(close) = device.connection.as_ref().and_then(|connection| self.server.closing(connection)) {
+                let effects = device.core.frame(close, UnixMillis(self.now));
+                device.apply(effects, self.now);
+                moved = true;
+            }
             if let Some(connection) = device.connection.as_mut() {
                 device.to_client.extend(self.server.deliveries(connection, &mut device.caught_up));
             }
@@ -266,6 +354,7 @@ impl World {
         let rows = self.rows(n, id).into_values().map(|(_, row)| row);
         let shown = rows.filter(|r| r.kind() != RowKind::Outgoing).map(|r| match r.kind() {
             RowKind::Hole => format!("[{}-{} missing]", r.lane_no, r.hole_to),
+            RowKind::Elsewhere => format!("me: {}", r.text),
             _ if r.late => format!("{}: {} (late)", r.handle, r.text),
             _ => format!("{}: {}", r.handle, r.text),
         });
@@ -280,6 +369,9 @@ impl Device {
                 Some(value) => drop(self.rows.insert((change.table, change.key), value)),
                 None => drop(self.rows.remove(&(change.table, change.key))),
             }
+        }
+        if let Some(hoard) = &mut self.hoard {
+            hoard.push(self.rows.clone());
         }
     }
 
@@ -308,6 +400,12 @@ impl Device {
                 self.to_server.clear();
                 self.to_client.clear();
                 self.connect_at = Some(now + u64::try_from(after.as_millis()).unwrap());
+            }
+            SessionAdvice::Stop { why } if self.may_stop => {
+                (self.connection, self.connect_at) = (None, None);
+                self.to_server.clear();
+                self.to_client.clear();
+                self.stopped = Some(why.code());
             }
             SessionAdvice::Stop { why } => panic!("{} stops: {why:?}", self.name),
         }

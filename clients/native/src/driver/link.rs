@@ -22,14 +22,14 @@ enum State {
 }
 
 /// What the link waited for.
-pub(super) enum LinkEvent {
+pub(crate) enum LinkEvent {
     Frame(Result<ServerFrame, TransportError>),
     Opened(Result<Connection, TransportError>),
     Due,
 }
 
 /// One server at one or several addresses, one connection at a time.
-pub(super) struct Link {
+pub(crate) struct Link {
     /// At least one.
     servers: Vec<ServerAddress>,
     /// Which of them is tried or connected to.
@@ -39,12 +39,20 @@ pub(super) struct Link {
     /// When the last attempt began.
     attempted: Option<Instant>,
     exporter: [u8; 32],
+    /// It never connects.
+    offline: bool,
 }
 
 impl Link {
     pub fn new(servers: Vec<ServerAddress>, connector: Connector) -> Self {
         let now = Instant::now();
-        Self { servers, at: 0, connector, state: State::Waiting(now, now), attempted: None, exporter: [0; 32] }
+        let state = State::Waiting(now, now);
+        Self { servers, at: 0, connector, state, attempted: None, exporter: [0; 32], offline: false }
+    }
+
+    /// The same, which never connects where it is to be `offline`.
+    pub fn offline(self, offline: bool) -> Self {
+        Self { offline, ..self }
     }
 
     pub const fn pin(&self) -> Option<Fingerprint> {
@@ -106,6 +114,7 @@ impl Link {
     /// The next thing that happens. With `read` false nothing is read from the server. Cancel safe.
     pub async fn next(&mut self, read: bool) -> LinkEvent {
         match &mut self.state {
+            State::Waiting(..) if self.offline => std::future::pending().await,
             State::Waiting(at, _) => {
                 sleep_until(*at).await;
                 LinkEvent::Due

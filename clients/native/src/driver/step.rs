@@ -19,6 +19,8 @@ pub(super) struct Step {
     pub events: Vec<Event>,
     /// Given when the changes are durable.
     pub answers: Vec<Answer>,
+    /// The place of a message that was handled by one of them.
+    pub handled: Option<u64>,
     inputs: usize,
 }
 
@@ -50,6 +52,24 @@ impl Step {
     ) {
         match core.command(command, now()) {
             Ok(effects) => {
+                self.answers.push((answer, Ok(effects.outcome)));
+                self.add(effects);
+            }
+            Err(error) => self.answers.push((answer, Err(error.into()))),
+        }
+    }
+
+    /// Notes that a message was handled, by a command where there is one: if it is taken, both are in one transaction.
+    pub fn handled(
+        &mut self,
+        core: &mut Core,
+        (order, command): (u64, Option<Box<Command>>),
+        answer: oneshot::Sender<Result<Outcome, RequestError>>,
+    ) {
+        let effects = command.map_or_else(|| Ok(Effects::default()), |command| core.command(*command, now()));
+        match effects {
+            Ok(effects) => {
+                self.handled = self.handled.max(Some(order));
                 self.answers.push((answer, Ok(effects.outcome)));
                 self.add(effects);
             }

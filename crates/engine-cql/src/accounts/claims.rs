@@ -99,7 +99,8 @@ impl CqlAccounts {
         Ok(if self.counts(op, holder, &theirs).await? { Holder::Another } else { Holder::Nobody })
     }
 
-    /// The live account whose claim on the device counts.
+    /// The live account whose claim on the device counts, if one of its lists has or had the device: it is claimed
+    /// before the list that adds it is decided, and stays claimed where that one is refused.
     pub(super) async fn account_of(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
         const OP: Op = Op("find a device's account");
         let name = (&device.as_bytes()[..],);
@@ -108,7 +109,9 @@ impl CqlAccounts {
         };
         let holder: AccountId = crate::codec::id(DEVICES.table, &holder).map_err(OP.damaged())?;
         let found = self.stored(OP, Statement::ReadAccount, holder).await?;
-        Ok(found.filter(|found| found.live && found.attempt == attempt).map(|_| holder))
+        let Some(found) = found.filter(|found| found.live && found.attempt == attempt) else { return Ok(None) };
+        let listed = found.devices.devices.contains(&device) || self.was_listed(holder, &found, &[device]).await?;
+        Ok(listed.then_some(holder))
     }
 
     /// Claims `name` for (account, attempt).

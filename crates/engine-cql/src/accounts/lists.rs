@@ -35,6 +35,7 @@ impl CqlAccounts {
         self.keep(account, &before.devices).await?;
         let left_out = |device: &&DeviceId| !list.devices.contains(device);
         let gone: Vec<DeviceId> = before.devices.devices.iter().filter(left_out).copied().collect();
+        self.note_removals(OP, (account, list.version), &gone).await?;
         let row = (
             list.version as i64,
             &list.signed[..],
@@ -90,7 +91,12 @@ impl CqlAccounts {
     }
 
     /// Whether a list before the newest named one of the account's own devices. What is not kept any more may have.
-    async fn was_listed(&self, account: AccountId, before: &Stored, own: &[DeviceId]) -> Result<bool, StoreError> {
+    pub(super) async fn was_listed(
+        &self,
+        account: AccountId,
+        before: &Stored,
+        own: &[DeviceId],
+    ) -> Result<bool, StoreError> {
         let key = (&account.as_bytes()[..],);
         let rows: Vec<(i64, Option<Vec<u8>>)> = self.store.rows(OP, Statement::ReadListedDevices, key).await?;
         let oldest = rows.first().map_or(before.devices.version as i64, |(version, _)| *version);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pli_engine_cql::CqlEngine;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Payloads};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Links, Media, Payloads};
 use pli_testkit::conformance::{self, Case, Harness, Restart};
 use scylla::client::session::Session;
 
@@ -86,7 +86,7 @@ async fn device_queues_hold_across_openings_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_hold_across_openings_and_kills() {
-    let tables = &["account", "handle", "device_account", "device_list", "key_package"];
+    let tables = &["account", "handle", "device_account", "device_list", "device_removal", "key_package"];
     hold::<dyn Accounts>("accounts", conformance::accounts::CASES, CqlEngine::accounts, tables).await;
 }
 
@@ -105,6 +105,12 @@ async fn payloads_hold_across_openings_and_kills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn links_hold_across_openings_and_kills() {
     hold::<dyn Links>("links", conformance::links::CASES, CqlEngine::links, &["rendezvous"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_hold_across_openings_and_kills() {
+    let tables = &["media_upload", "media_part"];
+    hold::<dyn Media>("media", conformance::media::CASES, CqlEngine::media, tables).await;
 }
 
 /// The commit log is mapped into memory, where the shim that cuts power under SQLite does not see writes.

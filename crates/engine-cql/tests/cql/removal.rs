@@ -12,6 +12,7 @@ use pli_engine_cql::{CqlEngine, CqlOptions};
 use pli_ports::{Clock, CommitIntent, CommitOutcome, CreateAccountError, DeviceListRecord, DeviceRegister, NewAccount};
 use pli_ports::{NewConversation, PageQuery, QueueRow, Settle, UsageBound};
 use pli_testkit::time::{ManualClock, START};
+use sha2::{Digest, Sha256};
 
 use crate::support::server;
 
@@ -152,4 +153,55 @@ async fn a_sweep_forgets_what_was_never_decided_and_goes_on_from_there() {
     assert!(rows[0].1.is_some_and(|below| below > START.0 as i64), "the register of the sweep: {rows:?}");
     store.finish(conversation, MlsEpoch(0)).await.unwrap();
     assert_eq!(store.unfinished(far, 10).await.unwrap(), [], "once it is finished");
+}
+
+/// A device is claimed before the list that adds it is decided: nobody is told then that it was removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_claimed_and_in_no_list_is_no_device_of_the_account() {
+    let Some(server) = server("a_device_that_is_claimed_and_in_no_list_is_no_device_of_the_account").await else {
+        return;
+    };
+    let accounts = server.engine().await.accounts();
+    let new = account(224, "egret");
+    accounts.create(new.clone()).await.unwrap();
+    let (raw, keyspace) = (server.raw().await, &server.options.keyspace);
+    let read = format!("SELECT attempt FROM {keyspace}.account WHERE account_id = ?");
+    let answer = raw.query_unpaged(read, (&new.account.as_bytes()[..],)).await.unwrap().into_rows_result().unwrap();
+    let (attempt,) = answer.first_row::<(Vec<u8>,)>().unwrap();
+    let claimed = DeviceId::from_bytes([225; 16]);
+    let claim = format!(
+        "INSERT INTO {keyspace}.device_account (device_id, account_id, attempt) VALUES (?, ?, ?) IF NOT EXISTS"
+    );
+    let row = (&claimed.as_bytes()[..], &new.account.as_bytes()[..], attempt);
+    raw.query_unpaged(claim, row).await.unwrap();
+    assert_eq!(accounts.device_account(claimed).await.unwrap(), None, "while it is being added");
+    let previous = <[u8; 32]>::from(Sha256::digest(&new.devices.signed));
+    let devices = vec![new.devices.devices[0], claimed];
+    let list = DeviceListRecord { version: 2, signed: Bytes::from_static(b"second"), devices };
+    accounts.put_device_list(new.account, previous, list).await.unwrap();
+    assert_eq!(accounts.device_account(claimed).await.unwrap(), Some(new.account), "once it is listed");
+}
+
+/// What a directory leaves that dies before it decides, or whose list loses its version, is no removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_was_noted_counts_once_its_list_is_decided() {
+    let Some(server) = server("a_removal_that_was_noted_counts_once_its_list_is_decided").await else { return };
+    let (raw, keyspace) = (server.raw().await, &server.options.keyspace);
+    crate::support::truncate(&raw, &server.options, &["device_removal"]).await;
+    let accounts = server.engine().await.accounts();
+    let new = account(226, "stork");
+    accounts.create(new.clone()).await.unwrap();
+    let note =
+        format!("INSERT INTO {keyspace}.device_removal (bucket, account_id, version, device_id) VALUES (2, ?, 2, ?)");
+    let row = (&new.account.as_bytes()[..], &new.devices.devices[0].as_bytes()[..]);
+    raw.query_unpaged(note, row).await.unwrap();
+    assert_eq!(accounts.removals(None, 9).await.unwrap(), [], "of a list that is not decided");
+    let previous = <[u8; 32]>::from(Sha256::digest(&new.devices.signed));
+    let devices = vec![new.devices.devices[0], DeviceId::from_bytes([227; 16])];
+    let list = DeviceListRecord { version: 2, signed: Bytes::from_static(b"second"), devices };
+    accounts.put_device_list(new.account, previous, list).await.unwrap();
+    assert_eq!(accounts.removals(None, 9).await.unwrap(), [], "of a list that lost its version");
+    let left = format!("SELECT version FROM {keyspace}.device_removal WHERE bucket = 2");
+    let answer = raw.query_unpaged(left, ()).await.unwrap().into_rows_result().unwrap();
+    assert_eq!(answer.rows_num(), 0, "the note is forgotten");
 }

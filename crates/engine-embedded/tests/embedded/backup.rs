@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use pli_domain::{
     AccountId, Checkpoint, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, Party, Position, RendezvousId,
-    SecretHash, ShardId, UnixMillis,
+    SecretHash, ShardId, UnixMillis, Upload, UploadId, UploadKey,
 };
 use pli_engine_embedded::{
     BackupError, DATABASE_FILE, EmbeddedEngine, FolderLock, OpenError, VERSION_FILE, begin_history, copy_database,
@@ -108,6 +108,9 @@ async fn a_history_begins_above_the_old_one_and_without_what_clients_have_used_u
     engine.links().open_rendezvous(meeting, UnixMillis(1)).await.unwrap();
     let access = Access { id: meeting.id, party: Party::Opener(meeting.opener), now: UnixMillis(1) };
     engine.links().put_blob(access, 1, Bytes::from_static(b"sealed")).await.unwrap();
+    let upload = UploadKey { account: device.account, id: UploadId::from_bytes([4; 16]) };
+    let begun = Upload::new(1, UnixMillis(100)).unwrap();
+    engine.media().begin_upload(upload, begun, 1, UnixMillis(1)).await.unwrap();
     assert_eq!(engine.history(), None);
     engine.close().await;
 
@@ -127,6 +130,8 @@ async fn a_history_begins_above_the_old_one_and_without_what_clients_have_used_u
     assert_eq!(head(&restored, 0).await, 5, "what is not settled is still there");
     assert!(restored.conversations().head(conversation).await.unwrap().is_none());
     assert!(restored.links().blob(access, 1).await.is_err(), "nobody writes a blob twice");
+    let again = restored.media().begin_upload(upload, begun, 1, UnixMillis(1)).await;
+    assert!(again.is_ok() && restored.media().parts(upload, UnixMillis(1)).await.unwrap().is_empty(), "begun anew");
     let stock = restored.accounts().key_package_stock(device.device).await.unwrap();
     assert_eq!((stock.left, stock.last_resort), (0, true));
     restored.close().await;

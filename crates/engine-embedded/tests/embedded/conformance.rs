@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pli_engine_embedded::EmbeddedEngine;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Media, Payloads, ShardLog, Signals};
 use pli_testkit::conformance::{self, Case, Harness, Restart};
 
 use crate::support::{open, own_test, shim};
@@ -135,6 +135,7 @@ async fn the_suites_run_where_another_test_asks_for_them() {
     hold::<dyn Conversations>("conversations", conformance::conversations::CASES, EmbeddedEngine::conversations).await;
     hold::<dyn Accounts>("accounts", conformance::accounts::CASES, EmbeddedEngine::accounts).await;
     hold::<dyn Links>("links", conformance::links::CASES, EmbeddedEngine::links).await;
+    hold::<dyn Media>("media", conformance::media::CASES, EmbeddedEngine::media).await;
     hold::<dyn Payloads>("payloads", conformance::payloads::CASES, EmbeddedEngine::payloads).await;
     hold::<dyn Leases>("leases", conformance::leases::CASES, EmbeddedEngine::leases).await;
     hold::<dyn Signals>("signals", conformance::signals::CASES, EmbeddedEngine::signals).await;

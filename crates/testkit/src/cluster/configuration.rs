@@ -22,6 +22,7 @@ pub(super) struct Common {
     directory: Vec<String>,
     conversations: Vec<String>,
     links: Vec<String>,
+    media: Vec<String>,
     /// The line that every process begins with, where it speaks an older version.
     protocol: String,
     /// What edges show.
@@ -83,9 +84,9 @@ production = {production}
             more = settings.more,
         );
         let (directory, conversations) = (listening(Role::Directory), listening(Role::Conversations));
-        let links = listening(Role::Links);
+        let (links, media) = (listening(Role::Links), listening(Role::Media));
         let protocol = settings.protocol_version.map(protocol_line).unwrap_or_default();
-        Self { sections, directory, conversations, links, protocol, public: public.clone() }
+        Self { sections, directory, conversations, links, media, protocol, public: public.clone() }
     }
 
     /// The file of one process, whose own files lie in `data`.
@@ -100,7 +101,9 @@ production = {production}
             _ => String::new(),
         };
         let internal = match role {
-            Role::Directory | Role::Conversations | Role::Links => format!("host = \"127.0.0.1\"\nport = {port}\n"),
+            Role::Directory | Role::Conversations | Role::Links | Role::Media => {
+                format!("host = \"127.0.0.1\"\nport = {port}\n")
+            }
             _ => String::new(),
         };
         let mut others = String::new();
@@ -109,6 +112,7 @@ production = {production}
             (Role::Directory, &self.directory),
             (Role::Conversations, &self.conversations),
             (Role::Links, &self.links),
+            (Role::Media, &self.media),
         ];
         for (other, addresses) in served {
             if other != *role {
@@ -127,9 +131,14 @@ data = {data:?}
 certificate_file = {certificate:?}
 key_file = {key:?}
 
+[media]
+folder = {media:?}
+
 {sections}",
             data = data.display().to_string(),
             protocol = self.protocol,
+            // All processes with the role share it.
+            media = data.with_file_name("media").display().to_string(),
             ca = authority.certificate().display().to_string(),
             certificate = certificate.certificate.display().to_string(),
             key = certificate.key.display().to_string(),

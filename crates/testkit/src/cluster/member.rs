@@ -31,6 +31,8 @@ pub enum Role {
     Conversations,
     /// Rendezvous.
     Links,
+    /// Sealed uploads.
+    Media,
     /// Shard owners.
     Delivery,
     /// Sessions.
@@ -39,7 +41,8 @@ pub enum Role {
 
 impl Role {
     /// All, in the order in which they are started.
-    pub const ALL: [Self; 5] = [Self::Directory, Self::Conversations, Self::Links, Self::Delivery, Self::Edge];
+    pub const ALL: [Self; 6] =
+        [Self::Directory, Self::Conversations, Self::Links, Self::Media, Self::Delivery, Self::Edge];
 }
 
 impl fmt::Display for Role {
@@ -48,6 +51,7 @@ impl fmt::Display for Role {
             Self::Directory => "directory",
             Self::Conversations => "conversations",
             Self::Links => "links",
+            Self::Media => "media",
             Self::Delivery => "delivery",
             Self::Edge => "edge",
         })

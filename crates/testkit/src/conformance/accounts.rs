@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every [`Accounts`] does.
 
-use std::collections::BTreeSet;
+mod key_packages;
+mod lists;
+mod removals;
 
 use bytes::Bytes;
-use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceId, Handle, UnixMillis};
 use pli_ports::{
     AccountRecord, Accounts, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash, NewAccount,
@@ -14,6 +15,9 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use super::{Harness, Outcome, Restart, Stop, id_bytes, restarted, rivals};
+use key_packages::*;
+use lists::*;
+use removals::*;
 
 type Store = dyn Accounts;
 
@@ -44,6 +48,13 @@ cases! { Store:
     a_full_stock_of_key_packages_gives_way_to_newer_ones,
     key_packages_of_devices_are_apart,
     key_packages_of_a_device_that_was_left_out_are_deleted,
+    a_removal_is_there_until_it_is_finished,
+    a_list_that_is_refused_removes_nothing,
+    a_removal_is_there_in_time_for_whoever_sees_the_list,
+    removals_are_read_in_pages,
+    removals_survive_a_restart,
+    removals_survive_a_kill,
+    removals_survive_a_power_cut,
     accounts_survive_a_restart,
     accounts_survive_a_kill,
     accounts_survive_a_power_cut,
@@ -188,332 +199,6 @@ async fn racing_accounts_claim_a_handle_once(h: &mut dyn Harness<Store>) -> Outc
     }
     check_eq!(winners.len(), 1, "accounts that got the handle: {winners:?}");
     check_eq!(accounts.by_handle(&handle("alice")?).await?.map(|a| a.account), Some(winners[0]), "its holder");
-    Ok(())
-}
-
-async fn a_device_list_follows_the_one_before(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let mut newest = list(1, &[1]);
-    for (next, gone) in [(list(2, &[1, 11]), vec![]), (list(3, &[11]), vec![device(1)]), (list(4, &[11, 12]), vec![])] {
-        for _ in 0..2 {
-            let left_out = accounts.put_device_list(account(1), hash(&newest), next.clone()).await?;
-            check_eq!(left_out, gone, "the devices that version {} left out", next.version);
-            let found = accounts.account(account(1)).await?.map(|account| account.devices);
-            check_eq!(found, Some(next.clone()), "the device list");
-        }
-        newest = next;
-    }
-    let by_handle = accounts.by_handle(&handle("alice")?).await?.map(|account| account.devices);
-    check_eq!(by_handle, Some(list(4, &[11, 12])), "the device list found by handle");
-    Ok(())
-}
-
-async fn a_device_list_that_does_not_follow_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    put(&*accounts, 1, list(2, &[1, 11])).await?;
-    let other_bytes = DeviceListRecord { signed: Bytes::from_static(b"another"), ..list(2, &[1, 11]) };
-    for refused in [list(1, &[1]), other_bytes, list(4, &[1]), list(0, &[]), list(u64::MAX, &[1])] {
-        let answer = put(&*accounts, 1, refused.clone()).await;
-        let told = matches!(answer, Err(PutDeviceListError::Version { current: 2 }));
-        check!(told, "version {} after version 2: {answer:?}", refused.version);
-    }
-    let found = accounts.account(account(1)).await?.map(|account| account.devices);
-    check_eq!(found, Some(list(2, &[1, 11])), "the device list");
-    Ok(())
-}
-
-async fn a_device_list_made_from_another_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    put(&*accounts, 1, list(2, &[1, 11])).await?;
-    for other in [hash(&list(1, &[1])), hash(&list(2, &[1, 12])), [0; 32]] {
-        let answer = accounts.put_device_list(account(1), other, list(3, &[1])).await;
-        let told = matches!(answer, Err(PutDeviceListError::Previous { current: 2 }));
-        check!(told, "a version 3 made from another version 2: {answer:?}");
-    }
-    let found = accounts.account(account(1)).await?.map(|account| account.devices);
-    check_eq!(found, Some(list(2, &[1, 11])), "the device list");
-    Ok(())
-}
-
-async fn a_device_list_with_another_accounts_device_is_refused(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    accounts.create(new(2, "bob")?).await?;
-    put(&*accounts, 2, list(2, &[2, 22])).await?;
-    put(&*accounts, 2, list(3, &[2])).await?;
-    // Bob's device, and one that he had once: ids are never reused.
-    for devices in [&[1, 2][..], &[2], &[1, 22]] {
-        let answer = put(&*accounts, 1, list(2, devices)).await;
-        check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list of {devices:?}: {answer:?}");
-    }
-    check_eq!(accounts.account(account(1)).await?, Some(record(&new(1, "alice")?)), "the account after refusals");
-    let theirs = accounts.account(account(2)).await?.map(|account| account.devices);
-    check_eq!(theirs, Some(list(3, &[2])), "the other account's list");
-    Ok(())
-}
-
-async fn a_device_that_was_removed_never_comes_back(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    for next in [list(2, &[1, 11]), list(3, &[11]), list(4, &[11, 12])] {
-        put(&*accounts, 1, next).await?;
-    }
-    for devices in [&[1][..], &[11, 12, 1], &[11, 13, 1]] {
-        let answer = put(&*accounts, 1, list(5, devices)).await;
-        check!(matches!(answer, Err(PutDeviceListError::Removed)), "a list of {devices:?}: {answer:?}");
-    }
-    let found = accounts.account(account(1)).await?.map(|account| account.devices);
-    check_eq!(found, Some(list(4, &[11, 12])), "the list after refusals");
-    put(&*accounts, 1, list(5, &[11, 12, 13])).await?;
-    Ok(())
-}
-
-async fn a_device_of_a_list_that_lost_its_version_may_be_named_again(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let first = hash(&list(1, &[1]));
-    let mut race = JoinSet::new();
-    for number in 0..8 {
-        let accounts = accounts.clone();
-        race.spawn(async move { accounts.put_device_list(account(1), first, list(2, &[1, 100 + number])).await });
-    }
-    while race.join_next().await.is_some() {}
-    let newest = accounts.account(account(1)).await?.ok_or_else(|| Stop::failed("no account"))?.devices;
-    // Whoever lost makes the change again, with the device that is made already.
-    let lost = (100..108).find(|number| !newest.devices.contains(&device(*number)));
-    let lost = lost.ok_or_else(|| Stop::failed("nobody lost"))?;
-    put(&*accounts, 1, list(3, &[1, lost])).await?;
-    Ok(())
-}
-
-async fn a_refused_device_list_leaves_no_claim(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    accounts.create(new(2, "bob")?).await?;
-    put(&*accounts, 1, list(2, &[1, 11])).await?;
-    put(&*accounts, 1, list(3, &[1])).await?;
-    let answer = put(&*accounts, 1, list(4, &[1, 12, 13, 2])).await;
-    check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a list with another's device: {answer:?}");
-    // Ids that were new are free; one of a former list is not.
-    put(&*accounts, 2, list(2, &[2, 12, 13])).await?;
-    let answer = put(&*accounts, 2, list(3, &[2, 11])).await;
-    check!(matches!(answer, Err(PutDeviceListError::IdTaken)), "a device that another had once: {answer:?}");
-    Ok(())
-}
-
-async fn racing_device_lists_are_taken_once(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let mut race = JoinSet::new();
-    for number in 0..32 {
-        let (accounts, first) = (accounts.clone(), hash(&list(1, &[1])));
-        let rival = list(2, &[1, 100 + number]);
-        race.spawn(async move { accounts.put_device_list(account(1), first, rival).await });
-    }
-    let mut taken = 0;
-    while let Some(done) = race.join_next().await {
-        match done? {
-            Ok(_) => taken += 1,
-            Err(PutDeviceListError::Version { current: 2 }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    check_eq!(taken, 1, "lists taken as version 2");
-    let chain = accounts.device_lists(account(1), 0, 9).await?;
-    let newest = accounts.account(account(1)).await?.map(|account| account.devices);
-    check_eq!(chain, [Some(list(1, &[1])), newest].into_iter().flatten().collect::<Vec<_>>(), "the chain");
-    Ok(())
-}
-
-async fn a_chain_is_read_in_order_from_any_version(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let chain: Vec<_> = std::iter::once(list(1, &[1])).chain((2..=5).map(|v| list(v, &[1, 10 + v]))).collect();
-    for next in &chain[1..] {
-        put(&*accounts, 1, next.clone()).await?;
-    }
-    for (after, max, found) in [(0, 9, &chain[..]), (1, 9, &chain[1..]), (1, 2, &chain[1..3]), (4, 9, &chain[4..])] {
-        let lists = accounts.device_lists(account(1), after, max).await?;
-        check_eq!(lists, found.to_vec(), "{max} lists above version {after}");
-    }
-    for after in [5, 6, u64::MAX] {
-        check_eq!(accounts.device_lists(account(1), after, 9).await?, Vec::new(), "lists above version {after}");
-    }
-    check_eq!(accounts.device_lists(account(2), 0, 9).await?, Vec::new(), "lists of no account");
-    Ok(())
-}
-
-async fn the_newest_lists_of_a_chain_are_kept(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let newest = DEVICE_LISTS_KEPT + 3;
-    let mut before = hash(&list(1, &[1]));
-    for version in 2..=newest {
-        let next = list(version, &[1]);
-        accounts.put_device_list(account(1), before, next.clone()).await?;
-        before = hash(&next);
-    }
-    let lists = accounts.device_lists(account(1), 0, usize::MAX).await?;
-    let versions: Vec<u64> = lists.iter().map(|list| list.version).collect();
-    check_eq!(versions, (4..=newest).collect::<Vec<_>>(), "versions that are kept");
-    Ok(())
-}
-
-async fn a_device_is_known_to_be_an_accounts_for_ever(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    put(&*accounts, 1, list(2, &[1, 11])).await?;
-    put(&*accounts, 1, list(3, &[1])).await?;
-    for (number, owner) in [(1, Some(account(1))), (11, Some(account(1))), (12, None)] {
-        check_eq!(accounts.device_account(device(number)).await?, owner, "the account of device {number}");
-    }
-    Ok(())
-}
-
-async fn key_packages_are_claimed_once_each(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let stock = accounts.put_key_packages(device(1), (0..5).map(package).collect(), None).await?;
-    check_eq!(stock, KeyPackageStock { left: 5, last_resort: false }, "stock");
-    let mut claimed = BTreeSet::new();
-    for left in (0..5).rev() {
-        let found = accounts.claim_key_package(device(1)).await?;
-        let found = found.ok_or_else(|| Stop::failed("no key package although some are left"))?;
-        check_eq!((found.left, found.last_resort), (left, false), "what is left");
-        claimed.insert(found.key_package);
-    }
-    check_eq!(claimed, (0..5).map(package).collect::<BTreeSet<_>>(), "key packages claimed");
-    check_eq!(accounts.claim_key_package(device(1)).await?, None, "a sixth of five key packages");
-    check_eq!(accounts.key_package_stock(device(1)).await?.left, 0, "stock");
-    Ok(())
-}
-
-async fn racing_claimers_get_different_key_packages(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    accounts.put_key_packages(device(1), (0..60).map(package).collect(), Some(package(999))).await?;
-    let mut race = JoinSet::new();
-    for _ in 0..100 {
-        let accounts = accounts.clone();
-        race.spawn(async move { accounts.claim_key_package(device(1)).await });
-    }
-    let (mut single, mut last_resort) = (Vec::new(), 0);
-    while let Some(done) = race.join_next().await {
-        match done?? {
-            Some(found) if found.last_resort => last_resort += 1,
-            Some(found) => single.push(found.key_package),
-            None => return Err(Stop::failed("no key package although there is one of last resort")),
-        }
-    }
-    check_eq!((single.len(), last_resort), (60, 40), "single-use and last-resort packages handed out");
-    check_eq!(single.into_iter().collect::<BTreeSet<_>>().len(), 60, "different single-use packages");
-    Ok(())
-}
-
-async fn the_last_resort_package_is_handed_out_again(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let stock = accounts.put_key_packages(device(1), vec![package(1)], Some(package(9))).await?;
-    check_eq!(stock, KeyPackageStock { left: 1, last_resort: true }, "stock");
-    let mut claimed = Vec::new();
-    for _ in 0..4 {
-        let found = accounts.claim_key_package(device(1)).await?;
-        claimed.extend(found.map(|found| (found.key_package, found.last_resort)));
-    }
-    let last = (package(9), true);
-    check_eq!(claimed, [(package(1), false), last.clone(), last.clone(), last], "key packages claimed");
-    accounts.put_key_packages(device(1), Vec::new(), Some(package(8))).await?;
-    accounts.put_key_packages(device(1), Vec::new(), None).await?;
-    let newest = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
-    check_eq!(newest, Some(package(8)), "the newest last-resort package");
-    Ok(())
-}
-
-async fn a_key_package_stored_before_is_not_stored_twice(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    for _ in 0..2 {
-        let both = vec![package(1), package(2), package(1)];
-        check_eq!(accounts.put_key_packages(device(1), both, None).await?.left, 2, "stock of two packages");
-    }
-    let claimed = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
-    // A retry that arrives late must not put back what somebody was handed.
-    let stock = accounts.put_key_packages(device(1), vec![package(1), package(2)], None).await?;
-    check_eq!(stock.left, 1, "stock after {claimed:?} was handed out");
-    let other = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
-    check!(other != claimed, "{claimed:?} was handed out twice");
-    Ok(())
-}
-
-async fn a_stock_of_key_packages_is_bounded(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let full = u32::try_from(KEY_PACKAGES_MAX)?;
-    let stock = accounts.put_key_packages(device(1), (0..KEY_PACKAGES_MAX).map(package).collect(), None).await?;
-    check_eq!(stock.left, full, "a full stock");
-    let stock = accounts.put_key_packages(device(1), vec![package(1_000)], Some(package(999))).await?;
-    check_eq!(stock, KeyPackageStock { left: full, last_resort: true }, "one above a full stock");
-    let claimed = claim_all(&*accounts).await?;
-    check!(claimed.contains(&package(1_000)), "the newest was left out");
-    check_eq!(claimed.len(), KEY_PACKAGES_MAX, "claimed of a full stock");
-    let stock = accounts.put_key_packages(device(1), vec![package(1_001)], None).await?;
-    check_eq!(stock.left, 1, "a stock that has room again");
-    Ok(())
-}
-
-async fn a_full_stock_of_key_packages_gives_way_to_newer_ones(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    let many = |from: usize| (from..from + KEY_PACKAGES_MAX).map(package).collect::<Vec<_>>();
-    accounts.put_key_packages(device(1), many(0), Some(package(9_999))).await?;
-    for _ in 0..2 {
-        let stock = accounts.put_key_packages(device(1), many(1_000), None).await?;
-        check_eq!(stock.left, u32::try_from(KEY_PACKAGES_MAX)?, "the stock, and of the same call again");
-    }
-    // What gave way does not come back.
-    accounts.put_key_packages(device(1), many(0)[..50].to_vec(), None).await?;
-    let claimed: BTreeSet<Bytes> = claim_all(&*accounts).await?.into_iter().collect();
-    check_eq!(claimed, many(1_000).into_iter().collect::<BTreeSet<Bytes>>(), "claimed after all were made anew");
-    Ok(())
-}
-
-/// Every single-use package of the first device, in the order in which they are handed out.
-async fn claim_all(accounts: &dyn Accounts) -> Result<Vec<Bytes>, pli_ports::StoreError> {
-    let mut claimed = Vec::new();
-    while let Some(found) = accounts.claim_key_package(device(1)).await?.filter(|found| !found.last_resort) {
-        claimed.push(found.key_package);
-    }
-    Ok(claimed)
-}
-
-async fn key_packages_of_devices_are_apart(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    accounts.create(new(2, "bob")?).await?;
-    accounts.put_key_packages(device(1), vec![package(1)], Some(package(9))).await?;
-    let none = KeyPackageStock { left: 0, last_resort: false };
-    check_eq!(accounts.key_package_stock(device(2)).await?, none, "stock of the other device");
-    check_eq!(accounts.claim_key_package(device(2)).await?, None, "a key package of the other device");
-    // The same bytes may be published by two devices.
-    check_eq!(accounts.put_key_packages(device(2), vec![package(1)], None).await?.left, 1, "stock of the other device");
-    Ok(())
-}
-
-async fn key_packages_of_a_device_that_was_left_out_are_deleted(h: &mut dyn Harness<Store>) -> Outcome {
-    let accounts = h.fresh().await;
-    accounts.create(new(1, "alice")?).await?;
-    put(&*accounts, 1, list(2, &[1, 11])).await?;
-    for number in [1, 11] {
-        accounts.put_key_packages(device(number), vec![package(1)], Some(package(9))).await?;
-    }
-    put(&*accounts, 1, list(3, &[1])).await?;
-    check_eq!(accounts.claim_key_package(device(11)).await?, None, "a key package of the device left out");
-    let none = KeyPackageStock { left: 0, last_resort: false };
-    check_eq!(accounts.key_package_stock(device(11)).await?, none, "stock of the device left out");
-    check_eq!(accounts.key_package_stock(device(1)).await?.left, 1, "stock of the device that stays");
     Ok(())
 }
 

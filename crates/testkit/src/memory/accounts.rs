@@ -10,7 +10,7 @@ use pli_domain::limits::{DEVICE_LISTS_KEPT, KEY_PACKAGES_MAX};
 use pli_domain::{AccountId, DeviceId, Handle};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CreateAccountError, DeviceListRecord, KeyPackageStock, ListHash,
-    NewAccount, PutDeviceListError, StoreError,
+    NewAccount, PutDeviceListError, Removal, StoreError,
 };
 use sha2::{Digest, Sha256};
 
@@ -30,6 +30,7 @@ pub(super) struct State {
     handles: BTreeMap<Handle, AccountId>,
     devices: BTreeMap<DeviceId, AccountId>,
     key_packages: BTreeMap<DeviceId, KeyPackages>,
+    removals: BTreeSet<Removal>,
 }
 
 #[derive(Default)]
@@ -115,6 +116,7 @@ impl State {
         let gone = left_out(&found.devices, &list);
         for device in &gone {
             self.key_packages.remove(device);
+            self.removals.insert(Removal { account, version: list.version, device: *device });
         }
         self.devices.extend(list.devices.iter().map(|device| (*device, account)));
         self.chains.insert((account, list.version), list.clone());
@@ -127,6 +129,10 @@ impl State {
         let Some(first) = after.checked_add(1) else { return Vec::new() };
         let chain = self.chains.range((account, first)..=(account, u64::MAX));
         chain.take(max).map(|(_, list)| list.clone()).collect()
+    }
+
+    fn removals(&self, after: Option<Removal>, max: usize) -> Vec<Removal> {
+        self.removals.iter().filter(|removal| after.is_none_or(|after| **removal > after)).take(max).copied().collect()
     }
 }
 
@@ -175,6 +181,18 @@ impl Accounts for MemoryAccounts {
         max: usize,
     ) -> Result<Vec<DeviceListRecord>, StoreError> {
         tables::read(&self.world, "device lists", |state| state.accounts.device_lists(account, after, max)).await
+    }
+
+    async fn removals(&self, after: Option<Removal>, max: usize) -> Result<Vec<Removal>, StoreError> {
+        tables::read(&self.world, "removals", |state| state.accounts.removals(after, max)).await
+    }
+
+    async fn finish_removal(&self, removal: Removal) -> Result<(), StoreError> {
+        let finish = |state: &mut tables::State| {
+            state.accounts.removals.remove(&removal);
+            state.accounts.key_packages.remove(&removal.device);
+        };
+        tables::write(&self.world, "finish a removal", finish).await
     }
 
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {

@@ -20,7 +20,7 @@ pub struct FaultPlan {
     pub signals: SignalFaults,
     /// Of leases.
     pub leases: LeaseFaults,
-    /// Of accounts, conversations, rendezvous and payloads.
+    /// Of accounts, conversations, rendezvous, uploads and payloads.
     pub tables: TableFaults,
 }
 
@@ -92,7 +92,7 @@ pub struct LeaseFaults {
     pub step_ms_max: u64,
 }
 
-/// What may happen to accounts, conversations, rendezvous and payloads.
+/// What may happen to accounts, conversations, rendezvous, uploads and payloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TableFaults {
     /// A write is not done and answers nothing.

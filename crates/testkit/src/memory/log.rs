@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The shard logs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub(super) struct State {
     dice: Dice,
     shared: bool,
     full: bool,
+    full_shards: BTreeSet<ShardId>,
     bytes: u64,
     bytes_max: u64,
     streams: BTreeMap<ShardId, Stream>,
@@ -101,6 +102,7 @@ impl State {
             dice: Dice::new(options.seed, 1),
             shared: options.shards_share_stream,
             full: false,
+            full_shards: BTreeSet::new(),
             bytes: 0,
             bytes_max: options.log_bytes_max,
             streams: BTreeMap::new(),
@@ -120,6 +122,14 @@ impl State {
         self.full = full;
     }
 
+    pub fn set_shard_full(&mut self, shard: ShardId, full: bool) {
+        if full {
+            self.full_shards.insert(shard)
+        } else {
+            self.full_shards.remove(&shard)
+        };
+    }
+
     pub fn entries_of(&self, shard: ShardId) -> Vec<(Seq, EntryId)> {
         self.shards.get(&shard).into_iter().flat_map(|s| s.entries.values().map(|e| (e.seq, e.id))).collect()
     }
@@ -132,7 +142,10 @@ impl State {
         if entry.bytes.len() > LOG_ENTRY_BYTES_MAX {
             return Fate::Refused(StoreError::never("append", "an entry has at most 256 KiB").into());
         }
-        if self.full || self.bytes + entry.bytes.len() as u64 > self.bytes_max {
+        if self.full
+            || self.full_shards.contains(&entry.shard)
+            || self.bytes + entry.bytes.len() as u64 > self.bytes_max
+        {
             return Fate::Refused(AppendError::Full { retry_after_ms: FULL_RETRY_MS });
         }
         if self.dice.happens(plan.lost) {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What accounts, conversations, rendezvous and payloads share: state in which every write happens at one instant, if it happens.
+//! What accounts, conversations, rendezvous, uploads and payloads share: state in which every write happens at one instant, if it happens.
 
 use pli_ports::StoreError;
 
 use super::faults::Dice;
-use super::{Inner, accounts, conversations, links, lock, pause, payloads};
+use super::{Inner, accounts, conversations, links, lock, media, pause, payloads};
 
 pub(super) struct State {
     dice: Dice,
     pub accounts: accounts::State,
     pub conversations: conversations::State,
     pub links: links::State,
+    pub media: media::State,
     pub payloads: payloads::State,
 }
 
@@ -21,6 +22,7 @@ impl State {
             accounts: accounts::State::default(),
             conversations: conversations::State::default(),
             links: links::State::default(),
+            media: media::State::default(),
             payloads: payloads::State::default(),
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, LogFate, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, LogFate, Media, Payloads, ShardLog, Signals};
 use pli_testkit::conformance::{Harness, Restart};
 use pli_testkit::memory::{FaultPlan, MemoryWorld, WorldOptions};
 
@@ -56,6 +56,7 @@ of! {
     of_accounts: dyn Accounts = accounts;
     of_conversations: dyn Conversations = conversations;
     of_links: dyn Links = links;
+    of_media: dyn Media = media;
     of_payloads: dyn Payloads = payloads;
 }
 

@@ -4,6 +4,7 @@
 mod bus;
 mod links;
 mod log;
+mod media;
 mod queues;
 mod tables;
 
@@ -47,6 +48,8 @@ async fn a_store_that_forgets_is_caught_by_every_suite() {
         named(suites::conversations::CASES, &format!("conversations_survive_a_{how}"), &mut conversations).await;
         let mut links = Models::of_links(options, plan).forgetful();
         named(suites::links::CASES, &format!("rendezvous_survive_a_{how}"), &mut links).await;
+        let mut media = Models::of_media(options, plan).forgetful();
+        named(suites::media::CASES, &format!("uploads_survive_a_{how}"), &mut media).await;
         let mut payloads = Models::of_payloads(options, plan).forgetful();
         named(suites::payloads::CASES, &format!("payloads_survive_a_{how}"), &mut payloads).await;
     }

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{
-    AccountId, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, Position, RendezvousId, SecretHash,
-    ShardId, UnixMillis,
+    AccountId, ConversationId, DeviceAddress, DeviceId, LogEpoch, MlsEpoch, PartHash, Position, RendezvousId,
+    SecretHash, ShardId, UnixMillis, Upload, UploadKey,
 };
 use pli_ports::{
-    Access, CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DeviceQueues, DeviceState,
-    EpochRoster, GetBlobError, JoinRendezvousError, Links, LogEpochStart, NewConversation, NewRendezvous,
-    OpenRendezvousError, Page, PageQuery, PutBlobError, ReleaseMark, Retry, RosterRecord, Settle, ShardState,
-    StoreError, Usage, UsageBound,
+    Access, BeginUploadError, CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome,
+    DeviceQueues, DeviceState, EpochRoster, FinishUploadError, GetBlobError, JoinRendezvousError, Links, LogEpochStart,
+    Media, NewConversation, NewRendezvous, OpenRendezvousError, Page, PageQuery, PutBlobError, PutPartError,
+    ReleaseMark, Retry, RosterRecord, Settle, ShardState, StoreError, Usage, UsageBound,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{
-    FaultPlan, MemoryConversations, MemoryLinks, MemoryQueues, MemoryWorld, QueueFaults, TableFaults, WorldOptions,
+    FaultPlan, MemoryConversations, MemoryLinks, MemoryMedia, MemoryQueues, MemoryWorld, QueueFaults, TableFaults,
+    WorldOptions,
 };
 
 use super::models::Models;
@@ -215,6 +216,62 @@ async fn links_hold_for_a_caller_that_repeats() {
         let open = move |world: &MemoryWorld| Arc::new(Retried(world.links(), counted.clone())) as Arc<dyn Links>;
         let mut models = Models::new(options, plan, Box::new(open));
         let suite = format!("links (repeated, seed {seed})");
+        conformance::run(&suite, &cases, &mut models).await.assert_whole();
+        assert!(repeats.load(Ordering::Relaxed) > 20, "seed {seed} met few faults: {repeats:?}");
+    }
+}
+
+#[async_trait]
+impl Media for Retried<MemoryMedia> {
+    async fn begin_upload(
+        &self,
+        key: UploadKey,
+        upload: Upload,
+        quota: u64,
+        now: UnixMillis,
+    ) -> Result<Upload, BeginUploadError> {
+        retried_of!(self.begin_upload(key, upload, quota, now), BeginUploadError)
+    }
+    async fn upload(&self, key: UploadKey, now: UnixMillis) -> Result<Option<Upload>, StoreError> {
+        retried!(self.upload(key, now))
+    }
+    async fn put_part(&self, key: UploadKey, number: u32, hash: PartHash, now: UnixMillis) -> Result<(), PutPartError> {
+        retried_of!(self.put_part(key, number, hash, now), PutPartError)
+    }
+    async fn part(&self, key: UploadKey, number: u32, now: UnixMillis) -> Result<Option<PartHash>, StoreError> {
+        retried!(self.part(key, number, now))
+    }
+    async fn parts(&self, key: UploadKey, now: UnixMillis) -> Result<Vec<(u32, PartHash)>, StoreError> {
+        retried!(self.parts(key, now))
+    }
+    async fn finish_upload(&self, key: UploadKey, now: UnixMillis) -> Result<(), FinishUploadError> {
+        retried_of!(self.finish_upload(key, now), FinishUploadError)
+    }
+    async fn delete_upload(&self, key: UploadKey, now: UnixMillis) -> Result<Option<Upload>, StoreError> {
+        retried!(self.delete_upload(key, now))
+    }
+    async fn expire_uploads(&self, now: UnixMillis, limit: u32) -> Result<u32, StoreError> {
+        // Not repeated: what was forgotten without an answer is not counted again.
+        self.0.expire_uploads(now, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn media_hold_for_a_caller_that_repeats() {
+    let tables = TableFaults { lost: 100, answer_lost: 200, read_timeout: 100, step_ms_max: 5 };
+    let cases: Vec<_> = conformance::media::CASES
+        .iter()
+        .filter(|case| case.name != "expired_uploads_are_forgotten_within_a_limit")
+        .map(|case| conformance::Case { name: case.name, run: case.run })
+        .collect();
+    for seed in SEEDS {
+        let options = WorldOptions { seed, ..WorldOptions::default() };
+        let plan = FaultPlan { tables, ..FaultPlan::default() };
+        let repeats = Arc::new(AtomicU64::new(0));
+        let counted = repeats.clone();
+        let open = move |world: &MemoryWorld| Arc::new(Retried(world.media(), counted.clone())) as Arc<dyn Media>;
+        let mut models = Models::new(options, plan, Box::new(open));
+        let suite = format!("media (repeated, seed {seed})");
         conformance::run(&suite, &cases, &mut models).await.assert_whole();
         assert!(repeats.load(Ordering::Relaxed) > 20, "seed {seed} met few faults: {repeats:?}");
     }

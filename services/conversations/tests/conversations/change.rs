@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use pli_api::ErrorCode;
-use pli_api::conversations::{GetCommitsRequest, GetGroupInfoRequest, ReportFailureRequest};
+use pli_api::conversations::{GetCommitsRequest, GetGroupInfoRequest, GetRosterRequest, ReportFailureRequest};
 use pli_api::log::Content;
+use pli_conversations::Config;
 use pli_domain::DeviceAddress;
 
 use crate::device::{bytes_of, inline};
@@ -40,6 +41,22 @@ async fn added_devices_get_the_welcome_and_everybody_else_the_commit() {
     assert_eq!((alice.secret(), carol.secret()), (bob.secret(), bob.secret()));
     let roster = f.roster(&alice.id(), 2).await.expect("known");
     assert_eq!(roster.devices, sorted(&[alice.address, bob.address, carol.address]));
+    assert!(!roster.fan_out, "three are few");
+}
+
+#[tokio::test]
+async fn a_commit_of_a_group_on_many_shards_is_left_to_its_fan_out_worker_and_the_welcome_is_not() {
+    let mut f = Fixture::with(Config { fan_out_above_shards: 0, ..Config::default() });
+    let (mut alice, mut bob, carol) = (f.device(1, 1), f.device(2, 2), f.device(3, 3));
+    f.conversation(7, &mut [&mut alice, &mut bob]).await;
+    let request = alice.commit(&[carol.key_package()], &[]);
+    assert_eq!(f.commit(alice.address, request).await, Ok(2));
+    alice.won();
+    for device in [bob.address, carol.address] {
+        assert!(f.told(device).await.iter().all(|(content, _)| *content == Content::Welcome));
+    }
+    assert_eq!(f.to_spread(&alice.id()).await, [(Content::Commit, 0), (Content::Commit, 1)]);
+    assert!(f.roster(&alice.id(), 2).await.expect("known").fan_out, "edges are told");
 }
 
 #[tokio::test]
@@ -118,17 +135,54 @@ async fn the_winner_may_ask_again_even_after_others_went_on() {
     assert_eq!(f.commit(alice.address, request).await, Ok(2), "though she is out by now");
 }
 
+/// A device that is listed and has never connected has no key packages.
+#[tokio::test]
+async fn no_change_waits_for_a_device_that_nobody_can_add_and_a_removal_for_none() {
+    let mut f = Fixture::new();
+    let (mut alice, mut bob, mut carol) = (f.device(1, 1), f.device(2, 2), f.device(3, 3));
+    f.conversation(7, &mut [&mut alice, &mut bob, &mut carol]).await;
+    let never_seen = f.device(2, 22);
+    let removal = alice.commit(&[], &[carol.address]);
+    assert_eq!(f.commit(alice.address, removal.clone()).await, Ok(2));
+    alice.won();
+    bob.receive(&bytes_of(&removal.commit));
+    // What brings in devices of an account has to bring in all that can be added, and what stays has to be right.
+    let (dave, erin) = (f.device(4, 4), f.device(5, 5));
+    let bare = f.device(2, 23);
+    f.is_bare(bare.address);
+    let second = f.device(4, 44);
+    let incomplete = alice.commit(&[dave.key_package()], &[]);
+    alice.lost();
+    let error = assert_refused(f.client.commit(by(alice.address, incomplete)).await, ErrorCode::DevicesMismatch);
+    assert_eq!(error.missing, [second.address.into()]);
+    let renewal = alice.commit(&[], &[]);
+    assert_eq!(f.commit(alice.address, renewal).await, Ok(3), "keys are renewed whatever others list");
+    alice.won();
+    let others = alice.commit(&[erin.key_package()], &[]);
+    assert_eq!(f.commit(alice.address, others).await, Ok(4), "nobody waits for what a member lists");
+    alice.won();
+    let without_bare = alice.commit(&[never_seen.key_package()], &[]);
+    assert_eq!(f.commit(alice.address, without_bare).await, Ok(5));
+    alice.won();
+    f.unlist(bob.address);
+    let keeping = alice.commit(&[bare.key_package()], &[]);
+    alice.lost();
+    let error = assert_refused(f.client.commit(by(alice.address, keeping)).await, ErrorCode::DevicesMismatch);
+    assert_eq!(error.extra, [bob.address.into()]);
+}
+
 #[tokio::test]
 async fn a_group_must_have_exactly_the_devices_of_its_members() {
     let mut f = Fixture::new();
     let (mut alice, mut bob) = (f.device(1, 1), f.device(2, 2));
     f.conversation(7, &mut [&mut alice, &mut bob]).await;
 
-    let tablet = f.device(2, 22);
-    let without = alice.commit(&[], &[]);
+    let (tablet, laptop) = (f.device(2, 22), f.device(2, 23));
+    let without = alice.commit(&[laptop.key_package()], &[]);
     alice.lost();
     let error = assert_refused(f.client.commit(by(alice.address, without)).await, ErrorCode::DevicesMismatch);
     assert_eq!((error.missing, error.extra.len()), (vec![tablet.address.into()], 0));
+    f.unlist(laptop.address);
     let with = alice.commit(&[tablet.key_package()], &[]);
     assert_eq!(f.commit(alice.address, with).await, Ok(2));
     alice.won();
@@ -178,6 +232,13 @@ async fn missed_commits_come_in_order_and_within_a_frame() {
     let too_old = f.roster(&alice.id(), 68).await.expect_err("three behind");
     assert_eq!((too_old.code(), too_old.current_epoch), (ErrorCode::WrongEpoch, 71));
     assert!(f.roster(&alice.id(), 69).await.expect("two behind").open);
+    for epoch in [1, 68, 71] {
+        let accepted_before = GetRosterRequest { conversation: alice.id(), epoch, accepted_before: true };
+        let roster = f.client.get_roster(accepted_before).await.expect("given").into_inner();
+        assert!(roster.open && !roster.devices.is_empty(), "{epoch}");
+    }
+    let ahead = GetRosterRequest { conversation: alice.id(), epoch: 72, accepted_before: true };
+    assert_refused(f.client.get_roster(ahead).await, ErrorCode::WrongEpoch);
 }
 
 #[tokio::test]

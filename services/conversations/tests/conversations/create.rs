@@ -2,6 +2,7 @@
 //! Create, List, GetRoster of a young conversation.
 
 use bytes::Bytes;
+use openmls::prelude::Ciphersuite;
 use pli_api::ErrorCode;
 use pli_api::conversations::{CreateRequest, GetRosterRequest, ListRequest};
 use pli_conversations::Config;
@@ -77,6 +78,23 @@ async fn a_creator_whose_key_is_not_listed_is_refused() {
 }
 
 #[tokio::test]
+async fn conversations_of_the_suite_against_quantum_computers_are_made_where_the_server_is_set_to() {
+    let suite = Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+    let mut f = Fixture::new();
+    let mut alice = f.device(1, 1);
+    let request = alice.begin_of(suite, &[7; 16]);
+    let error = assert_refused(f.client.create(by(alice.address, request)).await, ErrorCode::CommitInvalid);
+    assert!(error.message.contains("directory.post_quantum"), "{}", error.message);
+
+    let mut f = Fixture::with(Config { post_quantum: true, ..Config::default() });
+    let mut alice = f.device(1, 1);
+    let request = alice.begin_of(suite, &[7; 16]);
+    f.client.create(by(alice.address, request)).await.expect("made");
+    let request = alice.commit(&[], &[]);
+    f.client.commit(by(alice.address, request)).await.expect("followed");
+}
+
+#[tokio::test]
 async fn changes_are_limited_by_account() {
     let mut f = Fixture::with(Config { changes_per_account: Rate::new(1, 1), ..Config::default() });
     let mut alice = f.device(1, 1);
@@ -92,7 +110,7 @@ async fn rosters_are_for_edges_only_and_unknown_conversations_have_none() {
     let mut f = Fixture::new();
     let mut alice = f.device(1, 1);
     f.conversation(7, &mut [&mut alice]).await;
-    let request = GetRosterRequest { conversation: alice.id(), epoch: 0 };
+    let request = GetRosterRequest { conversation: alice.id(), epoch: 0, accepted_before: false };
     assert_refused(f.client.get_roster(by(alice.address, request)).await, ErrorCode::UnknownMethod);
     let unknown = f.roster(&Bytes::from_static(&[9; 16]), 0).await.expect_err("unknown");
     assert_eq!(unknown.code(), ErrorCode::UnknownConversation);

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use openmls::prelude::tls_codec::{Deserialize, Serialize};
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, GroupId, KeyPackage, LeafNodeIndex,
+    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, GroupId, KeyPackage, LeafNodeIndex,
     MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn,
     MlsMessageIn, MlsMessageOut, OpenMlsProvider, ProcessedMessageContent, RatchetTreeIn, SignatureScheme,
     StagedWelcome,
@@ -77,8 +77,14 @@ impl Device {
 
     /// A group of this device alone.
     pub fn begin(&mut self, id: &[u8]) -> CreateRequest {
+        self.begin_of(SUITE, id)
+    }
+
+    /// The same in a group of this suite.
+    pub fn begin_of(&mut self, suite: Ciphersuite, id: &[u8]) -> CreateRequest {
         let config = MlsGroupCreateConfig::builder()
-            .ciphersuite(SUITE)
+            .ciphersuite(suite)
+            .capabilities(Capabilities::new(None, Some(&[suite]), None, None, None))
             .wire_format_policy(MIXED_PLAINTEXT_WIRE_FORMAT_POLICY)
             .use_ratchet_tree_extension(true)
             .build();

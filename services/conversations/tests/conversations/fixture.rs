@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service over models, with a directory that says what a test tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use pli_api::directory::{
 use pli_api::log::{Content, Entry, Envelope};
 use pli_api::{Caller, Channel, ErrorCode, error_of_status, in_process};
 use pli_conversations::{Config, ConversationsService, Ports};
-use pli_domain::{AccountId, DeviceAddress, DeviceId, Seq, ShardMap};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Seq, ShardMap};
 use pli_ports::ShardLog;
 use pli_testkit::memory::{FaultPlan, LogFaults, MemoryWorld, WorldOptions};
 use pli_testkit::time::ManualClock;
@@ -31,10 +31,13 @@ use tonic::{Request, Response, Status};
 
 use crate::device::{Device, bytes_of};
 
+/// Stands for the account of fan-out workers, which have none.
+const WORKERS: AccountId = AccountId::from_bytes([0xFF; 16]);
+
 type Lists = BTreeMap<AccountId, BTreeMap<DeviceId, Vec<u8>>>;
 
 #[derive(Clone, Default)]
-struct Listed(Arc<Mutex<Lists>>);
+struct Listed(Arc<Mutex<Lists>>, Arc<Mutex<BTreeSet<DeviceAddress>>>);
 
 impl Listed {
     fn lock(&self) -> MutexGuard<'_, Lists> {
@@ -89,6 +92,11 @@ impl Fixture {
         self.listed.lock().entry(device.account).or_default().remove(&device.device);
     }
 
+    /// It has published no key packages.
+    pub fn is_bare(&self, device: DeviceAddress) {
+        self.listed.1.lock().expect("no test panics while it holds this").insert(device);
+    }
+
     /// A listed device.
     pub fn device(&self, account: u8, device: u8) -> Device {
         let device = Device::new(account, device);
@@ -119,7 +127,7 @@ impl Fixture {
     }
 
     pub async fn roster(&mut self, conversation: &Bytes, epoch: u64) -> Result<GetRosterResponse, Error> {
-        let request = GetRosterRequest { conversation: conversation.clone(), epoch };
+        let request = GetRosterRequest { conversation: conversation.clone(), epoch, accepted_before: false };
         let answer = self.client.get_roster(request).await;
         answer.map(Response::into_inner).map_err(|status| error_of_status(&status))
     }
@@ -159,9 +167,11 @@ impl Fixture {
                     for item in Entry::decode(entry.bytes).expect("an entry").items {
                         let envelope = Envelope::decode(item.envelope).expect("an envelope");
                         for device in item.devices {
-                            let account = accounts[&device];
-                            assert_eq!(self.shards.shard_of(account), shard, "in the shard of its account");
-                            let device = DeviceId::try_from(device.as_ref()).expect("an id");
+                            let id = DeviceId::try_from(device.as_ref()).expect("an id");
+                            let account = if id == DeviceId::fan_out(shard) { WORKERS } else { accounts[&device] };
+                            let right = account == WORKERS || self.shards.shard_of(account) == shard;
+                            assert!(right, "in the shard of its account");
+                            let device = id;
                             let queue = delivered.entry(DeviceAddress { account, device }).or_default();
                             if !queue.iter().any(|e| (&e.sender, &e.send_id) == (&envelope.sender, &envelope.send_id)) {
                                 queue.push(envelope.clone());
@@ -172,6 +182,13 @@ impl Fixture {
             }
         }
         delivered
+    }
+
+    /// The same of what the fan-out worker of a conversation is to spread.
+    pub async fn to_spread(&self, conversation: &Bytes) -> Vec<(Content, u64)> {
+        let conversation = ConversationId::try_from(conversation.as_ref()).expect("an id");
+        let device = DeviceId::fan_out(self.shards.shard_of_conversation(conversation));
+        self.told(DeviceAddress { account: WORKERS, device }).await
     }
 
     /// Which kinds of handshake a device was sent, with their epochs.
@@ -254,7 +271,13 @@ impl Directory for Listed {
     ) -> Result<Response<ClaimKeyPackagesResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
-    async fn get_device_key(&self, _: Request<GetDeviceKeyRequest>) -> Result<Response<GetDeviceKeyResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+    async fn get_device_key(
+        &self,
+        request: Request<GetDeviceKeyRequest>,
+    ) -> Result<Response<GetDeviceKeyResponse>, Status> {
+        let device = request.into_inner().device.as_ref().and_then(|device| DeviceAddress::try_from(device).ok());
+        let bare = self.1.lock().expect("no test panics while it holds this");
+        let last_resort = device.is_some_and(|device| !bare.contains(&device));
+        Ok(Response::new(GetDeviceKeyResponse { last_resort, ..GetDeviceKeyResponse::default() }))
     }
 }

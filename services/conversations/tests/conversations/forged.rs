@@ -132,3 +132,30 @@ async fn the_group_info_may_come_without_its_tree_but_not_with_another() {
     let tree = ahead.group().export_ratchet_tree().tls_serialize_detached().expect("encodes");
     assert_eq!(bytes_of(&given.ratchet_tree), tree, "the service's tree is the members'");
 }
+
+/// A device of another account whose leaf has the key of a member: nobody could tell their signatures apart.
+#[tokio::test]
+async fn a_tree_with_one_key_twice_is_refused() {
+    let mut f = Fixture::new();
+    let (mut alice, mut bob) = (f.device(1, 1), f.device(2, 2));
+    f.conversation(7, &mut [&mut alice, &mut bob]).await;
+    let carol = f.device(3, 3);
+    let honest = carol.key_package();
+    let twin = Device { signer: bob.signer, ..Device::new(3, 3) };
+    f.list_key(twin.address, twin.signer.public());
+    let good = alice.commit(std::slice::from_ref(&honest), &[]);
+    let (honest, twin) = (bytes_of_package(&honest), bytes_of_package(&twin.key_package()));
+    assert_eq!(honest.len(), twin.len());
+    // The library makes no such commit, so its maker puts the other key package into an honest one and signs it again.
+    let mut commit = bytes_of(&good.commit).to_vec();
+    let at = commit.windows(honest.len()).position(|w| w == honest).expect("in the commit");
+    commit[at..at + twin.len()].copy_from_slice(&twin);
+    sign_again(&alice, &mut commit);
+    let request = CommitRequest { commit: inline(commit), ..good };
+    let error = assert_refused(f.client.commit(by(alice.address, request)).await, ErrorCode::CommitInvalid);
+    assert!(error.message.to_lowercase().contains("duplicate signature key"), "{}", error.message);
+}
+
+fn bytes_of_package(package: &openmls::prelude::KeyPackage) -> Vec<u8> {
+    package.tls_serialize_detached().expect("encodes")
+}

@@ -39,6 +39,21 @@ async fn load(f: &mut Fixture, caller: DeviceAddress, reference: &PayloadRef) ->
     whole.into()
 }
 
+/// A commit that adds these, its objects stored as payloads from `id` on.
+async fn by_reference(
+    f: &mut Fixture,
+    device: &mut Device,
+    packages: &[KeyPackage],
+    id: u8,
+) -> (DeviceAddress, pli_api::conversations::CommitRequest) {
+    let mut request = device.commit(packages, &[]);
+    for (n, object) in [&mut request.welcome, &mut request.group_info, &mut request.commit].into_iter().enumerate() {
+        let whole = bytes_of(object);
+        *object = store(f, device.address, id + n as u8, &whole).await;
+    }
+    (device.address, request)
+}
+
 fn many(f: &Fixture, count: u8) -> (Vec<Device>, Vec<KeyPackage>) {
     let devices: Vec<_> = (0..count).map(|n| f.device(n.wrapping_add(2), n.wrapping_add(2))).collect();
     let packages = devices.iter().map(Device::key_package).collect();
@@ -108,5 +123,26 @@ async fn a_group_of_more_accounts_than_allowed_is_refused() {
     request.welcome = store(&mut f, alice.address, 100, &bytes_of(&request.welcome)).await;
     request.group_info = store(&mut f, alice.address, 101, &bytes_of(&request.group_info)).await;
     request.commit = store(&mut f, alice.address, 102, &bytes_of(&request.commit)).await;
-    assert_refused(f.client.commit(by(alice.address, request)).await, ErrorCode::GroupTooLarge);
+    let error = assert_refused(f.client.commit(by(alice.address, request)).await, ErrorCode::GroupTooLarge);
+    assert!(error.message.contains("add fewer people"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_group_of_a_thousand_devices_is_taken_and_one_more_is_not() {
+    let mut f = Fixture::new();
+    let mut alice = f.device(1, 1);
+    f.conversation(7, &mut [&mut alice]).await;
+    let others = (1..=250).flat_map(|account| (1..=4).map(move |device| (account, device))).skip(1);
+    let mut packages: Vec<_> = others.map(|(account, device)| f.device(account, device).key_package()).collect();
+    let one_more = f.device(250, 5);
+    packages.push(one_more.key_package());
+    let request = by_reference(&mut f, &mut alice, &packages, 100).await;
+    let error = assert_refused(f.client.commit(by(request.0, request.1)).await, ErrorCode::GroupTooLarge);
+    assert!(error.message.contains("1001 devices"), "{}", error.message);
+    f.unlist(one_more.address);
+    packages.pop();
+    alice.lost();
+    let request = by_reference(&mut f, &mut alice, &packages, 200).await;
+    assert_eq!(f.commit(request.0, request.1).await, Ok(1));
+    assert_eq!(f.roster(&alice.id(), 1).await.expect("known").devices.len(), 1_000);
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pli_api::ErrorCode;
 use pli_api::conversations::{FetchPayloadRequest, PutPayloadRequest};
+use pli_api::{Caller, ErrorCode};
 use pli_conversations::Config;
 use pli_runtime::limits::Rate;
 
@@ -51,7 +51,11 @@ async fn what_was_stored_in_pages_is_fetched_in_pages() {
         assert_eq!(read, whole);
     }
     assert_refused(f.client.fetch_payload(by(bob, fetch(9, 0))).await, ErrorCode::NotFound);
-    assert_refused(f.client.fetch_payload(fetch(1, 0)).await, ErrorCode::Anonymous);
+    let mut anonymous = tonic::Request::new(fetch(1, 0));
+    Caller { device: None, address: Some(std::net::Ipv4Addr::LOCALHOST.into()) }.put(anonymous.metadata_mut());
+    assert_refused(f.client.fetch_payload(anonymous).await, ErrorCode::Anonymous);
+    let of_an_edge = f.client.fetch_payload(fetch(1, 0)).await.expect("there").into_inner();
+    assert_eq!(of_an_edge.size, 1);
 }
 
 #[tokio::test]

@@ -192,6 +192,17 @@ impl Live {
         }
     }
 
+    /// Whether more waits to be spread to many shards than a queue may hold. Edges that hear of it refuse such messages
+    /// for a while.
+    pub fn fan_out_is_full(&self) -> bool {
+        let config = &self.context.config;
+        let too_many = |rows: super::devices::Rows| {
+            rows.counted && (rows.count > config.queue_rows_max || rows.bytes > config.queue_bytes_max)
+        };
+        let queue = self.devices.get(DeviceId::fan_out(self.context.shard));
+        queue.and_then(|queue| queue.rows).is_some_and(too_many)
+    }
+
     /// Applies a finished tidying; queues found too long get their floors raised by another.
     pub async fn tidied(&mut self, plan: TidyPlan) {
         self.settling = false;
@@ -228,8 +239,12 @@ impl Live {
         if device.rows.is_some_and(|rows| rows.high <= device.trimmed) {
             device.rows = None;
         }
-        if device.rows.is_none() || device.cursor_durable <= device.trimmed {
+        let has_rows = device.rows.is_some();
+        if !has_rows || device.cursor_durable <= device.trimmed {
             self.devices.to_trim.remove(&id);
+        }
+        if has_rows && id.is_reserved() && self.fan_out_is_full() {
+            self.devices.to_measure.insert(id);
         }
         self.devices.release(id, self.context.config.idle_devices_max);
     }
@@ -246,7 +261,9 @@ impl Live {
         let before = known.count;
         self.context.counters.levels.queue_rows(usage.rows);
         (known.count, known.bytes, known.counted) = (usage.rows, usage.bytes, true);
-        let Some(floor) = usage.excess.filter(|floor| *floor > device.cursor.max(device.floor)) else {
+        // What waits to be spread was accepted for others and stays; edges are told to wait.
+        let excess = usage.excess.filter(|_| !id.is_reserved());
+        let Some(floor) = excess.filter(|floor| *floor > device.cursor.max(device.floor)) else {
             self.devices.release(id, self.context.config.idle_devices_max);
             return None;
         };

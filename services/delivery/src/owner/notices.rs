@@ -104,6 +104,7 @@ impl Chain {
             checkpoint: self.sent.get(),
             epoch_first: 0,
             settled: self.ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+            fan_out_full: false,
         }
     }
 }
@@ -124,8 +125,10 @@ impl Live {
 
     async fn send_notices(&mut self, notices: Vec<(EdgeId, Notice)>) {
         self.context.counters.notices(notices.len());
+        let fan_out_full = self.fan_out_is_full();
         for (edge, mut notice) in notices {
             notice.epoch_first = self.epoch.first.get();
+            notice.fan_out_full = fan_out_full;
             self.context.tell(edge, edge_signal::Signal::Notice(notice)).await;
         }
     }

@@ -137,7 +137,9 @@ impl Live {
             return;
         }
         let Some(known) = &mut device.rows else { return };
-        if asked.from <= device.cursor.max(device.floor) && rows.next >= known.high && known.high > device.cursor {
+        // Rows under a floor, which another owner may have raised, are a gap that the device is still to be told.
+        let untold = device.floor > device.cursor;
+        if !untold && asked.from <= device.cursor && rows.next >= known.high && known.high > device.cursor {
             // Nothing is left of rows that this owner knew: they expired. The cursor crosses them once.
             self.context.counters.expired(std::mem::take(&mut known.count));
             known.bytes = 0;

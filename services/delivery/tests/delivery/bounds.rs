@@ -9,7 +9,7 @@ use pli_ports::{DeviceQueues, ShardLog};
 use pli_testkit::memory::{FaultPlan, QueueFaults, WorldOptions};
 use tokio::time::sleep;
 
-use crate::harness::{SHARD, SPILLS, Shard, body, device};
+use crate::harness::{SHARD, SPILLS, Shard, WORKER, body, device};
 
 #[tokio::test(start_paused = true)]
 async fn above_the_bound_the_floor_rises_and_the_gap_is_told_before_the_newest() {
@@ -49,6 +49,30 @@ async fn above_the_bound_the_floor_rises_and_the_gap_is_told_before_the_newest()
     edge.ack(1, drained.to).await;
     sleep(Duration::from_secs(3)).await;
     assert_eq!(edge.announce(1, 1, 0, false).await.floor, 0, "an acknowledged gap is not told again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_spread_is_kept_and_told_until_it_is_less() {
+    let mut shard = Shard::new(0);
+    shard.config.queue_rows_max = 10;
+    (shard.config.trim_acks, shard.config.trim_after_ms) = (1, 100);
+    let mut edge = shard.edge(0xE).await;
+    let _owner = shard.owner();
+    for n in 0..25 {
+        shard.append(&[(&[WORKER], n)]).await;
+    }
+    shard.until("all rows", |c| c.rows_written == 25).await;
+    sleep(Duration::from_secs(1)).await;
+    shard.append(&[(&[1], 25)]).await;
+    while !edge.notice().await.fan_out_full {}
+    let drained = edge.drain(WORKER, 0).await;
+    assert_eq!(drained.bodies(), (0..25).map(body).collect::<Vec<_>>(), "no floor rises over it");
+    assert_eq!((drained.gaps.len(), shard.counts().floors_raised), (0, 0));
+    edge.announce(WORKER, 1, 0, true).await;
+    edge.ack(WORKER, drained.shown[19].0.get()).await;
+    sleep(Duration::from_secs(3)).await;
+    shard.append(&[(&[1], 26)]).await;
+    assert!(!edge.notice().await.fan_out_full, "five are few enough");
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,8 +59,11 @@ impl Running {
     }
 }
 
+/// The shard's fan-out worker, as if it were a device.
+pub const WORKER: u8 = 255;
+
 pub fn device(n: u8) -> DeviceId {
-    DeviceId::from_bytes([n; 16])
+    if n == WORKER { DeviceId::fan_out(SHARD) } else { DeviceId::from_bytes([n; 16]) }
 }
 pub fn body(n: u64) -> Bytes {
     Bytes::from(format!("envelope {n}"))
@@ -100,6 +103,7 @@ impl Shard {
             queues: Arc::new(self.world.queues()),
             clock: self.clock.clone(),
             trail: Trail::default(),
+            beside: None,
         }
     }
     pub fn owner(&self) -> Running {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pli_domain::{Position, ShardMap};
-use pli_ports::{DeviceQueues, Leases, UsageBound};
+use pli_ports::{DeviceQueues, DeviceRegister, Leases, Settle, UsageBound};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -155,6 +155,31 @@ async fn rows_that_expired_are_crossed_once_and_counted() {
     let edge = shard.edge(1).await;
     assert!(edge.drain(1, 0).await.shown.is_empty());
     shard.until("crossed", |c| c.expired == 5 && c.row_trims > 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_went_under_the_floor_of_another_owner_are_told_and_do_not_count_as_expired() {
+    let shard = Shard::new(0);
+    let _owner = shard.owner();
+    for n in 0..5 {
+        shard.append(&[(&[1], n)]).await;
+    }
+    shard.until("rows", |c| c.rows_written == 5).await;
+    let queues = shard.world.queues();
+    let high = queues.shard_state(SHARD).await.expect("readable").checkpoint.position;
+    // Another owner, which both believe to be the only one, found the queue too long and took all of it away.
+    let register = DeviceRegister { device: device(1), cursor: None, floor: Some(high) };
+    let floor = Settle { registers: vec![register], ..Settle::default() };
+    queues.settle(SHARD, floor).await.expect("written");
+    queues.trim(vec![(device(1), high)]).await.expect("deleted");
+    let edge = shard.edge(1).await;
+    let page = edge.page(1, 0).await;
+    assert!(page.deliveries.is_empty());
+    assert_eq!(page.gaps.iter().map(|gap| (gap.from, gap.to)).collect::<Vec<_>>(), [(0, high.get())]);
+    // A session that never heard of it begins below: its device was told nothing yet.
+    let registered = edge.announce(1, 2, 0, true).await;
+    assert_eq!((registered.from, registered.floor), (0, high.get()));
+    assert_eq!(shard.counts().expired, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,14 +31,19 @@ pub const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256
 /// A directory over a fresh store, and a client of it.
 pub fn directory(config: Config) -> (MemoryWorld, DirectoryClient<Channel>) {
     let world = MemoryWorld::new(WorldOptions::default());
+    let service = over(&world, config);
+    (world, DirectoryClient::new(in_process(DirectoryServer::new(service))))
+}
+
+/// Another directory over the same store.
+pub fn over(world: &MemoryWorld, config: Config) -> Directory {
     let meter = opentelemetry::global::meter("test");
     let ports = Ports {
         accounts: Arc::new(world.accounts()),
         signals: Arc::new(world.signals()),
         clock: Arc::new(ManualClock::default()),
     };
-    let service = Directory::new(ports, shards(), config, &meter);
-    (world, DirectoryClient::new(in_process(DirectoryServer::new(service))))
+    Directory::new(ports, shards(), config, &meter)
 }
 
 /// The cluster's map: one shard, so that one owner stands for all.

@@ -131,6 +131,33 @@ async fn one_stranger_cannot_empty_the_stock_of_somebody() {
     client.claim_key_packages(by(bob.address, claim(&[alice.address]))).await.expect("somebody else's claim");
 }
 
+#[tokio::test]
+async fn claims_of_ones_own_devices_and_claims_that_are_refused_count_for_nobody() {
+    let (_, mut client) = directory(Config { claims_of_one_account: Rate::new(2, 1), ..Config::default() });
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    // Nothing is there yet: whoever asks again when there is must not have used up its turns.
+    for _ in 0..4 {
+        let claim = claim(&[bob.address]);
+        assert_refused(client.claim_key_packages(by(alice.address, claim)).await, ErrorCode::KeyPackagesExhausted);
+    }
+    for person in [&alice, &bob] {
+        let singles = (0..6).map(|_| person.key_package()).collect();
+        client.publish_key_packages(by(person.address, publication(singles, Bytes::new()))).await.expect("valid");
+    }
+    for _ in 0..5 {
+        client.claim_key_packages(by(alice.address, claim(&[alice.address]))).await.expect("of its own account");
+    }
+    for _ in 0..2 {
+        client.claim_key_packages(by(alice.address, claim(&[bob.address]))).await.expect("within the limit");
+    }
+    let error = assert_refused(
+        client.claim_key_packages(by(alice.address, claim(&[bob.address]))).await,
+        ErrorCode::RateLimited,
+    );
+    assert_eq!(error.limit, "claims_of_one_account");
+}
+
 /// Every way in which a key package can be wrong, by name.
 fn bad_packages(alice: &Person, bob: &Person) -> Vec<(&'static str, Bytes)> {
     let good = alice.key_package();
@@ -187,6 +214,25 @@ async fn only_packages_that_a_peer_would_accept_are_published_all_or_none() {
 }
 
 #[tokio::test]
+async fn packages_of_the_suite_against_quantum_computers_are_taken_where_the_server_is_set_to() {
+    let suite = Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+    let (_, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let package = || alice.package_of_suite(suite, KeyPackage::builder(), alice.address);
+    let request = publication(vec![package()], Bytes::new());
+    let error = assert_refused(client.publish_key_packages(by(alice.address, request)).await, ErrorCode::SuiteNotTaken);
+    assert!(error.message.contains("directory.post_quantum"), "{}", error.message);
+
+    let (_, mut client) = directory(Config { post_quantum: true, ..Config::default() });
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let package = alice.package_of_suite(suite, KeyPackage::builder(), alice.address);
+    assert!(package.len() < 4 * 1024, "{} bytes", package.len());
+    let request = publication(vec![package, alice.key_package()], Bytes::new());
+    client.publish_key_packages(by(alice.address, request)).await.expect("taken");
+    assert_eq!(stock(&mut client, alice.address).await, 2);
+}
+
+#[tokio::test]
 async fn a_device_that_no_list_names_publishes_nothing() {
     let (_, mut client) = directory(Config::default());
     let alice = Person::new(1);
@@ -210,6 +256,25 @@ async fn packages_that_expired_in_stock_are_thrown_away_not_handed_out() {
     let answer = client.claim_key_packages(ask()).await.expect("one is fresh").into_inner();
     assert_eq!(answer.key_packages[0].key_package, fresh);
     assert_refused(client.claim_key_packages(ask()).await, ErrorCode::KeyPackagesExhausted);
+}
+
+/// It is never taken away, and says for nobody that the device can be added.
+#[tokio::test]
+async fn a_last_resort_package_that_expired_counts_as_none() {
+    let (world, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    let old = bob.package(KeyPackage::builder().key_package_lifetime(expired()), bob.address);
+    world.accounts().put_key_packages(bob.address.device, Vec::new(), Some(old)).await.expect("stores");
+    let fresh = vec![alice.key_package()];
+    world.accounts().put_key_packages(alice.address.device, fresh, None).await.expect("stores");
+    let request = GetDeviceKeyRequest { device: Some(bob.address.into()) };
+    let answer = client.get_device_key(request).await.expect("known").into_inner();
+    assert_eq!((answer.key_packages, answer.last_resort), (0, false));
+    let ask = by(Person::new(3).address, claim(&[alice.address, bob.address]));
+    let error = assert_refused(client.claim_key_packages(ask).await, ErrorCode::KeyPackagesExhausted);
+    assert_eq!(error.missing, [bob.address.into()]);
+    assert_eq!(stock(&mut client, alice.address).await, 1, "a refusal spends nothing");
 }
 
 #[tokio::test]

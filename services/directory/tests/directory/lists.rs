@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use pli_api::directory::{DeviceList, GetDeviceListsRequest, PutDeviceListRequest, RegisterRequest, SignedDeviceList};
-use pli_api::{ErrorCode, error_of_status};
+use pli_api::{ErrorCode, device_bytes, error_of_status};
 use pli_directory::Config;
+use pli_domain::{DeviceId, ShardId};
 use pli_runtime::limits::Rate;
 use prost::Message;
 
@@ -67,6 +68,10 @@ fn bad_lists(alice: &Person) -> Vec<(&'static str, SignedDeviceList)> {
         ("a weak device key", changed(&|l| l.devices[0].key = weak.clone())),
         ("a short device key", changed(&|l| l.devices[0].key.truncate(31))),
         ("a short device id", changed(&|l| l.devices[0].device.truncate(15))),
+        (
+            "the id of a fan-out queue",
+            changed(&|l| l.devices[0].device = device_bytes(DeviceId::fan_out(ShardId::new(0)))),
+        ),
         ("a long name", changed(&|l| l.devices[0].name = "x".repeat(65))),
         ("a name with a line break", changed(&|l| l.devices[0].name = "a\nb".into())),
     ]

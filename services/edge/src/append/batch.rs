@@ -8,7 +8,7 @@ use pli_api::log::Item;
 use pli_domain::limits::{ENTRY_BYTES_MAX, ENTRY_ENVELOPES_MAX};
 use tokio::time::Instant;
 
-use super::{Job, Lane};
+use super::{Job, Lane, Round};
 use crate::ticket::Ticket;
 
 /// Bytes that an item adds to an entry besides its envelope and devices (tags, lengths, expiry, class); generous.
@@ -20,6 +20,7 @@ pub(super) struct Batch {
     pub(super) items: Vec<Item>,
     pub(super) tickets: Vec<Arc<Ticket>>,
     pub(super) lanes: BTreeSet<Lane>,
+    pub(super) rounds: Vec<Arc<Round>>,
 }
 
 /// Jobs in the order they came, those of a lane that is in flight held back behind it.
@@ -79,6 +80,7 @@ impl Gathering {
             batch.lanes.insert(job.lane);
             batch.items.push(job.item);
             batch.tickets.push(job.ticket);
+            batch.rounds.extend(job.round);
         }
         for lane in &batch.lanes {
             self.busy.insert(*lane, VecDeque::new());

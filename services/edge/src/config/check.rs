@@ -57,6 +57,7 @@ impl Config {
             ("session.page_rows", session.page_rows.into()),
             ("session.page_bytes", session.page_bytes.into()),
             ("session.recheck_min_ms", session.recheck_min_ms),
+            ("fan_out.window", self.fan_out.window as u64),
             ("append.entries_in_flight", append.entries_in_flight as u64),
             ("append.queue_max", append.queue_max as u64),
             ("append.tries_max", append.tries_max.into()),

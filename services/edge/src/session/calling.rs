@@ -35,6 +35,7 @@ impl Session {
             Service::Directory => self.shared.ports.directory.clone(),
             Service::Conversations => self.shared.ports.conversations.clone(),
             Service::Links => self.shared.ports.links.clone(),
+            Service::Media => self.shared.ports.media.clone(),
         };
         self.calls_open += 1;
         self.shared.metrics.calls.add(1, &[]);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use pli_api::delivery::{Ack, Announce, Page, ReadPage, Registered, Withdraw};
-use pli_domain::{DeviceAddress, Position, SessionId, ShardId};
+use pli_domain::{DeviceAddress, DeviceId, Position, SessionId, ShardId};
 use pli_runtime::trail::Span;
 use tokio::time::Instant;
 
@@ -33,13 +33,34 @@ pub(crate) enum Answered {
 /// Frames to come, in order.
 pub(crate) type Tells = Vec<Tell<Bytes>>;
 
+/// Which device queue a session receives from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queue {
+    pub(crate) device: DeviceId,
+    pub(crate) shard: ShardId,
+    /// Deliveries that may wait for their ack.
+    pub(crate) window: usize,
+    /// Of a client's device: bodies that lie apart are put back, and what is told counts as delivered.
+    pub(crate) is_clients: bool,
+}
+
+impl Queue {
+    /// Of a client's device.
+    pub(crate) fn of(device: DeviceAddress, shared: &Shared) -> Self {
+        let window = shared.config.session.delivery_window as usize;
+        Self { device: device.device, shard: shared.shards.shard_of(device.account), window, is_clients: true }
+    }
+}
+
 /// The receiving side of one device's session. Keeps the positions of what is not acknowledged, at most a delivery
 /// window of them, and no body.
 pub(crate) struct Delivering {
     shared: Arc<Shared>,
     session: SessionId,
-    device: DeviceAddress,
+    device: DeviceId,
     shard: ShardId,
+    window: usize,
+    is_clients: bool,
     feed: Feed,
     /// The newest ack, or what the hello named.
     committed: Position,
@@ -60,15 +81,19 @@ pub(crate) struct Delivering {
 }
 
 impl Delivering {
-    pub(crate) fn new(shared: Arc<Shared>, session: SessionId, device: DeviceAddress, committed: Position) -> Self {
+    /// Of a session whose client has committed up to `committed`.
+    pub(crate) fn new(shared: Arc<Shared>, session: SessionId, queue: Queue, committed: Position) -> Self {
+        let Queue { device, shard, window, is_clients } = queue;
         let now = Instant::now();
         let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let page_rows = PageRows::new(shared.config.session.page_rows);
         let mut this = Self {
-            shard: shared.shards.shard_of(device.account),
+            shard,
             shared,
             session,
             device,
+            window,
+            is_clients,
             feed: Feed::new(committed),
             committed,
             unacked: VecDeque::new(),
@@ -287,7 +312,7 @@ impl Delivering {
     }
 
     fn window_left(&self) -> usize {
-        (self.shared.config.session.delivery_window as usize).saturating_sub(self.unacked.len())
+        self.window.saturating_sub(self.unacked.len())
     }
 
     fn note(&mut self, out: &Tells) {
@@ -297,6 +322,8 @@ impl Delivering {
     fn note_from(&mut self, start: usize, out: &Tells) {
         for tell in &out[start..] {
             match tell {
+                Tell::Deliver { position, .. } if !self.is_clients => self.unacked.push_back(*position),
+                Tell::Gap { to, .. } if !self.is_clients => self.unacked.push_back(*to),
                 Tell::Deliver { position, body, .. } => {
                     let notes = &self.shared.metrics.notes;
                     let span = notes.told(self.shard, *position, self.session, body);
@@ -338,8 +365,14 @@ impl Delivering {
             bytes_max: self.shared.config.session.page_bytes,
             session: self.session_bytes(),
         };
-        let (owners, shard) = (self.shared.owners.clone(), self.shard);
-        Box::pin(async move { owners.read(shard, read).await })
+        let (shared, shard, is_clients) = (self.shared.clone(), self.shard, self.is_clients);
+        Box::pin(async move {
+            let mut page = shared.owners.read(shard, read).await?;
+            if is_clients {
+                shared.bodies.fill(&mut page, shared.config.session.page_bytes as usize).await;
+            }
+            Ok(page)
+        })
     }
 
     fn tell_ack(&self) -> impl Future<Output = ()> + Send + 'static {
@@ -353,7 +386,7 @@ impl Delivering {
         Bytes::copy_from_slice(self.session.as_bytes())
     }
     fn device_bytes(&self) -> Bytes {
-        pli_api::device_bytes(self.device.device)
+        pli_api::device_bytes(self.device)
     }
 }
 

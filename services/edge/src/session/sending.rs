@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pli_api::common::Error;
 use pli_api::edge::{Pending, Send, SendResult, Settled, Stored, send_result, settled};
-use pli_api::log::{Content, Envelope, envelope::BodyOrRef};
-use pli_api::{ErrorCode, ids, items_by_shard, log, refusal};
+use pli_api::log::{Content, Envelope, Item, envelope::BodyOrRef};
+use pli_api::{ErrorCode, fan_out_item, ids, items_by_shard, log, refusal};
 use pli_domain::limits::{ENVELOPE_BODY_BYTES_MAX, EXPIRY_MAX};
-use pli_domain::{Class, ConversationId, DeviceAddress, MlsEpoch, SendId, UnixMillis};
+use pli_domain::{Class, ConversationId, DeviceAddress, MlsEpoch, SendId, ShardId, UnixMillis};
 use pli_runtime::trail::{HopKind, Span, SpanKind, TraceContext, within};
 use prost::Message;
 
@@ -18,6 +18,7 @@ use crate::append::Job;
 use crate::edge::Shared;
 use crate::limits::{SessionLimits, limited};
 use crate::receipts;
+use crate::roster::Roster;
 use crate::session::inbox::Inbox;
 use crate::ticket::{Sent, Ticket};
 
@@ -84,9 +85,8 @@ impl Sender {
         let context = span.as_ref().map(Span::context);
         let roster = rosters.for_send(checked.conversation, checked.epoch, self.device);
         let roster = within(context, roster).await?;
-        let others = roster.iter().copied().filter(|to| to.device != self.device.device);
         let envelope: Bytes = envelope(&checked, self.device, context).encode_to_vec().into();
-        let items = items_by_shard(&self.shared.shards, others, checked.class, checked.expires_at, &envelope);
+        let items = self.items(&checked, &roster, &envelope)?;
         let send_id = Bytes::copy_from_slice(checked.send_id.as_bytes());
         self.shared.metrics.notes.of_send(HopKind::Admitted, &send_id);
         let sent = Sent { send_id, accepted_at: checked.accepted_at, shards: items.len(), span: span.take() };
@@ -96,9 +96,26 @@ impl Sender {
         }
         let lane = (self.device.device, checked.conversation, checked.class);
         for (shard, item) in items {
-            self.shared.appender.push(shard, Job { lane, item, ticket: ticket.clone() });
+            self.shared.appender.push(shard, Job { lane, item, ticket: ticket.clone(), round: None });
         }
         Ok(())
+    }
+
+    /// One for each shard of the recipients; only one, for the fan-out worker of the conversation, where those are many.
+    fn items(&self, send: &Checked, roster: &Roster, envelope: &Bytes) -> Result<BTreeMap<ShardId, Item>, Error> {
+        let shards = &self.shared.shards;
+        if roster.fan_out {
+            let (shard, item) = fan_out_item(shards, send.conversation, send.class, send.expires_at, envelope.clone());
+            if let Some(left) = self.shared.receipts.fan_out_full(shard) {
+                let text = "too many messages of large groups wait to be spread";
+                return Err(
+                    refusal(ErrorCode::NoSpace, text).retry_after(u32::try_from(left.as_millis()).unwrap_or(u32::MAX))
+                );
+            }
+            return Ok([(shard, item)].into());
+        }
+        let others = roster.devices.iter().copied().filter(|to| to.device != self.device.device);
+        Ok(items_by_shard(shards, others, send.class, send.expires_at, envelope))
     }
 
     fn check_room(&self) -> Result<(), Error> {

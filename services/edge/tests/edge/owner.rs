@@ -53,6 +53,15 @@ pub struct State {
     pub rows_in_time: Option<u32>,
     /// Doorbells carry no predecessor.
     pub unknown_previous: bool,
+    /// Notices say that too much waits to be spread.
+    pub fan_out_full: bool,
+}
+
+impl Queue {
+    /// Who receives it.
+    pub fn sessions(&self) -> Vec<(SessionId, EdgeId)> {
+        self.sessions.iter().map(|(session, edge)| (*session, *edge)).collect()
+    }
 }
 
 impl State {
@@ -180,6 +189,7 @@ impl Owners {
                 let mut state = self.lock();
                 let Some(head) = state.heads.get(&shard).copied() else { continue };
                 let previous = state.checkpoints.insert(shard, head).unwrap_or(Position::ZERO);
+                let state = &*state;
                 for (seq, id, origin) in state.entries.get(&shard).into_iter().flatten() {
                     let Ok(edge) = EdgeId::try_from(origin.as_ref()) else { continue };
                     let notice = notices.entry(edge).or_insert_with(|| Notice {
@@ -187,6 +197,7 @@ impl Owners {
                         checkpoint: head.get(),
                         epoch_first: 1,
                         settled: Vec::new(),
+                        fan_out_full: state.fan_out_full,
                     });
                     if Position::end_of(epoch(), *seq) > previous {
                         notice.settled.push(id.clone());

@@ -80,6 +80,7 @@ impl Rig {
             directory: in_process(DirectoryServer::new(directory.clone())),
             conversations: in_process(ConversationsServer::new(conversations.clone())),
             links: in_process(LinksServer::new(links.clone())),
+            media: in_process(LinksServer::new(links.clone())),
         };
         let meter = opentelemetry::global::meter("edge");
         let edge = Edge::new(ports, shards, config, &meter, 42);

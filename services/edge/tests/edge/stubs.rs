@@ -2,6 +2,7 @@
 //! Stand-ins for the directory, for conversations and for links.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::SigningKey;
@@ -9,7 +10,10 @@ use pli_api::conversations::{self as conv, conversations_server::Conversations};
 use pli_api::directory::{self as dir, directory_server::Directory};
 use pli_api::links::{self as link, links_server::Links};
 use pli_api::{Caller, ErrorCode, refusal, status_of_error};
-use pli_domain::{ConversationId, DeviceAddress};
+use pli_domain::{ConversationId, DeviceAddress, PayloadId};
+use pli_ports::Payloads;
+use pli_testkit::memory::MemoryPayloads;
+use pli_testkit::time::START;
 use tonic::{Request, Response, Status};
 
 fn no<T>(code: ErrorCode) -> Result<Response<T>, Status> {
@@ -79,6 +83,7 @@ impl Directory for StubDirectory {
             Some((key, key_packages)) => Ok(Response::new(dir::GetDeviceKeyResponse {
                 key: key.verifying_key().to_bytes().to_vec().into(),
                 key_packages: *key_packages,
+                last_resort: false,
             })),
             None => self.code(),
         }
@@ -98,6 +103,11 @@ pub struct StubConversations {
     pub groups: Arc<Mutex<BTreeMap<ConversationId, Group>>>,
     pub asked: Arc<Mutex<usize>>,
     pub code: Arc<Mutex<Option<ErrorCode>>>,
+    /// Where payloads lie, and how often one was asked for.
+    pub payloads: Arc<Mutex<Option<MemoryPayloads>>>,
+    pub fetched: Arc<Mutex<usize>>,
+    /// Every roster is called one of many shards.
+    pub fan_out: Arc<AtomicBool>,
 }
 
 impl StubConversations {
@@ -140,8 +150,17 @@ impl Conversations for StubConversations {
     }
     async fn fetch_payload(
         &self,
-        _: Request<conv::FetchPayloadRequest>,
+        request: Request<conv::FetchPayloadRequest>,
     ) -> Result<Response<conv::FetchPayloadResponse>, Status> {
+        let conv::FetchPayloadRequest { id, offset } = request.into_inner();
+        let payloads = self.payloads.lock().unwrap().clone();
+        if let (Some(payloads), Ok(id)) = (payloads, PayloadId::try_from(id.as_ref())) {
+            *self.fetched.lock().unwrap() += 1;
+            return match payloads.page(id, offset, START).await.unwrap() {
+                Some(page) => Ok(Response::new(conv::FetchPayloadResponse { bytes: page.bytes, size: page.size })),
+                None => no(ErrorCode::NotFound),
+            };
+        }
         // Larger than any frame: an edge must not try to pass it on.
         Ok(Response::new(conv::FetchPayloadResponse { bytes: vec![0; 200_000].into(), size: 200_000 }))
     }
@@ -167,6 +186,7 @@ impl Conversations for StubConversations {
             devices: devices.into_iter().flatten().map(|device| (*device).into()).collect(),
             current_epoch: group.current,
             retry_after_ms: 40,
+            fan_out: self.fan_out.load(Ordering::Relaxed),
         }))
     }
 }

@@ -171,6 +171,10 @@ const LISTED: &[&str] = &[
     "unknown conversation",
     "not a member",
     "a commit that lies about its tree",
+    "a group of 1,001 devices",
+    "a tree with duplicate keys",
+    "a commit by a non-member",
+    "a welcome for somebody else",
     "65 KiB envelope",
     "empty envelope",
     "expired envelope",
@@ -383,6 +387,18 @@ fn messages() -> Vec<Row> {
 fn calls() -> Vec<Row> {
     vec![
         ("a commit that lies about its tree", Reply(ErrorCode::CommitInvalid), |s| {
+            Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::CommitInvalid, Vec::new()))
+        }),
+        ("a group of 1,001 devices", Reply(ErrorCode::GroupTooLarge), |s| {
+            Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::GroupTooLarge, Vec::new()))
+        }),
+        ("a tree with duplicate keys", Reply(ErrorCode::CommitInvalid), |s| {
+            Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::CommitInvalid, Vec::new()))
+        }),
+        ("a commit by a non-member", Reply(ErrorCode::UnknownConversation), |s| {
+            Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::UnknownConversation, Vec::new()))
+        }),
+        ("a welcome for somebody else", Reply(ErrorCode::CommitInvalid), |s| {
             Box::pin(s.called("/pli.conversations.v1.Conversations/Commit", ErrorCode::CommitInvalid, Vec::new()))
         }),
         ("key packages exhausted", Reply(ErrorCode::KeyPackagesExhausted), |s| {

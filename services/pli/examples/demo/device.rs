@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pli_client::core::{Command, ConnectionState, ConversationView, Event};
 use pli_client::{Client, ClientOptions, Events};
-use pli_domain::{ConversationId, Handle, SendId};
+use pli_domain::{ConversationId, DeviceAddress, Handle, SendId};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -20,6 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the ledger calls the conversation of Alice and Bob.
 pub const TWO: &str = "two";
+
+/// Whose device it is.
+pub fn person(device: &str) -> &str {
+    device.split_once('/').map_or(device, |(person, _)| person)
+}
 
 /// What a device has heard so far.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +51,7 @@ struct Own {
 
 /// A device that runs.
 pub struct Device {
-    /// Its person, and its name in the ledger.
+    /// Its person, with a companion device's name after a slash: its name in the ledger.
     pub name: String,
     /// Its client.
     pub client: Client,
@@ -77,7 +82,7 @@ impl Device {
         counted: bool,
         patience: Duration,
     ) -> anyhow::Result<Self> {
-        let name = options.handle.to_string();
+        let name = options.name.to_string();
         let (client, events) = Client::open(options).await?;
         let (heard, listening) = watch::channel(Heard::default());
         let own = Arc::new(Mutex::new(Own::default()));
@@ -166,7 +171,7 @@ impl Device {
         let found = async {
             loop {
                 heard.borrow_and_update();
-                let all = self.client.query(|core| core.conversations()).await?;
+                let all = self.client.conversations().await?;
                 if let Some(found) = all.iter().find(|view| view.ready && wanted(view)) {
                     return anyhow::Ok(found.id);
                 }
@@ -187,7 +192,7 @@ impl Device {
         let intended = self.ledger.intend(&self.name, place, recipients, words)?;
         // Held while the message gets its name: `accepted` may come before this returns.
         let mut own = self.own.lock().await;
-        let send_id = self.client.say(conversation, intended.text).await?;
+        let send_id = self.client.send(conversation, intended.text).await?;
         own.open.insert(send_id, (intended.id, false));
         Ok(())
     }
@@ -197,9 +202,31 @@ impl Device {
         Ok(self.client.command(command).await.with_context(|| self.name.clone())?.conversation)
     }
 
-    /// Its handle.
+    /// Its person's handle.
     pub fn handle(&self) -> anyhow::Result<Handle> {
-        Ok(self.name.parse()?)
+        Ok(person(&self.name).parse()?)
+    }
+
+    /// Where its queue is.
+    pub async fn address(&self) -> anyhow::Result<DeviceAddress> {
+        Ok(self.client.query(|core| core.address()).await?)
+    }
+
+    /// Waits until what it sends to a conversation goes, or goes no longer, to another device.
+    pub async fn sends_to(
+        &self,
+        (device, wanted): (DeviceAddress, bool),
+        conversation: ConversationId,
+    ) -> anyhow::Result<()> {
+        let sends = async {
+            while self.client.query(move |core| core.has_device(conversation, device)).await? != wanted {
+                sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        let sends = timeout(self.patience, sends).await;
+        sends
+            .with_context(|| format!("{}: a device was not added or removed in time: {:?}", self.name, self.heard()))?
     }
 }
 
@@ -255,16 +282,16 @@ impl Reader {
             return;
         }
         match event {
-            Event::Message(message) => {
+            Event::Message(message) | Event::OwnMessage(message) => {
                 let from = message.from.handle.as_ref().map_or("?".into(), ToString::to_string);
                 self.ledger.shown(&self.name, &from, &message.text, message.late);
                 if !message.text.starts_with('#') {
-                    println!("  {:>5} sees  @{from}: {}", self.name, message.text);
+                    println!("  {:>12} sees  @{from}: {}", self.name, message.text);
                 }
             }
             Event::Hole { conversation, from, .. } => {
                 let (here, from) = (*conversation, from.handle.as_ref().map_or("?".into(), ToString::to_string));
-                let view = self.client.query(move |core| core.conversation(here)).await.ok().flatten();
+                let view = self.client.conversation(here).await.ok().flatten();
                 // Only one conversation has no name.
                 let place = view.and_then(|view| view.name).unwrap_or_else(|| TWO.into());
                 self.ledger.hole(&self.name, &from, &place);

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use pli_testkit::history::{Event, History, Report};
 
+use super::device::person;
 use super::pulse::Pulse;
 
 /// A message that is intended: its mark stands in the text, so that whoever shows it can be held to it.
@@ -96,7 +97,9 @@ impl Ledger {
     /// A device showed this text as a message of `from`.
     pub fn shown(&self, device: &str, from: &str, text: &str, late: bool) {
         let (lane, lane_no) = mark(text).unwrap_or(("?/?", 0));
-        let place = lane.split_once('/').map_or("?", |(_, place)| place);
+        let (sender, place) = lane.rsplit_once('/').unwrap_or(("?", "?"));
+        // Of several devices of one person the text says which; whose it is the client says.
+        let from = if person(sender) == from { sender } else { from };
         let send_id = format!("{place}-{lane_no}");
         let mut book = self.book();
         if let Some(&meant) = book.intended.get(&(from.into(), send_id.clone())) {
@@ -126,6 +129,11 @@ impl Ledger {
     /// A device was told that mail is gone.
     pub fn gap(&self, device: &str) {
         self.book().note(&Event::Gap { device: device.into(), session: String::new(), from: 0, to: 0 });
+    }
+
+    /// From now on nobody expects of a device what it has not shown.
+    pub fn removed(&self, device: &str) {
+        self.book().note(&Event::Removed { device: device.into() });
     }
 
     /// The verdict so far.
@@ -173,6 +181,6 @@ impl Book {
 /// Lane and number at the end of a text.
 fn mark(text: &str) -> Option<(&str, u64)> {
     let (_, mark) = text.strip_suffix(']')?.rsplit_once('[')?;
-    let (lane, number) = mark.split_once(' ')?;
+    let (lane, number) = mark.rsplit_once(' ')?;
     Some((lane, number.parse().ok()?))
 }

@@ -54,8 +54,8 @@ struct Arguments {
     /// Zombie, AllNats, AllCql, LoseEnd, Rolling.
     #[arg(long, value_delimiter = ',', requires = "cluster")]
     faults: Vec<Fault>,
-    /// Play only these scenes; left out, all that fit the server: away, race; for one process kills and commits; for a
-    /// cluster faults.
+    /// Play only these scenes; left out, all that fit the server: away, race, companions; for one process kills and
+    /// commits; for a cluster faults.
     #[arg(long, value_delimiter = ',')]
     scenes: Vec<Scene>,
 }
@@ -72,8 +72,8 @@ impl Arguments {
     fn script(&self) -> Script {
         let faults = if self.faults.is_empty() { Fault::ALL.to_vec() } else { self.faults.clone() };
         let (fitting, races) = match self.cluster {
-            false => (vec![Scene::Away, Scene::Kills, Scene::Race, Scene::Commits], 50),
-            true => (vec![Scene::Away, Scene::Faults, Scene::Race], 10),
+            false => (vec![Scene::Away, Scene::Kills, Scene::Race, Scene::Commits, Scene::Companions], 50),
+            true => (vec![Scene::Away, Scene::Faults, Scene::Race, Scene::Companions], 10),
         };
         let scenes = if self.scenes.is_empty() { fitting } else { self.scenes.clone() };
         Script { scenes, queued: 1_000, kills: 3, faults, races }

@@ -2,6 +2,7 @@
 //! The script.
 
 mod commits;
+mod companions;
 mod faults;
 mod kills;
 mod race;
@@ -34,6 +35,8 @@ pub enum Scene {
     Commits,
     /// A cluster is broken in every way while everybody sends and members come and go.
     Faults,
+    /// Alice has three devices, of which one is away and one is removed while everybody sends.
+    Companions,
 }
 
 /// How much of each scene is played.
@@ -73,6 +76,8 @@ pub struct Outcome {
     changes: usize,
     /// How long each fault was noticed.
     recoveries: faults::breaking::Recoveries,
+    /// Alice's devices did what they should.
+    companions: bool,
     /// What a scene saw that must not be.
     found: Option<String>,
 }
@@ -86,6 +91,7 @@ impl Outcome {
             && (self.kills_counted >= script.kills || !script.plays(Scene::Kills))
             && (self.races >= script.races || !script.plays(Scene::Race))
             && (broken || !script.plays(Scene::Faults))
+            && (self.companions || !script.plays(Scene::Companions))
     }
 
     /// After how long the slowest client heard and saw something new, by fault.
@@ -120,6 +126,7 @@ impl fmt::Display for Outcome {
 pub struct Place {
     id: ConversationId,
     name: String,
+    /// By device.
     people: &'static [&'static str],
 }
 
@@ -168,6 +175,12 @@ pub async fn play(stage: &mut Stage, script: &Script) -> anyhow::Result<Outcome>
         println!("\n== the server is killed while a commit is on its way");
         let heidi = commits::play(stage, &people, &mut outcome).await?;
         people.push(heidi);
+    }
+    if script.plays(Scene::Companions) {
+        println!("\n== alice has three devices");
+        let tablet = companions::play(stage, &people[..5], team).await?;
+        people.push(tablet);
+        outcome.companions = true;
     }
     end(stage, people, &outcome).await?;
     Ok(outcome)
@@ -224,7 +237,7 @@ async fn group_of(devices: &[Device], name: &str, people: &'static [&'static str
 /// How many members a device sees.
 async fn members(device: &Device, place: &Place) -> anyhow::Result<usize> {
     let id = place.id;
-    let view: Option<ConversationView> = device.client.query(move |core| core.conversation(id)).await?;
+    let view: Option<ConversationView> = device.client.conversation(id).await?;
     Ok(view.ok_or_else(|| anyhow::anyhow!("{} does not know {}", device.name, place.name))?.members.len())
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pli_client::{ClientOptions, Transport};
+use pli_client::{ClientOptions, Suite, Transport};
 use pli_testkit::cluster::ClusterError;
 use pli_testkit::history::Report;
 use rand::SeedableRng;
@@ -22,8 +22,9 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the ledger is looked at while the last messages arrive.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Everybody, in the order in which they begin at one edge or another.
-const PEOPLE: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
+/// Every device, in the order in which they begin at one edge or another.
+const DEVICES: [&str; 10] =
+    ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "alice/tablet", "alice/laptop"];
 
 /// Everything that plays.
 pub struct Stage {
@@ -72,10 +73,15 @@ impl Stage {
     }
 
     async fn open(&self, name: &str, counted: bool) -> anyhow::Result<Device> {
+        Device::open(self.options(name)?, &self.ledger, counted, self.patience).await
+    }
+
+    /// How somebody's device is opened.
+    pub fn options(&self, name: &str) -> anyhow::Result<ClientOptions> {
         // The same address first whenever a profile is opened: it stands in the profile's name.
-        let number = PEOPLE.iter().position(|person| *person == name).unwrap_or(0);
+        let number = DEVICES.iter().position(|device| *device == name).unwrap_or(0);
         let (server, others) = self.server.addresses(number)?;
-        let options = ClientOptions {
+        Ok(ClientOptions {
             server,
             others,
             // Every second one over WebSocket, the others over QUIC, which a server on this machine always has.
@@ -83,9 +89,10 @@ impl Stage {
             quic_port: None,
             fingerprint: Some(self.server.fingerprint()?),
             home: self.home(),
-            handle: name.parse()?,
-        };
-        Device::open(options, &self.ledger, counted, self.patience).await
+            name: name.parse()?,
+            suite: Suite::default(),
+            offline: false,
+        })
     }
 
     /// Waits until nothing is missing on any device; what is missing afterwards the report tells.

@@ -12,8 +12,8 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::BadBinding, "connect to the server itself, without anything that ends TLS in between"),
     (ErrorCode::UnknownDevice, "the server does not know this device and does not take it back: it was set up anew; move \
         the profile folder away to register again"),
-    (ErrorCode::DeviceRemoved, "the account removed this device: what is stored stays readable here; with another profile \
-        folder the same machine comes back as a new device"),
+    (ErrorCode::DeviceRemoved, "what is stored here is shown by `pli chat HANDLE/NAME --offline`; with another profile folder \
+        the same machine comes back as a new device"),
     (ErrorCode::Displaced, "another process uses this profile: end it, then start this one again"),
     (ErrorCode::RateLimited, "wait a little; it is tried again by itself"),
     (ErrorCode::Temporary, "nothing to do: it is tried again by itself; look at `pli doctor` on the server if it lasts"),
@@ -29,9 +29,15 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row"),
     (ErrorCode::IdTaken, "move the profile folder away and try again"),
     (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),
+    (ErrorCode::SuiteNotTaken, "leave --suite out for a new handle, or ask the operator to set directory.post_quantum for \
+        0x004f; devices of different suites cannot write to each other, so write from a handle of that suite"),
     (ErrorCode::GroupTooLarge, "name fewer people"),
     (ErrorCode::RendezvousExpired, "begin again on the new device, and scan its new code within a minute"),
     (ErrorCode::RendezvousTaken, "another device has used this code: begin again on the new device if that was not yours"),
+    (ErrorCode::UploadUnknown, "it lasted 7 days or was taken in already: hand the history over again on the first device"),
+    (ErrorCode::MediaQuota, "the account's uploads take all the room that it has on this server: wait until they expire, or ask \
+        the operator"),
+    (ErrorCode::UploadIncomplete, "run `pli device history` again on the first device; it goes on with what is missing"),
 ];
 /// About every other code.
 const REPORT: &str = "nothing you can mend: report it with the output of --log debug";

@@ -14,19 +14,23 @@ mod prompt;
 mod screen;
 mod start;
 mod ticks;
+mod wrap;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use clap::Args;
-use pli_client::core::{Command, ConnectionState, Event, IncomingMessage};
+use pli_client::ProfileName;
+use pli_client::core::{ConnectionState, Event, IncomingMessage};
 use pli_domain::{ConversationId, Handle};
 use tokio_util::sync::CancellationToken;
 
+use super::about::{About, Merged};
 use super::interrupted;
+use super::link::{How, LinkArgs};
 use super::printed::Printed;
-use super::session::{self, Deadline, Session};
-use super::target::handle;
+use super::session::{self, Deadline, FirstUse, Session};
+use super::target::profile;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 use editor::Editor;
@@ -38,7 +42,11 @@ use ticks::{OwnNumbers, Ticks};
 
 /// Chat in the terminal.
 ///
-/// The first use of a handle registers it and makes its keys. `@bob hello` starts a conversation or goes on with one;
+/// The first use of a handle registers it and makes its keys. `pli chat alice/laptop` is another device of the account: its
+/// first use prints a code for `pli device approve alice CODE` on the account's first device, and asks before it joins;
+/// messages from before it came stay on the other devices.
+///
+/// `@bob hello` starts a conversation or goes on with one;
 /// a line without `@` goes to whom the prompt shows. After a start that is nobody until you name somebody, whoever writes
 /// meanwhile; only in a profile that has no conversation yet the first who writes to you is shown there. Ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read. What you
 /// type while the server is down is kept and sent when it is back; the prompt shows ● connected, ○ not. `/help` lists
@@ -50,12 +58,19 @@ use ticks::{OwnNumbers, Ticks};
 /// 7 or 10 for messages and changes of groups that still wait.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice --home /tmp/alice"
+    after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice/laptop --qr\n  pli chat alice --home /tmp/alice"
 )]
 pub struct ChatArgs {
-    /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    /// Whose profile: HANDLE, or HANDLE/NAME of a companion device.
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
+    #[command(flatten)]
+    link: LinkArgs,
+    /// Connect to nobody: show what is stored, also where the account has removed this device.
+    ///
+    /// What you type waits, and is sent by the next command without this flag.
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -68,10 +83,14 @@ const BROKEN: &str = "not sent: the line is not UTF-8 text; set the terminal or 
 
 /// Runs `pli chat`.
 pub async fn run(args: ChatArgs) -> Result<(), Failure> {
-    let mut session = session::open(&args.client, &args.handle).await?;
+    let how = How::of(args.link, &args.client, &args.handle);
+    let mut session = match args.offline {
+        true => session::open_offline(&args.client, &args.handle).await?,
+        false => session::open_as(&args.client, &args.handle, FirstUse::Links(how)).await?,
+    };
     session.keep_quiet();
     let ending = interrupted()?;
-    let mut chat = Chat::new(session, &args.handle).await?;
+    let mut chat = Chat::new(session, &args.handle, args.offline).await?;
     let talked = chat.talk(&ending).await;
     let settled = chat.settle(&ending, talked.is_ok()).await;
     chat.say_waiting().await;
@@ -90,11 +109,15 @@ struct Chat {
     screen: Screen,
     /// Of this profile.
     handle: String,
+    /// Nobody is connected to.
+    offline: bool,
     ticks: Ticks,
     /// Which numbers in the history are messages of one's own.
     own: OwnNumbers,
     /// A message on this screen is printed, as far as `recv` is concerned.
     printed: Printed,
+    /// What the start tells of in one line.
+    merged: Merged,
     /// Where a line without a name goes: what the prompt on the screen shows.
     current: Option<ConversationId>,
     /// Why the last target is none any more.
@@ -110,7 +133,7 @@ struct Chat {
 }
 
 impl Chat {
-    async fn new(session: Session, handle: &Handle) -> Result<Self, Failure> {
+    async fn new(session: Session, handle: &ProfileName, offline: bool) -> Result<Self, Failure> {
         let handle = handle.to_string();
         let editor = Editor::start(Prompt::new(handle.clone()))?;
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
@@ -128,6 +151,8 @@ impl Chat {
             ticks,
             own,
             printed,
+            merged: Merged::default(),
+            offline,
             current,
             gone,
             unused,
@@ -144,7 +169,10 @@ impl Chat {
 
     /// Until the end of the input, `/quit` or a signal.
     async fn talk(&mut self, ending: &CancellationToken) -> Result<(), Failure> {
-        self.screen.note("connecting …  /help lists the commands");
+        self.screen.note(match self.offline {
+            true => "offline: what is stored is shown, what you type waits; /help lists the commands",
+            false => "connecting …  /help lists the commands",
+        });
         loop {
             tokio::select! {
                 () = ending.cancelled() => return Ok(()),
@@ -181,7 +209,7 @@ impl Chat {
     async fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connection(state) => self.connection(*state),
-            Event::Message(message) => self.show_message(message).await?,
+            Event::Message(message) | Event::OwnMessage(message) => self.show_message(message).await?,
             Event::ConversationReady { conversation, .. } => {
                 self.learn_names().await?;
                 self.announce(*conversation).await?;
@@ -189,7 +217,7 @@ impl Chat {
             }
             Event::NewKey { .. } => {
                 self.learn_names().await?;
-                self.screen.event(event);
+                self.screen.event(event, &self.about(event).await);
                 self.show_target().await?;
             }
             Event::Left { conversation } => {
@@ -200,7 +228,7 @@ impl Chat {
                 self.turn_away(*conversation, why).await?;
             }
             Event::ConversationFailed { conversation, .. } => {
-                self.screen.event(event);
+                self.screen.event(event, &About::default());
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             Event::MemberAdded { conversation, .. }
@@ -221,12 +249,17 @@ impl Chat {
             self.own.forget(*into);
         }
         let is_news = self.is_of_messages(event).await?;
-        match self.ticks.see(event, &self.whereabouts(event).await?) {
+        let about = self.about(event).await;
+        match self.ticks.see(event, &self.whereabouts(event).await?, &about) {
             Some(line) if is_news => self.screen.tick(&line),
             Some(_) => {}
-            None => self.screen.event(event),
+            None => self.screen.event(event, &about),
         }
         Ok(())
+    }
+
+    async fn about(&self, event: &Event) -> About {
+        self.merged.about(&self.session.client, event).await
     }
 
     async fn show_message(&mut self, message: &IncomingMessage) -> Result<(), Failure> {
@@ -243,7 +276,7 @@ impl Chat {
         }
         self.show_target().await?;
         // The line is on the screen, so it counts as read; a full change queue only delays the tick.
-        let _ = self.session.client.command(Command::MarkRead { conversation }).await;
+        let _ = self.session.client.mark_read(conversation).await;
         Ok(())
     }
 

@@ -45,11 +45,15 @@ fn check_cluster(config: &Config) -> Result<(), Failure> {
     }
     let (nats, cql) = (config.nats.options(config.engine.shards, Vec::new()), config.cql.options());
     match (config.nats.servers.is_empty(), config.cql.contact_points.is_empty()) {
-        // Edges alone have no tables, links alone are not on the bus.
+        // Edges alone have no tables, links and media alone are not on the bus.
         (false, true) => nats.map(|_| ()),
         (true, false) => cql.map(|_| ()),
         _ => nats.map(|_| ()).and(cql.map(|_| ())),
+    }?;
+    if config.media.folder.as_os_str().is_empty() {
+        crate::terminal::tell!("media.folder is empty: a process with the role media needs one that all of them share");
     }
+    Ok(())
 }
 
 /// Runs `pli config`.

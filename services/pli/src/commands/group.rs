@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use pli_client::ProfileName;
+use pli_client::RequestError;
+use pli_client::core::Event;
 use pli_client::core::content::{Kind, group_name};
-use pli_client::core::{Command, Event};
 use pli_domain::{ConversationId, Handle};
 use tokio::time::{Instant, interval};
 
@@ -13,7 +15,7 @@ use super::json;
 use super::names::{called, group_here};
 use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
-use super::target::{group, handle};
+use super::target::{group, handle, profile};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::{one_line, say};
@@ -62,8 +64,8 @@ struct Change {
 #[derive(Debug, Args)]
 struct Named {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
     /// The group as '#NAME' or NAME, NAME~SHORTID where several have it, or its id.
     #[arg(value_parser = group)]
     name: String,
@@ -74,8 +76,8 @@ struct Named {
 #[derive(Debug, Args)]
 struct List {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
     /// Also what has ended, marked so: groups that one is no longer in, and the older conversations of a group that went
     /// on in another one after the server was restored.
     #[arg(long)]
@@ -122,7 +124,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         Action::Create(change) => create(change, session, deadline).await,
         Action::Add(change) => {
             let conversation = group_here(session, &change.group.name).await?;
-            command(session, Command::AddMembers { conversation, handles: change.members.clone() }).await?;
+            taken(session, session.client.add_members(conversation, change.members.clone()).await)?;
             wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
         }
         Action::Remove(change) => remove(change, session, deadline).await,
@@ -133,9 +135,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
 
 async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let (name, handles) = (change.group.name.clone(), change.members.clone());
-    let outcome = session.client.command(Command::CreateGroup { name, handles }).await;
-    let conversation = outcome.map_err(|error| session.request(error))?.conversation;
-    let conversation = conversation.ok_or_else(|| Failure::say(Exit::Failed, "the group was not made"))?;
+    let conversation = taken(session, session.client.create_group(name, handles).await)?;
     wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
 }
 
@@ -143,7 +143,7 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
 /// (RFC 9420, section 12.1.3).
 async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let group = group_here(session, &named.name).await?;
-    command(session, Command::Leave { conversation: group }).await?;
+    taken(session, session.client.leave(group).await)?;
     crate::terminal::tell!("asked to leave {}; waiting for another member, who has to be online for it", named.name);
     loop {
         match session.next(deadline).await {
@@ -171,12 +171,13 @@ async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> R
             member.ok_or_else(|| Failure::say(Exit::Refused, format_args!("@{handle} is not in the group")))?;
         accounts.push(member.account);
     }
-    command(session, Command::RemoveMembers { conversation, accounts }).await?;
+    taken(session, session.client.remove_members(conversation, accounts).await)?;
     wait(session, conversation, deadline, |members| !change.members.iter().any(|m| members.contains(m))).await
 }
 
-async fn command(session: &Session, command: Command) -> Result<(), Failure> {
-    session.client.command(command).await.map(|_| ()).map_err(|error| session.request(error))
+/// What a client answers to a request, as a failure of this command.
+fn taken<T>(session: &Session, answer: Result<T, RequestError>) -> Result<T, Failure> {
+    answer.map_err(|error| session.request(error))
 }
 
 /// Waits until the group's members are as wanted, and prints the group.
@@ -187,7 +188,7 @@ async fn wait(
     wanted: impl Fn(&[Handle]) -> bool,
 ) -> Result<(), Failure> {
     loop {
-        let view = session.client.query(move |core| core.conversation(group)).await;
+        let view = session.client.conversation(group).await;
         if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
@@ -224,7 +225,7 @@ async fn settle(session: &mut Session, group: ConversationId) -> Result<(), Fail
 }
 
 async fn list(session: &Session, all: bool) -> Result<(), Failure> {
-    let views = session.client.query(|core| core.conversations()).await.map_err(|error| session.request(error))?;
+    let views = session.client.conversations().await.map_err(|error| session.request(error))?;
     for view in views.into_iter().filter(|view| view.kind == Kind::Group) {
         let (id, name) = (view.id, one_line(&called(&view)));
         if !view.left {

@@ -3,9 +3,10 @@
 
 use pli_api::common;
 use pli_client::core::content::SHORT_ID_MARK;
-use pli_client::core::{ConnectionState, Event, Member, NewKey, Outcome};
+use pli_client::core::{ConnectionState, Event, IncomingMessage, Member, NewKey, Outcome, RefusedList};
 use serde_json::{Value, json};
 
+use super::about::About;
 use super::advice::advice;
 use super::lines::Unfit;
 
@@ -20,15 +21,20 @@ pub fn with_group(event: &Event, group: Option<&str>) -> Value {
     line
 }
 
+/// The same with the name of the device that it is about as `device_name` beside the device's id, where it is known.
+pub fn with_about(event: &Event, about: &About) -> Value {
+    let mut line = with_group(event, about.group.as_deref());
+    if let ([name], true) = (about.devices.as_slice(), line.get("device").is_some_and(Value::is_string)) {
+        line["device_name"] = name.clone().into();
+    }
+    line
+}
+
 /// The event as one object whose `event` says what it is.
 pub fn of(event: &Event) -> Value {
     match event {
-        Event::Message(message) => json!({
-            "event": "message", "conversation": message.conversation.to_string(), "from": name(&message.from),
-            "device": message.device.to_string(), "send_id": message.send_id.to_string(), "lane_no": message.lane_no,
-            "text": message.text, "sent_at_ms": message.sent_at.0, "accepted_at_ms": message.accepted_at.0,
-            "late": message.late, "order": message.order,
-        }),
+        Event::Message(message) => written("message", message),
+        Event::OwnMessage(message) => written("own_message", message),
         Event::Hole { conversation, from, lane_nos: (first, last), order, .. } => json!({
             "event": "hole", "conversation": conversation.to_string(), "from": name(from), "first": first, "last": last,
             "order": order,
@@ -126,9 +132,46 @@ fn of_group(event: &Event) -> Value {
             "event": "rejoining", "conversation": conversation.to_string(), "why": why,
         }),
         Event::NewKey { member, what, order } => {
-            json!({ "event": "new_key", "member": name(member), "what": key_word(*what), "order": order })
+            let device = if let NewKey::Device(device) = what { Some(device.to_string()) } else { None };
+            json!({
+                "event": "new_key", "member": name(member), "what": key_word(*what), "device": device, "order": order
+            })
         }
+        Event::ListRefused { member, why, order } => {
+            json!({ "event": "list_refused", "member": name(member), "why": list_word(*why), "order": order })
+        }
+        Event::DeviceAdded { device } => json!({ "event": "device_added", "device": device.to_string() }),
+        Event::DeviceRenamed { device } => json!({ "event": "device_renamed", "device": device.to_string() }),
+        Event::DeviceRemoved { device } => json!({ "event": "device_removed", "device": device.to_string() }),
+        Event::DeviceAwaited { conversation, member, device } => json!({
+            "event": "device_awaited", "conversation": conversation.to_string(), "member": name(member),
+            "device": device.to_string(),
+        }),
+        Event::DeviceChangeFailed { device, why } => json!({
+            "event": "device_change_failed", "device": device.to_string(), "code": why.code().as_str_name(),
+            "message": why.message, "advice": advice(why.code()),
+        }),
+        Event::DeviceUnknown => json!({ "event": "device_unknown" }),
         _ => json!({ "event": "unknown" }),
+    }
+}
+
+/// What somebody wrote, or one's own other device.
+fn written(event: &str, message: &IncomingMessage) -> Value {
+    json!({
+        "event": event, "conversation": message.conversation.to_string(), "from": name(&message.from),
+        "device": message.device.to_string(), "send_id": message.send_id.to_string(), "lane_no": message.lane_no,
+        "text": message.text, "sent_at_ms": message.sent_at.0, "accepted_at_ms": message.accepted_at.0,
+        "late": message.late, "order": message.order,
+    })
+}
+
+const fn list_word(why: RefusedList) -> &'static str {
+    match why {
+        RefusedList::Older => "older",
+        RefusedList::Forked => "forked",
+        RefusedList::Unlinked => "unlinked",
+        RefusedList::Invalid => "invalid",
     }
 }
 

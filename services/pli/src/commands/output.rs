@@ -5,12 +5,18 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use pli_client::core::{Event, NewKey};
+use pli_client::core::{Event, Member, NewKey, RefusedList};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
+use super::about::About;
 use super::json;
+use super::session::sentence;
+use super::to_copy::quoted;
 use crate::terminal::{clock, one_line};
 
+/// The server does not know a companion device.
+pub const DEVICE_UNKNOWN: &str = "* the server does not know this device; start the account's first device, which tells it, or link \
+     this one anew; trying on";
 /// The server was set back.
 pub const RESTORED: &str = "* the server was restored from a backup: conversations go on by themselves, what waits here is sent again; what others \
      sent after the backup and was not received before may be missing";
@@ -37,6 +43,11 @@ impl Output {
         Self { shape, kept: is_writable(std::io::stdout()) }
     }
 
+    /// Whether many events may be told in one line.
+    pub fn merges(self) -> bool {
+        self.shape == Shape::Text
+    }
+
     /// Whether what is printed goes anywhere. A standard output that was closed when the process began does not.
     pub const fn is_kept(self) -> bool {
         self.kept
@@ -44,11 +55,11 @@ impl Output {
 
     /// Prints one event, flushed; false where it is none that this shape shows.
     ///
-    /// `group` is what the event's conversation is called; none in a conversation of two.
-    pub fn event(self, event: &Event, group: Option<&str>) -> io::Result<bool> {
+    /// `about` says what its group and its devices are called.
+    pub fn event(self, event: &Event, about: &About) -> io::Result<bool> {
         let line = match self.shape {
-            Shape::Json => Some(json::with_group(event, group).to_string()),
-            Shape::Text => text(event, group),
+            Shape::Json => Some(json::with_about(event, about).to_string()),
+            Shape::Text => text(event, about),
         };
         let Some(line) = line else { return Ok(false) };
         let mut out = anstream::stdout().lock();
@@ -70,7 +81,8 @@ fn is_writable(out: impl AsFd) -> bool {
 }
 
 /// The event for people; none for what they need not see here.
-fn text(event: &Event, group: Option<&str>) -> Option<String> {
+fn text(event: &Event, about: &About) -> Option<String> {
+    let group = about.group.as_deref();
     match event {
         Event::Message(message) => {
             let late = if message.late { " (late)" } else { "" };
@@ -78,6 +90,14 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
             let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
             Some(format!("{at} @{from}{group}{late}: {}", one_line(&message.text)))
         }
+        Event::OwnMessage(message) => {
+            let late = if message.late { " (late)" } else { "" };
+            let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
+            Some(format!("{} you{group}{late}: {}", clock(message.sent_at), one_line(&message.text)))
+        }
+        Event::ListRefused { member, why, .. } => Some(list_refused(&json::name(member), *why)),
+        Event::DeviceUnknown => Some(DEVICE_UNKNOWN.into()),
+        Event::DeviceChangeFailed { why, .. } => Some(format!("* device {}: {}", about.devices(), sentence(why))),
         Event::Hole { from, lane_nos: (first, last), .. } => {
             Some(format!("* messages {first} to {last} of @{} have not arrived", json::name(from)))
         }
@@ -85,7 +105,7 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
         Event::OlderProfile => Some(OLDER_PROFILE.into()),
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
-        Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what)),
+        Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what, about)),
         Event::AddedByStranger { by, .. } => {
             let place = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
             Some(added_by_stranger(&json::name(by), &place))
@@ -96,7 +116,21 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
                 true => format!("message {first} of yours{place}"),
                 false => format!("messages {first} to {last} of yours{place}"),
             };
-            Some(format!("* {}", lost(&json::name(by), &which)))
+            Some(format!("* {}", lost(by, &which, about)))
+        }
+        event => device(event, about).map(|told| format!("* {told}")),
+    }
+}
+
+/// What became of a device.
+pub fn device(event: &Event, about: &About) -> Option<String> {
+    let name = about.devices();
+    match event {
+        Event::DeviceAdded { .. } => Some(format!("{name} is one of your devices now")),
+        Event::DeviceRenamed { .. } => Some(format!("a device of yours is called {name} now")),
+        Event::DeviceRemoved { .. } => Some(format!("device {name} is not one of yours any more")),
+        Event::DeviceAwaited { member, .. } => {
+            Some(format!("{name}, a device of @{}, comes in when it has connected", json::name(member)))
         }
         _ => None,
     }
@@ -105,7 +139,10 @@ fn text(event: &Event, group: Option<&str>) -> Option<String> {
 /// What a person must know whatever they do, of an event that a command does not print.
 pub fn warning(event: &Event) -> Option<String> {
     match event {
-        Event::ServerRestored | Event::OlderProfile | Event::NewKey { what: NewKey::Identity, .. } => text(event, None),
+        Event::ServerRestored
+        | Event::OlderProfile
+        | Event::ListRefused { .. }
+        | Event::NewKey { what: NewKey::Identity, .. } => text(event, &About::default()),
         _ => None,
     }
 }
@@ -116,9 +153,21 @@ pub fn added_by_stranger(name: &str, place: &str) -> String {
     format!("* @{name}, with whom you have not talked, added you to{group}; /leave in it to go")
 }
 
-/// The notice that messages of one's own are lost.
-pub fn lost(name: &str, which: &str) -> String {
-    format!("lost, never shown to @{name}: {which}; send it again")
+/// The notice that messages of one's own are lost. What another device of one's own lacks is not sent again: the history
+/// brings it, from the first device.
+pub fn lost(by: &Member, which: &str, about: &About) -> String {
+    let name = json::name(by);
+    if !about.own {
+        return format!("lost, never shown to @{name}: {which}; send it again");
+    }
+    let device = about.devices();
+    if about.first {
+        return format!("lost, never shown on your {device}: {which}; it is on this one");
+    }
+    let to = quoted(device.clone());
+    format!(
+        "lost, never shown on your {device}: {which}; `pli device history {name} --to {to}` on the first device brings it"
+    )
 }
 
 /// The notice that this profile went back in time.
@@ -133,15 +182,34 @@ pub fn unreadable(name: &str) -> String {
 }
 
 /// The notice that a key is new.
-pub fn new_key(name: &str, what: NewKey) -> String {
+pub fn new_key(name: &str, what: NewKey, about: &About) -> String {
+    let devices = about.devices();
+    let count = match about.devices.len() {
+        0 | 1 => "a new device".to_owned(),
+        count => format!("{count} new devices"),
+    };
     match what {
         NewKey::FirstContact => format!("* first contact with @{name}: compare safety numbers (/safety {name})"),
-        NewKey::Device(_) => format!("* @{name} uses a new device: compare safety numbers (/safety {name})"),
+        NewKey::Device(_) if about.own => {
+            format!("* you have {count}: {devices}; what is not yours, remove: `pli device remove {name} NAME`")
+        }
+        NewKey::Device(_) => format!("* @{name} uses {count}, {devices}: compare safety numbers (/safety {name})"),
         NewKey::Identity => format!(
             "* @{name} has a NEW identity key: the account was made anew, or somebody stands in between; compare \
              safety numbers (/safety {name}) before you go on"
         ),
     }
+}
+
+/// The notice that a device list was not taken.
+pub fn list_refused(name: &str, why: RefusedList) -> String {
+    let what = match why {
+        RefusedList::Older => "is older than one that was seen before: the server was restored, or hides a removal",
+        RefusedList::Forked => "was made from another one than was seen before: the server shows two of them",
+        RefusedList::Unlinked => "is given without the ones before it",
+        RefusedList::Invalid => "is not signed by the account, or contradicts itself",
+    };
+    format!("* the server's list of @{name}'s devices is not taken: it {what}; what was known before stays")
 }
 
 #[cfg(test)]
@@ -184,9 +252,27 @@ mod tests {
             (Event::NewKey { member: bob, what: NewKey::Identity, order: 5 }, "@bob has a NEW identity key"),
         ] {
             assert!(event.order().is_some());
-            let said = text(&event, Some("team")).unwrap_or_default();
+            let about = About { group: Some("team".into()), ..About::default() };
+            let said = text(&event, &about).unwrap_or_default();
             assert!(said.contains(words), "{event:?}: {said}");
         }
+    }
+
+    #[test]
+    fn what_is_lost_on_a_device_of_ones_own_is_not_sent_again_but_handed_over() {
+        let alice = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("alice".parse().expect("a handle")),
+            former: None,
+        };
+        let about = |name: &str, own, first| About { group: None, devices: vec![name.into()], own, first };
+        let said = lost(&alice, "message 2", &about("work laptop", true, false));
+        assert!(said.contains("`pli device history alice --to 'work laptop'`") && !said.contains("send it"), "{said}");
+        assert!(!lost(&alice, "message 2", &about("first device", true, true)).contains("pli device history"));
+        assert!(lost(&alice, "message 2", &about("laptop", false, false)).contains("@alice: message 2; send it again"));
+        let two = About { devices: vec!["laptop".into(), "tablet".into()], ..About::default() };
+        let said = new_key("alice", NewKey::Device(DeviceId::from_bytes([1; 16])), &two);
+        assert!(said.contains("@alice uses 2 new devices, laptop and tablet: compare"), "{said}");
     }
 
     #[test]

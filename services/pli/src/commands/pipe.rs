@@ -2,9 +2,10 @@
 //! `pli pipe`: both directions in one process.
 
 use clap::Args;
+use pli_client::ProfileName;
 use pli_client::RequestError;
 use pli_client::core::{Command, CommandError, Event};
-use pli_domain::{AccountId, ConversationId, Handle};
+use pli_domain::{AccountId, ConversationId};
 use tokio::io::{BufReader, Stdin};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::printed::Printer;
 use super::progress::{Progress, Wait};
 use super::send::others;
 use super::session::{self, Deadline, Session};
-use super::target::{Target, handle};
+use super::target::{Target, profile};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::say;
@@ -33,8 +34,8 @@ const OPEN_MAX: usize = 512;
 #[command(after_help = "Examples:\n  pli pipe alice bob --json\n  tail -f log | pli pipe alice '#team' --follow")]
 pub struct PipeArgs {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    from: Handle,
+    #[arg(value_parser = profile)]
+    from: ProfileName,
     /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
     /// One JSON object a line, every event: what was sent, messages, ticks, members, keys, connection (docs/events.md).

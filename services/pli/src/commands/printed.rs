@@ -7,11 +7,13 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use pli_client::core::archive::ORDERS_END;
 use pli_client::core::content::Kind;
 use pli_client::core::{Core, Event, IncomingMessage, Member, RowKind};
 use pli_client::{Client, HistoryItem, SCAN_ROWS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
+use super::about::{About, Merged};
 use super::output::Output;
 use super::session::Session;
 use crate::exit::{Exit, ExitContext, Failure};
@@ -66,13 +68,18 @@ impl Printed {
 
     /// What came since and was not printed, in order; at most the last 10,000 rows of each conversation.
     pub async fn missed(&mut self, session: &Session) -> Result<Vec<Event>, Failure> {
-        let after = self.before;
+        let before = self.before;
         // In one look: the client goes on receiving meanwhile, and what comes later is left to its event.
         let look = move |core: &Core| {
             let conversations: Vec<ConversationId> = core.conversations().into_iter().map(|view| view.id).collect();
-            (core.last_order(), core.notices(after), conversations)
+            let last = core.last_order();
+            // What another device has handed over is older than this one, and was printed there.
+            let after = if last >= ORDERS_END { before.max(ORDERS_END) } else { before };
+            (last, after, core.notices(after), conversations)
         };
-        let (last, mut missed, all) = session.client.query(look).await.map_err(|error| session.request(error))?;
+        let (last, after, mut missed, all) =
+            session.client.query(look).await.map_err(|error| session.request(error))?;
+        self.before = after;
         self.until = last;
         let mut found = Vec::new();
         for id in all {
@@ -129,6 +136,7 @@ fn event_of(item: &HistoryItem, people: &People) -> Option<Event> {
     match row.kind() {
         RowKind::Hole => Some(Event::Hole { conversation, from, device, lane_nos: (row.lane_no, row.hole_to), order }),
         RowKind::Incoming => incoming(item, from, device).map(Event::Message),
+        RowKind::Elsewhere => incoming(item, from, device).map(Event::OwnMessage),
         RowKind::Outgoing | RowKind::Unknown => None,
     }
 }
@@ -156,6 +164,7 @@ pub struct Printer {
     printed: Printed,
     client: Client,
     labels: Labels,
+    merged: Merged,
     /// Why nothing can be printed any more.
     failed: Option<std::io::Error>,
 }
@@ -170,8 +179,9 @@ impl Printer {
         }
         let mut printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
+        let (merged, missed) = if output.merges() { Merged::of(missed) } else { (Merged::default(), missed) };
         let client = session.client.clone();
-        let printer = Self { output, printed, client, labels: Labels::default(), failed: None };
+        let printer = Self { output, printed, client, labels: Labels::default(), merged, failed: None };
         Ok((printer, missed))
     }
 
@@ -186,7 +196,8 @@ impl Printer {
         if self.printed.knows(event) {
             return true;
         }
-        match self.output.event(event, group.as_deref()) {
+        let about = About { group, ..self.merged.about(&self.client, event).await };
+        match self.output.event(event, &about) {
             // Noted only after it went out: a message that goes nowhere is printed by the next one.
             Ok(true) if self.output.is_kept() => event.order().into_iter().for_each(|order| self.printed.note(order)),
             Ok(_) => {}
@@ -243,7 +254,7 @@ impl Labels {
 /// Where an event happened. Without a wildcard: whoever adds an event says it here.
 pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
     match event {
-        Event::Message(message) => Some(message.conversation),
+        Event::Message(message) | Event::OwnMessage(message) => Some(message.conversation),
         Event::ConversationReady { conversation, .. }
         | Event::ConversationFailed { conversation, .. }
         | Event::ChangeFailed { conversation, .. }
@@ -263,11 +274,18 @@ pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
         | Event::AddedByStranger { conversation, .. }
         | Event::Left { conversation }
         | Event::Unreadable { conversation, .. }
+        | Event::DeviceAwaited { conversation, .. }
         | Event::Rejoining { conversation, .. } => Some(*conversation),
         Event::Registered { .. }
         | Event::RegistrationRefused { .. }
         | Event::Connection(_)
         | Event::NewKey { .. }
+        | Event::ListRefused { .. }
+        | Event::DeviceAdded { .. }
+        | Event::DeviceRemoved { .. }
+        | Event::DeviceRenamed { .. }
+        | Event::DeviceChangeFailed { .. }
+        | Event::DeviceUnknown
         | Event::OlderProfile
         | Event::ServerRestored
         | Event::Gap => None,

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use clap::Args;
-use pli_client::core::{Command, ConnectionState, Event};
-use pli_domain::Handle;
+use pli_client::ProfileName;
+use pli_client::core::{ConnectionState, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::number::{count, seconds};
 use super::output::{Output, Shape};
 use super::printed::Printer;
 use super::session::{self, Deadline, LOOK_EVERY, Session};
-use super::target::handle;
+use super::target::profile;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 
@@ -36,8 +36,8 @@ const TICKS_WITHIN: Duration = Duration::from_secs(5);
 )]
 pub struct RecvArgs {
     /// Whose profile; the first use registers it.
-    #[arg(value_parser = handle)]
-    handle: Handle,
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
     /// One JSON object a line, every event: messages, ticks, members, keys, connection (docs/events.md).
     #[arg(long)]
     json: bool,
@@ -111,8 +111,8 @@ async fn print(args: &RecvArgs, session: &mut Session, stop: &CancellationToken)
         if let (Event::Message(message), true) = (&event, new) {
             messages += 1;
             if args.read {
-                let read = Command::MarkRead { conversation: message.conversation };
-                session.client.command(read).await.map_err(|error| session.request(error))?;
+                let read = session.client.mark_read(message.conversation).await;
+                read.map_err(|error| session.request(error))?;
             }
         }
         if args.count.is_some_and(|count| messages >= count) {

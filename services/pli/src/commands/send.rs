@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use pli_client::ProfileName;
 use pli_client::RequestError;
 use pli_client::core::{Command, CommandError, Event, TEXT_BYTES_MAX};
 use pli_domain::limits::OUTBOX_MESSAGES_MAX;
-use pli_domain::{AccountId, ConversationId, Handle};
+use pli_domain::{AccountId, ConversationId};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,7 +19,7 @@ use super::output::warning;
 use super::printed::Printed;
 use super::progress::{Progress, Wait};
 use super::session::{self, Deadline, Session};
-use super::target::{Target, handle};
+use super::target::{Target, profile};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::terminal::say;
@@ -47,8 +48,8 @@ const COUNTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 )]
 pub struct SendArgs {
     /// Whose profile.
-    #[arg(value_parser = handle)]
-    from: Handle,
+    #[arg(value_parser = profile)]
+    from: ProfileName,
     /// A handle, or a group as '#NAME', '#NAME~SHORTID', group:NAME or its id.
     to: Target,
     /// What to say; read from standard input when left out.
@@ -140,7 +141,7 @@ async fn send(args: &SendArgs, session: &mut Session, text: &str) -> Result<Resu
 /// Says again whose identity key is another one, until a command that prints has told it.
 async fn warn_of_swapped_keys(session: &Session, conversation: ConversationId) -> Result<(), Failure> {
     let printed = Printed::open(session.client.folder()).exit(Exit::Folder)?;
-    let view = session.client.query(move |core| core.conversation(conversation)).await;
+    let view = session.client.conversation(conversation).await;
     let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
     for notice in printed.unprinted_notices(session).await? {
         let is_here = matches!(&notice, Event::NewKey { member, .. } if members.contains(member));
@@ -236,7 +237,7 @@ pub(super) async fn others(
     conversation: ConversationId,
     me: AccountId,
 ) -> Result<Vec<AccountId>, Failure> {
-    let view = session.client.query(move |core| core.conversation(conversation)).await;
+    let view = session.client.conversation(conversation).await;
     let members = view.map_err(|error| session.request(error))?.map(|view| view.members).unwrap_or_default();
     Ok(members.iter().map(|member| member.account).filter(|account| *account != me).collect())
 }

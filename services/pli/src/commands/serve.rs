@@ -21,7 +21,7 @@ use crate::server::role::{Role, Roles};
 /// are handed over. docs/operations.md says what the engines must be.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli serve --engine embedded --config /etc/pli.toml\n  pli serve --role edge --config edge.toml\n  pli serve --role delivery,conversations,directory,links --config core.toml"
+    after_help = "Examples:\n  pli serve --engine embedded --config /etc/pli.toml\n  pli serve --role edge --config edge.toml\n  pli serve --role delivery,conversations,directory,links,media --config core.toml"
 )]
 pub struct ServeArgs {
     /// The roles of this process, separated by commas; `all` names every one [default: all].
@@ -48,7 +48,7 @@ enum Named {
 impl ValueEnum for Named {
     fn value_variants<'a>() -> &'a [Self] {
         const {
-            let [edge, delivery, conversations, directory, links] = Role::ALL;
+            let [edge, delivery, conversations, directory, links, media] = Role::ALL;
             &[
                 Self::All,
                 Self::One(edge),
@@ -56,6 +56,7 @@ impl ValueEnum for Named {
                 Self::One(conversations),
                 Self::One(directory),
                 Self::One(links),
+                Self::One(media),
             ]
         }
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use pli_api::common;
 use pli_client::core::{CommandError, ConnectionState, ConversationView, Core, Event};
 use pli_client::{
-    Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, RequestError, ServerAddress,
+    Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, ProfileName, RequestError, ServerAddress,
 };
-use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use super::advice::advice;
+use super::link::{self, How};
 use super::output::warning;
+use super::to_copy::line_here;
 use crate::cli::{ClientArgs, NamedServer};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
@@ -32,31 +33,43 @@ pub struct Session {
     tells_new: bool,
     /// The profile was made by this command.
     is_new: bool,
+    /// It is a companion device's, which came to its account by this command.
+    linked_now: bool,
     /// Says on standard error what a person must know, for a command that prints no events.
     warns: bool,
 }
 
 /// What a command does with a handle that has no profile here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstUse {
-    /// Makes its keys and registers it.
+    /// Makes its keys and registers it; a companion device must be linked already.
     Registers,
+    /// The same, and links a companion device.
+    Links(How),
     /// Fails: a command that only looks, or changes what is there, makes no account of a slip of the keyboard.
     Fails,
 }
 
-/// Opens the profile of `handle`; the first use makes it.
-pub async fn open(args: &ClientArgs, handle: &Handle) -> Result<Session, Failure> {
-    open_as(args, handle, FirstUse::Registers).await
+/// Opens the profile; the first use makes it.
+pub async fn open(args: &ClientArgs, name: &ProfileName) -> Result<Session, Failure> {
+    open_as(args, name, FirstUse::Registers).await
 }
 
-/// Opens the profile of `handle`; `first` says what happens where there is none.
-pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Result<Session, Failure> {
+/// Opens the profile; `first` says what happens where there is none.
+pub async fn open_as(args: &ClientArgs, name: &ProfileName, first: FirstUse) -> Result<Session, Failure> {
+    open_with(args, name, first, false).await
+}
+
+/// Opens a profile that is there, to look at what it holds: nobody is connected to.
+pub async fn open_offline(args: &ClientArgs, name: &ProfileName) -> Result<Session, Failure> {
+    open_with(args, name, FirstUse::Fails, true).await
+}
+
+async fn open_with(args: &ClientArgs, name: &ProfileName, first: FirstUse, offline: bool) -> Result<Session, Failure> {
     let logs = LogsConfig { filter: args.log.clone(), ..LogsConfig::default() };
     init_logs(&logs).exit(Exit::Usage)?;
-    let Servers { first: server, others, fingerprint, quic_port } = servers(args)?;
-    let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
-    let folder = pli_client::profile::folder(&home, &server, handle);
+    let options = ClientOptions { offline, ..options(args, name)? };
+    let folder = pli_client::profile::folder(&options.home, &options.server, name);
     let is_new = !pli_client::profile::exists(&folder);
     // A name that was right once and cannot be resolved now is retried like any other trouble on the way.
     if !args.server.is_empty() && is_new {
@@ -65,21 +78,41 @@ pub async fn open_as(args: &ClientArgs, handle: &Handle, first: FirstUse) -> Res
     args.server.iter().filter(|named| named.without_port).for_each(say_port);
     let keys_gone = pli_client::profile::lost(&folder);
     if first == FirstUse::Fails && !keys_gone && is_new {
-        return Err(no_profile(handle, &folder));
+        return Err(no_profile(args, name, &folder));
     }
-    let (transport, handle) = (args.transport, handle.clone());
-    let options = ClientOptions { server, others, transport, quic_port, fingerprint, home, handle };
+    let how = if let FirstUse::Links(how) = first { Some(how) } else { None };
+    let linked_now = name.device.is_some() && link::link(&options, how).await?;
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new, warns: false })
+    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new, linked_now, warns: false })
 }
 
-fn no_profile(handle: &Handle, folder: &std::path::Path) -> Failure {
+/// Which profile is meant, and where its server is.
+fn options(args: &ClientArgs, name: &ProfileName) -> Result<ClientOptions, Failure> {
+    let Servers { first: server, others, fingerprint, quic_port } = servers(args)?;
+    let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
+    let (transport, suite, name) = (args.transport, args.suite, name.clone());
+    Ok(ClientOptions { server, others, transport, quic_port, fingerprint, home, name, suite, offline: false })
+}
+
+fn no_profile(args: &ClientArgs, name: &ProfileName, folder: &std::path::Path) -> Failure {
     let folder = folder.display();
+    let handle = &name.handle;
+    if name.device.is_some() {
+        return Failure::say(
+            Exit::Folder,
+            format_args!(
+                "{name} is not linked here: there is no {folder}; check how it is spelled and --server, --home, or link it \
+                 with `{}`",
+                line_here(args, &format!("device link {name}"))
+            ),
+        );
+    }
     Failure::say(
         Exit::Folder,
         format_args!(
             "@{handle} has no profile here: there is no {folder}; check how the handle is spelled and --server, --home, or \
-             make it with `pli recv {handle}`, which registers it"
+             make it with `{}`, which registers it",
+            line_here(args, &format!("recv {handle}"))
         ),
     )
 }
@@ -149,12 +182,14 @@ fn unresolved(named: &ServerAddress, error: std::io::Error) -> Failure {
     Failure::new(Exit::Unreachable, error)
 }
 
-fn opening(error: OpenError) -> Failure {
+pub fn opening(error: OpenError) -> Failure {
     let exit = match &error {
         OpenError::Profile(ProfileError::Locked { .. }) => Exit::InUse,
         OpenError::OtherServer { .. } => Exit::Unreachable,
         OpenError::Handle(_) => Exit::Usage,
-        OpenError::Profile(_) | OpenError::OtherHandle { .. } | OpenError::Damaged { .. } => Exit::Folder,
+        OpenError::Profile(_) | OpenError::OtherHandle { .. } | OpenError::Damaged { .. } | OpenError::NotLinked(_) => {
+            Exit::Folder
+        }
     };
     Failure::new(exit, error)
 }
@@ -200,12 +235,19 @@ const fn exit_of(error: &CommandError) -> Exit {
         | CommandError::TextEmpty
         | CommandError::GroupName(_)
         | CommandError::GroupSize
+        | CommandError::DeviceName
         | CommandError::Oneself => Exit::Usage,
         CommandError::UnknownConversation
         | CommandError::NotAMember
         | CommandError::NotAGroup
         | CommandError::GroupNameTaken(_)
         | CommandError::NotThere
+        | CommandError::NotTheFirst
+        | CommandError::NoListYet
+        | CommandError::TooManyDevices
+        | CommandError::DeviceListed
+        | CommandError::NoSuchDevice
+        | CommandError::FirstDevice
         | CommandError::OutboxFull(_)
         | CommandError::Busy(_) => Exit::Failed,
     }
@@ -220,6 +262,16 @@ impl Deadline {
     pub fn after(seconds: Option<f64>) -> Self {
         let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Self(wait.map(|wait| Instant::now() + wait))
+    }
+
+    /// When; none for never.
+    pub const fn at(self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Whether it has come.
+    pub fn is_over(self) -> bool {
+        self.0.is_some_and(|at| Instant::now() >= at)
     }
 }
 
@@ -345,7 +397,7 @@ impl Session {
 
     /// Every conversation that the user is in.
     pub async fn conversations(&self) -> Result<Vec<ConversationView>, Failure> {
-        let all = self.client.query(|core| core.conversations()).await.map_err(|error| self.request(error))?;
+        let all = self.client.conversations().await.map_err(|error| self.request(error))?;
         Ok(all.into_iter().filter(|conversation| !conversation.left).collect())
     }
 
@@ -389,6 +441,11 @@ impl Session {
     /// Leaves it to the caller to say that a handle is new.
     pub const fn keep_quiet(&mut self) {
         self.tells_new = false;
+    }
+
+    /// Whether this is a companion device that came to its account by this command.
+    pub const fn linked_now(&self) -> bool {
+        self.linked_now
     }
 
     /// Closes the profile.

@@ -4,6 +4,7 @@
 use std::str::FromStr;
 
 use pli_client::core::Event;
+use pli_client::{InvalidProfileName, ProfileName};
 use pli_domain::{ConversationId, Handle, InvalidHandle};
 
 use super::names::{group_arriving, named};
@@ -47,6 +48,11 @@ pub fn group(text: &str) -> Result<String, std::convert::Infallible> {
 /// A handle with or without its `@`.
 pub fn handle(text: &str) -> Result<Handle, InvalidHandle> {
     text.strip_prefix('@').unwrap_or(text).parse()
+}
+
+/// A profile: a handle with or without its `@`, or `HANDLE/NAME` of a companion device.
+pub fn profile(text: &str) -> Result<ProfileName, InvalidProfileName> {
+    text.parse()
 }
 
 impl Target {

@@ -12,11 +12,11 @@ use crate::exit::Failure;
 
 /// gRPC between roles. Both sides prove themselves with certificates of one authority; a certificate names the roles of
 /// its process as DNS names: `edge.pli.internal`, `delivery.pli.internal`, `conversations.pli.internal`,
-/// `directory.pli.internal`, `links.pli.internal`. What a user is may only be said by an edge.
+/// `directory.pli.internal`, `links.pli.internal`, `media.pli.internal`. What a user is may only be said by an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InternalConfig {
-    /// The address that directory, conversations and links are served on to other processes.
+    /// The address that directory, conversations, links and media are served on to other processes.
     pub host: IpAddr,
     /// Its port; 0 takes any free one.
     pub port: u16,
@@ -26,6 +26,8 @@ pub struct InternalConfig {
     pub conversations: Vec<String>,
     /// Where links are served, `host:port` each, when they are not in this process.
     pub links: Vec<String>,
+    /// Where media are served, `host:port` each, when they are not in this process.
+    pub media: Vec<String>,
     /// PEM file with the authority that signs the certificates of all processes. Without it nothing is served to, or
     /// asked of, other processes.
     pub ca_file: PathBuf,
@@ -50,6 +52,7 @@ impl Default for InternalConfig {
             directory: Vec::new(),
             conversations: Vec::new(),
             links: Vec::new(),
+            media: Vec::new(),
             ca_file: PathBuf::new(),
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 use pli_domain::ShardMap;
 use pli_engine_embedded::EmbeddedEngine;
-use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Payloads, ShardLog, Signals};
+use pli_ports::{Accounts, Conversations, DeviceQueues, Leases, Links, Media, Payloads, ShardLog, Signals};
 use pli_runtime::Health;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ pub struct Tables {
     pub conversations: Arc<dyn Conversations>,
     /// Rendezvous.
     pub links: Arc<dyn Links>,
+    /// Uploads.
+    pub media: Arc<dyn Media>,
     /// Bodies too large for an envelope.
     pub payloads: Arc<dyn Payloads>,
 }

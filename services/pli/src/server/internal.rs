@@ -14,9 +14,11 @@ use std::time::Duration;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::links::links_server::LinksServer;
+use pli_api::media::media_server::MediaServer;
 use pli_conversations::ConversationsService;
 use pli_directory::Directory;
 use pli_links::LinksService;
+use pli_media::MediaService;
 use pli_runtime::trail::Tracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,8 @@ pub struct Served {
     pub conversations: Option<ConversationsService>,
     /// Links, when they are.
     pub links: Option<LinksService>,
+    /// Media, when they are.
+    pub media: Option<MediaService>,
     /// By which calls that are traced go on.
     pub tracer: Tracer,
 }
@@ -96,6 +100,9 @@ impl Internal {
         if served.links.is_some() {
             health.set_serving::<LinksServer<LinksService>>().await;
         }
+        if served.media.is_some() {
+            health.set_serving::<MediaServer<MediaService>>().await;
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pli_api::DESCRIPTORS)
             .build_v1()
@@ -115,7 +122,8 @@ impl Internal {
             .add_service(reflection)
             .add_optional_service(served.directory.map(DirectoryServer::new))
             .add_optional_service(served.conversations.map(ConversationsServer::new))
-            .add_optional_service(served.links.map(LinksServer::new));
+            .add_optional_service(served.links.map(LinksServer::new))
+            .add_optional_service(served.media.map(MediaServer::new));
         server.serve_with_incoming_shutdown(self.incoming, stop.cancelled_owned()).await.exit(Exit::Failed)
     }
 }

@@ -20,11 +20,14 @@ pub enum Role {
     Directory,
     /// Rendezvous of new devices.
     Links,
+    /// Sealed uploads.
+    Media,
 }
 
 impl Role {
     /// Every role, as `pli dev` runs them.
-    pub const ALL: [Self; 5] = [Self::Edge, Self::Delivery, Self::Conversations, Self::Directory, Self::Links];
+    pub const ALL: [Self; 6] =
+        [Self::Edge, Self::Delivery, Self::Conversations, Self::Directory, Self::Links, Self::Media];
 
     /// Its word in flags, files and certificates.
     pub const fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Role {
             Self::Conversations => "conversations",
             Self::Directory => "directory",
             Self::Links => "links",
+            Self::Media => "media",
         }
     }
 
@@ -42,14 +46,14 @@ impl Role {
         format!("{}.pli.internal", self.name())
     }
 
-    /// What it is on the bus; links are not on it.
+    /// What it is on the bus; links and media are not on it.
     pub const fn on_the_bus(self) -> Option<pli_engine_nats::Role> {
         match self {
             Self::Edge => Some(pli_engine_nats::Role::Edge),
             Self::Delivery => Some(pli_engine_nats::Role::Delivery),
             Self::Conversations => Some(pli_engine_nats::Role::Conversations),
             Self::Directory => Some(pli_engine_nats::Role::Directory),
-            Self::Links => None,
+            Self::Links | Self::Media => None,
         }
     }
 }

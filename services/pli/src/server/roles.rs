@@ -5,16 +5,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use pli_api::Channel;
 use pli_api::conversations::conversations_server::ConversationsServer;
 use pli_api::directory::directory_server::DirectoryServer;
 use pli_api::links::links_server::LinksServer;
+use pli_api::media::media_server::MediaServer;
 use pli_conversations::ConversationsService;
-use pli_delivery::{Delivery, DeliveryPorts};
+use pli_delivery::{Beside, Delivery, DeliveryPorts};
 use pli_directory::Directory;
+use pli_domain::ShardId;
 use pli_edge::{Edge, EdgePorts, Identity};
 use pli_links::LinksService;
-use pli_ports::{Clock, SystemClock};
+use pli_media::{Blobs, MediaService};
+use pli_ports::{Clock, Payloads, SystemClock};
 use pli_runtime::trail::Tracer;
 use pli_runtime::{Health, Telemetry, Trail};
 use tokio::task::JoinSet;
@@ -23,10 +27,11 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Engine;
 use super::internal::{Internal, Peers, Served};
 use super::listeners::Listeners;
+use super::no_media::NoMedia;
 use super::role::{Role, Roles};
 use super::traced::{carrying, in_process};
-use crate::config::{Config, TlsMaterial};
-use crate::exit::{Exit, Failure};
+use crate::config::{Config, EngineKind, TlsMaterial};
+use crate::exit::{Exit, ExitContext, Failure};
 
 /// What all roles are made from.
 pub struct Ground<'a> {
@@ -53,34 +58,44 @@ impl<'a> Ground<'a> {
         Ok(Self { config, engine, telemetry, trail, roles, material, clock: Arc::new(SystemClock) })
     }
 
-    /// Builds every role and listens; nothing is served yet. `identity` is what an edge shows to clients.
+    /// Builds every role and listens; nothing is served yet. Owners of shards have an edge too, without listeners: their
+    /// fan-out workers are its sessions. `identity` is what an edge shows to clients.
     pub async fn wire(&self, identity: Option<&Identity>) -> Result<Wired, Failure> {
         let directory = self.roles.has(Role::Directory).then(|| self.directory()).transpose()?;
         let conversations = match self.roles.has(Role::Conversations) {
             true => Some(self.conversations(self.directory_channel(directory.as_ref())?)?),
             false => None,
         };
-        let delivery = self.roles.has(Role::Delivery).then(|| self.delivery()).transpose()?;
         let links = self.roles.has(Role::Links).then(|| self.links()).transpose()?;
+        let media = self.roles.has(Role::Media).then(|| self.media()).transpose()?;
         let (mut edge, mut listeners) = (None, None);
-        if let Some(identity) = identity {
-            let services = Services {
+        if identity.is_some() || self.roles.has(Role::Delivery) {
+            edge = Some(self.edge(Services {
                 directory: self.directory_channel(directory.as_ref())?,
                 conversations: self.conversations_channel(conversations.as_ref())?,
                 links: self.links_channel(links.as_ref())?,
-            };
-            let made = self.edge(services)?;
-            listeners = Some(Listeners::bind(&made, &self.config.server, identity).await?);
-            edge = Some(made);
+                media: self.media_channel(media.as_ref())?,
+            })?);
         }
+        if let (Some(edge), Some(identity)) = (&edge, identity) {
+            listeners = Some(Listeners::bind(edge, &self.config.server, identity).await?);
+        }
+        let delivery = match &edge {
+            Some(edge) if self.roles.has(Role::Delivery) => Some(self.delivery(edge)?),
+            _ => None,
+        };
         let internal = match &self.material {
-            Some(material) if directory.is_some() || conversations.is_some() || links.is_some() => {
+            Some(material)
+                if [Role::Directory, Role::Conversations, Role::Links, Role::Media]
+                    .into_iter()
+                    .any(|role| self.roles.has(role)) =>
+            {
                 Some(Internal::bind(&self.config.internal, material).await?)
             }
             _ => None,
         };
         let tracer = self.trail.tracer.clone();
-        Ok(Wired { delivery, directory, conversations, links, edge, listeners, internal, tracer })
+        Ok(Wired { delivery, directory, conversations, links, media, edge, listeners, internal, tracer })
     }
 
     fn directory_channel(&self, here: Option<&Directory>) -> Result<Channel, Failure> {
@@ -104,6 +119,20 @@ impl<'a> Ground<'a> {
         }
     }
 
+    fn media_channel(&self, here: Option<&MediaService>) -> Result<Channel, Failure> {
+        match here {
+            Some(media) => Ok(in_process(MediaServer::new(media.clone()), &self.trail.tracer)),
+            // A cluster that was set up before there were uploads goes on without them.
+            None if self.config.internal.media.is_empty() => {
+                if self.roles.has(Role::Edge) {
+                    tracing::warn!("internal.media is empty: clients can hand over no history");
+                }
+                Ok(in_process(MediaServer::new(NoMedia), &self.trail.tracer))
+            }
+            None => self.peers(Role::Media),
+        }
+    }
+
     fn peers(&self, role: Role) -> Result<Channel, Failure> {
         let missing = || {
             let text = format!(
@@ -117,15 +146,16 @@ impl<'a> Ground<'a> {
         Ok(carrying(channel, &self.trail.tracer))
     }
 
-    fn delivery(&self) -> Result<Delivery, Failure> {
-        let bus = self.engine.bus()?;
+    fn delivery(&self, edge: &Edge) -> Result<Delivery, Failure> {
+        let (bus, tables) = (self.engine.bus()?, self.engine.tables()?);
         let ports = DeliveryPorts {
             log: bus.log.clone(),
             signals: bus.signals.clone(),
             leases: bus.leases.clone(),
-            queues: self.engine.tables()?.queues.clone(),
+            queues: tables.queues.clone(),
             clock: self.clock.clone(),
             trail: self.trail.clone(),
+            beside: Some(Arc::new(FanOut { edge: edge.clone(), payloads: tables.payloads.clone() })),
         };
         let meter = self.telemetry.meter("delivery");
         Ok(Delivery::new(ports, bus.shards, self.config.delivery.clone(), &meter, rand::random()))
@@ -152,7 +182,9 @@ impl<'a> Ground<'a> {
             directory,
         };
         let meter = self.telemetry.meter("conversations");
-        Ok(ConversationsService::new(ports, bus.shards, self.config.conversations.clone(), &meter))
+        let post_quantum = self.config.directory.post_quantum;
+        let config = pli_conversations::Config { post_quantum, ..self.config.conversations.clone() };
+        Ok(ConversationsService::new(ports, bus.shards, config, &meter))
     }
 
     fn links(&self) -> Result<LinksService, Failure> {
@@ -161,8 +193,24 @@ impl<'a> Ground<'a> {
         Ok(LinksService::new(links, self.clock.clone(), self.config.links.clone(), &meter))
     }
 
+    fn media(&self) -> Result<MediaService, Failure> {
+        if self.config.engine.kind == EngineKind::Cluster && self.config.media.folder.as_os_str().is_empty() {
+            let text = "media.folder is empty: on a cluster name a folder that all processes with the role media share, \
+                        or leave the role out with --role";
+            return Err(Failure::say(Exit::Config, text));
+        }
+        let tables = self.engine.tables()?;
+        let ports = pli_media::Ports {
+            media: tables.media.clone(),
+            accounts: tables.accounts.clone(),
+            clock: self.clock.clone(),
+        };
+        let blobs = Blobs::local(&self.config.media_folder()).exit(Exit::Folder)?;
+        Ok(MediaService::new(ports, blobs, self.config.media.clone(), &self.telemetry.meter("media")))
+    }
+
     fn edge(&self, services: Services) -> Result<Edge, Failure> {
-        let Services { directory, conversations, links } = services;
+        let Services { directory, conversations, links, media } = services;
         let bus = self.engine.bus()?;
         let ports = EdgePorts {
             log: bus.log.clone(),
@@ -171,12 +219,28 @@ impl<'a> Ground<'a> {
             directory,
             conversations,
             links,
+            media,
             registration: self.config.directory.registration.name(),
             history: self.engine.history(),
             trail: self.trail.clone(),
         };
         let meter = self.telemetry.meter("edge");
-        Ok(Edge::new(ports, bus.shards, self.config.edge.clone(), &meter, rand::random()))
+        let post_quantum = self.config.directory.post_quantum;
+        let config = pli_edge::Config { post_quantum, ..self.config.edge.clone() };
+        Ok(Edge::new(ports, bus.shards, config, &meter, rand::random()))
+    }
+}
+
+/// The fan-out workers of this process: each runs beside the owner of its shard, on the owner's lease.
+struct FanOut {
+    edge: Edge,
+    payloads: Arc<dyn Payloads>,
+}
+
+impl Beside for FanOut {
+    fn run(&self, shard: ShardId, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        let (edge, payloads) = (self.edge.clone(), self.payloads.clone());
+        Box::pin(async move { edge.fan_out(shard, payloads, stop).await })
     }
 }
 
@@ -185,6 +249,7 @@ struct Services {
     directory: Channel,
     conversations: Channel,
     links: Channel,
+    media: Channel,
 }
 
 /// Roles that have not begun.
@@ -193,6 +258,7 @@ pub struct Wired {
     directory: Option<Directory>,
     conversations: Option<ConversationsService>,
     links: Option<LinksService>,
+    media: Option<MediaService>,
     edge: Option<Edge>,
     listeners: Option<Listeners>,
     internal: Option<Internal>,
@@ -217,11 +283,18 @@ impl Wired {
         if let Some(delivery) = self.delivery {
             inner.run(|stop| async move { delivery.run(stop).await.map_err(failed) });
         }
+        if let Some(directory) = self.directory.clone() {
+            inner.run(|stop| async move {
+                directory.run(stop).await;
+                Ok(())
+            });
+        }
         if let Some(internal) = self.internal {
             let served = Served {
                 directory: self.directory,
                 conversations: self.conversations.clone(),
                 links: self.links.clone(),
+                media: self.media.clone(),
                 tracer: self.tracer,
             };
             inner.run(|stop| internal.run(served, stop));
@@ -235,6 +308,12 @@ impl Wired {
         if let Some(links) = self.links {
             inner.run(|stop| async move {
                 links.run(stop).await;
+                Ok(())
+            });
+        }
+        if let Some(media) = self.media {
+            inner.run(|stop| async move {
+                media.run(stop).await;
                 Ok(())
             });
         }

@@ -120,6 +120,7 @@ impl Stores for Connections {
             signals: connection.nats.signals(),
             leases: connection.nats.leases(),
             queues: Arc::new(queues),
+            payloads: connection.cql.payloads(),
             clock: Arc::new(SkewedClock { clock, skew: *lock(&connection.skew) }),
         }
     }

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::faults::servers::SHARDS;
-use crate::simulation::plan::{Plan, Weights};
+use crate::simulation::plan::{Plan, Weights, above_shards};
 
 /// How long a lease lives; the server ends it within a second after that.
 const LEASE_TTL_MS: u64 = 2_000;
@@ -155,6 +155,9 @@ pub fn plan(seed: u64) -> Plan {
         send_every: Duration::from_millis(pick(&[500, 1_000])),
         stay: Duration::from_secs(pick(&[5, 15])),
         ack_delay: Duration::from_millis(pick(&[0, 50, 200])),
+        above_shards: above_shards(seed),
+        // Each waits for real disks and networks, and for slow ones.
+        fan_out_window: 256,
         body_bytes: 40,
         one_id: false,
         recheck: Some(Duration::from_secs(4)),

@@ -68,7 +68,8 @@ impl World {
         let shards = ShardMap::new(4, [3; 16]).expect("a power of two");
         let (stop, meter) = (CancellationToken::new(), NoopMeterProvider::new().meter("test"));
         let config = TelemetryConfig { otlp_endpoint: endpoint.into(), trace_ratio: 1.0, ..TelemetryConfig::default() };
-        let rosters = rosters::channel(vec![Talk { id: TALK, devices: vec![device(1), device(2)] }]);
+        let talks = vec![Talk { id: TALK, devices: vec![device(1), device(2)] }];
+        let rosters = rosters::channel(talks, (shards, usize::MAX), None);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let edge = async |seed| {
             let asked = asked(&config, "edge", &stop).await;
@@ -79,6 +80,7 @@ impl World {
                 directory: rosters.clone(),
                 conversations: rosters.clone(),
                 links: rosters.clone(),
+                media: rosters.clone(),
                 registration: "open",
                 history: None,
                 trail: asked.trail.clone(),
@@ -97,6 +99,7 @@ impl World {
             queues: Arc::new(memory.queues()),
             clock,
             trail: worker.trail.clone(),
+            beside: None,
         };
         let times = pli_delivery::Config {
             settle_every_ms: 50,

@@ -352,6 +352,37 @@ fn a_group_is_made_changed_and_left() {
 }
 
 #[test]
+fn what_goes_to_many_shards_arrives_over_kills_of_the_server() {
+    let home = tempfile::tempdir().expect("a folder");
+    // Every message takes the way of those to many shards.
+    let settings = [("PLI_CONVERSATIONS__FAN_OUT_ABOVE_SHARDS", "0")];
+    let mut server = Server::start_with(home.path(), 0, &settings);
+    let port = server.port();
+    for handle in ["bob", "carol"] {
+        register(home.path(), handle);
+    }
+    text(&run(home.path(), &["group", "create", "alice", "team", "bob", "carol", "--data", "data"]));
+    let mut bob = following(home.path(), &["recv", "bob", "--data", "data", "--json", "--follow"]);
+    for round in ["a", "b", "c"] {
+        let send = ["send", "alice", "#team", round, "--count", "20", "--data", "data", "--wait", "accepted"];
+        text(&run(home.path(), &send));
+        server.process.kill();
+        server = Server::start_with(home.path(), port, &settings);
+    }
+    text(&run(home.path(), &["send", "alice", "#team", "last", "--data", "data", "--wait", "stored"]));
+    bob.json(says("alice", "last"));
+    let texts = |said: &str| -> Vec<String> {
+        let events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["event"] == "message").map(|event| event["text"].to_string()).collect()
+    };
+    let of_bob = texts(&bob.seen().join("\n"));
+    let of_carol = texts(&text(&run(home.path(), &["recv", "carol", "--data", "data", "--json"])));
+    assert_eq!((of_bob.len(), of_carol.len()), (61, 61), "everything, once");
+    assert_eq!(of_bob, of_carol);
+    assert!(server.metric("pli_edge_fan_outs") > 0.0);
+}
+
+#[test]
 fn two_who_write_first_at_once_have_one_chat_with_everything() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());

@@ -37,6 +37,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("PLI_INTERNAL__DIRECTORY", "https://a:1,https://b:2", "directory = [\"https://a:1\", \"https://b:2\"]"),
     ("PLI_INTERNAL__CONVERSATIONS", "https://a:1", "conversations = [\"https://a:1\"]"),
     ("PLI_INTERNAL__LINKS", "https://a:1,https://b:2", "links = [\"https://a:1\", \"https://b:2\"]"),
+    ("PLI_INTERNAL__MEDIA", "https://a:1,https://b:2", "media = [\"https://a:1\", \"https://b:2\"]"),
     ("PLI_TELEMETRY__PROCESSES", "a:1,b:2", "processes = [\"a:1\", \"b:2\"]"),
 ];
 

@@ -55,6 +55,7 @@ impl World {
             queues: engine.device_queues(),
             clock: Arc::new(SystemClock),
             trail: Trail::default(),
+            beside: None,
         };
         let meter = NoopMeterProvider::new().meter("test");
         let delivery = Delivery::new(ports, engine.shard_map(), config, &meter, 1);

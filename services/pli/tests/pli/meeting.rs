@@ -42,6 +42,11 @@ fn frame(frame: client_frame::Frame) -> ClientFrame {
 impl Session {
     /// Anonymous without an identity.
     async fn open(place: &Place, identity: Option<&Identity>) -> Self {
+        Self::try_open(place, identity).await.expect("ready")
+    }
+
+    /// The session, or why the edge closed it after the hello.
+    async fn try_open(place: &Place, identity: Option<&Identity>) -> Result<Self, Error> {
         let address: ServerAddress = place.address.parse().expect("an address");
         let pin = place.fingerprint.parse().expect("a fingerprint");
         let connection = Connector::new(Some(pin), Transport::WebSocket).open(&address).await.expect("connected");
@@ -59,9 +64,11 @@ impl Session {
             hello.set_binding(Binding::TlsExporter);
         }
         sink.send(&[frame(client_frame::Frame::Hello(hello))]).await.expect("sent");
-        let ready = stream.next().await.expect("ready").frame;
-        assert!(matches!(ready, Some(server_frame::Frame::Ready(_))), "{ready:?}");
-        Self { sink, stream, calls: 0 }
+        match stream.next().await.expect("an answer to the hello").frame {
+            Some(server_frame::Frame::Ready(_)) => Ok(Self { sink, stream, calls: 0 }),
+            Some(server_frame::Frame::Close(close)) => Err(close.reason.expect("a reason")),
+            other => panic!("not ready but {other:?}"),
+        }
     }
 
     pub async fn anonymous(place: &Place) -> Self {
@@ -72,7 +79,7 @@ impl Session {
     pub async fn registered(place: &Place, handle: &str) -> (Self, Identity) {
         let handle = handle.parse().expect("a handle");
         let identity = Identity::create(handle, &mut ChaCha8Rng::from_seed(rand::rng().random()));
-        let devices = Some(identity.device_list());
+        let devices = identity.device_list();
         let request = RegisterRequest { handle: identity.handle().to_string(), devices, invite: String::new() };
         let mut stranger = Self::anonymous(place).await;
         let registered = stranger.call::<RegisterResponse>("/pli.directory.v1.Directory/Register", &request).await;
@@ -84,8 +91,22 @@ impl Session {
         Self::open(place, Some(identity)).await
     }
 
+    /// Why a device may not open a session.
+    pub async fn refused(place: &Place, identity: &Identity) -> Error {
+        Self::try_open(place, Some(identity)).await.err().expect("is refused")
+    }
+
+    /// Why the edge ended the session; waits until it does.
+    pub async fn closed(mut self) -> Error {
+        loop {
+            if let Some(server_frame::Frame::Close(close)) = self.stream.next().await.expect("a frame").frame {
+                return close.reason.expect("a reason");
+            }
+        }
+    }
+
     /// Calls a method and waits for its answer; other frames are passed over.
-    async fn call<A: Message + Default>(&mut self, method: &str, request: &impl Message) -> Result<A, Error> {
+    pub async fn call<A: Message + Default>(&mut self, method: &str, request: &impl Message) -> Result<A, Error> {
         self.calls += 1;
         let call = Call { id: self.calls, method: method.into(), body: request.encode_to_vec().into() };
         self.sink.send(&[frame(client_frame::Frame::Call(call))]).await.expect("sent");

@@ -218,9 +218,16 @@ impl Server {
 
     /// The same on a port that is already known.
     pub fn start_on(home: &Path, port: u16) -> Self {
+        Self::start_with(home, port, &[])
+    }
+
+    /// The same with settings in its environment.
+    pub fn start_with(home: &Path, port: u16, settings: &[(&str, &str)]) -> Self {
         let port = port.to_string();
         let arguments = ["dev", "--data", "data", "--port", &port, "--admin-port", "0", "--ready-json"];
-        let mut process = Running::start(pli(home, &arguments));
+        let mut command = pli(home, &arguments);
+        command.envs(settings.iter().copied());
+        let mut process = Running::start(command);
         let about = process.json(|value| value.get("url").is_some());
         Self { process, about }
     }

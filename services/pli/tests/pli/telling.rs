@@ -42,7 +42,10 @@ fn a_command_that_only_looks_makes_no_account_of_a_slip() {
     for looks in [&["list", "alicee"][..], &["add", "alicee", "team", "bob"], &["leave", "alicee", "team"]] {
         let (code, said) = failure(&run(home.path(), &with_data(&[&["group"], looks].concat())));
         assert_eq!(code, Some(6), "{said}");
-        assert!(said.contains("@alicee has no profile here") && said.contains("`pli recv alicee`"), "{said}");
+        assert!(
+            said.contains("@alicee has no profile here") && said.contains("pli recv alicee --data data`"),
+            "{said}"
+        );
     }
     assert!(has_profile(home.path(), "alice") && !has_profile(home.path(), "alicee"));
     let (code, said) = failure(&run(home.path(), &with_data(&["send", "alice", "alicee", "hi"])));

@@ -18,7 +18,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 use crate::process::{PATIENCE, Server, pli, run, text};
 
 /// `pli chat` with a keyboard and a screen.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     keyboard: File,
     screen: Receiver<String>,
@@ -30,13 +30,26 @@ impl Terminal {
         Self::start_as(pli(home, &["chat", handle, "--data", "data"]))
     }
 
+    /// Starts a command on a terminal, where its errors are seen too.
+    pub fn start_whole(command: Command) -> Self {
+        Self::start_on(command, true)
+    }
+
     /// Starts a command on a terminal.
-    fn start_as(mut command: Command) -> Self {
+    fn start_as(command: Command) -> Self {
+        Self::start_on(command, false)
+    }
+
+    fn start_on(mut command: Command, errors: bool) -> Self {
         let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("ours");
         let name = ptsname(&keyboard, Vec::new()).expect("a name");
         let open = || rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");
+        if errors {
+            command.stderr(open());
+        }
         let child = command.stdin(open()).stdout(open()).spawn().expect("starts");
+        drop(command);
         let keyboard = File::from(keyboard);
         let mut reader = keyboard.try_clone().expect("a handle");
         let (send, screen) = channel();
@@ -51,13 +64,28 @@ impl Terminal {
         Self { child, keyboard, screen, seen: String::new() }
     }
 
+    /// Reads the rest of the line that is painted.
+    pub fn until_line(&mut self, rest: &mut String) {
+        while !self.seen.contains('\n') {
+            let painted = self.screen.recv_timeout(PATIENCE).expect("a line");
+            self.seen.push_str(&painted);
+        }
+        let end = self.seen.find('\n').expect("looked for");
+        rest.extend(self.seen.drain(..=end));
+    }
+
+    /// What was painted since.
+    pub fn seen(&self) -> &str {
+        &self.seen
+    }
+
     /// Presses keys, all at once, as a paste does.
-    fn keys(&mut self, keys: &str) {
+    pub fn keys(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("written");
     }
 
     /// Waits for its end.
-    fn ended(&mut self) -> ExitStatus {
+    pub fn ended(&mut self) -> ExitStatus {
         wait_for("it runs on", || self.child.try_wait().expect("a child"))
     }
 
@@ -70,7 +98,7 @@ impl Terminal {
     }
 
     /// Reads until this was painted; forgets everything before it.
-    fn until(&mut self, wanted: &str) {
+    pub fn until(&mut self, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.seen.find(wanted) {

@@ -156,7 +156,7 @@ fn every_role_has_a_word_of_its_own() {
     let home = tempfile::tempdir().expect("a folder");
     let (code, said) = failure(&run(home.path(), &["serve", "--role", "everything"]));
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("all, edge, delivery, conversations, directory, links"), "{said}");
+    assert!(said.contains("all, edge, delivery, conversations, directory, links, media"), "{said}");
     let ports = ["PLI_SERVER__PORT", "PLI_SERVER__ADMIN_PORT"].map(|variable| (variable, "0"));
     let mut command = pli(home.path(), &["serve", "--role", "all", "--ready-json"]);
     let mut server = Running::start({

@@ -17,7 +17,7 @@ use crate::simulation::owners::Owners;
 use crate::simulation::plan::Plan;
 use crate::simulation::rare::Rare;
 use crate::simulation::rosters;
-use crate::simulation::stores::Stores;
+use crate::simulation::stores::{Place, Stores};
 use crate::simulation::trace::Told;
 use crate::simulation::world::World;
 
@@ -48,17 +48,23 @@ pub struct Cast {
 pub fn build(plan: &Arc<Plan>, stores: Arc<dyn Stores>, shards: ShardMap, told: Option<Told>) -> Cast {
     let world = Arc::new(World::new(stores, shards, told));
     let devices = devices(plan);
-    let talks = talks(&devices);
+    let talks = talks(plan, &devices);
     {
         let mut oracle = world.oracle();
         oracle.rows_max = plan.delivery.queue_rows_max;
+        for shard in shards.shards() {
+            oracle.shard_of.insert(DeviceId::fan_out(shard), shard);
+            oracle.device(DeviceId::fan_out(shard));
+        }
         for address in &devices {
             oracle.shard_of.insert(address.device, shards.shard_of(address.account));
             oracle.device(address.device);
         }
     }
-    let network = Arc::new(Network::new(world.clone(), plan.clone(), rosters::channel(talks.clone())));
-    let owners = Arc::new(Owners::new(world.clone(), plan.clone()));
+    let payloads = world.stores.ports(Place::Owner(0), world.clock).payloads;
+    let rosters = rosters::channel(talks.clone(), (world.shards, plan.above_shards), Some((payloads, world.clock)));
+    let network = Arc::new(Network::new(world.clone(), plan.clone(), rosters.clone()));
+    let owners = Arc::new(Owners::new(world.clone(), plan.clone(), rosters));
     (0..plan.edges).for_each(|place| network.start(place));
     (0..plan.owners).for_each(|place| owners.start(place));
     let (mut status, mut tasks) = (Vec::new(), Vec::new());
@@ -81,10 +87,12 @@ fn devices(plan: &Plan) -> Vec<DeviceAddress> {
     owners.map(|account| DeviceAddress { account: *account, device: DeviceId::from_bytes(rng.random()) }).collect()
 }
 
-/// Everybody, and two smaller circles.
-fn talks(devices: &[DeviceAddress]) -> Vec<Talk> {
-    let talk = |n: u8, devices: Vec<DeviceAddress>| Talk { id: ConversationId::from_bytes([n; 16]), devices };
-    vec![talk(1, devices.to_vec()), talk(2, devices[..2].to_vec()), talk(3, devices[1..].to_vec())]
+/// Everybody, and two smaller circles; conversations of this run alone.
+fn talks(plan: &Plan, devices: &[DeviceAddress]) -> Vec<Talk> {
+    let mut rng = plan.rng(5);
+    let mut talk =
+        |devices: &[DeviceAddress]| Talk { id: ConversationId::from_bytes(rng.random()), devices: devices.to_vec() };
+    vec![talk(devices), talk(&devices[..2]), talk(&devices[1..])]
 }
 
 /// Waits until nothing is open any more, or a rule was broken; an error when that does not come about in time.

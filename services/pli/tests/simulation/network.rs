@@ -81,6 +81,7 @@ impl Network {
             directory: self.rosters.clone(),
             conversations: self.rosters.clone(),
             links: self.rosters.clone(),
+            media: self.rosters.clone(),
             trail: trail(),
         };
         let meter = NoopMeterProvider::new().meter("simulation");

@@ -9,6 +9,7 @@ mod tenures;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use pli_api::log::envelope::BodyOrRef;
 use pli_api::log::{Entry, Envelope};
 use pli_domain::{Checkpoint, DeviceId, EntryId, LogEpoch, Position, SendId, Seq, ShardId, UnixMillis};
 use pli_ports::{LogEpochStart, Settle};
@@ -119,6 +120,8 @@ pub struct Oracle {
     pub rows_max: usize,
     pub recipients: BTreeMap<Name, BTreeSet<DeviceId>>,
     pub expires_at: BTreeMap<Name, UnixMillis>,
+    /// Fan-out workers that spread each content.
+    pub spread_by: BTreeMap<Name, BTreeSet<String>>,
     /// Where owners read each content.
     pub placed: BTreeMap<(ShardId, Name), BTreeSet<Position>>,
 }
@@ -139,11 +142,26 @@ pub fn items_of(bytes: &Bytes) -> Option<Vec<Item>> {
         .collect()
 }
 
+/// Whether an encoded envelope points at its body: it was spread by a fan-out worker.
+pub fn points(envelope: &Bytes) -> bool {
+    let body = Envelope::decode(envelope.clone()).ok().and_then(|envelope| envelope.body_or_ref);
+    matches!(body, Some(BodyOrRef::BodyRef(_)))
+}
+
 /// The content that an encoded envelope carries.
 pub fn name_of(envelope: &Bytes) -> Option<Name> {
     let envelope = Envelope::decode(envelope.clone()).ok()?;
     let device = DeviceId::try_from(envelope.sender?.device.as_ref()).ok()?;
     Some((device, SendId::try_from(envelope.send_id.as_ref()).ok()?))
+}
+
+impl View {
+    /// The last entry below which its owner was told that everything is settled.
+    fn settled(&self) -> Seq {
+        let heard =
+            self.heard.iter().filter_map(|settle| settle.checkpoint).map(|checkpoint| checkpoint.position.seq());
+        heard.fold(self.checkpoint.0.seq(), Seq::max)
+    }
 }
 
 impl ShardTruth {
@@ -205,6 +223,19 @@ impl Oracle {
             }
             self.entries.insert(id, items);
         }
+    }
+
+    /// How many contents of the entry, spread by `worker`, another worker has spread before.
+    pub fn spread_again(&mut self, worker: &str, bytes: &Bytes) -> u64 {
+        let entry = Entry::decode(bytes.clone()).unwrap_or_default();
+        let mut again = 0;
+        for item in entry.items.iter().filter(|item| points(&item.envelope)) {
+            let Some(name) = name_of(&item.envelope) else { continue };
+            let workers = self.spread_by.entry(name).or_default();
+            again += u64::from(!workers.contains(worker) && !workers.is_empty());
+            workers.insert(worker.into());
+        }
+        again
     }
 
     /// An owner read an entry in a log epoch: where its contents stand for it.

@@ -71,6 +71,10 @@ pub struct Plan {
     pub ack_delay: Duration,
     /// The longest time after which sessions look again by themselves, where the edge's own would last too long.
     pub recheck: Option<Duration>,
+    /// Messages to more shards go through the fan-out worker.
+    pub above_shards: usize,
+    /// Messages that a fan-out worker has open: few of them, so that it waits often.
+    pub fan_out_window: usize,
     /// Bytes of most messages.
     pub body_bytes: usize,
     /// Workers take each other for themselves.
@@ -117,6 +121,8 @@ impl Plan {
             stay: Duration::from_secs(pick(&mut rng, &[5, 20])),
             ack_delay: Duration::from_millis(pick(&mut rng, &[0, 50, 2_000])),
             recheck: None,
+            above_shards: above_shards(seed),
+            fan_out_window: 8,
             body_bytes: 40,
             one_id: false,
             life: Duration::from_secs(if short { 70 } else { 20 * 24 * 3600 }),
@@ -132,6 +138,13 @@ impl Plan {
         rng.set_stream(1_000 + stream + (self.again << 32));
         rng
     }
+}
+
+/// In half of the seeds everything, or what goes to two shards, takes the way through a fan-out worker.
+pub fn above_shards(seed: u64) -> usize {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(999);
+    pick(&mut rng, &[usize::MAX, usize::MAX, 0, 1])
 }
 
 fn delivery(rng: &mut ChaCha8Rng, lean: Lean) -> pli_delivery::Config {

@@ -54,6 +54,10 @@ rare! {
     gap_told = "gap told", at least 1;
     /// A session was displaced by a newer one.
     displaced = "session displaced", at least 1;
+    /// A fan-out worker acknowledged what it had spread.
+    spread = "spread by a fan-out worker", at least 100;
+    /// A fan-out worker took up what another one had left.
+    spread_again = "spread by a second fan-out worker", at least 100;
     /// The store lost what was not synced.
     power_cut = "power cut", at least 1;
 }

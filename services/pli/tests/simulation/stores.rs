@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pli_domain::{EntryRef, Seq, ShardId};
-use pli_ports::{Clock, DeviceQueues, Leases, ShardLog, Signals};
+use pli_ports::{Clock, DeviceQueues, Leases, Payloads, ShardLog, Signals};
 use pli_testkit::memory::MemoryWorld;
 use pli_testkit::time::RuntimeClock;
 
@@ -24,6 +24,7 @@ pub struct Ports {
     pub signals: Arc<dyn Signals>,
     pub leases: Arc<dyn Leases>,
     pub queues: Arc<dyn DeviceQueues>,
+    pub payloads: Arc<dyn Payloads>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -46,6 +47,7 @@ impl Stores for MemoryWorld {
             signals: Arc::new(self.signals()),
             leases: Arc::new(self.leases()),
             queues: Arc::new(self.queues()),
+            payloads: Arc::new(self.payloads()),
             clock: Arc::new(clock),
         }
     }

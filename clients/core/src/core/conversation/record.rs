@@ -5,7 +5,7 @@ use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, SendId, UnixMillis};
 use prost::Message as _;
 
-use super::{Conversation, Phase, Proposal, Work};
+use super::{Conversation, Phase, Proposal, Refresh, Work};
 use crate::content::{Kind, LifeSpan, group_name};
 use crate::core::LoadError;
 use crate::core::gone::GoneRecord;
@@ -54,6 +54,7 @@ impl Conversation {
             gone: GoneRecord::all(&self.gone),
             awaits: self.awaits,
             awaits_in_vain: self.awaits_in_vain,
+            refresh: self.refresh.map(RefreshRecord::of),
         }
         .encode_to_vec()
     }
@@ -88,6 +89,7 @@ impl Conversation {
             abandoned: r.abandoned,
             awaits: r.awaits,
             awaits_in_vain: r.awaits_in_vain,
+            refresh: r.refresh.map(RefreshRecord::read),
             gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
@@ -160,11 +162,25 @@ struct Record {
     awaits: Option<u64>,
     #[prost(bool, tag = "28")]
     awaits_in_vain: bool,
+    #[prost(message, optional, tag = "29")]
+    refresh: Option<RefreshRecord>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct RefreshRecord {
+    #[prost(uint64, tag = "1")]
+    due_ms: u64,
+    #[prost(uint64, tag = "2")]
+    since_ms: u64,
+    #[prost(uint64, tag = "3")]
+    from: u64,
+    #[prost(uint64, tag = "4")]
+    heard: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather.
+    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather, 7 align.
     #[prost(uint32, tag = "1")]
     what: u32,
     #[prost(string, repeated, tag = "2")]
@@ -194,6 +210,8 @@ struct CommitRecord {
     welcome: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     group_info: Vec<u8>,
+    #[prost(bool, tag = "5")]
+    changes_nothing: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -235,6 +253,7 @@ impl WorkRecord {
                 let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
                 Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
             }
+            Work::Align(at) => Self { what: 7, not_before_ms: at.0, ..Self::default() },
         }
     }
 
@@ -251,18 +270,31 @@ impl WorkRecord {
                 let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
                 Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
             }
+            7 => Some(Work::Align(UnixMillis(self.not_before_ms))),
             _ => None,
         }
     }
 }
 
+impl RefreshRecord {
+    fn of(refresh: Refresh) -> Self {
+        let Refresh { due, since, from, heard } = refresh;
+        Self { due_ms: due.0, since_ms: since.0, from, heard }
+    }
+    fn read(self) -> Refresh {
+        let Self { due_ms, since_ms, from, heard } = self;
+        Refresh { due: UnixMillis(due_ms), since: UnixMillis(since_ms), from, heard }
+    }
+}
+
 impl CommitRecord {
     fn of(commit: &Commit) -> Self {
-        let Commit { epoch, commit, welcome, group_info } = commit.clone();
-        Self { epoch, commit, welcome, group_info }
+        let Commit { epoch, commit, welcome, group_info, changes_nothing } = commit.clone();
+        Self { epoch, commit, welcome, group_info, changes_nothing }
     }
     fn read(self) -> Commit {
-        Commit { epoch: self.epoch, commit: self.commit, welcome: self.welcome, group_info: self.group_info }
+        let Self { epoch, commit, welcome, group_info, changes_nothing } = self;
+        Commit { epoch, commit, welcome, group_info, changes_nothing }
     }
 }
 
@@ -293,7 +325,7 @@ mod tests {
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
         "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
         "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
-        "2a04010103043001d00101d80107e00101",
+        "2a04010103043001d00101d80107e00101ea01080809100818072006",
     );
 
     #[test]
@@ -328,6 +360,7 @@ mod tests {
             abandoned: true,
             awaits: Some(7),
             awaits_in_vain: true,
+            refresh: Some(Refresh { due: UnixMillis(9), since: UnixMillis(8), from: 7, heard: 6 }),
             gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
@@ -343,7 +376,16 @@ mod tests {
         );
         assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
         assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
-        assert_eq!(read.gone, conversation.gone);
+        assert_eq!((&read.gone, read.refresh), (&conversation.gone, conversation.refresh));
+    }
+
+    #[test]
+    fn work_that_was_added_keeps_its_bytes() {
+        let stored = "08072009";
+        let record = WorkRecord::of(&Work::Align(UnixMillis(9)));
+        assert_eq!(hex::encode(record.encode_to_vec()), stored);
+        let read = WorkRecord::decode(hex::decode(stored).expect("hexadecimal").as_slice()).expect("read");
+        assert_eq!(read.read(), Some(Work::Align(UnixMillis(9))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use pli_domain::{AccountId, ConversationId, DeviceId, Handle, MlsEpoch, PayloadI
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CommitIntent, CommitOutcome, ConversationHead, Conversations,
     CreateAccountError, CreateOutcome, DeviceListRecord, EpochRoster, KeyPackageStock, ListHash, NewAccount,
-    NewConversation, PayloadPage, Payloads, PutDeviceListError, RosterRecord, StoreError,
+    NewConversation, PayloadPage, Payloads, PutDeviceListError, Removal, RosterRecord, StoreError,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{MemoryAccounts, MemoryConversations, MemoryPayloads, MemoryWorld};
@@ -26,6 +26,9 @@ enum Fault {
     RemovedDeviceListed,
     ChainBackwards,
     RemovedDeviceForgotten,
+    RemovalForgotten,
+    RemovalNeverOver,
+    RemovalsNotPaged,
     EverybodyWins,
     OpenTooEarly,
     LateFinishOpens,
@@ -80,6 +83,16 @@ impl Accounts for BrokenAccounts {
         }
         Ok(lists)
     }
+    async fn removals(&self, after: Option<Removal>, max: usize) -> Result<Vec<Removal>, StoreError> {
+        match self.fault {
+            Fault::RemovalForgotten => Ok(Vec::new()),
+            Fault::RemovalsNotPaged => self.accounts.removals(None, max).await,
+            _ => self.accounts.removals(after, max).await,
+        }
+    }
+    async fn finish_removal(&self, removal: Removal) -> Result<(), StoreError> {
+        if self.fault == Fault::RemovalNeverOver { Ok(()) } else { self.accounts.finish_removal(removal).await }
+    }
     async fn device_account(&self, device: DeviceId) -> Result<Option<AccountId>, StoreError> {
         let Some(owner) = self.accounts.device_account(device).await? else { return Ok(None) };
         let newest = self.accounts.account(owner).await?.map(|account| account.devices.devices).unwrap_or_default();
@@ -120,6 +133,10 @@ async fn broken_accounts_are_caught() {
         (Fault::RemovedDeviceListed, "a_device_that_was_removed_never_comes_back"),
         (Fault::ChainBackwards, "a_chain_is_read_in_order_from_any_version"),
         (Fault::RemovedDeviceForgotten, "a_device_is_known_to_be_an_accounts_for_ever"),
+        (Fault::RemovalForgotten, "a_removal_is_there_until_it_is_finished"),
+        (Fault::RemovalNeverOver, "a_removal_is_there_until_it_is_finished"),
+        (Fault::RemovalForgotten, "a_removal_is_there_in_time_for_whoever_sees_the_list"),
+        (Fault::RemovalsNotPaged, "removals_are_read_in_pages"),
     ] {
         let open = move |world: &MemoryWorld| {
             let claimed = Mutex::default();

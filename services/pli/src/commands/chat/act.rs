@@ -83,7 +83,7 @@ impl Chat {
     }
 
     async fn leave(&mut self, conversation: ConversationId) -> Result<(), Failure> {
-        let view = self.session.client.query(move |core| core.conversation(conversation)).await;
+        let view = self.session.client.conversation(conversation).await;
         let view = view.map_err(|error| self.session.request(error))?;
         if view.is_some_and(|view| view.kind == Kind::Direct) {
             return self.hint("this is a chat of two; only a group can be left");
@@ -250,7 +250,7 @@ impl Chat {
     }
 
     async fn view(&self, conversation: ConversationId) -> Result<Option<ConversationView>, Failure> {
-        let view = self.session.client.query(move |core| core.conversation(conversation)).await;
+        let view = self.session.client.conversation(conversation).await;
         view.map_err(|error| self.session.request(error))
     }
 

@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthChar;
 
 use super::line::Line;
 use super::prompt::Prompt;
+use super::wrap::wrapped;
 
 /// Columns where the terminal does not say.
 const COLUMNS_DEFAULT: usize = 80;
@@ -55,9 +56,11 @@ impl Paper {
         changed
     }
 
-    /// Prints a line above the one that is typed.
+    /// Prints a line above the one that is typed; on a terminal broken at blanks.
     pub fn print(&self, text: &str) {
-        self.state().print(&format!("{text}\n"));
+        let mut state = self.state();
+        let text = if state.terminal { wrapped(text, columns()) } else { text.to_owned() };
+        state.print(&format!("{text}\n"));
     }
 
     /// Paints the prompt and the line again.
@@ -118,8 +121,7 @@ impl Paper {
 impl State {
     /// Takes the prompt away, prints, and paints it below.
     fn print(&mut self, text: &str) {
-        let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col.into());
-        let columns = if columns == 0 { COLUMNS_DEFAULT } else { columns };
+        let columns = columns();
         let mut out = self.erased(columns);
         out.push_str(text);
         if self.open {
@@ -173,6 +175,12 @@ impl State {
         }
         self.painted = Some(before);
     }
+}
+
+/// Of the terminal, as it is now.
+fn columns() -> usize {
+    let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col.into());
+    if columns == 0 { COLUMNS_DEFAULT } else { columns }
 }
 
 fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {

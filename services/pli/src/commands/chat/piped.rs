@@ -50,7 +50,7 @@ impl Chat {
             if self.session.events.is_empty() && waiting + changes == 0 {
                 break;
             }
-            if Instant::now() >= end {
+            if Instant::now() >= end || self.offline {
                 return if texts + changes == 0 { Ok(()) } else { Err(self.session.timed_out()) };
             }
             tokio::select! {

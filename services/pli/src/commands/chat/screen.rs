@@ -7,8 +7,11 @@ use pli_client::core::{Event, IncomingMessage, RowKind, RowStatus};
 use pli_domain::UnixMillis;
 
 use super::paper::Paper;
+use crate::commands::about::About;
 use crate::commands::json::name;
-use crate::commands::output::{OLDER_PROFILE, RESTORED, added_by_stranger, new_key, unreadable};
+use crate::commands::output::{
+    DEVICE_UNKNOWN, OLDER_PROFILE, RESTORED, added_by_stranger, device, list_refused, new_key, unreadable,
+};
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
 
@@ -99,6 +102,7 @@ impl Screen {
                 };
                 self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{tick}"), &row.text);
             }
+            RowKind::Elsewhere => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
             RowKind::Incoming => self.said(UnixMillis(row.sent_at_ms), who, &format!("{place}{late}"), &row.text),
             RowKind::Hole => {
                 self.note(&format!("messages {} to {} of @{who} have not arrived", row.lane_no, row.hole_to))
@@ -127,9 +131,13 @@ impl Screen {
     }
 
     /// Everything else that a person should see.
-    pub fn event(&self, event: &Event) {
+    pub fn event(&self, event: &Event, about: &About) {
         match event {
-            Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what)),
+            Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what, about)),
+            Event::ListRefused { member, why, .. } => self.warning(&list_refused(&name(member), *why)),
+            Event::DeviceChangeFailed { why, .. } => {
+                self.warning(&format!("* device {}: {}", about.devices(), sentence(why)));
+            }
             Event::Registered { handle } => self.note(&format!("registered as @{handle}")),
             Event::RegistrationRefused { why } => self.warning(&format!("* not registered yet: {}", sentence(why))),
             Event::ConversationFailed { why, .. } => self.warning(&format!("* cannot be started: {}", sentence(why))),
@@ -140,10 +148,11 @@ impl Screen {
             }
             Event::Unreadable { from, .. } => self.warning(&unreadable(&name(from))),
             Event::OlderProfile => self.warning(OLDER_PROFILE),
+            Event::DeviceUnknown => self.warning(DEVICE_UNKNOWN),
             Event::Gap => self.warning("* messages that waited too long for this device are gone"),
             Event::ServerRestored => self.warning(RESTORED),
             Event::Rejoining { .. } => self.note("joining the conversation again"),
-            _ => {}
+            event => device(event, about).iter().for_each(|told| self.note(told)),
         }
     }
 }

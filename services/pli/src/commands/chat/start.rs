@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use pli_client::HistoryItem;
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConversationView, Event, RowKind};
+use pli_client::core::{ConversationView, Event, RowKind};
 use pli_domain::ConversationId;
 
 use super::Chat;
+use crate::commands::about::Merged;
 use crate::commands::printed::conversation_of;
 use crate::exit::{Exit, ExitContext, Failure};
 
@@ -27,7 +28,8 @@ impl Chat {
     /// Nothing that is typed goes to anybody of whom something is shown here before the user names one: whoever wrote
     /// last need not be whom they mean.
     pub(super) async fn show_start(&mut self) -> Result<(), Failure> {
-        let missed = self.printed.missed(&self.session).await?;
+        let (merged, missed) = Merged::of(self.printed.missed(&self.session).await?);
+        self.merged = merged;
         let begins = missed.first().and_then(Event::order).unwrap_or(u64::MAX);
         let own = self.show_last(begins).await?;
         self.show_missed(missed, own).await?;
@@ -119,8 +121,7 @@ impl Chat {
             return;
         }
         for conversation in all {
-            let read = Command::MarkRead { conversation: *conversation };
-            let _ = self.session.client.command(read).await;
+            let _ = self.session.client.mark_read(*conversation).await;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use pli_client::core::{Event, Member, OutgoingMessage};
 use pli_domain::{ConversationId, SendId};
 
+use crate::commands::about::About;
 use crate::commands::json::name;
 use crate::commands::output::lost;
 use crate::commands::session::sentence;
@@ -47,7 +48,7 @@ impl Ticks {
     }
 
     /// The line that an event deserves. `place` says where, as the end of "earlier messages": ` in #team`, ` to @bob`.
-    pub fn see(&mut self, event: &Event, place: &str) -> Option<String> {
+    pub fn see(&mut self, event: &Event, place: &str, about: &About) -> Option<String> {
         match event {
             Event::Moved { into, message, .. } => {
                 let known = self.sent.iter_mut().find(|sent| sent.message.send_id == message.send_id);
@@ -70,7 +71,7 @@ impl Ticks {
                 (*up_to > before).then(line)
             }
             Event::Lost { conversation, by, lane_nos, .. } => {
-                Some(self.lost((*conversation, *lane_nos), &name(by), place))
+                Some(self.lost((*conversation, *lane_nos), place, |which| lost(by, which, about)))
             }
             Event::Read { conversation, by, up_to, .. } => {
                 let said = self.said.entry((*conversation, by.account)).or_default();
@@ -84,11 +85,16 @@ impl Ticks {
         }
     }
 
-    fn lost(&self, (conversation, (first, last)): (ConversationId, (u64, u64)), by: &str, place: &str) -> String {
+    fn lost(
+        &self,
+        (conversation, (first, last)): (ConversationId, (u64, u64)),
+        place: &str,
+        told: impl FnOnce(&str) -> String,
+    ) -> String {
         let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
         let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
         let which = if known.is_empty() { format!("(earlier messages{place})") } else { known.join(" ") };
-        format!("✗ {}", lost(by, &which))
+        format!("✗ {}", told(&which))
     }
 
     fn called(&self, message: &SendId, place: &str) -> String {
@@ -171,13 +177,13 @@ mod tests {
         let mut ticks = Ticks::default();
         ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
         let accepted = Event::Accepted { conversation: here, message: id, at: UnixMillis(0) };
-        assert_eq!(ticks.see(&accepted, "").as_deref(), Some("✓ accepted   “hello”"));
+        assert_eq!(ticks.see(&accepted, "", &About::default()).as_deref(), Some("✓ accepted   “hello”"));
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
         let read = Event::Read { conversation: here, by, device, up_to: 1 };
-        assert_eq!(ticks.see(&delivered, "").as_deref(), Some("✓✓ delivered to @bob “hello”"));
-        assert_eq!(ticks.see(&delivered, ""), None);
-        assert_eq!(ticks.see(&read, "").as_deref(), Some("✓✓ read by @bob “hello”"));
-        assert_eq!(ticks.see(&read, ""), None);
+        assert_eq!(ticks.see(&delivered, "", &About::default()).as_deref(), Some("✓✓ delivered to @bob “hello”"));
+        assert_eq!(ticks.see(&delivered, "", &About::default()), None);
+        assert_eq!(ticks.see(&read, "", &About::default()).as_deref(), Some("✓✓ read by @bob “hello”"));
+        assert_eq!(ticks.see(&read, "", &About::default()), None);
     }
 
     #[test]
@@ -192,17 +198,23 @@ mod tests {
         let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, up_to };
         // The group's name has the first number, and nothing was said before it.
         assert_eq!(ticks.unknown(&delivered(1)), Some((here, (1, 1))));
-        ticks.see(&delivered(1), "");
+        ticks.see(&delivered(1), "", &About::default());
         ticks.sent(here, OutgoingMessage { send_id: SendId::from_bytes([2; 16]), lane_no: 2, order: 1 }, "hello");
         // The name is said again to somebody new, under the third.
         assert_eq!(ticks.unknown(&delivered(3)), None);
-        assert_eq!(ticks.see(&delivered(3), " in #one").as_deref(), Some("✓✓ delivered to @bob “hello”"));
+        assert_eq!(
+            ticks.see(&delivered(3), " in #one", &About::default()).as_deref(),
+            Some("✓✓ delivered to @bob “hello”")
+        );
         assert_eq!(ticks.unknown(&delivered(4)), Some((here, (4, 4))));
         for lane_no in 4..=6 {
             let send_id = SendId::from_bytes([lane_no as u8; 16]);
             ticks.sent(here, OutgoingMessage { send_id, lane_no, order: lane_no }, "more");
         }
-        assert_eq!(ticks.see(&delivered(6), "").as_deref(), Some("✓✓ delivered to @bob “more” and 2 before it"));
+        assert_eq!(
+            ticks.see(&delivered(6), "", &About::default()).as_deref(),
+            Some("✓✓ delivered to @bob “more” and 2 before it")
+        );
     }
 
     #[test]
@@ -237,7 +249,7 @@ mod tests {
         }
         let device = DeviceId::from_bytes([4; 16]);
         let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new(), order: 1 };
-        let said = ticks.see(&lost, "").expect("a line");
+        let said = ticks.see(&lost, "", &About::default()).expect("a line");
         assert!(said.contains("@bob: “two”") && !said.contains("three"), "{said}");
     }
 
@@ -252,12 +264,15 @@ mod tests {
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
-        let said = ticks.see(&delivered, " in #team");
+        let said = ticks.see(&delivered, " in #team", &About::default());
         assert_eq!(said.as_deref(), Some("✓✓ delivered to @bob (earlier messages in #team)"));
         let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new(), order: 1 };
-        let said = ticks.see(&lost, " to @bob").expect("a line");
+        let said = ticks.see(&lost, " to @bob", &About::default()).expect("a line");
         assert!(said.contains("(earlier messages to @bob)"), "{said}");
         let accepted = Event::Accepted { conversation: here, message: SendId::from_bytes([9; 16]), at: UnixMillis(0) };
-        assert_eq!(ticks.see(&accepted, " in #team").as_deref(), Some("✓ accepted   an earlier message in #team"));
+        assert_eq!(
+            ticks.see(&accepted, " in #team", &About::default()).as_deref(),
+            Some("✓ accepted   an earlier message in #team")
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anstyle::Style;
 
+use crate::commands::to_copy::quoted;
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::About;
 use crate::terminal::say;
@@ -54,23 +55,6 @@ fn print_places(about: &About) -> Result<(), Failure> {
 /// A command that runs from any folder.
 fn chat_line(handle: &str, data: &Path) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "pli".into());
-    format!("{} chat {handle} --data {}", quoted(&program), quoted(data))
-}
-
-/// The path as a POSIX shell reads it back.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | ':' | '@');
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_the_shell() {
-        assert_eq!(quoted(Path::new("/a/b-c_1.d")), "/a/b-c_1.d");
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
-    }
+    let word = |path: &Path| quoted(path.display().to_string());
+    format!("{} chat {handle} --data {}", word(&program), word(data))
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pli_api::{ErrorCode, refusal};
+use pli_client::core::OutgoingMessage;
 use pli_client::core::content::Kind;
-use pli_client::core::{IncomingMessage, OutgoingMessage};
 use pli_domain::{AccountId, ConversationId, DeviceId, SendId, UnixMillis};
 
 use super::*;
@@ -26,6 +26,14 @@ const fn word(event: &Event) -> &'static str {
         Event::ConversationFailed { .. } => "conversation_failed",
         Event::ChangeFailed { .. } => "change_failed",
         Event::Message(_) => "message",
+        Event::OwnMessage(_) => "own_message",
+        Event::DeviceAdded { .. } => "device_added",
+        Event::DeviceRemoved { .. } => "device_removed",
+        Event::DeviceRenamed { .. } => "device_renamed",
+        Event::DeviceAwaited { .. } => "device_awaited",
+        Event::DeviceChangeFailed { .. } => "device_change_failed",
+        Event::DeviceUnknown => "device_unknown",
+        Event::ListRefused { .. } => "list_refused",
         Event::Hole { .. } => "hole",
         Event::Accepted { .. } => "accepted",
         Event::Stored { .. } => "stored",
@@ -59,6 +67,21 @@ fn somebody() -> Member {
     Member { account: AccountId::from_bytes([6; 16]), handle: Some("bob".parse().expect("a handle")), former: None }
 }
 
+fn written() -> IncomingMessage {
+    IncomingMessage {
+        conversation: HERE,
+        from: somebody(),
+        device: DEVICE,
+        send_id: SEND,
+        lane_no: 1,
+        text: "hello".into(),
+        sent_at: UnixMillis(1),
+        accepted_at: UnixMillis(2),
+        late: false,
+        order: 1,
+    }
+}
+
 /// One of each, and those more than once whose fields have more than one type.
 fn samples() -> Vec<Event> {
     let why = || refusal(ErrorCode::NotFound, "nobody has the handle");
@@ -76,18 +99,15 @@ fn samples() -> Vec<Event> {
         ready(Kind::Direct, None),
         Event::ConversationFailed { conversation, why: why() },
         Event::ChangeFailed { conversation, why: why() },
-        Event::Message(IncomingMessage {
-            conversation,
-            from: from.clone(),
-            device: DEVICE,
-            send_id: SEND,
-            lane_no: 1,
-            text: "hello".into(),
-            sent_at: UnixMillis(1),
-            accepted_at: UnixMillis(2),
-            late: false,
-            order: 1,
-        }),
+        Event::Message(written()),
+        Event::OwnMessage(written()),
+        Event::DeviceAdded { device: DEVICE },
+        Event::DeviceRemoved { device: DEVICE },
+        Event::DeviceRenamed { device: DEVICE },
+        Event::DeviceAwaited { conversation, member: member.clone(), device: DEVICE },
+        Event::DeviceChangeFailed { device: DEVICE, why: why() },
+        Event::DeviceUnknown,
+        Event::ListRefused { member: member.clone(), why: RefusedList::Older, order: 1 },
         Event::Hole { conversation, from: from.clone(), device: DEVICE, lane_nos: (1, 2), order: 1 },
         Event::Accepted { conversation, message: SEND, at: UnixMillis(1) },
         Event::Stored { conversation, message: SEND },
@@ -105,7 +125,8 @@ fn samples() -> Vec<Event> {
         stranger(Some("team".into())),
         stranger(None),
         Event::Left { conversation },
-        Event::NewKey { member, what: NewKey::FirstContact, order: 1 },
+        Event::NewKey { member: member.clone(), what: NewKey::FirstContact, order: 1 },
+        Event::NewKey { member, what: NewKey::Device(DEVICE), order: 1 },
         Event::Unreadable { conversation, from, device: DEVICE },
         Event::OlderProfile,
         Event::ServerRestored,
@@ -197,7 +218,8 @@ fn the_page_names_every_word_that_a_field_may_hold() {
     let states = [Offline, Registering, CatchingUp, Online].map(state_word);
     let keys = [NewKey::FirstContact, NewKey::Device(DEVICE), NewKey::Identity].map(key_word);
     let unfit = [Unfit::TooLong(1), Unfit::NotText, Unfit::NotTaken(String::new())].map(|unfit| unfit.code());
-    for word in states.into_iter().chain(keys).chain(unfit) {
+    let lists = [RefusedList::Older, RefusedList::Forked, RefusedList::Unlinked, RefusedList::Invalid].map(list_word);
+    for word in states.into_iter().chain(keys).chain(unfit).chain(lists) {
         assert!(PAGE.contains(&format!("`{word}`")), "{word}");
     }
 }

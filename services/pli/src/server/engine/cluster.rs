@@ -55,6 +55,7 @@ impl ClusterEngine {
             accounts: cql.accounts(),
             conversations: cql.conversations(),
             links: cql.links(),
+            media: cql.media(),
             payloads: cql.payloads(),
         })
     }

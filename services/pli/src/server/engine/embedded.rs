@@ -73,6 +73,7 @@ pub fn tables(engine: &EmbeddedEngine) -> Tables {
         accounts: engine.accounts(),
         conversations: engine.conversations(),
         links: engine.links(),
+        media: engine.media(),
         payloads: engine.payloads(),
     }
 }

@@ -37,6 +37,8 @@ const READS: &[&str] = &[
     "/pli.conversations.v1.Conversations/List",
     "/pli.conversations.v1.Conversations/FetchPayload",
     "/pli.links.v1.Links/WaitBlob",
+    "/pli.media.v1.Media/GetUpload",
+    "/pli.media.v1.Media/GetPart",
 ];
 
 /// The processes that have one role. A call goes to them in turn. One that cannot be connected to is passed over; a read
@@ -56,6 +58,7 @@ impl Peers {
             Role::Directory => &config.directory,
             Role::Conversations => &config.conversations,
             Role::Links => &config.links,
+            Role::Media => &config.media,
             // Nobody calls these.
             Role::Edge | Role::Delivery => &[],
         };

@@ -64,7 +64,13 @@ impl Place {
         let shards = ShardMap::new(4, [0; 16]).expect("a power of two");
         let directory = Directory::new(ports, shards, Default::default(), &meter);
         let (address, stop) = (internal.address(), CancellationToken::new());
-        let served = Served { directory: Some(directory), conversations: None, links: None, tracer: Tracer::default() };
+        let served = Served {
+            directory: Some(directory),
+            conversations: None,
+            links: None,
+            media: None,
+            tracer: Tracer::default(),
+        };
         let task = tokio::spawn(internal.run(served, stop.clone()));
         Self { address, stop, task }
     }

@@ -41,7 +41,8 @@ async fn while_the_database_is_away_the_tail_keeps_its_bound_and_a_full_log_tell
 #[tokio::test]
 async fn a_slow_database_delays_and_loses_nothing() {
     let Some(servers) = servers("a_slow_database_delays_and_loses_nothing").await else { return };
-    let mut plan = plan();
+    // A body that is not there in time stays a reference, which the devices here do not follow.
+    let mut plan = Plan { above_shards: usize::MAX, ..plan() };
     plan.delivery.spill_after_ms = 0;
     let run = Run::begin(&servers, "database-slow", plan, &[]).await;
     run.connections.owners().for_each(|owner| owner.to_cql.set(Way::Slow(SLOW)));

@@ -11,6 +11,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::Device;
+use crate::simulation::oracle::points;
 
 /// What an envelope of the simulation says.
 struct Opened {
@@ -91,6 +92,10 @@ impl Device {
 
     fn on_deliver(&mut self, deliver: Deliver) {
         let Ok(position) = Position::from_u64(deliver.position) else { return };
+        if points(&deliver.envelope) {
+            // A client asks for it until it has it; this one connects again, until its edge has put it back.
+            return self.disconnect("a body could not be had yet");
+        }
         let Some(opened) = open(&deliver.envelope) else {
             return self.world.judge(Err(format!("{} cannot open the envelope at {position}", self.name())));
         };

@@ -7,7 +7,7 @@ use pli_domain::limits::SPILL_LIFE_MIN;
 use pli_domain::{Checkpoint, DeviceId, Position, Seq, ShardId, UnixMillis};
 use pli_ports::{DeviceRegister, Settle};
 
-use super::{Item, Log, Oracle, Row, ShardTruth, name_of};
+use super::{Item, Log, Oracle, Row, ShardTruth, View, name_of};
 
 /// Nothing, or a broken invariant in words.
 pub type Verdict = Result<(), String>;
@@ -172,10 +172,13 @@ impl Oracle {
         }
     }
 
-    /// Q7 of a trim of the log.
+    /// Q7 of a trim of the log. Who began a log epoch below what another owner was settling puts a checkpoint in its place
+    /// that names a lower entry; what the other one has settled until then is in rows below both.
     pub fn judge_log_trim(&self, owner: &str, shard: ShardId, through: Seq) -> Verdict {
-        let checkpoint = self.shards.get(&shard).and_then(|s| s.checkpoint).unwrap_or(Checkpoint::ZERO).position;
-        if through > checkpoint.seq() {
+        let truth = self.shards.get(&shard);
+        let checkpoint = truth.and_then(|shard| shard.checkpoint).unwrap_or(Checkpoint::ZERO).position;
+        let own = truth.filter(|shard| !shard.forked).and_then(|shard| shard.views.get(owner)).map(View::settled);
+        if through > checkpoint.seq().max(own.unwrap_or(Seq::ZERO)) {
             let through = through.get();
             return Err(format!(
                 "Q7: {owner} trims the log of {shard:?} to {through} above its checkpoint {checkpoint}"

@@ -104,14 +104,71 @@ impl Oracle {
 
     /// The sender was told that its message is stored: nothing depends on the sender any more (Q8).
     pub fn stored(&self, name: Name, now: UnixMillis) -> Verdict {
+        if self.waits_to_be_spread(name) {
+            return Ok(());
+        }
         for id in self.recipients.get(&name).into_iter().flatten() {
             let Some(device) = self.devices.get(id) else { continue };
             let held = device.removed || device.seen.contains(&name) || device.has_row(name);
             if !held && !self.is_excused(*id, name, now) {
-                return Err(format!("Q8: {} is called stored, but nothing holds it for {id:?}", name.1));
+                let at = self.shard_of.get(id).and_then(|shard| self.placed.get(&(*shard, name)));
+                let (floor, committed) = (device.floor.0, device.committed.0);
+                return Err(format!(
+                    "Q8: {} is called stored, but nothing holds it for {id:?}; floor {floor}, commit {committed}, read at {at:?}",
+                    name.1
+                ));
             }
         }
         Ok(())
+    }
+
+    /// Whether a durable row holds the content for a fan-out worker.
+    fn waits_to_be_spread(&self, name: Name) -> bool {
+        let mut workers = self.recipients.get(&name).into_iter().flatten().filter(|id| id.is_reserved());
+        workers.any(|id| self.devices.get(id).is_some_and(|worker| worker.has_row(name)))
+    }
+
+    /// A fan-out worker acknowledges: nothing depends on its queue any more (Q8).
+    pub fn spread(&mut self, id: DeviceId, to: Position, log: &Log, now: UnixMillis) -> Verdict {
+        let from = self.device(id).committed.0;
+        if to <= from {
+            return Ok(());
+        }
+        let (rows, logged) = (self.rows_between(id, (from, to)), self.logged_between(id, (from, to), log));
+        self.device(id).committed.raise(to);
+        self.device(id).seen.extend(rows.iter().chain(&logged));
+        // While the log has lost its end and nobody noticed, what stands in it may be named anew.
+        let is_sure = self.shard_of.get(&id).and_then(|shard| self.shards.get(shard)).is_some_and(|s| !s.fork_open);
+        for name in rows.iter().chain(logged.iter().filter(|_| is_sure)) {
+            let acknowledged = format_args!("(acknowledged by a fan-out worker, {from} to {to})");
+            self.stored(*name, now).map_err(|broken| format!("{broken} {acknowledged}"))?;
+        }
+        Ok(())
+    }
+
+    /// What stands for a device in rows between two positions.
+    fn rows_between(&self, id: DeviceId, (from, to): (Position, Position)) -> BTreeSet<Name> {
+        let rows = self.devices.get(&id).into_iter().flat_map(|device| device.rows.range(from.next()..=to));
+        rows.map(|(_, row)| row.name).collect()
+    }
+
+    /// What stands for a device in the log between two positions, as an owner read it. A position counts no more once a
+    /// newer log epoch gives its entry another one.
+    fn logged_between(&self, id: DeviceId, (from, to): (Position, Position), log: &Log) -> BTreeSet<Name> {
+        let mut names = BTreeSet::new();
+        let Some((shard, truth)) = self.shard_of.get(&id).and_then(|id| Some((*id, self.shards.get(id)?))) else {
+            return names;
+        };
+        for (seq, entry) in log {
+            for (index, item) in self.entries.get(entry).into_iter().flatten().enumerate() {
+                let at = truth.position(*seq, index);
+                let was_read = || self.placed.get(&(shard, item.name)).is_some_and(|placed| placed.contains(&at));
+                if item.devices.contains(&id) && (from.next()..=to).contains(&at) && was_read() {
+                    names.insert(item.name);
+                }
+            }
+        }
+        names
     }
 
     /// Expired, or gone under a floor from where an owner read it, whether or not the device was told.

@@ -23,7 +23,9 @@ impl ShardLog for PortLog {
         self.seat.process.pass().await;
         let asked: Vec<(ShardId, EntryId)> = entries.iter().map(|e| (e.shard, e.id)).collect();
         for entry in &entries {
-            self.seat.world.oracle().appending(entry.id, &entry.bytes);
+            let mut oracle = self.seat.world.oracle();
+            oracle.appending(entry.id, &entry.bytes);
+            self.seat.world.rare.spread_again.by(oracle.spread_again(self.seat.name(), &entry.bytes));
         }
         let answers = self.seat.call(self.inner.append(entries)).await;
         for ((shard, id), answer) in asked.iter().zip(&answers) {
@@ -85,7 +87,8 @@ impl PortReader {
             view.read.insert(entry.seq, entry.id);
             let epoch = view.epoch;
             let placed = oracle.place(self.shard, entry.seq, entry.id, epoch);
-            for (device, (sender, send_id), position) in placed {
+            let to_clients = placed.into_iter().filter(|(device, ..)| !device.is_reserved());
+            for (device, (sender, send_id), position) in to_clients {
                 let (device, sender, send_id) = (device.to_string(), sender.to_string(), send_id.to_string());
                 world.record(Event::Placed { device, sender, send_id, position: position.get() });
             }

@@ -39,6 +39,27 @@ impl PortSignals {
         bells.iter().for_each(|bell| self.ring(shard, bell));
     }
 
+    /// What a client acknowledges it has told itself; a fan-out worker is a client inside, and says it in two ways.
+    fn look_at_worker(&self, payload: &Bytes) {
+        let request = OwnerRequest::decode(payload.clone()).ok().and_then(|request| request.request);
+        let (device, position) = match &request {
+            Some(Request::Ack(ack)) => (&ack.device, ack.position),
+            Some(Request::Announce(announce)) => (&announce.device, announce.committed),
+            _ => return,
+        };
+        let device = DeviceId::try_from(device.as_ref()).ok().filter(DeviceId::is_reserved);
+        if let (Some(device), Ok(position)) = (device, Position::from_u64(position)) {
+            let world = &self.seat.world;
+            if matches!(request, Some(Request::Ack(_))) {
+                world.rare.spread.one();
+                world.say(format_args!("{} acks {position} as {device}", self.seat.name()));
+            }
+            let log = world.oracle().shard_of.get(&device).map_or_else(Vec::new, |shard| world.log(*shard));
+            let verdict = world.oracle().spread(device, position, &log, world.now());
+            world.judge(verdict);
+        }
+    }
+
     fn ring(&self, shard: ShardId, bell: &Doorbell) {
         let (world, owner) = (&self.seat.world, self.seat.name());
         let Ok(position) = Position::from_u64(bell.position) else { return };
@@ -65,7 +86,9 @@ fn session_of(payload: &Bytes) -> Option<(Vec<u8>, bool)> {
 impl Signals for PortSignals {
     async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), StoreError> {
         self.seat.process.pass().await;
-        if !subject.as_str().starts_with("pli.owner.") {
+        if subject.as_str().starts_with("pli.owner.") {
+            self.look_at_worker(&payload);
+        } else {
             self.look_at(&payload);
         }
         self.seat.call(self.inner.publish(subject, payload)).await
@@ -78,6 +101,7 @@ impl Signals for PortSignals {
 
     async fn request(&self, subject: &Subject, payload: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
         self.seat.process.pass().await;
+        self.look_at_worker(&payload);
         let world = &self.seat.world;
         let session = session_of(&payload);
         if let Some((session, true)) = &session

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ticks for what came in: how far this device has come with the messages of others.
+//!
+//! A tick goes to everybody in the group, and everybody sends one: in a group of n devices a message would cost n² deliveries
+//! at once. So in large groups a device waits a random time that grows with the group before it tells, and then tells of
+//! everything: however much is written, the group's devices together send about twenty ticks a second.
+
+use std::time::Duration;
+
+use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
+use pli_domain::{Class, ConversationId, DeviceId, UnixMillis};
+use rand_chacha::rand_core::RngCore as _;
+
+use super::conversation::{Conversation, Phase};
+use super::mark::Mark;
+use super::{Core, Row};
+use crate::content::{LOST_RANGES_MAX, Tick, Ticks};
+use crate::outbox::OutLane;
+
+/// In groups of more devices ticks wait.
+const AT_ONCE_DEVICES_MAX: usize = 32;
+/// The bound of the random wait, for each device of the group: 100 s where it has 1,000.
+const WAIT_MS_EACH: u64 = 100;
+
+/// Most bytes of the marks of one tick, with room in an envelope for what is around them: some 500 marks without losses.
+const TICK_BYTES_MAX: usize = ENVELOPE_BODY_BYTES_MAX / 8 * 5;
+/// Of one mark: twice its device, three numbers, and what frames them.
+const MARK_BYTES_MAX: usize = 80;
+/// Of a range of lost messages: two numbers.
+const RANGE_BYTES_MAX: usize = 18;
+
+impl Core {
+    /// Sends ticks for what was shown or read and not told, one message per conversation at a time.
+    pub(super) fn tell_ticks(&mut self, now: UnixMillis) {
+        if !self.session.is_online() || !self.inbound.is_empty() {
+            return;
+        }
+        let due: Vec<ConversationId> = self
+            .conversations
+            .iter()
+            .filter(|(_, c)| c.phase == Phase::Active && !c.rejoining && c.ours != c.told)
+            .map(|(&id, _)| id)
+            .filter(|&id| !self.outbox.lane_busy(&OutLane { conversation: id, class: Class::Tick }))
+            .collect();
+        for id in due {
+            if self.tick_waits(id, now) {
+                continue;
+            }
+            let salt = self.random_id();
+            let Some(conversation) = self.conversations.get(&id) else { continue };
+            let news = untold(conversation);
+            let ticks = Ticks(news.iter().map(|(sender, mark)| tick(*sender, mark)).collect());
+            let lane = OutLane { conversation: id, class: Class::Tick };
+            if self.push(lane, 0, &ticks.content(salt), now).is_ok()
+                && let Some(conversation) = self.conversations.get_mut(&id)
+            {
+                conversation.ticked = news.last().map(|(device, _)| *device);
+                conversation.told.retain(|device, _| conversation.ours.contains_key(device));
+                conversation.told.extend(news);
+                self.dirty.insert(Row::Conversation(id));
+            }
+        }
+    }
+
+    /// Whether it is too early to tell; draws the time of the next tick where there is none.
+    fn tick_waits(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        match self.conversations.get(&id).and_then(|c| c.ticks_at) {
+            Some(at) if at > now => return true,
+            Some(_) => self.set_tick(id, None),
+            // Counted once for each wait, not at every step of it.
+            None => {
+                let devices = self.mls.size(id);
+                if devices > AT_ONCE_DEVICES_MAX {
+                    let wait = self.rng.next_u64() % (WAIT_MS_EACH * devices as u64);
+                    self.set_tick(id, Some(now.after(Duration::from_millis(wait))));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn set_tick(&mut self, id: ConversationId, at: Option<UnixMillis>) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.ticks_at = at;
+        }
+    }
+
+    /// When the next tick is due that waits.
+    pub(super) fn next_tick_at(&self) -> Option<UnixMillis> {
+        self.conversations.values().filter_map(|c| c.ticks_at).filter(|at| *at > self.stepped_at).min()
+    }
+}
+
+/// Marks that were not told, as many as fit one tick: those behind the last one that was told before the others, so that
+/// each has its turn however fast they change.
+fn untold(conversation: &Conversation) -> Vec<(DeviceId, Mark)> {
+    let news = conversation.ours.iter().filter(|(device, mark)| conversation.told.get(device) != Some(mark));
+    let (behind, before): (Vec<_>, Vec<_>) = news.partition(|(device, _)| Some(**device) > conversation.ticked);
+    let mut bytes = 0;
+    let fitting = behind.into_iter().chain(before).take_while(|(_, mark)| {
+        bytes += MARK_BYTES_MAX + RANGE_BYTES_MAX * mark.lost.len().min(LOST_RANGES_MAX);
+        bytes <= TICK_BYTES_MAX
+    });
+    fitting.map(|(device, mark)| (*device, mark.clone())).collect()
+}
+
+fn tick(sender: DeviceId, mark: &Mark) -> Tick {
+    Tick {
+        sender,
+        delivered: mark.delivered,
+        read: mark.read.min(mark.delivered),
+        lost: mark.lost.clone(),
+        life: mark.life,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thousand devices, each with losses and a life of its own.
+    fn crowd(lost: u64) -> Conversation {
+        let mark = |n: u64| {
+            let lost = (0..lost).map(|range| (u64::MAX / 2 + 2 * range, u64::MAX / 2 + 2 * range)).collect();
+            Mark { delivered: u64::MAX - n, read: u64::MAX - n, lost, life: u64::MAX - n, ..Mark::default() }
+        };
+        let device = |n: u64| DeviceId::from_bytes((u128::from(n) << 64 | 7).to_be_bytes());
+        Conversation { ours: (0..1_000).map(|n| (device(n), mark(n))).collect(), ..Conversation::default() }
+    }
+
+    #[test]
+    fn however_much_is_to_be_told_each_tick_fits_an_envelope_and_all_of_it_is_told() {
+        for (lost, most) in [(0, 2), (1, 3), (64, 32)] {
+            let mut conversation = crowd(lost);
+            let mut ticks = 0;
+            while conversation.told != conversation.ours {
+                let news = untold(&conversation);
+                let told = Ticks(news.iter().map(|(sender, mark)| tick(*sender, mark)).collect());
+                let content = told.content([1; 16]);
+                assert!(content.encode().len() < ENVELOPE_BODY_BYTES_MAX - 1_024, "{}", content.encode().len());
+                assert_eq!(Ticks::of(&content).expect("ticks").expect("decodes"), told, "nothing is cut off");
+                conversation.ticked = news.last().map(|(device, _)| *device);
+                conversation.told.extend(news);
+                ticks += 1;
+            }
+            assert!(ticks <= most, "{ticks} ticks, {lost} losses each");
+        }
+    }
+
+    #[test]
+    fn marks_that_change_all_the_time_keep_no_others_from_being_told() {
+        let mut conversation = crowd(1);
+        let mut told = std::collections::BTreeSet::new();
+        for round in 0..4 {
+            let news = untold(&conversation);
+            conversation.ticked = news.last().map(|(device, _)| *device);
+            told.extend(news.iter().map(|(device, _)| *device));
+            conversation.told.extend(news);
+            conversation.ours.values_mut().for_each(|mark| mark.delivered -= 1 + round);
+        }
+        assert_eq!(told.len(), 1_000);
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! More at once than there is room for, and what is refused for good or answered by nonsense: all of it settles, and
+//! nothing is tried without pause.
+
+use pli_client_core::{Command, Event};
+use pli_domain::ConversationId;
+
+use crate::ghost::Ghost;
+use crate::world::{World, handle};
+
+fn count(world: &World, n: usize, wanted: impl Fn(&Event) -> bool) -> usize {
+    world.devices[n].events.iter().filter(|event| wanted(event)).count()
+}
+
+fn calls(world: &World, method: &str) -> usize {
+    world.server.calls.iter().filter(|called| *called == method).count()
+}
+
+fn wait(world: &mut World, minutes: u64) {
+    for _ in 0..4 * minutes {
+        world.now += 15_000;
+        world.run();
+    }
+}
+
+/// The same where the world does not come to rest.
+fn wait_restless(world: &mut World, minutes: u64) {
+    let end = world.now + 60_000 * minutes;
+    while world.now < end {
+        world.run_on(20);
+        world.now += 1_000;
+    }
+}
+
+fn group(world: &mut World, name: &str, handles: &[&str]) -> ConversationId {
+    let handles = handles.iter().map(|name| handle(name)).collect();
+    world.command(0, Command::CreateGroup { name: name.into(), handles }).conversation.unwrap()
+}
+
+#[test]
+fn many_large_groups_that_change_at_once_all_settle() {
+    let mut world = World::new(&["alice", "bob"]);
+    let names: Vec<String> = (0..100).map(|n| format!("crowd{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        Ghost::join(&mut world.server, name, u16::try_from(n).unwrap() + 100);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["bob"]).collect();
+    // Made at once too: each has a group info and a welcome that are stored first.
+    let groups: Vec<_> = (0..6).map(|n| group(&mut world, &format!("large {n}"), &names)).collect();
+    world.run();
+    for id in &groups {
+        assert_eq!(world.server.roster(*id).len(), 102);
+    }
+    let moved = world.server.pages_moved;
+    let laptop = world.link(0, "laptop");
+    for id in &groups {
+        assert!(world.server.roster(*id).contains(&world.address(laptop)));
+        world.say(0, *id, "to the laptop too");
+    }
+    world.run();
+    for id in &groups {
+        assert_eq!(world.history(laptop, *id).last().unwrap(), "me: to the laptop too");
+        assert_eq!(world.history(1, *id).last().unwrap(), "alice: to the laptop too");
+    }
+    let moved = world.server.pages_moved - moved;
+    assert!(moved <= 8 * groups.len(), "{moved} pages: objects were begun again");
+}
+
+#[test]
+fn many_groups_that_are_joined_again_at_once_ask_for_each_group_info_once() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let groups: Vec<_> = (0..12).map(|n| group(&mut world, &format!("team {n}"), &["bob"])).collect();
+    world.run();
+    world.take_offline(1);
+    for id in &groups {
+        world.command(0, Command::AddMembers { conversation: *id, handles: vec![handle("carol")] });
+    }
+    world.run();
+    let bob = world.address(1);
+    let to = world.server.lose_queue(bob);
+    world.server.gaps.insert(bob, to);
+    world.server.commits_gone = true;
+    world.server.inline_max = Some(64);
+    world.bring_online(1);
+    world.run();
+    wait(&mut world, 1);
+    world.server.inline_max = None;
+    assert_eq!(count(&world, 1, |e| matches!(e, Event::Rejoining { .. })), groups.len());
+    for id in &groups {
+        world.say(1, *id, "here again");
+    }
+    world.run();
+    for id in &groups {
+        assert_eq!(world.history(2, *id).last().unwrap(), "bob: here again");
+    }
+    let asked = calls(&world, "GetGroupInfo");
+    assert!(asked <= groups.len() + 2, "{asked} group infos for {} groups", groups.len());
+}
+
+#[test]
+fn a_re_join_that_is_refused_for_good_is_tried_less_and_less_often() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, "team", &["bob"]);
+    world.run();
+    world.take_offline(1);
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    world.run();
+    let bob = world.address(1);
+    let to = world.server.lose_queue(bob);
+    world.server.gaps.insert(bob, to);
+    world.server.commits_gone = true;
+    world.server.refuse_commits = true;
+    world.bring_online(1);
+    wait_restless(&mut world, 20);
+    assert_eq!(count(&world, 1, |e| matches!(e, Event::Rejoining { .. })), 1);
+    let asked = calls(&world, "GetGroupInfo");
+    assert!((10..=90).contains(&asked), "{asked} tries in 20 minutes");
+    world.server.refuse_commits = false;
+    wait(&mut world, 2);
+    world.say(1, id, "here again");
+    world.run();
+    assert_eq!(world.history(0, id), ["bob: here again"]);
+}
+
+#[test]
+fn a_verdict_that_does_not_decode_voids_no_commit() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, "team", &["bob"]);
+    world.run();
+    let before = (world.server.epoch(id), calls(&world, "ClaimKeyPackages"));
+    world.server.garbled_verdicts = 3;
+    // What it made comes in the queue too, which would tell.
+    world.server.hold.insert(world.address(0));
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    world.run();
+    wait(&mut world, 1);
+    world.server.hold.clear();
+    world.run();
+    world.say(0, id, "all here");
+    world.run();
+    assert_eq!(world.history(2, id), ["alice: all here"]);
+    assert_eq!(world.server.garbled_verdicts, 0);
+    let after = (world.server.epoch(id), calls(&world, "ClaimKeyPackages"));
+    assert_eq!(after, (before.0 + 1, before.1 + 1), "it was the same commit each time");
+    assert_eq!(count(&world, 0, |e| matches!(e, Event::Rejoining { .. } | Event::ChangeFailed { .. })), 0);
+}
+
+#[test]
+fn a_device_whose_key_packages_cannot_be_used_keeps_nobody_from_being_removed() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, "team", &["bob", "carol"]);
+    world.run();
+    let laptop = world.prepare(0, "laptop");
+    let (device, other) = (world.address(laptop), world.server.package_of(world.address(2)));
+    world.server.swapped.insert(device, other);
+    world.name_in_list(0, laptop);
+    world.bring_online(laptop);
+    world.run();
+    wait(&mut world, 2);
+    assert!(!world.server.roster(id).contains(&device));
+    let accounts = vec![world.address(2).account];
+    world.command(0, Command::RemoveMembers { conversation: id, accounts });
+    world.run();
+    wait(&mut world, 1);
+    assert_eq!(count(&world, 0, |e| matches!(e, Event::ChangeFailed { .. })), 0, "{:?}", world.devices[0].events);
+    assert_eq!(world.server.roster(id).len(), 2);
+    assert_eq!(count(&world, 0, |e| matches!(e, Event::DeviceAwaited { .. })), 1, "the user is told once");
+    // And it comes in when it has published some that can.
+    world.server.swapped.clear();
+    wait(&mut world, 3);
+    assert!(world.server.roster(id).contains(&device));
+}
+
+#[test]
+fn a_group_that_is_said_to_be_full_is_left_alone_until_it_changes() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, "team", &["bob", "carol"]);
+    world.run();
+    world.server.devices_max = Some(3);
+    let before = calls(&world, "ClaimKeyPackages");
+    let laptop = world.link(0, "laptop");
+    wait(&mut world, 30);
+    assert!(!world.server.roster(id).contains(&world.address(laptop)));
+    let claims = calls(&world, "ClaimKeyPackages") - before;
+    assert!(claims <= 8, "{claims} claims of key packages for nothing");
+    let accounts = vec![world.address(2).account];
+    world.command(1, Command::RemoveMembers { conversation: id, accounts });
+    wait(&mut world, 3);
+    assert!(world.server.roster(id).contains(&world.address(laptop)), "there is room");
+    assert_eq!(count(&world, 0, |e| matches!(e, Event::ChangeFailed { .. })), 0);
+}

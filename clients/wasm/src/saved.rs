@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a page stores: change sets one behind the other. Later ones win, so a page may append them, and begin anew with
+//! what is left when there are many.
+
+use std::collections::BTreeMap;
+
+use pli_client_core::{ChangeSet, Table};
+use prost::Message;
+use wasm_bindgen::prelude::JsError;
+
+/// One change of a row; numbers are never reused.
+#[derive(Clone, PartialEq, Message)]
+struct SavedRow {
+    #[prost(uint32, tag = "1")]
+    table: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    /// None deletes the row.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    value: Option<Vec<u8>>,
+}
+
+/// Bytes of several, one behind the other, are those of all of them.
+#[derive(Clone, PartialEq, Message)]
+struct Saved {
+    #[prost(message, repeated, tag = "1")]
+    rows: Vec<SavedRow>,
+}
+
+/// A change set as bytes.
+pub(crate) fn bytes(changes: ChangeSet) -> Vec<u8> {
+    let row = |change: pli_client_core::Change| SavedRow {
+        table: u32::from(change.table.number()),
+        key: change.key,
+        value: change.value,
+    };
+    Saved { rows: changes.0.into_iter().map(row).collect() }.encode_to_vec()
+}
+
+/// The rows that all the change sets in `saved` left.
+pub(crate) fn rows(saved: &[u8]) -> Result<impl Iterator<Item = (Table, Vec<u8>, Vec<u8>)>, JsError> {
+    let mut rows = BTreeMap::new();
+    for row in Saved::decode(saved)?.rows {
+        let table = u8::try_from(row.table).ok().and_then(Table::from_number);
+        let table = table.ok_or_else(|| JsError::new("a saved row is of a later version"))?;
+        match row.value {
+            Some(value) => drop(rows.insert((table, row.key), value)),
+            None => drop(rows.remove(&(table, row.key))),
+        }
+    }
+    Ok(rows.into_iter().map(|((table, key), value)| (table, key, value)))
+}

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `pli device`: the devices of an account.
+
+mod history;
+
+use std::future::Future;
+use std::io::{IsTerminal, stdin};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use pli_api::common;
+use pli_client::ProfileName;
+use pli_client::core::linking::{InvalidCode, LinkCode};
+use pli_client::core::{Command, Event, OwnDevice};
+use pli_client::linking::{Approved, LinkFailure};
+use pli_domain::DeviceId;
+use serde_json::json;
+use tokio::time::{Instant, interval, timeout};
+
+use super::link::{DECLINED_WITHIN, How, LinkArgs, digits, failed, yes};
+use super::number::seconds;
+use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
+use super::target::profile;
+use super::to_copy::line_here;
+use crate::cli::ClientArgs;
+use crate::exit::{Exit, Failure};
+use crate::terminal::{one_line, say, tell};
+
+/// How long is waited for a device to come into, or go out of, every conversation; the rest follows by itself.
+const EVERYWHERE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Add, list, rename and remove the devices of an account, and hand a history over.
+///
+/// An account has up to 10 devices. The one that registered it is the first device: it alone holds the account's identity
+/// key, so it alone adds, renames and removes the others. `pli chat HANDLE/NAME` or `pli device link HANDLE/NAME` on a new
+/// device prints a code; `pli device approve HANDLE CODE` on the first one reads it, within a minute. Both show a number of
+/// six digits, which must be the same, and ask. What was written before a device came stays on the others until
+/// `pli device history HANDLE --to NAME` on the first one and `pli device history HANDLE/NAME` on the new one hand it over.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pli device link alice/laptop --qr\n  pli device approve alice pli1…\n  pli device list alice\n  pli device rename alice laptop \"work laptop\"\n  pli device remove alice laptop\n  pli device history alice --to laptop\n  pli device history alice/laptop"
+)]
+pub struct DeviceArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show a code on a new device and join the account of the device that reads it.
+    ///
+    /// The other device is waited for as long as --timeout says and the code lives, a minute; then the server is waited for,
+    /// once more as long as --timeout says. Whoever says no ends it on both devices at once.
+    Link(Link),
+    /// Read the code of a new device and add it to the account.
+    ///
+    /// Without a terminal nobody can be asked: say --yes. The new device is waited for as long as --timeout says and the code
+    /// lives. Whoever says no ends it on both devices at once; an eleventh device is refused before anybody is asked.
+    Approve(Approve),
+    /// List the account's devices.
+    ///
+    /// A line is the device's id and what it is called; this one is marked.
+    List(List),
+    /// Call a device otherwise; everybody who has a conversation with the account can see the name.
+    Rename(Rename),
+    /// Remove a device: its session ends, what waits for it is deleted, and it is removed from every conversation.
+    Remove(Remove),
+    /// Hand the history over to another device, or take it in there.
+    ///
+    /// The messages are sealed for that one device with a key that the two share since they were linked, and wait on the
+    /// server for up to 7 days. Stopped at any moment, the same command goes on. The device that takes them in shows them
+    /// before everything that it has shown itself; what it has already is not added again. It waits for a history that is
+    /// not there yet, as long as --timeout says.
+    History(history::History),
+}
+
+#[derive(Debug, Args)]
+struct Link {
+    /// The new device's profile, HANDLE/NAME.
+    #[arg(value_parser = profile)]
+    name: ProfileName,
+    #[command(flatten)]
+    link: LinkArgs,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct Approve {
+    /// The account's profile on its first device.
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
+    /// What the new device shows.
+    #[arg(value_parser = code)]
+    code: LinkCode,
+    /// Add the device without asking.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Whose profile.
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct Rename {
+    #[command(flatten)]
+    of: Named,
+    /// Its new name: 1 to 64 bytes.
+    name: String,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct Remove {
+    #[command(flatten)]
+    of: Named,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The account's profile on its first device.
+    #[arg(value_parser = profile)]
+    handle: ProfileName,
+    /// Which device: its name, or its id or the beginning of it.
+    device: String,
+}
+
+#[derive(Debug, Args)]
+struct At {
+    /// One JSON object a line (docs/events.md).
+    #[arg(long)]
+    json: bool,
+    /// Wait at most so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    timeout: f64,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn code(text: &str) -> Result<LinkCode, InvalidCode> {
+    text.parse()
+}
+
+/// Runs `pli device`.
+pub async fn run(args: DeviceArgs) -> Result<(), Failure> {
+    let (at, handle) = match &args.action {
+        Action::Link(new) => return join(new).await,
+        Action::Approve(approve) => {
+            may_ask(approve)?;
+            (&approve.at, &approve.handle)
+        }
+        Action::List(list) => (&list.at, &list.handle),
+        Action::Rename(rename) => (&rename.at, &rename.of.handle),
+        Action::Remove(remove) => (&remove.at, &remove.of.handle),
+        Action::History(history) => (&history.at, &history.name),
+    };
+    let mut session = session::open_as(&at.client, handle, FirstUse::Fails).await?;
+    session.warn();
+    let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
+    session.close().await;
+    done
+}
+
+async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    session.caught_up(deadline).await?;
+    match action {
+        Action::Link(_) => Ok(()),
+        Action::Approve(args) => approve(args, session, deadline).await,
+        Action::List(list) => show(&devices(session, deadline).await?, list.at.json),
+        Action::Rename(args) => rename(args, session, deadline).await,
+        Action::Remove(args) => remove(args, session, deadline).await,
+        Action::History(args) => history::run(args, session, deadline).await,
+    }
+}
+
+/// Links this device and publishes its key packages, so that it comes into conversations while it is away.
+async fn join(args: &Link) -> Result<(), Failure> {
+    if args.name.device.is_none() {
+        return Err(Failure::say(
+            Exit::Usage,
+            format_args!(
+                "name the new device, as in `{}`",
+                line_here(&args.at.client, &format!("device link {}/laptop", args.name))
+            ),
+        ));
+    }
+    let by = Deadline::after(Some(args.at.timeout)).at();
+    let how = How { json: args.at.json, by, ..How::of(args.link, &args.at.client, &args.name) };
+    let mut session = session::open_as(&args.at.client, &args.name, FirstUse::Links(how)).await?;
+    session.warn();
+    let fresh = session.linked_now();
+    let published = published(&mut session, Deadline::after(Some(args.at.timeout))).await;
+    let device = session.client.query(|core| core.address().device).await.map_err(|error| session.request(error))?;
+    session.close().await;
+    published?;
+    if args.at.json {
+        return say!("{}", json!({ "event": "linked", "device": device.to_string(), "fresh": fresh }));
+    }
+    if fresh { Ok(()) } else { say!("{} is linked already", args.name) }
+}
+
+async fn published(session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    session.caught_up(deadline).await?;
+    let mut look = interval(LOOK_EVERY);
+    while !session.client.query(|core| core.has_published()).await.map_err(|error| session.request(error))? {
+        session.next_or(deadline, &mut look).await?;
+    }
+    Ok(())
+}
+
+/// Before anything is done: a code is used up by who reads it.
+fn may_ask(args: &Approve) -> Result<(), Failure> {
+    if args.yes || stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::say(
+        Exit::Usage,
+        "nobody can be asked, because standard input is no terminal; say --yes to add the device without being asked, \
+         or run this in a terminal; the code is not used up",
+    ))
+}
+
+async fn approve(args: &Approve, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let client = session.client.clone();
+    let met = meanwhile(session, client.meet_new_device(args.code.clone(), deadline.at())).await?;
+    let mut met = met.map_err(failed)?;
+    let (name, number) = (met.name().to_owned(), met.number());
+    if args.at.json {
+        say!("{}", json!({ "event": "device_waits", "name": name, "number": number }))?;
+    } else {
+        say!("a new device that calls itself \"{}\"; the number there must be {}", one_line(&name), digits(&number))?;
+    }
+    let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(&name), args.handle.handle);
+    if !args.yes && !meanwhile(session, yes(&question, met.is_over())).await?? {
+        // Whether or not the other side hears of it.
+        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
+        return Err(Failure::say(Exit::Failed, "declined: the device was not added"));
+    }
+    let mut refusal = None;
+    let approved = match watching(session, met.approve(), &mut refusal).await? {
+        Ok(approved) => approved,
+        Err(LinkFailure::NotListed) => return Err(why_not(session, refusal).await),
+        Err(error) => return Err(failed(error)),
+    };
+    added(args, session, &approved).await
+}
+
+/// The reason that the server gave for not taking the list; it may have been told before the link ended.
+async fn why_not(session: &mut Session, told: Option<common::Error>) -> Failure {
+    if let Some(why) = told {
+        return refused("the device is not added", &why);
+    }
+    let mut look = interval(LOOK_EVERY);
+    let soon = Deadline::after(Some(1.0));
+    loop {
+        match session.next_or(soon, &mut look).await {
+            Ok(Some(Event::DeviceChangeFailed { why, .. })) => return refused("the device is not added", &why),
+            Ok(_) => {}
+            Err(_) => return failed(LinkFailure::NotListed),
+        }
+    }
+}
+
+async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Result<(), Failure> {
+    let (inside, outside) = everywhere(session, approved.device, true).await?;
+    if args.at.json {
+        return say!(
+            "{}",
+            json!({
+                "event": "device_approved", "device": approved.device.to_string(), "name": approved.name,
+                "confirmed": approved.confirmed, "conversations": inside, "waiting": outside,
+            })
+        );
+    }
+    say!("{} {} added", approved.device, one_line(&approved.name))?;
+    if !approved.confirmed {
+        tell!("it did not say that it knows; start it again there, and it goes on");
+    }
+    match outside {
+        0 => say!("it is in all conversations ({inside})"),
+        _ => say!("it is in {inside} conversations; it comes into {outside} more while this device or it is online"),
+    }
+}
+
+/// Waits, not too long, until the device is in every conversation, or in none; answers in how many it is, and is not.
+async fn everywhere(session: &mut Session, device: DeviceId, wanted: bool) -> Result<(usize, usize), Failure> {
+    let (end, mut look) = (Instant::now() + EVERYWHERE_WITHIN, interval(LOOK_EVERY));
+    loop {
+        let counts = session.client.query(move |core| core.conversations_of(device)).await;
+        let counts @ (inside, outside) = counts.map_err(|error| session.request(error))?;
+        if (if wanted { outside } else { inside }) == 0 || Instant::now() >= end {
+            return Ok(counts);
+        }
+        session.next_or(Deadline::after(None), &mut look).await?;
+    }
+}
+
+/// Does something while events are read: where nobody reads them the client waits.
+async fn meanwhile<T>(session: &mut Session, work: impl Future<Output = T>) -> Result<T, Failure> {
+    watching(session, work, &mut None).await
+}
+
+/// The same, keeping the last reason for which a change of the device list was refused.
+async fn watching<T>(
+    session: &mut Session,
+    work: impl Future<Output = T>,
+    refusal: &mut Option<common::Error>,
+) -> Result<T, Failure> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            event = session.next(Deadline::after(None)) => {
+                if let Event::DeviceChangeFailed { why, .. } = event? {
+                    *refusal = Some(why);
+                }
+            }
+        }
+    }
+}
+
+/// The account's devices, once its list is known.
+async fn devices(session: &mut Session, deadline: Deadline) -> Result<Vec<OwnDevice>, Failure> {
+    let mut look = interval(LOOK_EVERY);
+    loop {
+        let devices = session.client.devices().await.map_err(|error| session.request(error))?;
+        if !devices.is_empty() {
+            return Ok(devices);
+        }
+        session.next_or(deadline, &mut look).await?;
+    }
+}
+
+fn show(devices: &[OwnDevice], as_json: bool) -> Result<(), Failure> {
+    for OwnDevice { device, name, is_this } in devices {
+        if as_json {
+            say!("{}", json!({ "event": "device", "device": device.to_string(), "name": name, "this": is_this }))?;
+        } else {
+            say!("{device} {}{}", one_line(name), if *is_this { " (this one)" } else { "" })?;
+        }
+    }
+    Ok(())
+}
+
+/// The device that is called so, or whose id begins so.
+fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
+    let by_name: Vec<&OwnDevice> = devices.iter().filter(|device| device.name == text).collect();
+    let begins = |device: &&OwnDevice| !text.is_empty() && device.device.to_string().starts_with(&text.to_lowercase());
+    let found = if by_name.is_empty() { devices.iter().filter(begins).collect() } else { by_name };
+    let list = |devices: &mut dyn Iterator<Item = &OwnDevice>| {
+        devices.map(|device| format!("{} ({})", device.device, one_line(&device.name))).collect::<Vec<_>>().join(", ")
+    };
+    match found.as_slice() {
+        [one] => Ok(one.device),
+        [] => {
+            let all = list(&mut devices.iter());
+            Err(Failure::say(
+                Exit::Failed,
+                format_args!("the account has no device `{}`; it has {all}", one_line(text)),
+            ))
+        }
+        several => {
+            let all = list(&mut several.iter().copied());
+            Err(Failure::say(
+                Exit::Failed,
+                format_args!("`{}` fits several devices: {all}; type the id", one_line(text)),
+            ))
+        }
+    }
+}
+
+async fn rename(args: &Rename, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let device = named(&devices(session, deadline).await?, &args.of.device)?;
+    let name = args.name.clone();
+    change(session, Command::RenameDevice { device, name }, device, deadline).await?;
+    let devices = devices(session, deadline).await?;
+    show(&devices.into_iter().filter(|own| own.device == device).collect::<Vec<_>>(), args.at.json)
+}
+
+async fn remove(args: &Remove, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let device = named(&devices(session, deadline).await?, &args.of.device)?;
+    change(session, Command::RemoveDevice { device }, device, deadline).await?;
+    let (left, _) = everywhere(session, device, false).await?;
+    if args.at.json {
+        return say!("{}", json!({ "event": "device_gone", "device": device.to_string(), "waiting": left }));
+    }
+    say!("{device} removed")?;
+    match left {
+        0 => Ok(()),
+        _ => say!("it is still named in {left} conversations; it leaves them with the next message"),
+    }
+}
+
+/// Changes the list and waits until the server has it.
+async fn change(session: &mut Session, command: Command, device: DeviceId, deadline: Deadline) -> Result<(), Failure> {
+    session.client.command(command).await.map_err(|error| session.request(error))?;
+    loop {
+        match session.next(deadline).await? {
+            Event::DeviceRemoved { device: done } | Event::DeviceRenamed { device: done } if done == device => {
+                return Ok(());
+            }
+            Event::DeviceChangeFailed { device: of, why } if of == device => {
+                return Err(refused("the device list cannot be changed", &why));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The first use of a companion device: it shows a code and joins the account of whoever reads it.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use pli_client::core::CommandError;
+use pli_client::core::linking::{LinkCode, LinkError};
+use pli_client::linking::{LinkFailure, NewLink, Offer, Resumed, Standing, resume, standing};
+use pli_client::{ClientOptions, ProfileName};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::session::{opening, sentence};
+use super::to_copy::line;
+use crate::cli::ClientArgs;
+use crate::exit::{Exit, Failure};
+use crate::terminal::{one_line, say, tell};
+
+/// How long the other side is told of a no.
+pub const DECLINED_WITHIN: Duration = Duration::from_secs(5);
+/// Between two questions whether this device was listed after all.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// How a companion device is linked at its first use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct LinkArgs {
+    /// Also draw the code of a companion device as a QR code.
+    #[arg(long)]
+    pub qr: bool,
+    /// Join the account that answers without asking, where its handle is the one that was named, and the server's directory has
+    /// that account under it. Nobody compares the number then.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// How to link, and how to say what happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct How {
+    /// What was asked for.
+    pub args: LinkArgs,
+    /// One JSON object a line.
+    pub json: bool,
+    /// When the other device is waited for no longer, if that is before the code ends.
+    pub by: Option<Instant>,
+    /// What the first device runs, without the code at its end.
+    pub approve: String,
+}
+
+impl How {
+    /// With the flags of a command of this profile.
+    pub fn of(args: LinkArgs, client: &ClientArgs, name: &ProfileName) -> Self {
+        let approve = line(client, &format!("device approve {}", name.handle));
+        Self { args, json: false, by: None, approve }
+    }
+}
+
+/// Makes a companion device's profile ready to be opened; links it where `how` says that it may. Answers whether it did.
+pub async fn link(options: &ClientOptions, how: Option<How>) -> Result<bool, Failure> {
+    loop {
+        match standing(options).map_err(|error| opening(error.into()))? {
+            Standing::Linked => return Ok(false),
+            Standing::Begun => {
+                if begun(options, how.as_ref().and_then(|how| how.by)).await? {
+                    return Ok(true);
+                }
+            }
+            Standing::Fresh => {
+                let Some(how) = how else {
+                    let error = pli_client::OpenError::NotLinked(options.name.clone());
+                    return Err(Failure::new(Exit::Folder, error));
+                };
+                // Large, and seldom gone through.
+                return Box::pin(join(options, how)).await.map(|()| true);
+            }
+        }
+    }
+}
+
+/// It was stopped before it heard whether it is listed. Answers whether it is.
+async fn begun(options: &ClientOptions, by: Option<Instant>) -> Result<bool, Failure> {
+    let name = &options.name;
+    let mut told = false;
+    loop {
+        match Box::pin(resume(options)).await.map_err(failed)? {
+            Resumed::Listed => {
+                tell!("{name} was linked already");
+                return Ok(true);
+            }
+            Resumed::Never => return Ok(false),
+            Resumed::Removed => return Ok(true),
+            Resumed::Undecided => {
+                if !told {
+                    told = true;
+                    tell!(
+                        "{name} was stopped while it was linked, and the account has not added it yet; waiting for that, a \
+                         minute at most; then it begins again"
+                    );
+                }
+                let again = Instant::now() + ASK_EVERY;
+                if by.is_some_and(|by| by < again) {
+                    return Err(failed(LinkFailure::NotWaited));
+                }
+                sleep_until(again).await;
+            }
+        }
+    }
+}
+
+async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
+    if !how.args.yes && !std::io::stdin().is_terminal() {
+        return Err(Failure::say(
+            Exit::Usage,
+            format_args!(
+                "{} is not linked yet, and nobody can be asked, because standard input is no terminal; say --yes to join \
+                 the account of @{} without being asked",
+                options.name, options.name.handle
+            ),
+        ));
+    }
+    let name = options.name.device.as_ref().map(ToString::to_string).unwrap_or_default();
+    let link = NewLink::open(options, &name, how.by).await.map_err(failed)?;
+    show(options, &link, &how)?;
+    let mut offer = link.offered().await.map_err(failed)?;
+    if !ask(&mut offer, &how).await? {
+        // Whether or not the other side hears of it.
+        let _ = timeout(DECLINED_WITHIN, offer.decline()).await;
+        return Err(Failure::say(Exit::Failed, "declined: this device joined no account"));
+    }
+    offer.accept().await.map_err(failed)?;
+    if how.json { Ok(()) } else { say!("linked: this is a device of @{} now", options.name.handle) }
+}
+
+/// The code, as text and, if wanted, as a picture.
+fn show(options: &ClientOptions, link: &NewLink, how: &How) -> Result<(), Failure> {
+    let (code, handle) = (link.code(), &options.name.handle);
+    let seconds = link.deadline().saturating_duration_since(Instant::now()).as_secs();
+    if how.json {
+        return say!("{}", json!({ "event": "link_code", "code": code.to_string(), "expires_in_s": seconds }));
+    }
+    if how.args.qr {
+        say!("{}", picture(code)?)?;
+    }
+    say!("on the first device of @{handle}, within {seconds} s:\n\n  {} {code}\n", how.approve)
+}
+
+/// Capitals: they and digits are what a QR code holds in the least room (ISO/IEC 18004, alphanumeric mode).
+fn picture(code: &LinkCode) -> Result<String, Failure> {
+    let drawn = QrCode::with_error_correction_level(code.to_string().to_uppercase(), EcLevel::L);
+    let drawn = drawn.map_err(|error| Failure::new(Exit::Failed, error))?;
+    // Dark on light whatever the terminal's colours are: most scanners read no inverted code.
+    Ok(drawn.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+}
+
+async fn ask(offer: &mut Offer, how: &How) -> Result<bool, Failure> {
+    let (handle, number) = (offer.handle().clone(), digits(&offer.number()));
+    if how.json {
+        let account = offer.account().to_string();
+        say!(
+            "{}",
+            json!({ "event": "link_offer", "handle": handle.to_string(), "account": account, "number": offer.number() })
+        )?;
+    } else {
+        say!("@{handle} has read the code; the number there must be {number}")?;
+    }
+    if how.args.yes {
+        return Ok(true);
+    }
+    // Connecting anew is large, and seldom gone through.
+    yes(&format!("Join @{handle} as a new device? [y/N] "), Box::pin(offer.is_over())).await
+}
+
+/// Six digits, easier to compare.
+pub fn digits(number: &str) -> String {
+    match number.split_at_checked(3) {
+        Some((first, last)) => format!("{first} {last}"),
+        None => number.into(),
+    }
+}
+
+/// What a person answers, unless the link is over before.
+pub async fn yes(question: &str, over: impl Future<Output = LinkFailure>) -> Result<bool, Failure> {
+    crate::terminal::put(question)?;
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        biased;
+        line = read => line.map_err(|error| Failure::new(Exit::Failed, error))??,
+        why = over => {
+            say!("")?;
+            return Err(failed(why));
+        }
+    };
+    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// How a command ends whose link ended.
+pub fn failed(failure: LinkFailure) -> Failure {
+    let exit = match &failure {
+        LinkFailure::Open(_) => Exit::Folder,
+        LinkFailure::Storage(_) => Exit::Folder,
+        LinkFailure::Name(_) | LinkFailure::Link(LinkError::OtherHost { .. }) => Exit::Usage,
+        LinkFailure::Transport(_) => Exit::Unreachable,
+        LinkFailure::Late | LinkFailure::NotWaited | LinkFailure::Waits => Exit::TimedOut,
+        LinkFailure::Refused(_) => Exit::Refused,
+        LinkFailure::Command(CommandError::DeviceName) => Exit::Usage,
+        LinkFailure::Link(_)
+        | LinkFailure::NotListed
+        | LinkFailure::Used
+        | LinkFailure::OtherAccount { .. }
+        | LinkFailure::Command(_)
+        | LinkFailure::Ended => Exit::Failed,
+    };
+    match failure {
+        LinkFailure::Open(error) => opening(error),
+        LinkFailure::Refused(why) => Failure::say(exit, one_line(&sentence(&why))),
+        other => Failure::new(exit, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_drawn_on_less_than_a_screen() {
+        let link = pli_client::core::linking::NewDevice::begin("chat.example", "laptop", [1; 32]).expect("a name");
+        let drawn = picture(link.code()).expect("drawn");
+        let (lines, columns) = (drawn.lines().count(), drawn.lines().map(|line| line.chars().count()).max());
+        assert!((10..=24).contains(&lines), "{lines} lines");
+        assert!(columns.is_some_and(|columns| columns <= 50), "{columns:?} columns");
+        assert_eq!(digits("012345"), "012 345");
+    }
+}

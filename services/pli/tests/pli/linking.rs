@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Companion devices: linked, renamed, removed, and everything that can go wrong on the way.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
+use crate::terminal::Terminal;
+
+fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &["--data", "data"]].concat()
+}
+
+fn said(home: &Path, arguments: &[&str]) -> String {
+    text(&run(home, &with_data(arguments)))
+}
+
+fn refused(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    failure(&run(home, &with_data(arguments)))
+}
+
+fn is<'a>(name: &'a str) -> impl Fn(&Value) -> bool + 'a {
+    move |event| event["event"] == name
+}
+
+/// A new device that shows its code.
+fn shows_code(home: &Path, name: &str) -> (Running, String) {
+    let mut new = Running::start(pli(home, &with_data(&["device", "link", name, "--yes", "--json"])));
+    let code = new.json(is("link_code"))["code"].as_str().expect("text").to_owned();
+    (new, code)
+}
+
+/// Links a companion device of alice's; what the approval said, as JSON lines.
+fn link(home: &Path, name: &str) -> Vec<Value> {
+    let (mut new, code) = shows_code(home, name);
+    let approved = said(home, &["device", "approve", "alice", &code, "--yes", "--json"]);
+    let approved: Vec<Value> = approved.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let offered = new.json(is("link_offer"));
+    assert_eq!(offered["handle"], "alice");
+    assert_eq!(offered["number"], approved[0]["number"], "both show the same number");
+    assert_eq!(new.json(is("linked"))["fresh"], true);
+    assert_eq!(new.wait(), Some(0));
+    assert!(is("device_waits")(&approved[0]) && is("device_approved")(&approved[1]), "{approved:?}");
+    assert_eq!(approved[1]["confirmed"], true);
+    approved
+}
+
+/// What a profile prints of messages: `from: text`.
+fn messages(home: &Path, profile: &str) -> Vec<String> {
+    let lines = said(home, &["recv", profile, "--json"]);
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let told = events.filter(|event| is("message")(event) || is("own_message")(event));
+    told.map(|event| {
+        let from = if is("own_message")(&event) { "me" } else { event["from"].as_str().expect("a name") };
+        format!("{from}: {}", event["text"].as_str().expect("text"))
+    })
+    .collect()
+}
+
+#[test]
+fn a_linked_device_is_in_every_conversation_until_it_is_removed_and_comes_back_as_a_new_one() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "bob"]);
+    said(home, &["send", "alice", "bob", "before"]);
+    said(home, &["group", "create", "alice", "team", "bob"]);
+    assert!(messages(home, "bob").contains(&"alice: before".to_owned()));
+
+    let approved = link(home, "alice/laptop");
+    assert_eq!((&approved[1]["name"], &approved[1]["waiting"]), (&"laptop".into(), &0.into()), "{approved:?}");
+    assert_eq!(approved[1]["conversations"], 2);
+    let device = approved[1]["device"].as_str().expect("an id").to_owned();
+    // Bob was away: what he writes leaves when he has heard of the new device.
+    said(home, &["send", "bob", "alice", "to both"]);
+    said(home, &["send", "bob", "#team", "to the team"]);
+    assert_eq!(messages(home, "alice/laptop"), ["bob: to both", "bob: to the team"]);
+    said(home, &["send", "alice", "bob", "from the first"]);
+    assert_eq!(messages(home, "alice/laptop"), ["me: from the first"]);
+    said(home, &["send", "alice/laptop", "bob", "from the laptop"]);
+    text(&run_with_input(home, &with_data(&["pipe", "alice/laptop", "#team"]), b"piped\n"));
+    assert_eq!(messages(home, "alice"), ["bob: to both", "bob: to the team", "me: from the laptop", "me: piped"]);
+    let bob = messages(home, "bob");
+    assert_eq!(bob, ["alice: from the first", "alice: from the laptop", "alice: piped"]);
+
+    // Everybody who has a conversation with the account sees the new device, its own other devices too.
+    link(home, "alice/tablet");
+    let told = said(home, &["recv", "alice/laptop", "--json"]);
+    assert!(told.contains("\"new_key\"") && told.contains("\"alice\""), "{told}");
+    assert!(told.contains("\"device_name\":\"tablet\""), "{told}");
+    assert!(said(home, &["recv", "bob", "--json"]).contains("\"new_key\""));
+
+    let listed = said(home, &["device", "list", "alice/laptop"]);
+    assert!(listed.contains(&format!("{device} laptop (this one)")), "{listed}");
+    let renamed = said(home, &["device", "rename", "alice", "laptop", "work laptop"]);
+    assert_eq!(renamed.trim(), format!("{device} work laptop"));
+    assert!(said(home, &["device", "list", "alice/tablet"]).contains("work laptop"));
+
+    let mut following = Running::start(pli(home, &with_data(&["recv", "alice/laptop", "--follow", "--json"])));
+    following.json(|event| event["state"] == "online");
+    let begun = Instant::now();
+    said(home, &["device", "remove", "alice", "work laptop"]);
+    assert_eq!(following.wait(), Some(8));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    said(home, &["send", "bob", "alice", "after"]);
+    let (code, why) = refused(home, &["recv", "alice/laptop"]);
+    assert!(code == Some(8) && why.contains("DEVICE_REMOVED") && why.contains("--offline"), "{code:?} {why}");
+    assert_eq!(why.matches("the account removed this device").count(), 1, "{why}");
+    // What it holds is still read.
+    let offline = with_data(&["chat", "alice/laptop", "--offline"]);
+    let read = text(&run_with_input(home, &offline, b"@bob\n/history 10\n"));
+    assert!(read.contains("offline: ") && read.contains("to both") && read.contains("from the laptop"), "{read}");
+    assert!(!read.contains("connected"), "{read}");
+    assert_eq!(messages(home, "alice"), ["bob: after"]);
+    assert_eq!(messages(home, "alice/tablet"), ["bob: after"]);
+
+    // The same name again, in a folder of its own: another device.
+    let profiles = home.join("share/pli");
+    let server = std::fs::read_dir(&profiles).expect("profiles").next().expect("a server").expect("read").path();
+    std::fs::rename(server.join("alice+laptop"), server.join("moved away")).expect("moved");
+    let again = link(home, "alice/laptop");
+    assert_ne!(again[1]["device"], device.as_str());
+    assert_eq!(again[1]["waiting"], 0, "{again:?}");
+    let mut following = Running::start(pli(home, &with_data(&["recv", "alice/laptop", "--follow", "--json"])));
+    following.json(|event| event["state"] == "online");
+    said(home, &["send", "bob", "alice", "welcome back"]);
+    following.json(|event| is("message")(event) && event["text"] == "welcome back");
+    for other in ["alice", "alice/tablet"] {
+        assert_eq!(messages(home, other), ["bob: welcome back"], "{other}");
+    }
+}
+
+#[test]
+fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "alice"]);
+    said(home, &["recv", "bob"]);
+    for arguments in
+        [&["recv", "alice/laptop"][..], &["send", "alice/laptop", "bob", "x"], &["device", "list", "alice/laptop"]]
+    {
+        let (code, why) = refused(home, arguments);
+        assert!(code == Some(6) && why.contains("alice/laptop"), "{code:?} {why}");
+    }
+    let (code, why) = refused(home, &["chat", "alice/laptop"]);
+    assert!(code == Some(2) && why.contains("--yes"), "{code:?} {why}");
+    let (code, why) = refused(home, &["device", "link", "alice"]);
+    assert!(code == Some(2) && why.contains("alice/laptop"), "{code:?} {why}");
+    let (code, why) = refused(home, &["chat", "alice/lap top"]);
+    assert!(code == Some(2) && why.contains("HANDLE/NAME"), "{code:?} {why}");
+
+    let mut chat = Running::start(pli(home, &with_data(&["chat", "alice/laptop", "--yes", "--qr"])));
+    let line = loop {
+        let line = chat.line();
+        if line.contains("pli device approve alice --data data pli1") {
+            break line;
+        }
+    };
+    assert!(chat.seen().iter().any(|line| line.contains('█')), "a picture");
+    // As somebody pastes it, with the program as it was started.
+    let mut pasted = Command::new("/bin/sh");
+    pasted.args(["-c", &format!("{line} --yes")]).current_dir(home).env_clear();
+    pasted.envs(pli(home, &[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+    text(&pasted.output().expect("ran"));
+    chat.until("this is a device of @alice now");
+    chat.until("connected");
+    chat.say("@bob from the chat");
+    chat.until("accepted");
+    chat.end_input();
+    assert_eq!(chat.wait(), Some(0));
+    assert_eq!(messages(home, "bob"), ["alice: from the chat"]);
+    assert_eq!(messages(home, "alice"), ["me: from the chat"]);
+}
+
+#[test]
+fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut command = pli(home, &["dev", "--data", "data", "--port", "0", "--admin-port", "0", "--ready-json"]);
+    command.env("PLI_LINKS__RENDEZVOUS_MS", "9000");
+    let mut process = Running::start(command);
+    process.json(|value| value.get("url").is_some());
+    said(home, &["recv", "alice"]);
+    said(home, &["recv", "bob"]);
+    let approve = |code: &str| refused(home, &["device", "approve", "alice", code, "--yes"]);
+
+    let (new, code) = shows_code(home, "alice/laptop");
+    let slip: String = code
+        .chars()
+        .rev()
+        .enumerate()
+        .map(|(n, c)| if n == 9 { if c == 'q' { 'p' } else { 'q' } } else { c })
+        .collect();
+    let slip: String = slip.chars().rev().collect();
+    let (exit, why) = approve(&slip);
+    assert!(exit == Some(2) && why.contains("slip"), "{exit:?} {why}");
+    let (exit, why) = approve("hello");
+    assert!(exit == Some(2) && why.contains("pli1"), "{exit:?} {why}");
+    // Bob's device reads a code that was shown for alice: the new device does not join bob, and bob's is told.
+    let (exit, why) = refused(home, &["device", "approve", "bob", &code, "--yes"]);
+    assert!(exit == Some(1) && why.contains("declined"), "{exit:?} {why}");
+    assert_eq!(new.wait(), Some(1));
+    assert_eq!(said(home, &["device", "list", "bob"]).lines().count(), 1);
+    let (exit, why) = approve(&code);
+    assert!(exit == Some(8) && why.contains("RENDEZVOUS_TAKEN"), "{exit:?} {why}");
+
+    // Used by the same device a second time.
+    let (new, code) = shows_code(home, "alice/laptop");
+    said(home, &["device", "approve", "alice", &code, "--yes"]);
+    assert_eq!(new.wait(), Some(0));
+    let (exit, why) = approve(&code);
+    assert!(exit == Some(1) && why.contains("used already"), "{exit:?} {why}");
+    assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), 2);
+
+    // Too late: the new device says so, and so does who reads the code then.
+    let (new, code) = shows_code(home, "alice/tablet");
+    assert_eq!(new.wait(), Some(10));
+    let (exit, why) = approve(&code);
+    assert!(exit == Some(10) && why.contains("expired"), "{exit:?} {why}");
+
+    // A companion cannot approve, and a new server is another one.
+    let (new, code) = shows_code(home, "alice/tablet");
+    let (exit, why) = refused(home, &["device", "approve", "alice/laptop", &code, "--yes"]);
+    assert!(exit == Some(1) && why.contains("first device"), "{exit:?} {why}");
+    let other = tempfile::tempdir().expect("a folder");
+    let _other_server = Server::start(other.path());
+    said(other.path(), &["recv", "alice"]);
+    let (exit, why) = refused(other.path(), &["device", "approve", "alice", &code, "--yes"]);
+    assert!(exit == Some(2) && why.contains("the code is for the server"), "{exit:?} {why}");
+    drop(new);
+}
+
+/// A command whose person sits at a terminal.
+fn at_a_terminal(home: &Path, arguments: &[&str]) -> Terminal {
+    Terminal::start_whole(pli(home, &with_data(arguments)))
+}
+
+/// A new device at a terminal, and its code.
+fn asks_its_person(home: &Path, name: &str) -> (Terminal, String) {
+    let mut new = at_a_terminal(home, &["device", "link", name]);
+    new.until("--data data pli1");
+    let mut code = String::from("pli1");
+    new.until_line(&mut code);
+    (new, code.trim().to_owned())
+}
+
+/// So long a refusal takes at most; the code lives a minute.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_person_who_says_no_on_either_side_ends_it_on_both_at_once() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "alice"]);
+    // On the first device, while the other person still thinks, and while that one has said yes.
+    for thinks in [true, false] {
+        let (new, code) = if thinks {
+            let (new, code) = asks_its_person(home, "alice/laptop");
+            (Ok(new), code)
+        } else {
+            let (new, code) = shows_code(home, "alice/laptop");
+            (Err(new), code)
+        };
+        let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+        first.until("[y/N] ");
+        let begun = Instant::now();
+        first.keys("n\r");
+        first.until("declined: the device was not added");
+        assert_eq!(first.ended().code(), Some(1));
+        match new {
+            Ok(mut new) => {
+                new.until("Join @alice as a new device? [y/N] ");
+                new.until("the other device refused: its user said no");
+                assert_eq!(new.ended().code(), Some(1));
+            }
+            Err(new) => assert_eq!(new.wait(), Some(1)),
+        }
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    }
+    // On the new device.
+    let (mut new, code) = asks_its_person(home, "alice/laptop");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+    first.until("[y/N] ");
+    new.until("[y/N] ");
+    let begun = Instant::now();
+    new.keys("n\r");
+    new.until("declined: this device joined no account");
+    assert_eq!(new.ended().code(), Some(1));
+    first.until("the new device declined");
+    assert_eq!(first.ended().code(), Some(1));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), 1);
+    // The profile is as new, and the next time works, with two people who say yes.
+    let (mut new, code) = asks_its_person(home, "alice/laptop");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+    new.until("[y/N] ");
+    new.keys("y\r");
+    first.until("[y/N] ");
+    first.keys("y\r");
+    assert_eq!((first.ended().code(), new.ended().code()), (Some(0), Some(0)));
+    assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), 2);
+}
+
+#[test]
+fn who_cannot_be_asked_and_who_does_not_answer_is_told_in_time() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "alice"]);
+    // Without a terminal: the code is not used up by that.
+    let (new, code) = shows_code(home, "alice/laptop");
+    for input in [&b""[..], b"y\n"] {
+        let (exit, why) = failure(&run_with_input(home, &with_data(&["device", "approve", "alice", &code]), input));
+        assert!(exit == Some(2) && why.contains("--yes"), "{exit:?} {why}");
+    }
+    said(home, &["device", "approve", "alice", &code, "--yes"]);
+    assert_eq!(new.wait(), Some(0));
+    // Nobody reads the code; nobody answers the question.
+    let begun = Instant::now();
+    let (exit, why) = refused(home, &["device", "link", "alice/tablet", "--yes", "--timeout", "2"]);
+    assert!(exit == Some(10) && why.contains("not in time"), "{exit:?} {why}");
+    let (_new, code) = asks_its_person(home, "alice/tablet");
+    let (exit, why) = refused(home, &["device", "approve", "alice", &code, "--yes", "--timeout", "2"]);
+    assert!(exit == Some(10) && why.contains("not in time"), "{exit:?} {why}");
+    assert!(begun.elapsed() < 2 * AT_ONCE, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn two_new_devices_at_once_both_come_in_and_an_eleventh_does_not() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "bob"]);
+    said(home, &["send", "alice", "bob", "before"]);
+    assert_eq!(messages(home, "bob"), ["alice: before"]);
+    let (one, other) = (shows_code(home, "alice/d1"), shows_code(home, "alice/d2"));
+    for (new, code) in [other, one] {
+        said(home, &["device", "approve", "alice", &code, "--yes"]);
+        assert_eq!(new.wait(), Some(0));
+    }
+    for n in 3..=9 {
+        link(home, &format!("alice/d{n}"));
+    }
+    assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), 10);
+    let (new, code) = shows_code(home, "alice/d10");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+    assert_eq!(first.ended().code(), Some(1));
+    first.until("at most 10 devices");
+    assert!(!first.seen().contains("[y/N]"), "nobody is asked");
+    assert_eq!(new.wait(), Some(1));
+    assert_eq!(said(home, &["device", "list", "alice/d9"]).lines().count(), 10);
+    said(home, &["send", "bob", "alice", "to all ten"]);
+    // Bob was away while nine came: one line names them.
+    let told = said(home, &["recv", "bob"]);
+    assert_eq!(told.matches("new devices").count(), 1, "{told}");
+    assert!(told.contains("@alice uses 9 new devices, ") && (1..=9).all(|n| told.contains(&format!("d{n}"))), "{told}");
+    for profile in ["alice", "alice/d1", "alice/d5", "alice/d9"] {
+        assert_eq!(messages(home, profile), ["bob: to all ten"], "{profile}");
+    }
+    for device in ["first device", "nonsense"] {
+        let (exit, why) = refused(home, &["device", "remove", "alice", device]);
+        assert!(exit == Some(1) && !why.is_empty(), "{device}: {exit:?} {why}");
+    }
+    let (exit, why) = refused(home, &["device", "remove", "alice/d1", "d2"]);
+    assert!(exit == Some(1) && why.contains("first device"), "{exit:?} {why}");
+    // Room for another one.
+    said(home, &["device", "remove", "alice", "d9"]);
+    link(home, "alice/d11");
+}
+
+#[test]
+fn a_new_device_that_is_killed_anywhere_works_or_begins_again() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut command = pli(home, &["dev", "--data", "data", "--port", "0", "--admin-port", "0", "--ready-json"]);
+    command.env("PLI_LINKS__RENDEZVOUS_MS", "4000");
+    let mut process = Running::start(command);
+    process.json(|value| value.get("url").is_some());
+    said(home, &["recv", "bob"]);
+    said(home, &["send", "alice", "bob", "before"]);
+    let mut listed = 1;
+    for (n, after) in [0, 20, 100].into_iter().enumerate() {
+        let name = format!("alice/d{n}");
+        let (mut new, code) = shows_code(home, &name);
+        let approving = Running::start(pli(home, &with_data(&["device", "approve", "alice", &code, "--yes"])));
+        new.json(is("link_offer"));
+        std::thread::sleep(Duration::from_millis(after));
+        new.signal(Signal::KILL);
+        new.wait();
+        let approved = approving.wait() == Some(0);
+        listed += usize::from(approved);
+        assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), listed, "{name}");
+        if approved {
+            // It comes up by what it has stored, and asks nobody.
+            said(home, &["device", "link", &name, "--yes"]);
+        } else {
+            link(home, &name);
+            listed += 1;
+        }
+        assert_eq!(said(home, &["device", "list", &name]).lines().count(), listed, "{name}");
+        // Whoever is online brings it into the conversation.
+        let mut first = Running::start(pli(home, &with_data(&["recv", "alice", "--follow", "--json"])));
+        first.json(|event| event["state"] == "online");
+        let mut new = Running::start(pli(home, &with_data(&["recv", &name, "--follow", "--json"])));
+        let seen = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !seen.load(Ordering::Relaxed) {
+                    said(home, &["send", "bob", "alice", &format!("hello {n}")]);
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+            });
+            new.json(|event| is("message")(event) && event["text"] == format!("hello {n}").as_str());
+            seen.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn a_first_device_that_is_killed_while_it_adds_another_leaves_a_whole_device_or_none() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let mut command = pli(home, &["dev", "--data", "data", "--port", "0", "--admin-port", "0", "--ready-json"]);
+    command.env("PLI_LINKS__RENDEZVOUS_MS", "4000");
+    let mut process = Running::start(command);
+    process.json(|value| value.get("url").is_some());
+    said(home, &["recv", "alice"]);
+    for (n, after) in [0, 15, 60].into_iter().enumerate() {
+        let name = format!("alice/d{n}");
+        let (new, code) = shows_code(home, &name);
+        let mut approving =
+            Running::start(pli(home, &with_data(&["device", "approve", "alice", &code, "--yes", "--json"])));
+        approving.json(is("device_waits"));
+        // Wherever it is by then, from before the new device's consent to after the answer.
+        std::thread::sleep(Duration::from_millis(after));
+        approving.signal(Signal::KILL);
+        approving.wait();
+        new.wait();
+        // The first device is started again, and then the new one.
+        let listed = said(home, &["device", "list", "alice"]).lines().count();
+        if listed == n + 2 {
+            said(home, &["device", "link", &name, "--yes"]);
+        } else {
+            assert_eq!(listed, n + 1, "{name}");
+            link(home, &name);
+        }
+        for profile in ["alice", name.as_str()] {
+            assert_eq!(said(home, &["device", "list", profile]).lines().count(), n + 2, "nobody's device is listed");
+        }
+    }
+}
