@@ -149,7 +149,8 @@ impl Inner {
         if stock.left > 0 || !stock.last_resort {
             return Ok(stock);
         }
-        let last_resort = self.accounts.claim_key_package(device).await?;
+        // A store without room refuses to give it; a device has to be let in all the same, or it could free none.
+        let Ok(last_resort) = self.accounts.claim_key_package(device).await else { return Ok(stock) };
         let is_valid = last_resort.is_some_and(|package| key_package::still_valid(&self.crypto, &package.key_package));
         Ok(KeyPackageStock { last_resort: is_valid, ..stock })
     }
