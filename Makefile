@@ -7,8 +7,9 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
-FUZZ := $(TOOLS)/bin/cargo-fuzz
 FUZZ_VERSION := 0.13.2
+# The version stands in the path, so that another one is installed.
+FUZZ := $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 BUF := node_modules/@bufbuild/buf-linux-x64/bin/buf
 # Selected as the tests are, so that no dependency is built twice.
 EVERYTHING := --workspace --bins --examples
@@ -18,7 +19,7 @@ SEEDS ?= 1000
 SECONDS ?= 30
 TARGET ?=
 
-.PHONY: help run build test soak fuzz sim verify format lints licences advisories ring proto-lint wasm typescript commands demo demo-cluster cluster cluster-down \
+.PHONY: help run build test soak fuzz fuzz-lock sim verify format lints licences advisories ring proto-lint wasm typescript commands demo demo-cluster cluster cluster-down \
         engine-nats engine-cassandra faults reference reference-write shipped mutants bench bench-cluster clean
 
 help: ## list the targets
@@ -41,8 +42,12 @@ soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory demo-cluster
 
-fuzz: $(FUZZ) ## fuzz decoders, a client and whole sessions, SECONDS each (or one: TARGET=decoders|client|sessions)
-	@python3 ci/fuzz.py $(SECONDS) $(TARGET)
+fuzz: ## fuzz decoders, a client and whole sessions, SECONDS each (or one: TARGET=decoders|client|sessions); needs a C++ compiler
+	@python3 ci/fuzz.py --check $(SECONDS) $(TARGET) && $(MAKE) --no-print-directory $(FUZZ) && \
+	 FUZZ=$(FUZZ) python3 ci/fuzz.py $(SECONDS) $(TARGET)
+
+fuzz-lock: ## fuzz/Cargo.lock is in step with the crates that fuzzing builds and with the versions of the workspace
+	@python3 ci/fuzz_lock.py
 
 engine-cassandra: ## fetch the CQL server that tests start
 	@python3 ci/engine_cassandra.py
@@ -141,7 +146,7 @@ $(DENY): ci/tools.txt
 	@touch $@
 
 $(FUZZ):
-	@$(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(FUZZ_VERSION)
+	@$(CARGO) install --quiet --locked --root $(TOOLS)/cargo-fuzz-$(FUZZ_VERSION) cargo-fuzz@$(FUZZ_VERSION)
 
 $(BUF): package-lock.json
 	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null

@@ -3,6 +3,9 @@
 """Builds the fuzz targets with cargo-fuzz and runs each for a while.
 
     ci/fuzz.py SECONDS [TARGET ...]
+    ci/fuzz.py --check SECONDS [TARGET ...]    only looks whether it could
+
+FUZZ names the cargo-fuzz to build with; `make fuzz` installs it.
 
 Prints one line a target: runs, runs a second, how much code was reached and how much of that is new, the largest
 memory, and the time. The last line is `N targets, N runs, N found`. A finding ends with 1 and says how to run it again.
@@ -34,8 +37,23 @@ STATUS = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+)")
 STATISTIC = re.compile(r"^stat::(\w+):\s+(\d+)")
 
 
+def asked(words: list[str]) -> tuple[int, list[str]]:
+    """Seconds and targets; ends with what is wrong about them, before anything is installed or built."""
+    seconds, targets = words[0] if words else "", words[1:] or TARGETS
+    if not seconds.isdecimal() or int(seconds) == 0:
+        sys.exit(f"SECONDS={seconds}: for how long each target runs has to be a whole number of seconds, 1 at least")
+    if unknown := [target for target in targets if target not in TARGETS]:
+        sys.exit(f"TARGET={unknown[0]}: there is no such target; take {', '.join(TARGETS)}")
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler.split()[0] if compiler.split() else "") is None:
+        sys.exit(f"libFuzzer is built with a C++ compiler, and there is no `{compiler}`: install one, or name it in CXX")
+    return int(seconds), targets
+
+
 def build() -> None:
-    tool = ROOT / "target" / "tools" / "bin" / "cargo-fuzz"
+    tool = ROOT / os.environ.get("FUZZ", "target/tools/bin/cargo-fuzz")
+    if not tool.exists():
+        sys.exit(f"{tool} is missing; `make fuzz` installs it")
     command = [
         str(tool), "fuzz", "build", "--fuzz-dir", "fuzz", "--sanitizer", SANITIZER, "--no-cfg-fuzzing",
         "--codegen-units", "16", "--target", TRIPLE, "--target-dir", str(BUILT),
@@ -123,9 +141,10 @@ def fuzz(target: str, seconds: int) -> tuple[int, bool]:
 
 
 def main() -> int:
-    seconds, targets = int(sys.argv[1]), sys.argv[2:] or TARGETS
-    if unknown := [target for target in targets if target not in TARGETS]:
-        sys.exit(f"there is no target {unknown[0]}; take {', '.join(TARGETS)}")
+    only_looks = sys.argv[1:2] == ["--check"]
+    seconds, targets = asked(sys.argv[1 + only_looks :])
+    if only_looks:
+        return 0
     build()
     outcomes = [fuzz(target, seconds) for target in targets]
     found = sum(is_found for _, is_found in outcomes)

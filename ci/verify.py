@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = [
-    "format", "proto-lint", "licences", "advisories", "ring", "lints", "test", "wasm", "reference", "commands", "demo",
+    "format", "proto-lint", "licences", "advisories", "ring", "fuzz-lock", "lints", "test", "wasm", "reference", "commands", "demo",
     "shipped",
 ]
 

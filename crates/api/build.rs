@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "pli/common/v1/common.proto",
     "pli/log/v1/log.proto",
     "pli/delivery/v1/delivery.proto",
@@ -15,6 +15,8 @@ const FILES: [&str; 9] = [
     "pli/links/v1/links.proto",
     "pli/media/v1/media.proto",
     "pli/sealed/v1/sealed.proto",
+    "pli/sealed/v1/link.proto",
+    "pli/sealed/v1/archive.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

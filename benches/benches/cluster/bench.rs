@@ -27,6 +27,10 @@ per_minute = 1000000
 burst = 1000000
 per_minute = 1000000
 
+[edge.limits.session_deliveries]
+burst = 100000000
+per_second = 100000000
+
 [edge.limits.session_sends]
 burst = 1000000
 per_second = 1000000

@@ -23,6 +23,7 @@ mod gone;
 mod group;
 mod history;
 mod inbound;
+mod last_resort;
 mod linked;
 mod lives;
 mod mark;
@@ -36,8 +37,10 @@ mod places;
 mod race;
 mod reconcile;
 mod refresh;
+mod rejoin;
 mod replies;
 mod restored;
+mod room;
 mod rows;
 mod session;
 mod tables;
@@ -221,6 +224,7 @@ impl Core {
             self.next_tick_at(),
             self.renewal_at(),
             self.refresh_at(),
+            self.spent_until(),
         ];
         // What is due already waits for something else than time.
         all.into_iter().flatten().filter(|at| *at > self.stepped_at && at.0 < u64::MAX).min()
@@ -249,6 +253,7 @@ impl Core {
         self.drain_inbound(now);
         self.reconcile(now);
         self.drain_inbound(now);
+        self.forget_spent(now);
         self.tell_ticks(now);
         self.move_orphans();
         self.poll_outbox(now);

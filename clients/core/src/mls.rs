@@ -19,6 +19,7 @@ mod join;
 mod message;
 mod packages;
 mod provider;
+mod spent;
 mod store;
 mod suite;
 
@@ -33,7 +34,7 @@ use openmls::prelude::{
 use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme;
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
-use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, UnixMillis};
 
 pub use change::{Commit, CommitSummary, Handshake};
 pub use message::{OpenError, Opened};
@@ -123,6 +124,8 @@ pub struct Mls {
     suite: Suite,
     /// Key packages.
     account: Store,
+    /// Keys of rows of key packages of last resort that were used, with the server time of the first use.
+    spent: BTreeMap<Vec<u8>, UnixMillis>,
     groups: BTreeMap<ConversationId, Group>,
     /// Groups whose stores may have changed since the last changes were taken.
     touched: BTreeSet<ConversationId>,
@@ -153,6 +156,7 @@ impl Mls {
             credential,
             suite: Suite::default(),
             account: Store::new(vec![ACCOUNT]),
+            spent: BTreeMap::new(),
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
             deleted: Vec::new(),
@@ -178,6 +182,7 @@ impl Mls {
             stores.entry(scope.to_vec()).or_insert_with(|| Store::new(scope.to_vec())).restore(key, value);
         }
         self.account = stores.remove([ACCOUNT].as_slice()).unwrap_or_else(|| Store::new(vec![ACCOUNT]));
+        self.load_spent()?;
         let mut rejoins: BTreeMap<ConversationId, Store> = BTreeMap::new();
         for (scope, store) in stores {
             let id = ConversationId::try_from(&scope[1..]).map_err(|_| MlsError::Decode("an MLS row"))?;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{self, Driver, Link};
 use crate::error::{End, OpenError, RequestError};
+use crate::handover::Turns;
 use crate::history::Rows;
 use crate::profile::{self, Profile, ProfileError, ProfileName};
 use crate::{Carrier, Connector, Fingerprint, ServerAddress, Transport};
@@ -128,6 +129,7 @@ pub struct Client {
     folder: Arc<Path>,
     hosts: Arc<[String]>,
     stop: CancellationToken,
+    histories: Turns,
 }
 
 impl std::fmt::Debug for Client {
@@ -203,12 +205,18 @@ impl Client {
         let link = Link::new(servers, connector).offline(options.offline);
         let (driver, status, end) = Driver::new(core, rows.clone(), profile, link, channels);
         tokio::spawn(driver.run());
-        Ok((Self { requests, status, end, rows, folder: folder.into(), hosts, stop }, Events(reader)))
+        let histories = Turns::default();
+        Ok((Self { requests, status, end, rows, folder: folder.into(), hosts, stop, histories }, Events(reader)))
     }
 
     /// What the profile's database holds.
     pub(crate) const fn rows(&self) -> &Rows {
         &self.rows
+    }
+
+    /// Whose turn it is to hand a history over or to take one in.
+    pub(crate) const fn histories(&self) -> &Turns {
+        &self.histories
     }
 
     /// The profile's folder.

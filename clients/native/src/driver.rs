@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pli_api::common::ErrorCode;
-use pli_api::edge::{Binding, ServerFrame, server_frame};
+use pli_api::edge::{Binding, ClientFrame, ServerFrame, server_frame};
 use pli_client_core::{ConnectionState, Core, Effects, Event, SessionAdvice};
 use pli_domain::UnixMillis;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{CallError, Request, Status};
@@ -43,9 +44,12 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Keys that are used up are gone from the disk so long after the transaction that deleted them, at the latest: the log of
 /// the database is emptied, once for everything that was committed meanwhile.
 const SCRUBBED_WITHIN: Duration = Duration::from_secs(1);
-/// A connection that takes nothing that is sent for so long is broken, whatever TCP still hopes for; nothing else is done
-/// meanwhile.
-const SENT_WITHIN: Duration = Duration::from_secs(15);
+/// Another program reads the database, so that its log cannot be emptied: it is tried again after so long.
+const SCRUBBED_AGAIN: Duration = Duration::from_secs(5);
+/// What is sent at once may take so long, and more as it is more: as slow as a server lets a frame of 64 KiB be (5 s). A
+/// connection that takes nothing for 15 s is given up before.
+const SENT_WITHIN: Duration = Duration::from_secs(60);
+const SENT_BYTES_A_MS: u64 = 13;
 /// Saying goodbye may take this long.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -98,7 +102,8 @@ impl Driver {
         let (status, status_seen) = watch::channel(Status { registered: core.is_registered(), ..Status::default() });
         let (end, end_seen) = watch::channel(None);
         let (passing, waiting) = (Passing::default(), VecDeque::new());
-        let (leaving, scrub_at) = (None, None);
+        // The store's opening has scrubbed, unless another program read it then.
+        let (leaving, scrub_at) = (None, Some(Instant::now() + SCRUBBED_WITHIN));
         let driver = Self { core, rows, profile, link, passing, channels, waiting, status, end, leaving, scrub_at };
         (driver, status_seen, end_seen)
     }
@@ -284,10 +289,7 @@ impl Driver {
             self.rows.commit(changes, handled).await.map_err(|error| End::Storage(Arc::new(error)))?;
             self.scrub_at = self.scrub_at.or_else(|| Some(Instant::now() + SCRUBBED_WITHIN));
         }
-        trace::sent(&frames);
-        // A frame that cannot be sent is no loss: the core sends again what is not answered.
-        let sent = tokio::time::timeout(SENT_WITHIN, self.link.send(&frames)).await;
-        let sent = sent.unwrap_or(Err(TransportError::Stalled));
+        // What is durable is answered, however slow the connection is.
         for (answer, outcome) in answers {
             // The caller may have gone.
             let _ = answer.send(outcome);
@@ -296,6 +298,9 @@ impl Driver {
             self.note(&event);
             self.waiting.push_back(event);
         }
+        trace::sent(&frames);
+        // A frame that cannot be sent is no loss: the core sends again what is not answered.
+        let sent = self.send(&frames).await;
         match (session, sent) {
             (SessionAdvice::Keep, Ok(())) => Ok(()),
             (SessionAdvice::Keep, Err(error)) => self.disconnected(&error).await,
@@ -306,9 +311,27 @@ impl Driver {
         }
     }
 
+    /// Sends, see [`SENT_WITHIN`]; nothing else is done meanwhile. Whoever is told to end waits for it as for answers.
+    async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), TransportError> {
+        let stop = &self.channels.stop;
+        let bytes: usize = frames.iter().map(ClientFrame::encoded_len).sum();
+        let longest = SENT_WITHIN + Duration::from_millis(bytes as u64 / SENT_BYTES_A_MS);
+        let end = async {
+            stop.cancelled().await;
+            sleep(ANSWERS_WITHIN).await;
+        };
+        tokio::select! {
+            biased;
+            sent = self.link.send(frames) => sent,
+            () = end => Err(TransportError::Closed),
+            () = sleep(longest) => Err(TransportError::Slow),
+        }
+    }
+
     async fn scrub(&mut self) -> Result<(), End> {
-        self.scrub_at = None;
-        self.rows.scrub().await.map_err(|error| End::Storage(Arc::new(error)))
+        let emptied = self.rows.scrub().await.map_err(|error| End::Storage(Arc::new(error)))?;
+        self.scrub_at = (!emptied).then(|| Instant::now() + SCRUBBED_AGAIN);
+        Ok(())
     }
 
     async fn reconnect(&mut self, after: Duration, at_least: Duration) -> Result<(), End> {

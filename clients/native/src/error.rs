@@ -15,7 +15,7 @@ pub enum OpenError {
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// A companion device that is of no account yet.
-    #[error("{0} is not linked yet; link it with `pli chat {0}`, and approve it on the account's first device")]
+    #[error("{0} is not linked yet: link it, and approve it on the account's first device")]
     NotLinked(ProfileName),
     /// The handle is not one that somebody may claim anew, and there is no profile of it.
     #[error(transparent)]

@@ -3,18 +3,23 @@
 //!
 //! Who hands over seals the archive into a file of its profile first, and uploads that: killed at any moment, the same
 //! call goes on with the same bytes. Who takes in keeps the parts that it has in a file, opens them when all are there,
-//! and takes in what it does not have; all of that may be done twice.
+//! and takes in what it does not have; all of that may be done twice. Calls of one client wait for each other.
 
 mod calls;
 mod files;
 mod give;
 mod record;
 mod take;
+mod turn;
 
 pub use give::HandedOver;
 pub use take::TakenIn;
 
 pub(crate) use record::new as shared;
+pub(crate) use turn::Turns;
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::read_again;
 
 use std::path::PathBuf;
 
@@ -36,7 +41,7 @@ pub struct Progress {
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     /// It was removed, or never was one.
-    #[error("the account has no such device; `pli device list` shows which it has")]
+    #[error("the account has no such device")]
     NotListed,
     /// They have not linked each other, or an earlier version did.
     #[error(
@@ -45,13 +50,10 @@ pub enum HandoverError {
     )]
     NoSecret,
     /// Nothing waits.
-    #[error("no history waits for this device; hand it over on the first one: `pli device history HANDLE --to DEVICE`")]
+    #[error("no history waits for this device; hand it over on the first one")]
     Nothing,
     /// It is still uploaded.
-    #[error(
-        "the history is not whole: {} of {} parts are there; let the first device go on with `pli device history`",
-        .0.done, .0.parts
-    )]
+    #[error("the history is not whole: {} of {} parts are there; let the first device go on", .0.done, .0.parts)]
     Unfinished(Progress),
     /// The server refused.
     #[error("{}", .0.message)]

@@ -107,7 +107,7 @@ impl Rows {
     }
 
     /// Leaves nothing of what was deleted or replaced; see [`Store::scrub`].
-    pub async fn scrub(&self) -> Result<(), StorageError> {
+    pub async fn scrub(&self) -> Result<bool, StorageError> {
         self.with(|store| store.scrub()).await
     }
 

@@ -45,6 +45,8 @@ mod address;
 mod client;
 mod driver;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod handover;
 mod history;
 pub mod linking;

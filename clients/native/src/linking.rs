@@ -54,8 +54,22 @@ pub enum LinkFailure {
     #[error("the code has expired: it lives a minute; begin again on the new device")]
     Late,
     /// The caller waits no longer, although the code lives on.
-    #[error("not in time: the other device did not answer while it was waited for; begin again on the new device")]
+    #[error(
+        "not in time: the other device, or who sits there, did not answer while it was waited for; begin again on the new device"
+    )]
     NotWaited,
+    /// The same, while the person at this device was asked.
+    #[error(
+        "not in time: nobody answered the question{}; begin again on the new device",
+        if *nor_there { ", neither on this device nor on the new one" } else { " on this device" }
+    )]
+    NotAnswered {
+        /// Nor did the person at the other device.
+        nor_there: bool,
+    },
+    /// The server did not even open or find the rendezvous.
+    #[error("not in time: the server did not answer; begin again on the new device when it does")]
+    Unanswered,
     /// The same code a second time.
     #[error("the code was used already; begin again on the new device, which shows another one")]
     Used,

@@ -6,13 +6,16 @@
 //! system or a disk keeps of overwritten blocks is beyond its reach.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::seal::{SealError, Sealer};
 
 /// The layout of the file; a file with a higher one was written by a newer version.
 const VERSION: u32 = 1;
+/// A transaction waits so long for another connection; what rusqlite sets.
+const BUSY_AWAITED: Duration = Duration::from_secs(5);
 /// Most rows that one scan gives back.
 pub const SCAN_ROWS_MAX: usize = 10_000;
 
@@ -21,7 +24,7 @@ pub const SCAN_ROWS_MAX: usize = 10_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// SQLite failed.
-    #[error("the profile's database {path} failed: {source}")]
+    #[error("the profile's database {path} failed: {}{source}", no_room(source))]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -43,6 +46,15 @@ pub enum StorageError {
     /// A value cannot be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),
+}
+
+/// What to do where the disk is full, which SQLite says in words of its own, or as a number where it is about the memory
+/// that its connections share.
+fn no_room(error: &rusqlite::Error) -> &'static str {
+    let full = error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    });
+    if full { "no space is left on the disk; free some and begin again, nothing is lost: " } else { "" }
 }
 
 /// A key and its value.
@@ -73,7 +85,7 @@ impl Store {
         database.pragma_update(None, "user_version", VERSION).map_err(failed)?;
         let store = Self { database, sealer, path: path.to_path_buf() };
         // A process that was killed has left its log.
-        store.scrub()?;
+        let _another_reads = !store.scrub()?;
         Ok(store)
     }
 
@@ -90,10 +102,20 @@ impl Store {
     }
 
     /// Leaves nothing of what was deleted or replaced: moves everything into the file and empties the log beside it.
-    /// Costs two fsyncs, and nothing where nothing was written since.
-    pub fn scrub(&self) -> Result<(), StorageError> {
-        let emptied = self.database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        emptied.map_err(|source| self.failed(source))
+    /// Costs two fsyncs, and nothing where nothing was written since. Answers whether the log is empty: while another
+    /// connection (a backup, a shell) reads it, it cannot be emptied, and is to be scrubbed again later. That is not waited
+    /// for here.
+    pub fn scrub(&self) -> Result<bool, StorageError> {
+        let waits = |span| self.database.busy_timeout(span).map_err(|source| self.failed(source));
+        waits(Duration::ZERO)?;
+        // Busy, frames in the log, frames moved into the file (https://sqlite.org/pragma.html#pragma_wal_checkpoint).
+        let busy = self.database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        waits(BUSY_AWAITED)?;
+        match busy {
+            Ok(busy) => Ok(!busy),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     fn write(&mut self, changes: &[(&[u8], Option<Vec<u8>>)]) -> rusqlite::Result<()> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection, over QUIC or over WebSocket; TLS 1.3 either way.
 
+mod moving;
 mod quic;
 mod race;
 mod shunned;
@@ -128,6 +129,9 @@ pub enum TransportError {
     /// The peer, or the way to it, takes nothing.
     #[error("the server, or the network, took nothing that was sent for 15 s")]
     Stalled,
+    /// What was sent did not get through in time.
+    #[error("the connection is too slow for what was sent")]
+    Slow,
     /// The peer closed the connection.
     #[error("the server closed the connection")]
     Closed,
@@ -193,8 +197,9 @@ enum Sink {
 pub struct FrameSink(Sink);
 
 impl FrameSink {
-    /// Sends the frames in order and flushes once. Dropping the future may leave part of them unsent; the next call begins
-    /// with them.
+    /// Sends the frames in order and flushes once, however long a slow link needs for them; errors with
+    /// [`TransportError::Stalled`] when nothing is taken for 15 s. Dropping the future may leave part of them unsent; the
+    /// next call begins with them.
     pub async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), TransportError> {
         let frames = frames.iter().map(|frame| frame.encode_to_vec());
         match &mut self.0 {

@@ -5,6 +5,11 @@
 //! does three things in this order: commits what [`Client::save`] gives in one transaction, sends what [`Client::frames`]
 //! gives, shows what [`Client::shown`] gives. Nothing else is needed to start anew from the store.
 //!
+//! A page may append what is saved to what it has. Keys that are used up stand in that until it is compacted, and open
+//! whatever somebody recorded of what was sent: [`Client::is_stale`] says when a page is to put [`Client::compacted`] in the
+//! place of everything that it has stored, in one transaction; within a second, as other clients do, and once when it starts.
+//! What a browser or a disk keeps of overwritten values is beyond a page.
+//!
 //! Times are milliseconds since 1970, as `Date.now()` gives them.
 
 mod saved;
@@ -24,6 +29,8 @@ pub struct Client {
     frames: Vec<Vec<u8>>,
     shown: Vec<String>,
     reconnect_after_ms: Option<f64>,
+    /// What was saved since the store was last compacted.
+    is_stale: bool,
 }
 
 #[wasm_bindgen]
@@ -38,7 +45,8 @@ impl Client {
     /// The device that the saved bytes describe, all that [`Client::save`] ever gave one behind the other. `seed`: 32 fresh
     /// random bytes.
     pub fn load(saved: &[u8], seed: &[u8], now_ms: f64) -> Result<Client, JsError> {
-        Ok(Self::of(Core::load(seed_of(seed)?, saved::rows(saved)?, time(now_ms))?))
+        let core = Core::load(seed_of(seed)?, saved::rows(saved)?, time(now_ms))?;
+        Ok(Self { is_stale: true, ..Self::of(core) })
     }
 
     /// Makes a group of this name with these people, whose handles are separated by blanks. Answers its id, 16 bytes.
@@ -103,7 +111,23 @@ impl Client {
 
     /// What is to be committed since this was last called, before anything leaves. Empty where nothing is.
     pub fn save(&mut self) -> Vec<u8> {
-        saved::bytes(std::mem::take(&mut self.changes))
+        let changes = std::mem::take(&mut self.changes);
+        self.is_stale |= !changes.0.is_empty();
+        saved::bytes(changes)
+    }
+
+    /// Whether something was saved since the store was last compacted, or this client loaded: it may hold keys that are used
+    /// up.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// What is to stand in the place of `saved`, all that is stored: the same without anything that was replaced or
+    /// deleted. [`Client::is_stale`] is false from here on, until more is saved.
+    pub fn compacted(&mut self, saved: &[u8]) -> Result<Vec<u8>, JsError> {
+        let compacted = saved::compacted(saved)?;
+        self.is_stale = false;
+        Ok(compacted)
     }
 
     /// The next frame to send, once what was saved is durable.
@@ -120,7 +144,7 @@ impl Client {
 impl Client {
     fn of(core: Core) -> Self {
         let changes = ChangeSet::default();
-        Self { core, changes, frames: Vec::new(), shown: Vec::new(), reconnect_after_ms: None }
+        Self { core, changes, frames: Vec::new(), shown: Vec::new(), reconnect_after_ms: None, is_stale: false }
     }
 
     fn take(&mut self, effects: Effects) {
@@ -179,6 +203,27 @@ mod tests {
         assert_eq!(again.core.address(), client.core.address());
         let id = ConversationId::try_from(group.as_slice()).expect("an id");
         assert_eq!(again.core.conversation(id).expect("saved").label, "team");
+    }
+
+    #[test]
+    fn a_compacted_store_is_the_same_client_and_stale_when_more_is_saved() {
+        let mut client = new();
+        let mut saved = client.save();
+        for n in 0..20 {
+            assert!(client.create(&format!("team {n}"), "bob", NOW).is_ok());
+            saved.extend(client.save());
+        }
+        assert!(client.is_stale());
+        let compacted = client.compacted(&saved).unwrap_or_else(|_| panic!("it was saved"));
+        assert!(!client.is_stale() && compacted.len() <= saved.len(), "{} of {}", compacted.len(), saved.len());
+        let mut again = Client::load(&compacted, &[2; 32], NOW).unwrap_or_else(|_| panic!("it was saved"));
+        assert!(again.is_stale(), "whoever stored it may not have come to that");
+        assert_eq!(again.core.conversations().len(), client.core.conversations().len());
+        let same = again.compacted(&compacted).unwrap_or_else(|_| panic!("it was saved"));
+        assert!(same == compacted && !again.is_stale());
+        again.tick(NOW + 1.0);
+        assert!(client.create("one more", "bob", NOW).is_ok());
+        assert!(!client.is_stale() && !client.save().is_empty() && client.is_stale());
     }
 
     #[test]

@@ -219,11 +219,20 @@ pub fn refusal(code: ErrorCode, message: impl Into<String>) -> Error {
     Error { code: code.into(), message: message.into(), ..Error::default() }
 }
 
+/// When to ask a server again whose disk was full.
+const NO_ROOM_RETRY_AFTER_MS: u32 = 5_000;
+
+/// The refusal of what would have to be written, where the disk is full.
+pub fn no_room() -> Error {
+    refusal(ErrorCode::NoSpace, "the server has no space left on its disk").retry_after(NO_ROOM_RETRY_AFTER_MS)
+}
+
 /// Every named limit: settings of the services. A label of a metric is one of these, or `other`.
 pub const LIMITS: &[&str] = &[
     "address_connections",
     "address_hellos",
     "session_calls",
+    "session_deliveries",
     "session_open_receipts",
     "session_send_bytes",
     "session_sends",

@@ -21,7 +21,7 @@ pub use caller::Caller;
 #[cfg(feature = "grpc")]
 pub use channel::{Channel, in_process};
 pub use convert::{FieldError, address, ids, position};
-pub use error::{Action, CODES, CodeDoc, LIMITS, limit_reached, refusal};
+pub use error::{Action, CODES, CodeDoc, LIMITS, limit_reached, no_room, refusal};
 pub use fanout::{device_bytes, fan_out_item, items_by_shard, spread_over};
 pub use outside::{Outside, outside};
 #[cfg(feature = "grpc")]
@@ -116,7 +116,7 @@ pub use pli::links::v1 as links;
 pub use pli::log::v1 as log;
 /// `pli.media.v1`: sealed uploads in parts.
 pub use pli::media::v1 as media;
-/// `pli.sealed.v1`: what clients say to each other inside an envelope.
+/// `pli.sealed.v1`: what clients say to each other inside an envelope, in the blobs of a link and in archives.
 pub use pli::sealed::v1 as sealed;
 
 pub use common::ErrorCode;

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
-    RosterRecord, StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DecidedCommit, EpochRoster,
+    NewConversation, RosterRecord, StoreError,
 };
 
 use crate::codec::{address, epoch, mls_epoch, roster, time};
@@ -34,8 +34,8 @@ pub(crate) struct CqlConversations {
 
 /// epoch, opened, next, first, first_attempt
 type EpochRow = (Option<i64>, Option<bool>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>);
-/// roster, committer, payload, kept_state, decided_at
-type IntentRow = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Bytes>, Option<Bytes>, Option<i64>);
+/// roster, committer, payload, decided_at
+type IntentRow = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Bytes>, Option<i64>);
 
 /// One epoch of a conversation.
 struct Epoch {
@@ -104,17 +104,16 @@ impl CqlConversations {
     }
 
     /// The commit that made an epoch, while it is kept.
-    async fn intent_of(&self, op: Op, id: ConversationId, made: &Epoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent_of(&self, op: Op, id: ConversationId, made: &Epoch) -> Result<Option<DecidedCommit>, StoreError> {
         let key = (&id.as_bytes()[..], epoch(made.epoch), &made.attempt[..]);
         let row: Option<IntentRow> = self.store.first(op, Statement::ReadIntent, key).await?;
-        let Some((Some(devices), Some(committer), Some(payload), Some(state), Some(decided_at))) = row else {
+        let Some((Some(devices), Some(committer), Some(payload), Some(decided_at))) = row else {
             return Ok(None);
         };
-        Ok(Some(CommitIntent {
+        Ok(Some(DecidedCommit {
             conversation: id,
             from: MlsEpoch(made.epoch.0.saturating_sub(1)),
             roster: roster(&devices).map_err(op.damaged())?,
-            state,
             committer: address(&committer).map_err(op.damaged())?,
             payload,
             decided_at: time(decided_at),
@@ -160,7 +159,7 @@ impl Conversations for CqlConversations {
         self.decide_commit(&intent).await
     }
 
-    async fn intent(&self, id: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent(&self, id: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError> {
         const OP: Op = Op("read a commit");
         let made = self.epoch(OP, Statement::ReadEpochs, (id, MlsEpoch(from.0.saturating_add(1)))).await?;
         match made {

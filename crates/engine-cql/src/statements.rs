@@ -114,11 +114,10 @@ statements! {
     OpenEpoch: Write on conversation(conversation_id) = "UPDATE conversation USING TIMESTAMP 1 SET opened = true WHERE conversation_id = ? AND epoch = ?";
 
     PutEpoch: Write on conversation_epoch(conversation_id, epoch) = "INSERT INTO conversation_epoch (conversation_id, epoch, attempt, roster, state) VALUES (?, ?, ?, ?, ?)";
-    PutIntent: Write on conversation_epoch(conversation_id, epoch) = "UPDATE conversation_epoch USING TTL ? SET committer = ?, payload = ?, decided_at = ?, noted_at = ? WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
-    PutKeptState: Write on conversation_epoch(conversation_id, epoch) = "UPDATE conversation_epoch USING TTL ? SET kept_state = ? WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
+    PutIntent: Write on conversation_epoch(conversation_id, epoch) = "UPDATE conversation_epoch USING TTL ? SET committer = ?, payload = ?, kept_state = 0x, decided_at = ?, noted_at = ? WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
     ReadRoster: Read on conversation_epoch(conversation_id, epoch) = "SELECT roster FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
     ReadState: Read on conversation_epoch(conversation_id, epoch) = "SELECT state FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
-    ReadIntent: Read on conversation_epoch(conversation_id, epoch) = "SELECT roster, committer, payload, kept_state, decided_at FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
+    ReadIntent: Read on conversation_epoch(conversation_id, epoch) = "SELECT roster, committer, payload, decided_at FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
     ReadNotedAt: Read on conversation_epoch(conversation_id, epoch) = "SELECT noted_at FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
     ForgetState: Write on conversation_epoch(conversation_id, epoch) = "DELETE state FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";
     ForgetEpoch: Write on conversation_epoch(conversation_id, epoch) = "DELETE FROM conversation_epoch WHERE conversation_id = ? AND epoch = ? AND attempt = ?";

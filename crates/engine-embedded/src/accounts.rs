@@ -294,7 +294,7 @@ fn last_resort(conn: &Connection, device: DeviceId) -> rusqlite::Result<Option<V
 }
 
 fn stock(conn: &Connection, device: DeviceId) -> rusqlite::Result<KeyPackageStock> {
-    let last_resort = last_resort(conn, device)?.is_some();
+    let last_resort = last_resort(conn, device)?.map(Bytes::from);
     Ok(KeyPackageStock { left: packages_left(conn, device)?, last_resort })
 }
 

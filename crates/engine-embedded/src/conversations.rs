@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
-    RosterRecord, StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DecidedCommit, EpochRoster,
+    NewConversation, RosterRecord, StoreError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -47,9 +47,9 @@ const PUT_MEMBER: &str = "INSERT OR IGNORE INTO member (account, conversation) V
 const DELETE_MEMBER: &str = "DELETE FROM member WHERE account = ?1 AND conversation = ?2";
 const OF_ACCOUNT: &str = "SELECT m.conversation, c.epoch FROM member m JOIN conversation c ON c.id = m.conversation
     WHERE m.account = ?1 AND m.conversation > ?2 ORDER BY m.conversation LIMIT ?3";
-const INTENT: &str = "SELECT committer, state, payload, decided FROM intent WHERE conversation = ?1 AND epoch = ?2";
+const INTENT: &str = "SELECT committer, payload, decided FROM intent WHERE conversation = ?1 AND epoch = ?2";
 const PUT_INTENT: &str = "INSERT INTO intent (conversation, epoch, decided, finished, committer, state, payload)
-    VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)";
+    VALUES (?1, ?2, ?3, 0, ?4, x'', ?5)";
 const FINISH: &str = "UPDATE intent SET finished = 1 WHERE conversation = ?1 AND epoch = ?2";
 const UNFINISHED: &str = "SELECT conversation, epoch FROM intent WHERE finished = 0 AND decided < ?1
     ORDER BY decided LIMIT ?2";
@@ -143,8 +143,7 @@ fn commit(conn: &Connection, new: &CommitIntent) -> rusqlite::Result<CommitOutco
         return Ok(CommitOutcome::Unknown);
     };
     if let Some(known) = intent(conn, new.conversation, new.from)? {
-        let same = known.committer == new.committer && known.payload == new.payload;
-        return Ok(if same { CommitOutcome::Won } else { CommitOutcome::Lost { current: head.epoch } });
+        return Ok(if known.is(new) { CommitOutcome::Won } else { CommitOutcome::Lost { current: head.epoch } });
     }
     if head.epoch != new.from || !head.open {
         return Ok(CommitOutcome::Lost { current: head.epoch });
@@ -156,7 +155,6 @@ fn commit(conn: &Connection, new: &CommitIntent) -> rusqlite::Result<CommitOutco
         epoch(new.from),
         millis(new.decided_at),
         address_as_bytes(&new.committer),
-        &new.state[..],
         &new.payload[..],
     ])?;
     conn.prepare_cached(PUT_ROSTER)?.execute(params![id, epoch(made), roster_as_bytes(&new.roster)])?;
@@ -171,16 +169,15 @@ fn commit(conn: &Connection, new: &CommitIntent) -> rusqlite::Result<CommitOutco
     Ok(CommitOutcome::Won)
 }
 
-fn intent(conn: &Connection, id: ConversationId, from: MlsEpoch) -> rusqlite::Result<Option<CommitIntent>> {
+fn intent(conn: &Connection, id: ConversationId, from: MlsEpoch) -> rusqlite::Result<Option<DecidedCommit>> {
     let read = |row: &Row<'_>| {
-        Ok(CommitIntent {
+        Ok(DecidedCommit {
             conversation: id,
             from,
             roster: Vec::new(),
             committer: address(&row.get::<_, [u8; 32]>(0)?)?,
-            state: Bytes::from(row.get::<_, Vec<u8>>(1)?),
-            payload: Bytes::from(row.get::<_, Vec<u8>>(2)?),
-            decided_at: UnixMillis(number(row.get(3)?)?),
+            payload: Bytes::from(row.get::<_, Vec<u8>>(1)?),
+            decided_at: UnixMillis(number(row.get(2)?)?),
         })
     };
     let found = conn.prepare_cached(INTENT)?.query_row(params![id.as_bytes(), epoch(from)], read).optional()?;
@@ -238,11 +235,11 @@ impl Conversations for EmbeddedConversations {
     }
 
     async fn commit(&self, new: CommitIntent) -> Result<CommitOutcome, StoreError> {
-        let ask = Ask::growth("decide a commit", 2 * new.state.len() + new.payload.len());
+        let ask = Ask::growth("decide a commit", new.state.len() + new.payload.len());
         self.store.write(ask, move |conn| commit(conn, &new)).await
     }
 
-    async fn intent(&self, id: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent(&self, id: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError> {
         let read = move |conn: &Connection| {
             let snapshot = conn.unchecked_transaction()?;
             let found = intent(&snapshot, id, from)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What fuzzing reaches that nothing else may.
 
+use crate::leases;
 use crate::link::parse;
 use crate::wire::{FoundWhole, Stored, StreamInfo, delivered};
 
@@ -13,6 +14,11 @@ pub fn answer(payload: &[u8]) {
     if let Ok(info) = parse::<StreamInfo>(payload) {
         let _ = info.cluster.as_ref().map(|cluster| cluster.servers().count());
     }
+}
+
+/// Reads a value of the bucket of leases and workers.
+pub fn lease(payload: &[u8]) {
+    leases::read_again(payload);
 }
 
 /// Reads where a delivered message stands.

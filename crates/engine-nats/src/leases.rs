@@ -221,6 +221,17 @@ fn worker(message: &async_nats::Message) -> Option<(OwnerId, u64, u64)> {
     Some((record.owner.parse().ok()?, revision, record.ttl_ms))
 }
 
+/// Reads a value of the bucket as a holder's; what reads is written and read again as the same.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_again(payload: &[u8]) {
+    let Ok(record) = serde_json::from_slice::<Record>(payload) else { return };
+    put_term(&mut HeaderMap::new(), &record);
+    let again = serde_json::to_vec(&record).ok().and_then(|written| serde_json::from_slice(&written).ok());
+    assert_eq!(again.as_ref(), Some(&record), "what was read is written again as the same");
+    let key = Key { revision: 7, record: Some(record) };
+    let _ = key.lease(ShardId::new(0)).map(|lease| lease.generation);
+}
+
 /// A lease in an answer to a direct get, which carries subject and sequence as headers.
 fn direct(message: &async_nats::Message) -> Option<Lease> {
     let headers = message.headers.as_ref()?;

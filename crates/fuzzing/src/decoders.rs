@@ -58,6 +58,9 @@ pub const DECODERS: &[Decoder] = &[
     decoder("pem", server_side::pem),
     decoder("archive", client_side::archive),
     decoder("sealed-archive", client_side::sealed_archive),
+    decoder("commit-record", server_side::commit_record),
+    decoder("lease", server_side::lease),
+    decoder("history-record", client_side::history_record),
 ];
 
 /// Runs one input.

@@ -10,6 +10,7 @@ mod person;
 mod samples;
 mod seeds;
 mod sessions;
+mod strangers;
 mod tape;
 mod templates;
 mod wire;
@@ -45,12 +46,12 @@ const MIB: usize = 1024 * 1024;
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "decoders", run: decoders, memory_max: |input| 4 * MIB + 64 * input },
-    Target { name: "client", run: client, memory_max: |_| 64 * MIB },
+    Target { name: "decoders", run: decoders, memory_max: |input| 4 * MIB + mutate::MEMORY_MAX + 64 * input },
+    Target { name: "client", run: client, memory_max: |_| client::MEMORY_MAX },
     Target { name: "sessions", run: sessions, memory_max: |_| 256 * MIB },
 ];
 
 /// Records what targets are made from, so that it counts for no input.
 pub fn prepare() {
-    let _ = (samples::samples(), templates::templates());
+    let _ = (samples::samples(), templates::templates(), strangers::answers(strangers::GROUP_INFO));
 }

@@ -7,6 +7,12 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 
 /// Most bytes that one change adds: above the largest frame, so that every bound can be crossed.
 const GROWN_MAX: usize = 96 * 1024;
+/// Most bytes after a change; one that would make more changes nothing. Repeated, what was grown would be of any length, and
+/// nothing above [`pli_domain::limits::FRAME_BYTES_MAX`] reaches a decoder of frames.
+const MUTATED_BYTES_MAX: usize = 128 * 1024;
+/// Most memory that changes take meanwhile: a field of two bytes is one of 48 while it is looked at, next to copies for the
+/// nesting.
+pub const MEMORY_MAX: usize = 32 * MUTATED_BYTES_MAX;
 /// Deepest nesting that is looked into.
 const DEPTH_MAX: usize = 8;
 
@@ -57,15 +63,19 @@ pub fn mutated(bytes: &[u8], changes: &[Change]) -> Vec<u8> {
 }
 
 fn apply(mut bytes: Vec<u8>, change: &Change) -> Vec<u8> {
+    let room = MUTATED_BYTES_MAX.saturating_sub(bytes.len());
     match change {
         Change::Flip(at, with) => flip(&mut bytes, *at, *with),
         Change::Cut(to) => bytes.truncate(usize::from(*to) % (bytes.len() + 1)),
-        Change::Append(more) => bytes.extend_from_slice(more),
+        Change::Append(more) => bytes.extend_from_slice(&more[..more.len().min(room)]),
         _ => {
             if let Some(mut fields) = parse(&bytes, 0) {
-                in_fields(&mut fields, change);
-                bytes.clear();
-                encode(&fields, &mut bytes);
+                in_fields(&mut fields, change, room);
+                let mut changed = Vec::new();
+                encode(&fields, &mut changed);
+                if changed.len() <= MUTATED_BYTES_MAX.max(bytes.len()) {
+                    bytes = changed;
+                }
             }
         }
     }
@@ -79,11 +89,13 @@ fn flip(bytes: &mut [u8], at: u16, with: u8) {
     }
 }
 
-fn in_fields(fields: &mut Vec<Field>, change: &Change) {
+fn in_fields(fields: &mut Vec<Field>, change: &Change, room: usize) {
     match change {
         Change::Drop(n) => with_nth(fields, *n, |fields, at| drop(fields.remove(at))),
         Change::Repeat(n, times) => with_nth(fields, *n, |fields, at| {
-            let again = vec![fields[at].clone(); usize::from(*times)];
+            let mut one = Vec::new();
+            encode(&fields[at..=at], &mut one);
+            let again = vec![fields[at].clone(); usize::from(*times).min(room / one.len().max(1))];
             fields.splice(at..at, again);
         }),
         Change::Number(n, value) => with_value(fields, *n, |field| *field = Value::Number(*value)),
@@ -233,6 +245,21 @@ mod tests {
         assert_eq!(after(Change::FlipIn(1, 0, 1)).sends[0].send_id[0], 0xFE);
         assert_eq!(after(Change::Swap(1, 3)).sends[0].body.len(), 16);
         assert_eq!(after(Change::Bytes(9, vec![5])).sends[0].send_id.as_ref(), [5], "counted round");
+    }
+
+    /// A fuzzer found a frame of 24 MB in a hundred bytes.
+    #[test]
+    fn no_changes_make_more_than_is_ever_read() {
+        let mut bytes = batch().encode_to_vec();
+        for n in 0..40 {
+            let changes =
+                [Change::Grow(n, 95_000, 8), Change::Repeat(0, 255), Change::Repeat(n, 255), Change::Swap(0, n)];
+            bytes = mutated(&bytes, &changes);
+            assert!(bytes.len() <= MUTATED_BYTES_MAX, "{} bytes", bytes.len());
+        }
+        assert!(bytes.len() > 80 * 1024, "{} bytes: every bound of frames can be crossed", bytes.len());
+        let more = vec![1; 2 * MUTATED_BYTES_MAX];
+        assert_eq!(mutated(&bytes, &[Change::Append(more)]).len(), MUTATED_BYTES_MAX);
     }
 
     #[test]

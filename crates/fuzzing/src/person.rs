@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pli_api::edge::{Binding, ClientFrame, ServerFrame, server_frame};
+use pli_api::edge::{Binding, ClientFrame, Reply, ServerFrame, client_frame, reply, server_frame};
 use pli_client_core::{ChangeSet, Command, Core, Effects, Event, Outcome, SessionAdvice, Table};
 use pli_domain::{DeviceId, SendId, UnixMillis};
 use prost::Message;
@@ -57,12 +57,15 @@ pub struct Person {
     pub events: Vec<Event>,
     /// Every frame that it sent, each with its place among those of all people of the cluster.
     pub sent: Vec<(u64, Bytes)>,
+    /// What its calls were answered: the method and the encoded answer.
+    pub answers: Vec<(String, Bytes)>,
     /// Its lives since the first restart.
     pub lives: Vec<Life>,
     address: u8,
     link: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
     greeted: bool,
     waiting: VecDeque<Bytes>,
+    asked: BTreeMap<u64, String>,
     connect_at: Option<UnixMillis>,
 }
 
@@ -99,11 +102,13 @@ impl Person {
             rows,
             events: Vec::new(),
             sent: Vec::new(),
+            answers: Vec::new(),
             lives: Vec::new(),
             address: number,
             link: None,
             greeted: false,
             waiting: VecDeque::new(),
+            asked: BTreeMap::new(),
             connect_at: Some(now),
         }
     }
@@ -134,6 +139,7 @@ impl Person {
         self.link = None;
         self.greeted = false;
         self.waiting.clear();
+        self.asked.clear();
     }
 
     /// Gives a command.
@@ -157,6 +163,7 @@ impl Person {
     fn apply(&mut self, effects: Effects, now: UnixMillis) {
         commit(&mut self.rows, effects.changes);
         if self.link.is_some() {
+            self.asked.extend(effects.frames.iter().filter_map(call));
             self.waiting.extend(effects.frames.iter().map(|frame| Bytes::from(frame.encode_to_vec())));
         }
         self.events.extend(effects.events);
@@ -214,9 +221,18 @@ impl Person {
         }
     }
 
+    fn note_answer(&mut self, frame: &ServerFrame) {
+        let Some(server_frame::Frame::Reply(Reply { id, result: Some(reply::Result::Body(body)) })) = &frame.frame
+        else {
+            return;
+        };
+        self.answers.extend(self.asked.remove(id).map(|method| (method, body.clone())));
+    }
+
     fn take(&mut self, bytes: Bytes, now: UnixMillis) {
         let frame = ServerFrame::decode(bytes.clone()).expect("the edge sends frames");
         if self.greeted {
+            self.note_answer(&frame);
             self.remember(now, Step::Frame(bytes));
             let effects = self.core.frame(frame, now);
             return self.apply(effects, now);
@@ -226,6 +242,14 @@ impl Person {
         if let Some(answer) = greet(&mut self.core, frame, now) {
             self.waiting.push_back(answer.encode_to_vec().into());
         }
+    }
+}
+
+/// Id and method, where it is a call.
+pub fn call(frame: &ClientFrame) -> Option<(u64, String)> {
+    match &frame.frame {
+        Some(client_frame::Frame::Call(call)) => Some((call.id, call.method.clone())),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use pli_client_core::{MessageRow, RowKind};
 use prost::Message;
 use serde_json::Value;
 
+use crate::client;
 use crate::decoders::{CONTRACTS, DECODERS, input_for};
 use crate::person::Step;
 use crate::samples::samples;
@@ -27,20 +28,10 @@ const VECTORS: [&str; 4] = [
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "decoders" => of_decoders(),
-        "client" => of_steps(tape().lives.len()),
+        "client" => client::seeds::seeds(),
         "sessions" => sessions::seeds(),
         _ => Vec::new(),
     }
-}
-
-/// Inputs of which each byte is drawn: what they mean is decided by their shape alone.
-fn of_steps(count: usize) -> Vec<Vec<u8>> {
-    let mut seeds = vec![Vec::new()];
-    for n in 0..count.max(1) * 4 {
-        let byte = |at: usize| u8::try_from((at * 31 + n * 17 + at * at * 7) % 256).unwrap_or(0);
-        seeds.push((0..(n + 1) * 12).map(byte).collect());
-    }
-    seeds
 }
 
 fn of_decoders() -> Vec<Vec<u8>> {
@@ -91,10 +82,11 @@ fn vectors(add: Add<'_>) {
             add("link-code", text.as_bytes());
         }
         let Ok(bytes) = hex::decode(text) else { continue };
-        for name in ["content", "sealed-frame", "device-list", "directory-list", "archive"] {
+        for name in ["content", "sealed-frame", "device-list", "directory-list", "archive", "history-record"] {
             add(name, &bytes);
         }
-        for name in ["pli.edge.v1.ServerFrame", "pli.log.v1.Envelope", "pli.sealed.v1.Frame"] {
+        for name in ["pli.edge.v1.ServerFrame", "pli.log.v1.Envelope", "pli.sealed.v1.Frame", "pli.sealed.v1.LinkHello"]
+        {
             contract(add, name, &bytes);
         }
     }
@@ -155,8 +147,18 @@ fn recorded(add: Add<'_>) {
         let length = u32::try_from(entry.len()).unwrap_or(0).to_le_bytes();
         add("log-block", &[&[7; 16], length.as_slice(), &entry].concat());
     }
+    add("history-record", &[&[0x0A, 32][..], &[3; 32], &[0x10, 4]].concat());
+    add("commit-record", &decided());
     let row = MessageRow { kind: RowKind::Incoming.into(), text: "hello".into(), ..MessageRow::default() };
     add("message-row", &row.encode_to_vec());
+}
+
+/// Version, object, digest, welcome and one device that gets it, as the service stores them.
+fn decided() -> Vec<u8> {
+    let object = [&[0x0A, 6][..], b"commit"].concat();
+    let device = [&[0x0A, 16][..], &[1; 16], &[0x12, 16], &[2; 16]].concat();
+    let field = |tag: u8, bytes: &[u8]| [&[tag, u8::try_from(bytes.len()).unwrap_or(0)][..], bytes].concat();
+    [vec![0x08, 1], field(0x12, &object), field(0x1A, &[9; 32]), field(0x22, &object), field(0x2A, &device)].concat()
 }
 
 /// The parts of the sealed archive in this order: an input of its decoder.
@@ -200,6 +202,8 @@ fn texts(add: Add<'_>) {
         "nats-answer",
         br#"{"config":{"a":1},"state":{"bytes":7},"cluster":{"leader":"a","replicas":[{"name":"b","active":1}]}}"#,
     );
+    add("lease", br#"{"owner":"01010101010101010101010101010101","generation":7,"ttl_ms":10000}"#);
+    add("lease", br#"{"owner":"","generation":null,"ttl_ms":18446744073709551615}"#);
     add("nats-answer", br#"{"error":{"err_code":10037,"description":"no"}}"#);
     add("frame-cutter", &[3, 0, 0, 0, 2, 9, 8, 0, 0, 0, 0, 0, 1, 0, 0]);
     add("pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");

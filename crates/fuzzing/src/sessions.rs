@@ -175,8 +175,7 @@ impl Stage {
             Act::Bytes { on, bytes } => self.say(on, bytes.into(), 1),
             Act::Acknowledge(on) => {
                 if let Some(connection) = self.on(on) {
-                    let ack = client_frame::Frame::Ack(Ack { position: connection.delivered });
-                    connection.wire.say(ClientFrame { frame: Some(ack) });
+                    acknowledge(&connection.wire, connection.delivered);
                 }
             }
             Act::Deafen(on) => {
@@ -311,21 +310,32 @@ async fn set_up_call(cluster: &Cluster, identities: &[Identity], wires: &mut [Op
     }
 }
 
+fn acknowledge(wire: &Wire, position: u64) {
+    wire.say(ClientFrame { frame: Some(client_frame::Frame::Ack(Ack { position })) });
+}
+
 /// Sends and acknowledges as an honest client does.
 async fn say_and_hear(from: &mut Wire, to: &mut Wire, (send, two): (Send, [DeviceId; 2])) {
     let chat = send.conversation.clone();
     let (id, body) = (send.send_id.clone(), send.body.clone());
     from.say(ClientFrame { frame: Some(client_frame::Frame::Send(SendBatch { sends: vec![send] })) });
-    let result = from.until(|frame| match frame {
-        Frame::SendResults(results) => results.results.into_iter().find(|result| result.send_id == id),
-        _ => None,
-    });
-    let result = result.await.expect("an honest send is answered").result;
+    let result = loop {
+        match from.next().await.expect("an honest send is answered") {
+            Frame::SendResults(results) => {
+                if let Some(of) = results.results.into_iter().find(|result| result.send_id == id) {
+                    break of.result;
+                }
+            }
+            // What is not acknowledged fills the window, and nothing comes any more.
+            Frame::Deliver(deliver) => acknowledge(from, deliver.position),
+            _ => {}
+        }
+    };
     assert!(matches!(result, Some(send_result::Result::Accepted(_))), "an honest send is accepted: {result:?}");
     loop {
         let deliver = to.until(|frame| if let Frame::Deliver(deliver) = frame { Some(deliver) } else { None }).await;
         let deliver = deliver.expect("an accepted message arrives");
-        to.say(ClientFrame { frame: Some(client_frame::Frame::Ack(Ack { position: deliver.position })) });
+        acknowledge(to, deliver.position);
         let envelope = Envelope::decode(deliver.envelope).expect("an owner gives out envelopes");
         let by = envelope.sender.as_ref().and_then(|sender| DeviceId::try_from(sender.device.as_ref()).ok());
         let by_one_of_them = by.is_some_and(|by| two.contains(&by));

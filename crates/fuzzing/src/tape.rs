@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pli_api::edge::{ClientFrame, client_frame};
 use pli_client_core::identity::Identity;
 use pli_client_core::{Command, ConnectionState, Event, Table};
-use pli_domain::{ConversationId, DeviceId};
+use pli_domain::{AccountId, ConversationId, DeviceAddress};
 use prost::Message;
 
 use crate::cluster::{Cluster, runtime};
@@ -34,8 +34,12 @@ const NAMES: [&str; 4] = ["alice", "bob", "mallory", "dave"];
 pub struct Tape {
     /// Alice's, from one start of her program to the next.
     pub lives: Vec<Life>,
-    /// What each device really wrote.
-    pub written: BTreeMap<DeviceId, Vec<String>>,
+    /// What each device really wrote into each conversation.
+    pub written: Written,
+    /// Who is in each conversation of two.
+    pub pairs: BTreeMap<ConversationId, [AccountId; 2]>,
+    /// What people were answered, by method: valid answers.
+    pub answers: BTreeMap<String, Vec<Bytes>>,
     /// Every person's rows at the end.
     pub rows: Vec<Rows>,
     /// The calls that made the accounts, the conversation of two and the group, in order, with who called.
@@ -47,6 +51,9 @@ pub struct Tape {
     /// What Mallory and Dave sent after that.
     pub attack: Vec<Bytes>,
 }
+
+/// See [`Tape::written`].
+pub type Written = BTreeMap<(DeviceAddress, ConversationId), Vec<String>>;
 
 /// The recording.
 pub fn tape() -> &'static Tape {
@@ -66,7 +73,7 @@ pub fn identity(rows: &Rows) -> Identity {
 struct Stage {
     cluster: Cluster,
     people: Vec<Person>,
-    written: BTreeMap<DeviceId, Vec<String>>,
+    written: Written,
 }
 
 impl Stage {
@@ -101,8 +108,8 @@ impl Stage {
     }
 
     fn write(&mut self, n: usize, conversation: ConversationId, text: &str) {
-        let device = self.people[n].core.address().device;
-        self.written.entry(device).or_default().push(text.into());
+        let device = self.people[n].core.address();
+        self.written.entry((device, conversation)).or_default().push(text.into());
         self.command(n, Command::SendText { conversation, text: text.into() });
     }
 
@@ -133,10 +140,13 @@ async fn record() -> Tape {
     stage.rest(20).await;
     let (chat, group) = ((chat, stage.epoch(ALICE, chat)), (group, stage.epoch(ALICE, group)));
     let set_up = stage.sent();
-    in_the_group(&mut stage, group.0).await;
+    let other = in_the_group(&mut stage, group.0).await;
     comings_and_goings(&mut stage, group.0).await;
     while_away(&mut stage, chat.0, group.0).await;
+    let pair = |n: usize| [ALICE, n].map(|n| stage.people[n].core.address().account);
     Tape {
+        pairs: BTreeMap::from([(chat.0, pair(BOB)), (other, pair(DAVE))]),
+        answers: answers(&stage.people),
         setup: calls(&stage.people, &set_up),
         attack: attack(&stage.people, &set_up),
         lives: std::mem::take(&mut stage.people[ALICE].lives),
@@ -147,7 +157,8 @@ async fn record() -> Tape {
     }
 }
 
-async fn in_the_group(stage: &mut Stage, group: ConversationId) {
+/// Answers the conversation of Dave and Alice.
+async fn in_the_group(stage: &mut Stage, group: ConversationId) -> ConversationId {
     stage.restart(ALICE, 102);
     let alice = NAMES[ALICE].parse().expect("a handle");
     let other = stage.command(DAVE, Command::StartConversation { handle: alice }).expect("a conversation");
@@ -160,6 +171,7 @@ async fn in_the_group(stage: &mut Stage, group: ConversationId) {
     stage.command(ALICE, Command::MarkRead { conversation: group });
     stage.command(MALLORY, Command::MarkRead { conversation: group });
     stage.rest(20).await;
+    other
 }
 
 async fn comings_and_goings(stage: &mut Stage, group: ConversationId) {
@@ -214,6 +226,20 @@ fn calls(people: &[Person], until: &[usize]) -> Vec<(usize, ClientFrame)> {
     }
     calls.sort_by_key(|(place, ..)| *place);
     calls.into_iter().map(|(_, n, frame)| (n, frame)).collect()
+}
+
+/// Answers of one kind that are kept.
+const ANSWERS_EACH_MAX: usize = 32;
+
+fn answers(people: &[Person]) -> BTreeMap<String, Vec<Bytes>> {
+    let mut answers: BTreeMap<String, Vec<Bytes>> = BTreeMap::new();
+    for (method, body) in people.iter().flat_map(|person| &person.answers) {
+        let kept = answers.entry(method.clone()).or_default();
+        if kept.len() < ANSWERS_EACH_MAX && !kept.contains(body) {
+            kept.push(body.clone());
+        }
+    }
+    answers
 }
 
 /// What Mallory and Dave sent from these numbers on, but for hellos, which are bound to their connection.

@@ -104,12 +104,12 @@ pub struct ClaimedKeyPackage {
 }
 
 /// What a device has published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyPackageStock {
     /// Single-use packages left.
     pub left: u32,
-    /// Whether a last-resort package is there.
-    pub last_resort: bool,
+    /// The last-resort package, where there is one: whoever counts it looks whether it has expired.
+    pub last_resort: Option<Bytes>,
 }
 
 /// A device that a list left out, until its removal is carried out everywhere.
@@ -187,6 +187,6 @@ pub trait Accounts: Send + Sync + 'static {
     /// After an unknown outcome a package may be spent without having been handed out.
     async fn claim_key_package(&self, device: DeviceId) -> Result<Option<ClaimedKeyPackage>, StoreError>;
 
-    /// What the device has published.
+    /// What the device has published. Hands nothing out and writes nothing, so that a store without room answers too.
     async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError>;
 }

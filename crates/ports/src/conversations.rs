@@ -80,6 +80,37 @@ pub struct CommitIntent {
     pub decided_at: UnixMillis,
 }
 
+/// A commit that was decided: what finishing and telling it need. The group state that it made is the head's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecidedCommit {
+    /// In which conversation.
+    pub conversation: ConversationId,
+    /// The epoch it ended; it made the next one.
+    pub from: MlsEpoch,
+    /// The roster of the epoch it made.
+    pub roster: Vec<DeviceAddress>,
+    /// Who committed.
+    pub committer: DeviceAddress,
+    /// What [`CommitIntent::payload`] was.
+    pub payload: Bytes,
+    /// When it was decided.
+    pub decided_at: UnixMillis,
+}
+
+impl DecidedCommit {
+    /// Whether this commit is what the intent asks for.
+    pub fn is(&self, intent: &CommitIntent) -> bool {
+        (self.committer, &self.payload) == (intent.committer, &intent.payload)
+    }
+}
+
+impl From<CommitIntent> for DecidedCommit {
+    fn from(intent: CommitIntent) -> Self {
+        let CommitIntent { conversation, from, roster, committer, payload, decided_at, state: _ } = intent;
+        Self { conversation, from, roster, committer, payload, decided_at }
+    }
+}
+
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
@@ -127,7 +158,7 @@ pub trait Conversations: Send + Sync + 'static {
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError>;
 
     /// The commit that ended `from`, or none. Kept for 30 days.
-    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError>;
+    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError>;
 
     /// Opens the epoch that the commit of `from` made: its fan-out is in every log. Idempotent.
     async fn finish(&self, conversation: ConversationId, from: MlsEpoch) -> Result<(), StoreError>;

@@ -23,8 +23,8 @@ pub use accounts::{
 };
 pub use clock::{Clock, SystemClock};
 pub use conversations::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
-    RosterRecord,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DecidedCommit, EpochRoster,
+    NewConversation, RosterRecord,
 };
 pub use error::{Retry, StoreError};
 pub use leases::{Lease, Leases};

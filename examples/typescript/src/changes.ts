@@ -349,15 +349,18 @@ export class Changes {
 
   /** The member with the lowest address commits a leaver's removal at once, each further one a little later. */
   async #removeLeavers(id: string, { group }: Conversation): Promise<void> {
-    if (group.leaving.includes(group.ownLeaf)) return;
+    const leaving = leavingAccounts(group);
+    if (leaving.has(hex(this.profile.account))) return;
     const address = ({ account, device }: mls.Member) => hex(account) + hex(device);
     const stay = group.members
-      .filter(({ leaf }) => !group.leaving.includes(leaf))
+      .filter(({ account }) => !leaving.has(hex(account)))
       .sort((a, b) => (address(a) < address(b) ? -1 : 1));
     const place = stay.findIndex(({ leaf }) => leaf === group.ownLeaf);
     await pause(place * LEAVER_STEP_MS, this.link.stopped);
     await this.#commits(id, async (now) =>
-      now.group.leaving.length > 0 && now.group.epoch === group.epoch ? { add: [], remove: [] } : undefined,
+      now.group.leaving.length > 0 && now.group.epoch === group.epoch
+        ? { add: [], remove: alsoLeaving(now.group) }
+        : undefined,
     );
   }
 
@@ -413,6 +416,18 @@ export class Changes {
       );
     return conversation;
   }
+}
+
+/** A device that proposes to leave speaks for its account. */
+const leavingAccounts = ({ members, leaving }: mls.Group): Set<string> =>
+  new Set(members.filter(({ leaf }) => leaving.includes(leaf)).map(({ account }) => hex(account)));
+
+/** Leaves of accounts that leave by the proposal of another of their devices. */
+export function alsoLeaving(group: mls.Group): number[] {
+  const accounts = leavingAccounts(group);
+  return group.members
+    .filter(({ account, leaf }) => accounts.has(hex(account)) && !group.leaving.includes(leaf))
+    .map(({ leaf }) => leaf);
 }
 
 const isPending = (conversation: Conversation, { offer }: NonNullable<Conversation["pending"]>): boolean =>

@@ -21,6 +21,7 @@ import { KeyPackages } from "./keypackages.js";
 import { Link } from "./link.js";
 import { Outbox, type Sent } from "./outbox.js";
 import { newProfile, type Profile, type Suite } from "./profile.js";
+import { OWN_REMOVED_MS } from "./renewal.js";
 import { Session } from "./session.js";
 import { Signal } from "./signal.js";
 import { Store, type Table } from "./store.js";
@@ -98,6 +99,8 @@ export class Client {
     this.#outbox = new Outbox(store, this.#link, this.#conversations, tell, () => Date.now() + this.#clockAheadMs);
     this.#inbox = new Inbox(store, this.#link, this.#conversations, this.#outbox, this.#directory, profile, tell);
     this.#directory.onNotice = (event, { handle }) => this.#tell({ event, handle });
+    this.#directory.onRefused = (why, { handle }) => this.#tell({ event: "list_refused", handle, why });
+    this.#keyPackages.onLastResort = () => this.#lastResortUsed();
     this.#conversations.onWork = (id) => this.#changes.work(id);
     this.#conversations.now = () => Date.now() + this.#clockAheadMs;
   }
@@ -351,7 +354,7 @@ export class Client {
   }
 
   async #publishIfDue(): Promise<void> {
-    if (!this.#here.published || this.#keyPackages.areOld()) await this.#publish();
+    if (!this.#here.published || this.#keyPackages.areOld() || this.#keyPackages.isSpent()) await this.#publish();
   }
 
   /** Publishes key packages; a notice that they are low meanwhile asks for nothing more. */
@@ -438,7 +441,14 @@ export class Client {
 
   async #renewIfCaughtUp(): Promise<void> {
     if (!this.#caughtUp || this.#frames.length > 0) return;
+    await this.store.change(() => this.#keyPackages.forgetSpent());
     await this.#changes.renew().catch((error: unknown) => this.#failed(error));
+  }
+
+  /** Somebody let this device in by its key package of last resort (docs/protocol.md, "Key packages"). */
+  #lastResortUsed(): void {
+    void this.#publishIfDue().catch((error: unknown) => this.#failed(error));
+    setTimeout(() => void this.#renewIfCaughtUp(), OWN_REMOVED_MS).unref();
   }
 
   /** Conversations that a restored server does not know are over; those whose welcome this device never saw are joined. */

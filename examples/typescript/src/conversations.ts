@@ -15,7 +15,7 @@ import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { BadObject, bodyOf, get } from "./objects.js";
 import type { Profile } from "./profile.js";
-import { hastened, nextRenewal, type Renewal, type Spoken } from "./renewal.js";
+import { hastened, nextRenewal, soonRenewal, type Renewal, type Spoken } from "./renewal.js";
 import { Signal } from "./signal.js";
 import type { Store, Table } from "./store.js";
 
@@ -240,8 +240,8 @@ export class Conversations {
           (await this.link.call(Methods.method.getGroupInfo, { conversation: envelope.conversation })).ratchetTree,
         );
       const state = await mls.joinByWelcome(this.profile, body, this.keyPackages.get(reference)!, tree);
-      this.keyPackages.used(reference);
-      await this.#joined(id, envelope, state, known);
+      const renewal = this.keyPackages.used(reference) ? { renewal: soonRenewal(this.now()) } : {};
+      await this.#joined(id, envelope, state, known, renewal);
     } catch (error) {
       if (!(error instanceof mls.MlsFailure)) throw error;
       this.#joinInstead(envelope, known);
@@ -282,7 +282,13 @@ export class Conversations {
     }
   }
 
-  async #joined(id: string, envelope: Envelope, state: Bytes, known: Conversation | undefined): Promise<void> {
+  async #joined(
+    id: string,
+    envelope: Envelope,
+    state: Bytes,
+    known: Conversation | undefined,
+    renewal: Pick<Conversation, "renewal">,
+  ): Promise<void> {
     const group = await mls.describe(state);
     // Whoever comes in anew begins every lane anew; its own numbers go on.
     const lanes = this.store.table("lane");
@@ -290,7 +296,16 @@ export class Conversations {
     const numbers = addressedFromNow(known?.numbers ?? {});
     const kind = known?.kind ?? Kind.UNSPECIFIED;
     await this.#learn(
-      this.set({ id: envelope.conversation, kind, name: known?.name ?? "", phase: "open", state, group, numbers }),
+      this.set({
+        id: envelope.conversation,
+        kind,
+        name: known?.name ?? "",
+        phase: "open",
+        state,
+        group,
+        numbers,
+        ...renewal,
+      }),
       "joined",
     );
   }

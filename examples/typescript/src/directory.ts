@@ -2,13 +2,14 @@
 // Accounts and their signed device lists (docs/protocol.md, "Registration and devices").
 
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { sha512 } from "@noble/hashes/sha2.js";
+import { sha256, sha512 } from "@noble/hashes/sha2.js";
 
 import { concat, hex, prefixed, same, utf8, type Bytes } from "./bytes.js";
 import {
   DeviceListSchema,
   Directory as Methods,
   SignedDeviceListSchema,
+  type AccountDevices,
   type SignedDeviceList,
 } from "./gen/pli/directory/v1/directory_pb.js";
 import type { Link } from "./link.js";
@@ -27,7 +28,13 @@ export interface Account {
   readonly version: number;
   readonly identityKey: Bytes;
   readonly devices: DeviceEntry[];
+  /** SHA-256 of the list as it was signed, and of the one that it was made from. */
+  readonly hash: Bytes;
+  readonly previous: Bytes;
 }
+
+/** Why a list was not taken; the one that is known stands. */
+export type ListRefusal = "older" | "forked" | "unlinked" | "invalid";
 
 /** What a user is shown of other people's keys. */
 export type KeyNotice = "first_contact" | "new_identity_key" | "new_device" | "handle_moved";
@@ -58,7 +65,23 @@ export function readList(account: Bytes, handle: string, signed: SignedDeviceLis
     throw new BadList(`the device list of ${handle} is not signed by its identity key`);
   if (new Set(devices.map(({ device }) => hex(device))).size !== devices.length)
     throw new BadList(`the device list of ${handle} names a device twice`);
-  return { account, handle, version: Number(list.version), identityKey: list.identityKey, devices };
+  const [version, hash] = [Number(list.version), sha256(toBinary(SignedDeviceListSchema, signed))];
+  const { identityKey, previous = new Uint8Array() } = list;
+  return { account, handle, version, identityKey, devices, hash, previous };
+}
+
+/** How far a chain of lists leads from the one that is known, and why no further. */
+export function follow(known: Account, lists: Account[]): { reached: Account; refused?: ListRefusal } {
+  let reached = known;
+  for (const next of lists) {
+    if (!same(next.identityKey, known.identityKey)) return { reached, refused: "invalid" };
+    if (next.version < reached.version) return { reached, refused: "older" };
+    if (next.version > reached.version + 1) return { reached, refused: "unlinked" };
+    const names = next.version === reached.version ? next.hash : next.previous;
+    if (!same(names, reached.hash)) return { reached, refused: "forked" };
+    reached = { ...next, handle: next.handle || reached.handle };
+  }
+  return { reached };
 }
 
 /** What two people compare to know that nobody stands between them. */
@@ -78,9 +101,18 @@ function half({ account, identityKey }: Pick<Account, "account" | "identityKey">
     .join("");
 }
 
+/** The lists of an account from this version on. */
+interface Question {
+  readonly account: Bytes;
+  readonly from: number;
+}
+
 export class Directory {
   readonly #accounts: Table<Account>;
   onNotice: (notice: KeyNotice, account: Account) => void = () => {};
+  onRefused: (why: ListRefusal, account: Account) => void = () => {};
+  /** Told once for each account and reason. */
+  readonly #refused = new Set<string>();
 
   constructor(
     private readonly store: Store,
@@ -110,14 +142,73 @@ export class Directory {
   /** The account with exactly this handle. Within a change of the store. */
   async lookup(handle: string): Promise<Account> {
     const found = await this.link.call(Methods.method.lookup, { handle });
-    return this.#believe(readList(found.account, found.handle, found.devices));
+    const newest = readList(found.account, found.handle, found.devices);
+    const known = this.known(found.account);
+    if (known === undefined || !same(known.identityKey, newest.identityKey)) return this.#believe(newest);
+    const { reached, refused } = follow(known, [newest]);
+    this.#believe({ ...reached, handle: newest.handle });
+    // A look-up has the newest list alone: what lies before it is asked for, and what is older or forked looked at again.
+    if (refused !== undefined) await this.refresh([found.account]);
+    return this.known(found.account)!;
   }
 
-  /** Fetches the newest lists. Within a change of the store. */
+  /** Fetches the lists after those that are known. Within a change of the store. */
   async refresh(accounts: Bytes[]): Promise<void> {
-    if (accounts.length === 0) return;
-    const answer = await this.link.call(Methods.method.getDeviceLists, { accounts });
-    for (const { account, handle, devices } of answer.accounts) this.#believe(readList(account, handle, devices));
+    for (let open = accounts.map((account) => this.#question(account)); open.length > 0; ) {
+      const [asked, known] = [open.map(({ account }) => account), open.map(({ from }) => BigInt(from))];
+      const answer = await this.link.call(Methods.method.getDeviceLists, { accounts: asked, known });
+      open = answer.accounts.flatMap((lists) => {
+        const question = open.find(({ account }) => same(account, lists.account));
+        return question === undefined ? [] : (this.#answered(lists, question.from) ?? []);
+      });
+    }
+  }
+
+  /** From the version before the known one, so that this one comes along: another list of its version is seen at once. */
+  #question(account: Bytes): Question {
+    const version = this.known(account)?.version ?? 0;
+    return { account, from: version < 2 ? version : version - 1 };
+  }
+
+  /** Takes in what came for an account; answers what is still to be asked. */
+  #answered(lists: AccountDevices, from: number): Question | undefined {
+    const { account, handle } = lists;
+    const known = this.known(account);
+    if (lists.devices === undefined) {
+      // It has nothing newer than the version before the known one: it lost or hides that one. What has it?
+      return known !== undefined && from > 0 && from < known.version ? { account, from: 0 } : undefined;
+    }
+    const chain = this.#read(lists, known);
+    const newest = chain?.at(-1);
+    if (chain === undefined || newest === undefined) return undefined;
+    if (known === undefined) return void this.#believe(newest);
+    const isOwn = same(account, this.profile.account);
+    // Shown as what it is: an account that was made anew, or somebody in between.
+    if (!isOwn && !same(newest.identityKey, known.identityKey)) return void this.#believe(newest);
+    const { reached, refused } = follow(known, chain);
+    this.#believe({ ...reached, handle });
+    // A long chain comes in parts.
+    if (refused === "unlinked" && reached.version > known.version) return this.#question(account);
+    if (refused !== undefined) this.#refuse(refused, known);
+    return undefined;
+  }
+
+  /** The lists of an answer in their order; refused where one of them is none and the account is known. */
+  #read({ account, handle, between, devices }: AccountDevices, known: Account | undefined): Account[] | undefined {
+    try {
+      return [...between, devices].map((signed) => readList(account, handle, signed));
+    } catch (error) {
+      if (known === undefined || !(error instanceof BadList)) throw error;
+      this.#refuse("invalid", known);
+      return undefined;
+    }
+  }
+
+  #refuse(why: ListRefusal, known: Account): void {
+    const once = `${hex(known.account)} ${why}`;
+    if (this.#refused.has(once)) return;
+    this.#refused.add(once);
+    this.store.afterwards(() => this.onRefused(why, known));
   }
 
   /** Whether account, device and key stand in the newest list; asks the server once before it says no. */
@@ -131,10 +222,7 @@ export class Directory {
   #believe(found: Account): Account {
     const key = hex(found.account);
     const before = this.#accounts.get(key);
-    const sameKey = before !== undefined && same(before.identityKey, found.identityKey);
-    // A server that shows an older list may want to bring back a device that was removed.
-    if (sameKey && found.version < before.version) return before;
-    this.#notices(before, found, sameKey);
+    this.#notices(before, found, before !== undefined && same(before.identityKey, found.identityKey));
     this.#accounts.set(key, found);
     return found;
   }

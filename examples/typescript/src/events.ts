@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // What a client tells whoever uses it. Ids are in hexadecimal.
 
-import type { KeyNotice } from "./directory.js";
+import type { KeyNotice, ListRefusal } from "./directory.js";
 
 export type Event =
   | { readonly event: "connected" }
@@ -53,6 +53,8 @@ export type Event =
   /** This device lost the thread and comes in again by itself. */
   | { readonly event: "rejoining" | "rejoined"; readonly conversation: string }
   | { readonly event: "foreign"; readonly conversation: string; readonly members: string[] }
+  /** A device list that goes back or does not follow the one that is known: the server may want to bring a device back. */
+  | { readonly event: "list_refused"; readonly handle: string; readonly why: ListRefusal }
   | { readonly event: KeyNotice; readonly handle: string };
 
 export type Tell = (event: Event) => void;

@@ -13,8 +13,15 @@ const RENEWED_MS = 28 * 24 * 3_600_000;
 /** Rests of earlier publications that the directory may still hand out; older ones are forgotten. */
 const KEPT = 4 * SINGLE_USE;
 
+/** A private key that lets this device into several groups is deleted so long after its first use. */
+const SPENT_KEPT_MS = 3_600_000;
+
+type Kept = OwnKeyPackage & { readonly madeAt: number; readonly usedAt?: number };
+
 export class KeyPackages {
-  readonly #own: Table<OwnKeyPackage & { readonly madeAt: number }>;
+  readonly #own: Table<Kept>;
+  /** A package of last resort was used: another one is to be published where it was the newest. */
+  onLastResort: () => void = () => {};
 
   constructor(
     private readonly store: Store,
@@ -28,9 +35,32 @@ export class KeyPackages {
     return this.#own.get(reference);
   }
 
-  /** After its welcome was used. Within a change of the store. */
-  used(reference: string): void {
-    if (this.#own.get(reference)?.lastResort === false) this.#own.delete(reference);
+  /** After its welcome was used; whether it was of last resort. Within a change of the store. */
+  used(reference: string, now = Date.now()): boolean {
+    const own = this.#own.get(reference);
+    if (own?.lastResort !== true) {
+      this.#own.delete(reference);
+      return false;
+    }
+    this.#own.set(reference, { usedAt: now, ...own });
+    this.store.afterwards(() => this.onLastResort());
+    return true;
+  }
+
+  /** Whether the newest package of last resort was used. */
+  isSpent(): boolean {
+    const newest = this.#lastResorts().sort(([, a], [, b]) => b.madeAt - a.madeAt)[0];
+    return newest?.[1].usedAt !== undefined;
+  }
+
+  /** Deletes what was used an hour ago, where the queue is worked through. Within a change of the store. */
+  forgetSpent(now = Date.now()): void {
+    for (const [reference, { usedAt }] of this.#lastResorts())
+      if (usedAt !== undefined && Math.abs(now - usedAt) >= SPENT_KEPT_MS) this.#own.delete(reference);
+  }
+
+  #lastResorts(): [string, Kept][] {
+    return this.#own.entries().filter(([, { lastResort }]) => lastResort);
   }
 
   /** Whether the newest were made so long ago that new ones are due, or by a clock that was far ahead. */

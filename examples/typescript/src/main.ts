@@ -124,6 +124,10 @@ class Chat {
     else if (event.event === "hole")
       console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);
     else if (event.event === "stopped" || event.event === "warning") console.log(`! ${event.error.message}`);
+    else if (event.event === "list_refused")
+      console.log(
+        `! the server's device list of @${event.handle} is refused (${event.why}); the one from before stands`,
+      );
     else if ("handle" in event) console.log(`${event.event.replaceAll("_", " ")}: @${event.handle}`);
     else console.log(`${where} ${event.event}`.trim());
   }

@@ -8,7 +8,8 @@ import type { Member } from "./mls.js";
 const MINUTE_MS = 60_000;
 const SPAN_MIN_MS = 7 * 24 * 60 * MINUTE_MS;
 const PER_DEVICE_MS = 30 * MINUTE_MS;
-const OWN_REMOVED_MS = 10 * MINUTE_MS;
+/** Within so long keys are renewed that somebody may have. */
+export const OWN_REMOVED_MS = 10 * MINUTE_MS;
 const MESSAGES = 1_000;
 const MESSAGES_PART = 24;
 
@@ -43,6 +44,13 @@ export const nextRenewal = (devices: number, now: number, at: Spoken): Renewal =
   due: now + (0.75 + Math.random() / 2) * span(devices),
   since: now,
   at,
+});
+
+/** This device came in by its key package of last resort: within minutes, whether or not anything is said. */
+export const soonRenewal = (now: number): Renewal => ({
+  due: now + Math.random() * OWN_REMOVED_MS,
+  since: now,
+  at: NOT_QUIET,
 });
 
 /** `true` where keys are to be renewed now, else the renewal as it goes on. */

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import type { Member } from "../src/mls.js";
-import { firstRenewal, hastened, look, nextRenewal, span } from "../src/renewal.js";
+import { firstRenewal, hastened, look, nextRenewal, soonRenewal, span } from "../src/renewal.js";
 
 const HOUR_MS = 3_600_000;
 const WEEK_MS = 7 * 24 * HOUR_MS;
@@ -63,4 +63,10 @@ test("a removal brings the date nearer, most of all of a device of one's own", (
   const stolen = hastened({ ...renewal, due: 0 }, [own, mine], [own], account, 1_000);
   assert.ok(stolen.due >= 1_000 && stolen.due <= 1_000 + HOUR_MS / 6);
   assert.equal(look(stolen, 2, HOUR_MS, at), true, "though nothing was said");
+});
+
+test("after a key package of last resort keys are renewed within minutes, in silence too", () => {
+  const renewal = soonRenewal(1_000);
+  assert.ok(renewal.due >= 1_000 && renewal.due <= 1_000 + HOUR_MS / 6);
+  assert.equal(look(renewal, 2, renewal.due, { said: 0, heard: 0 }), true);
 });

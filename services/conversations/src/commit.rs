@@ -15,7 +15,7 @@ use crate::commits::COMMITS_MAX;
 use crate::devices;
 use crate::error::{CommitError, Denied};
 use crate::finish::By;
-use crate::objects::{self, OBJECT_BYTES_MAX};
+use crate::objects;
 use crate::offer::{self, Applied, Offer};
 use crate::record::CommitRecord;
 use crate::service::{Inner, Membership};
@@ -113,7 +113,7 @@ impl Inner {
     async fn decide(&self, membership: &Membership, offered: &Offered) -> Result<bool, CommitError> {
         let conversation = membership.conversation;
         let applied = self.apply(membership, offered).await?;
-        check_size(&applied)?;
+        check_size(&applied, self.config.state_bytes_max)?;
         let whole = brought(&applied);
         let leaves = if applied.external { only(&applied, membership.caller) } else { applied.leaves.clone() };
         if let Some(unfit) = devices::compare(&self.ports.directory, &leaves, &whole, membership.caller).await? {
@@ -211,7 +211,7 @@ fn only(applied: &Applied, device: DeviceAddress) -> crate::group::Leaves {
     applied.leaves.iter().filter(|(d, _)| **d == device).map(|(d, k)| (*d, k.clone())).collect()
 }
 
-fn check_size(applied: &Applied) -> Result<(), CommitError> {
+fn check_size(applied: &Applied, state_bytes_max: u64) -> Result<(), CommitError> {
     let accounts = applied.leaves.keys().map(|device| device.account).collect::<BTreeSet<_>>().len();
     if accounts > MEMBERS_MAX {
         return Err(CommitError::TooManyAccounts { accounts });
@@ -221,7 +221,7 @@ fn check_size(applied: &Applied) -> Result<(), CommitError> {
         return Err(CommitError::TooManyDevices { devices });
     }
     // Renewals make the state larger too, as they fill the tree: room for them is kept.
-    let bytes_max = if applied.added.is_empty() { OBJECT_BYTES_MAX } else { OBJECT_BYTES_MAX / 2 };
+    let bytes_max = if applied.added.is_empty() { state_bytes_max } else { state_bytes_max / 2 };
     let bytes = applied.state.len();
     if bytes as u64 > bytes_max {
         return Err(CommitError::StateTooLarge { bytes, bytes_max });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an operator can set.
 
-use pli_domain::limits::FAN_OUT_ABOVE_SHARDS;
+use pli_domain::limits::{FAN_OUT_ABOVE_SHARDS, PAYLOAD_BYTES_MAX};
 use pli_runtime::limits::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,10 @@ pub struct Config {
     /// Conversations of suite 0x004F may be made; `directory.post_quantum` says so for all roles.
     #[serde(skip)]
     pub post_quantum: bool,
+    /// Most bytes of a group's public state, which clients fetch as one payload: that bounds groups of suite 0x004F. A commit
+    /// that adds leaves half of it free. Lower in tests only.
+    #[serde(skip)]
+    pub state_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -48,6 +52,7 @@ impl Default for Config {
             not_open_retry_ms: 200,
             fan_out_above_shards: FAN_OUT_ABOVE_SHARDS,
             post_quantum: false,
+            state_bytes_max: PAYLOAD_BYTES_MAX as u64,
         }
     }
 }

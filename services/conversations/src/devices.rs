@@ -9,7 +9,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pli_api::directory::directory_client::DirectoryClient;
 use pli_api::directory::{AccountDevices, DeviceList, GetDeviceKeyRequest, GetDeviceListsRequest};
 use pli_api::{Channel, error_of_status};
-use pli_domain::limits::CLAIM_DEVICES_MAX;
+use pli_domain::limits::{CLAIM_DEVICES_MAX, GROUP_DEVICES_MAX};
 use pli_domain::{AccountId, DeviceAddress};
 use prost::Message;
 use tonic::Status;
@@ -38,7 +38,7 @@ pub(crate) enum Unfit {
     #[error(transparent)]
     Devices(Mismatch),
     /// The list of the caller's own account does not name the caller any more.
-    #[error("the account removed this device; link it again as a new device")]
+    #[error("the account removed this device")]
     CallerRemoved,
 }
 
@@ -78,9 +78,11 @@ pub(crate) async fn compare(
 }
 
 /// Those of the devices that have published something: one that is listed and never connected keeps nobody waiting. At most
-/// as many as anybody could claim at once.
+/// as many as anybody could claim at once. No more are asked about than a group may have: whoever commits chooses whose
+/// devices are missing, and of 250 accounts those may be thousands, none of which has published anything.
 async fn addable(directory: &Channel, missing: Vec<DeviceAddress>) -> Result<Vec<DeviceAddress>, DirectoryError> {
-    let asked = missing.into_iter().map(async |device| Ok((device, has_packages(directory, device).await?)));
+    let asked = missing.into_iter().take(GROUP_DEVICES_MAX);
+    let asked = asked.map(async |device| Ok((device, has_packages(directory, device).await?)));
     let asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
     let addable = asked.try_filter_map(async |(device, has)| Ok(has.then_some(device)));
     addable.take(CLAIM_DEVICES_MAX).try_collect().await

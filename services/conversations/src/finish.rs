@@ -8,7 +8,7 @@ use pli_api::conversations::Object;
 use pli_api::log::Content;
 use pli_domain::mutant::{Mutant, broken};
 use pli_domain::{ConversationId, DeviceAddress, MlsEpoch};
-use pli_ports::{AppendError, CommitIntent, NewEntry};
+use pli_ports::{AppendError, DecidedCommit, NewEntry};
 
 use crate::derive::{self, Part};
 use crate::error::FinishError;
@@ -78,7 +78,7 @@ impl Inner {
 
     /// The commit to everybody who was in the group, its committer and those it removes too; the welcome to those it
     /// adds. A device that is removed and added by one commit gets the commit first.
-    fn commit_entries(&self, intent: &CommitIntent, old: &[DeviceAddress]) -> Result<Vec<NewEntry>, CorruptRecord> {
+    fn commit_entries(&self, intent: &DecidedCommit, old: &[DeviceAddress]) -> Result<Vec<NewEntry>, CorruptRecord> {
         let record = CommitRecord::read(&intent.payload)?;
         let letter = |part, body: Object| Letter {
             sender: intent.committer,

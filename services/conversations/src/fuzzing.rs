@@ -7,11 +7,23 @@ use pli_domain::{ConversationId, DeviceAddress};
 
 use crate::group::{self, Group};
 use crate::offer::{self, Offer};
+use crate::record::CommitRecord;
 use crate::wire;
 
 /// Reads a GroupInfo; whether it is one.
 pub fn group_info(bytes: &[u8]) -> bool {
     group::parse_group_info(bytes).is_ok_and(|info| wire::tag_and_signer(&info).is_some())
+}
+
+/// Reads what is stored of a commit that was decided; whether it is that. What reads is written again as the same.
+///
+/// # Panics
+/// When it is not.
+pub fn commit_record(bytes: &Bytes) -> bool {
+    let Ok(record) = CommitRecord::read(bytes) else { return false };
+    let again = CommitRecord::read(&record.clone().encode_stamped());
+    assert!(again.is_ok_and(|again| again == record), "what was read is written again as the same");
+    true
 }
 
 /// Reads the references of a commit.

@@ -135,7 +135,7 @@ impl Inner {
         let mut exhausted = Vec::new();
         for &address in wanted {
             let stock = self.stock(address.device).await?;
-            if stock.left == 0 && !stock.last_resort {
+            if stock.left == 0 && stock.last_resort.is_none() {
                 exhausted.push(address);
             }
         }
@@ -145,14 +145,12 @@ impl Inner {
     /// What a device has published, without a last-resort package that has expired, which is never taken away: it stands
     /// for a device that nobody can add. Whatever single-use packages have expired goes with the next claim.
     pub(crate) async fn stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
-        let stock = self.accounts.key_package_stock(device).await?;
-        if stock.left > 0 || !stock.last_resort {
-            return Ok(stock);
+        let mut stock = self.accounts.key_package_stock(device).await?;
+        // Only looked at where it decides: every hello of a device comes here.
+        if stock.left == 0 {
+            stock.last_resort = stock.last_resort.filter(|package| key_package::still_valid(&self.crypto, package));
         }
-        // A store without room refuses to give it; a device has to be let in all the same, or it could free none.
-        let Ok(last_resort) = self.accounts.claim_key_package(device).await else { return Ok(stock) };
-        let is_valid = last_resort.is_some_and(|package| key_package::still_valid(&self.crypto, &package.key_package));
-        Ok(KeyPackageStock { last_resort: is_valid, ..stock })
+        Ok(stock)
     }
 
     /// The first package in stock that has not expired meanwhile.

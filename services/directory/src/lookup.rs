@@ -50,7 +50,7 @@ impl Inner {
         };
         let stock = self.stock(address.device).await?;
         let key = Bytes::copy_from_slice(&device.key);
-        Ok(GetDeviceKeyResponse { key, key_packages: stock.left, last_resort: stock.last_resort })
+        Ok(GetDeviceKeyResponse { key, key_packages: stock.left, last_resort: stock.last_resort.is_some() })
     }
 
     /// What a device is told that was not found in its account's newest list: whether one ever named it. A list that
@@ -65,6 +65,6 @@ impl Inner {
             let text = "the account was adding this device; ask again";
             return Ok(refusal(ErrorCode::Temporary, text).retry_after(ADDED_RETRY_AFTER_MS));
         }
-        Ok(refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device"))
+        Ok(refusal(ErrorCode::DeviceRemoved, "the account removed this device"))
     }
 }

@@ -2,7 +2,7 @@
 //! From each operation's error to the one closed list of codes.
 
 use pli_api::common::Error as WireError;
-use pli_api::{ErrorCode, limit_reached, refusal};
+use pli_api::{ErrorCode, limit_reached, no_room, refusal};
 use pli_domain::DeviceAddress;
 use pli_ports::{CreateAccountError, PutDeviceListError, Retry, StoreError};
 use pli_runtime::limits::Limited;
@@ -21,9 +21,8 @@ const UNFINISHED_RETRY_AFTER_MS: u32 = 1_000;
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "the account store failed");
     match error.retry {
-        Retry::Later | Retry::Room => {
-            refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS)
-        }
+        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS),
+        Retry::Room => no_room(),
         Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
     }
 }
@@ -155,5 +154,16 @@ impl From<DeviceKeyError> for WireError {
             E::Store(error) => store(&error),
             E::Corrupt(error) => corrupt(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_to_be_one() {
+        let said = store(&StoreError::no_room("create an account", "database or disk is full"));
+        assert_eq!((said.code(), said.retry_after_ms), (ErrorCode::NoSpace, 5_000));
     }
 }

@@ -3,6 +3,7 @@
 //! are given the message, and put back into the envelope before it leaves. What cannot be had in time stays a reference,
 //! which clients follow themselves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use pli_domain::PayloadId;
 use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// An envelope that only points at its body is shorter than this; longer ones are not looked into.
@@ -27,6 +29,11 @@ const POINTING_BYTES_MAX: usize = 512;
 const BODY_OVERHEAD: usize = 160;
 /// Bodies that are fetched at a time for one page.
 const FETCHES_AT_ONCE: usize = 8;
+/// Bodies that an edge fetches at a time; the others wait.
+const FETCHES_MAX: usize = 256;
+/// A fetch, with the wait for its place, ends after so many deadlines of those who wait for it: a slow one is there for whoever
+/// comes next.
+const FETCH_DEADLINES: u32 = 5;
 
 /// An envelope whose body lies apart.
 pub(crate) struct Pointing {
@@ -50,13 +57,14 @@ pub(crate) struct Bodies {
     conversations: Channel,
     kept: Cache<PayloadId, Bytes>,
     deadline: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl Bodies {
     pub(crate) fn new(conversations: Channel, bytes: u64, deadline: Duration) -> Self {
         let weigh = |_: &PayloadId, body: &Bytes| u32::try_from(body.len() + BODY_OVERHEAD).unwrap_or(u32::MAX);
         let kept = Cache::builder().max_capacity(bytes).weigher(weigh).build();
-        Self { conversations, kept, deadline }
+        Self { conversations, kept, deadline, places: Arc::new(Semaphore::new(FETCHES_MAX)) }
     }
 
     /// The envelope, if its body lies apart and is one that an edge puts back: for many devices and of a message's size.
@@ -79,15 +87,44 @@ impl Bodies {
 
     async fn whole_by(&self, pointing: Pointing, by: Instant) -> Bytes {
         let Pointing { mut envelope, id, reference } = pointing;
-        let fetching = self.kept.try_get_with(id, self.fetch(&reference));
-        match tokio::time::timeout_at(by, fetching).await {
-            Ok(Ok(body)) => envelope.body_or_ref = Some(BodyOrRef::Body(body)),
-            Ok(Err(error)) => {
-                tracing::debug!(code = error.code().as_str_name(), text = error.message, "a body stays where it is");
-            }
+        // A page whose time is over begins nothing more.
+        let late = by <= Instant::now() && !self.kept.contains_key(&id);
+        let body = async { if late { None } else { self.body(id, reference).await } };
+        match tokio::time::timeout_at(by, body).await {
+            Ok(Some(body)) => envelope.body_or_ref = Some(BodyOrRef::Body(body)),
+            Ok(None) => {}
             Err(_) => tracing::debug!("a body was not there in time; it stays where it is"),
         }
         envelope.encode_to_vec().into()
+    }
+
+    /// The body, once for all who ask for it. Who waits no longer does not end the fetch.
+    async fn body(&self, id: PayloadId, reference: PayloadRef) -> Option<Bytes> {
+        if let Some(body) = self.kept.get(&id).await {
+            return Some(body);
+        }
+        let (kept, conversations, places) = (self.kept.clone(), self.conversations.clone(), self.places.clone());
+        let longest = self.deadline * FETCH_DEADLINES;
+        let fetching = async move {
+            let fetch = async {
+                let _place = places.acquire().await;
+                fetch(conversations, &reference).await
+            };
+            let fetched = kept.try_get_with(id, fetch);
+            match tokio::time::timeout(longest, fetched).await {
+                Ok(Ok(body)) => Some(body),
+                Ok(Err(error)) => {
+                    tracing::debug!(
+                        code = error.code().as_str_name(),
+                        text = error.message,
+                        "a body stays where it is"
+                    );
+                    None
+                }
+                Err(_) => None,
+            }
+        };
+        tokio::spawn(fetching).await.ok().flatten()
     }
 
     /// The same as of now, or none where it has to be fetched.
@@ -121,23 +158,23 @@ impl Bodies {
             page.deliveries[index].envelope = whole;
         }
     }
+}
 
-    async fn fetch(&self, reference: &PayloadRef) -> Result<Bytes, Error> {
-        let mut client = ConversationsClient::new(self.conversations.clone());
-        let mut body = BytesMut::new();
-        while (body.len() as u64) < reference.size {
-            let request = FetchPayloadRequest { id: reference.id.clone(), offset: body.len() as u64 };
-            let page = client.fetch_payload(request).await.map_err(|status| error_of_status(&status))?.into_inner();
-            if page.bytes.is_empty() {
-                return Err(refusal(ErrorCode::Internal, "a payload ends before its size"));
-            }
-            body.extend_from_slice(&page.bytes);
+async fn fetch(conversations: Channel, reference: &PayloadRef) -> Result<Bytes, Error> {
+    let mut client = ConversationsClient::new(conversations);
+    let mut body = BytesMut::new();
+    while (body.len() as u64) < reference.size {
+        let request = FetchPayloadRequest { id: reference.id.clone(), offset: body.len() as u64 };
+        let page = client.fetch_payload(request).await.map_err(|status| error_of_status(&status))?.into_inner();
+        if page.bytes.is_empty() {
+            return Err(refusal(ErrorCode::Internal, "a payload ends before its size"));
         }
-        if Sha256::digest(&body)[..] != reference.sha256[..] {
-            return Err(refusal(ErrorCode::Internal, "a payload is not what its reference says"));
-        }
-        Ok(body.freeze())
+        body.extend_from_slice(&page.bytes);
     }
+    if Sha256::digest(&body)[..] != reference.sha256[..] {
+        return Err(refusal(ErrorCode::Internal, "a payload is not what its reference says"));
+    }
+    Ok(body.freeze())
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ pub struct FanOutConfig {
 
 impl Default for FanOutConfig {
     fn default() -> Self {
-        Self { window: 4_096, body_bytes: 64 * 1024 * 1024 }
+        Self { window: 16_384, body_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -200,6 +200,8 @@ pub struct LimitsConfig {
     pub session_sends: Rate,
     /// Bytes of bodies sent by one session.
     pub session_send_bytes: Rate,
+    /// Deliveries that sends of one session cause: a message to a group of n devices is n.
+    pub session_deliveries: Rate,
     /// Calls of one session.
     pub session_calls: Rate,
     /// New connections of one address (one IPv6 /64).
@@ -220,6 +222,7 @@ impl Default for LimitsConfig {
         Self {
             session_sends: Rate { per_second: 2_000, burst: 10_000 },
             session_send_bytes: Rate { per_second: 8 * 1024 * 1024, burst: 32 * 1024 * 1024 },
+            session_deliveries: Rate { per_second: 20_000, burst: 200_000 },
             session_calls: Rate { per_second: 100, burst: 500 },
             address_connections: Rate { per_second: 50, burst: 1_000 },
             address_hellos: Rate { per_second: 50, burst: 1_000 },

@@ -65,10 +65,11 @@ impl Named {
     }
 }
 
-/// The limits of one session. Bounded: three counters.
+/// The limits of one session. Bounded: four counters.
 pub(crate) struct SessionLimits {
     sends: Named,
     bytes: Named,
+    deliveries: Named,
     calls: Named,
 }
 
@@ -78,6 +79,7 @@ impl SessionLimits {
         Self {
             sends: Named::new("session_sends", config.session_sends, clock),
             bytes: Named::new("session_send_bytes", config.session_send_bytes, clock),
+            deliveries: Named::new("session_deliveries", config.session_deliveries, clock),
             calls: Named::new("session_calls", config.session_calls, clock),
         }
     }
@@ -85,6 +87,10 @@ impl SessionLimits {
     pub(crate) fn send(&self, bytes: usize) -> Result<(), Error> {
         self.sends.take(1)?;
         self.bytes.take(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+    /// Takes one send to so many devices: what a flood costs is what it is multiplied by.
+    pub(crate) fn deliveries(&self, devices: usize) -> Result<(), Error> {
+        self.deliveries.take(u32::try_from(devices).unwrap_or(u32::MAX))
     }
     /// Takes one call.
     pub(crate) fn call(&self) -> Result<(), Error> {

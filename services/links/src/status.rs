@@ -2,7 +2,7 @@
 //! From each operation's error to the one closed list of codes.
 
 use pli_api::common::Error as WireError;
-use pli_api::{ErrorCode, limit_reached, refusal};
+use pli_api::{ErrorCode, limit_reached, no_room, refusal};
 use pli_ports::{GetBlobError, JoinRendezvousError, OpenRendezvousError, PutBlobError, Retry, StoreError};
 use pli_runtime::limits::Limited;
 
@@ -14,9 +14,8 @@ const STORE_RETRY_AFTER_MS: u32 = 500;
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "the store of rendezvous failed");
     match error.retry {
-        Retry::Later | Retry::Room => {
-            refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS)
-        }
+        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS),
+        Retry::Room => no_room(),
         Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
     }
 }

@@ -2,7 +2,7 @@
 //! From each operation's error to the one closed list of codes.
 
 use pli_api::common::Error as WireError;
-use pli_api::{ErrorCode, limit_reached, refusal};
+use pli_api::{ErrorCode, limit_reached, no_room, refusal};
 use pli_ports::{BeginUploadError, FinishUploadError, PutPartError, Retry, StoreError};
 
 use crate::error::{BeginError, FinishError, GetError, PutError, Unfit};
@@ -15,9 +15,8 @@ const UNFINISHED_RETRY_AFTER_MS: u32 = 1_000;
 fn store(error: &StoreError) -> WireError {
     tracing::warn!(error = error as &dyn std::error::Error, "the store of uploads failed");
     match error.retry {
-        Retry::Later | Retry::Room => {
-            refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS)
-        }
+        Retry::Later => refusal(ErrorCode::Temporary, error.to_string()).retry_after(STORE_RETRY_AFTER_MS),
+        Retry::Room => no_room(),
         Retry::Never => refusal(ErrorCode::Internal, error.to_string()),
     }
 }

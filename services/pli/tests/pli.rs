@@ -25,6 +25,8 @@ mod links;
 mod meeting;
 #[path = "pli/process.rs"]
 mod process;
+#[path = "pli/reading.rs"]
+mod reading;
 #[path = "pli/removing.rs"]
 mod removing;
 #[path = "pli/restoring.rs"]

@@ -120,6 +120,11 @@ impl Calls {
             self.retry.remove(ask);
         }
     }
+    /// Nobody wants it any more: its answer says nothing, and whoever wants it later asks at once.
+    pub(super) fn forget(&mut self, ask: &Ask) {
+        self.open.retain(|_, open| open != ask);
+        self.retry.remove(ask);
+    }
     /// The same for everything that was asked about a conversation.
     pub(super) fn abandon_all_of(&mut self, id: ConversationId) {
         self.open.retain(|_, open| open.conversation() != Some(id));

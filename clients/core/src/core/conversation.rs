@@ -151,7 +151,7 @@ pub(super) struct Conversation {
     pub(super) aligned: u32,
     /// The last device whose mark was told: where not all fit one tick, the next one goes on behind it.
     pub(super) ticked: Option<DeviceId>,
-    /// What is to be told in ticks waits until then.
+    /// What is to be told in ticks waits until then; stored.
     pub(super) ticks_at: Option<UnixMillis>,
     /// Commits of this device in a row that others came before.
     pub(super) races_lost: u32,
@@ -163,6 +163,10 @@ pub(super) struct Conversation {
     pub(super) bare: BTreeSet<DeviceAddress>,
     /// Those of them that the user was told of.
     pub(super) awaited: BTreeSet<DeviceAddress>,
+    /// The first work brings in nobody but whom it is for, as there is no room.
+    pub(super) lean: bool,
+    /// How often in a row there was no room for devices that the group lacks.
+    pub(super) crowded: u32,
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,

@@ -127,7 +127,7 @@ impl Core {
     /// that does not wait already.
     pub(super) fn repair(&mut self, id: ConversationId, counts: impl Fn(&Self, AccountId) -> bool) {
         let conversation = self.conversations.get(&id);
-        if conversation.is_none_or(|c| c.phase != Phase::Active || align_at(c).is_some()) {
+        if conversation.is_none_or(|c| c.phase != Phase::Active || c.lean || align_at(c).is_some()) {
             return;
         }
         for account in self.differing(id) {
@@ -160,7 +160,11 @@ impl Core {
             (true, false) => self.turn(id),
             (false, _) => ALIGN_AFTER + self.turn(id),
         };
-        let at = self.stepped_at.after(delay);
+        self.plan_align(id, self.stepped_at.after(delay));
+    }
+
+    /// The same at this time, or earlier where that is planned.
+    pub(super) fn plan_align(&mut self, id: ConversationId, at: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let waiting = conversation.work.iter().position(|work| matches!(work, Work::Align(_)));
         match waiting {
@@ -174,7 +178,7 @@ impl Core {
 
     /// When it is this device's turn: in the order of addresses, and from some rank on at any time after those, so that
     /// the last of a thousand does not wait for all of them where the first are away.
-    fn turn(&mut self, id: ConversationId) -> Duration {
+    pub(super) fn turn(&mut self, id: ConversationId) -> Duration {
         let own = self.identity.address();
         let lower = self.mls.members(id).into_iter().filter(|(device, _)| *device < own).count();
         match u32::try_from(lower + 1) {
@@ -192,21 +196,12 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.packages.clear();
         conversation.bare.clear();
-        conversation.aligned = 0;
+        (conversation.aligned, conversation.lean) = (0, false);
         if let Some(Work::Align(waits)) = conversation.work.front_mut() {
             *waits = at;
         }
         self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));
-    }
-
-    /// The group is too large to be brought in line: that waits until it changes, as everything that is tried before uses up
-    /// key packages.
-    pub(super) fn put_aside(&mut self, id: ConversationId, now: UnixMillis) {
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.packages.clear();
-        }
-        self.finish_work(id, now);
     }
 
     /// How long until it is tried again; it doubles.

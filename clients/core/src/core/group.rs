@@ -117,13 +117,14 @@ impl Core {
             self.forget_lists_of(device.account);
         }
         self.note_gone(id, summary);
+        self.note_room(id, summary);
         self.note_renewal(id, summary);
         if founding {
             return;
         }
         self.tell_members(id, summary);
         if summary.external && self.is_first_besides(id, summary.by) {
-            self.announce_name(id, now);
+            self.greet(id, now);
         }
         if let Some(returned) = returned {
             if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -222,6 +223,7 @@ impl Core {
     pub(super) fn commit_refused(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.commit.is_some()) else { return };
         let (rejoining, renews) = (conversation.rejoining, conversation.renews());
+        let added = conversation.commit.as_ref().is_some_and(|commit| !commit.welcome.is_empty());
         conversation.aligned += u32::from(why.code() == ErrorCode::DevicesMismatch && !renews);
         let tries = conversation.aligned;
         self.void_commit(id);
@@ -242,7 +244,7 @@ impl Core {
                 self.ask_lists_of(why);
                 self.ask_later(Ask::Commit(id), why, now);
             }
-            ErrorCode::GroupTooLarge if self.aligns(id) => self.put_aside(id, now),
+            ErrorCode::GroupTooLarge => self.group_refused(id, added, why),
             _ => self.fail_work(id, why),
         }
     }
@@ -383,83 +385,6 @@ impl Core {
         false
     }
 
-    /// This device cannot follow the group: report it and join again.
-    pub(super) fn lost_thread(&mut self, id: ConversationId, why: &LostThread) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if conversation.rejoining || matches!(conversation.phase, Phase::Left | Phase::Failed) {
-            return;
-        }
-        conversation.rejoining = true;
-        conversation.reported = false;
-        (conversation.comes_back, conversation.rejoins) = (None, 0);
-        conversation.lost_for = Some(why.word());
-        conversation.behind = None;
-        conversation.wait_no_more();
-        conversation.backlog.clear();
-        conversation.commit = None;
-        self.dirty.insert(Row::Conversation(id));
-        self.out.events.push(Event::Rejoining { conversation: id, why: why.sentence() });
-    }
-
-    /// What is needed to come back was answered, and is kept until it is fetched.
-    pub(super) fn group_info_came(&mut self, id: ConversationId, answer: api::GetGroupInfoResponse, now: UnixMillis) {
-        if let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.rejoining && c.commit.is_none()) {
-            conversation.comes_back = Some(answer);
-            self.come_back(id, now);
-        }
-    }
-
-    /// Joins again by what was answered, when all of it is here.
-    pub(super) fn come_back(&mut self, id: ConversationId, now: UnixMillis) {
-        let Some(answer) = self.conversations.get(&id).and_then(|c| c.comes_back.clone()) else { return };
-        let objects: Vec<&api::Object> = answer.group_info.iter().chain(&answer.ratchet_tree).collect();
-        let Some(objects) = self.objects(id, &objects, now) else { return };
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.comes_back = None;
-        }
-        let commit = match (&answer.group_info, objects.as_deref()) {
-            (Some(_), Ok([info, tree @ ..])) => self.mls.rejoin(id, info, tree.first().map(|tree| &tree[..])).ok(),
-            _ => None,
-        };
-        match commit {
-            Some(commit) => self.offer_commit(id, commit),
-            None => {
-                let why = refusal(ErrorCode::CommitInvalid, "the group info cannot be used");
-                self.come_back_later(id, &why, now);
-            }
-        }
-    }
-
-    /// It failed: later each time until it succeeds, as a group info that is answered says nothing of that.
-    fn come_back_later(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        conversation.rejoins = conversation.rejoins.saturating_add(1);
-        let tries = conversation.rejoins;
-        self.ask_after(Ask::GroupInfo(id), tries, why, now);
-    }
-
-    fn rejoined(&mut self, id: ConversationId, now: UnixMillis) {
-        if let Err(error) = self.mls.finish_rejoin(id) {
-            self.void_commit(id);
-            return self.come_back_later(id, &refusal(ErrorCode::Internal, error.to_string()), now);
-        }
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        conversation.commit = None;
-        conversation.race_no_more();
-        conversation.rejoining = false;
-        (conversation.reported, conversation.rejoins) = (false, 0);
-        conversation.phase = Phase::Active;
-        conversation.created = true;
-        conversation.vouched = false;
-        conversation.announced = false;
-        conversation.proposal = None;
-        self.doubt_unvouched(id);
-        self.note_bases(id);
-        self.note_members(id);
-        self.refreshed(id);
-        self.outbox.epoch_ready(id);
-    }
-
     /// This account is no longer in the conversation.
     pub(super) fn left(&mut self, id: ConversationId) {
         if self.conversations.get(&id).is_some_and(|c| matches!(c.phase, Phase::Left | Phase::Failed)) {
@@ -483,7 +408,7 @@ impl Core {
         conversation.work.pop_front();
         conversation.packages.clear();
         conversation.bare.clear();
-        conversation.aligned = 0;
+        (conversation.aligned, conversation.lean) = (0, false);
         self.calls.abandon(&Ask::Claim(id));
         self.dirty.insert(Row::Conversation(id));
         self.out.events.push(Event::ChangeFailed { conversation: id, why: why.clone() });

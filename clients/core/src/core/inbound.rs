@@ -301,7 +301,10 @@ impl Core {
             self.mls.forget(id);
         }
         match self.mls.join(&sealed.body, None) {
-            Ok(id) => self.let_in(id, sealed.sender.account),
+            Ok(id) => {
+                self.let_in(id, sealed.sender.account);
+                self.note_last_resort(id);
+            }
             Err(error) if !self.mls.has(sealed.conversation) => self.shut_out(sealed.conversation, error),
             Err(_) => {}
         }

@@ -2,7 +2,7 @@
 //! What linking asks of a core ([`crate::linking`]).
 
 use pli_api::directory::{LookupResponse, PublishKeyPackagesRequest, SignedDeviceList};
-use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle};
+use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, DeviceId, Handle};
 use prost::Message as _;
 
 use super::conversation::Phase;
@@ -10,6 +10,7 @@ use super::{ChangeSet, Core};
 use crate::identity::{DeviceListError, verify_devices};
 use crate::linking::LinkError;
 use crate::mls::Suite;
+use crate::outbox::OutLane;
 
 /// What a new device is told of the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,14 @@ impl Core {
         let active = self.conversations.iter().filter(|(_, c)| c.phase == Phase::Active).map(|(id, _)| *id);
         let (inside, outside): (Vec<_>, Vec<_>) = active.partition(|id| self.has_device(*id, device));
         (inside.len(), outside.len())
+    }
+
+    /// Whether nothing that tells that device what it came into is still to be sent.
+    pub fn has_greeted(&self, device: DeviceId) -> bool {
+        let device = DeviceAddress { account: self.identity.address().account, device };
+        let busy = |conversation, class| self.outbox.lane_busy(&OutLane { conversation, class });
+        let mut inside = self.conversations.iter().filter(|(id, _)| self.has_device(**id, device));
+        inside.all(|(id, c)| c.packages.is_empty() && !busy(*id, Class::Message) && !busy(*id, Class::Tick))
     }
 
     /// Whether what this device sends to a conversation now reaches that device.

@@ -9,7 +9,7 @@ use pli_domain::{Class, ConversationId, SendId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
 
-use super::conversation::Phase;
+use super::conversation::{Conversation, Phase};
 use super::history::Draft;
 use super::lives::lives_of;
 use super::tables::RowStatus;
@@ -69,6 +69,15 @@ impl Core {
         let lane_no = self.outbox.push(send_id, lane, draft.encode_to_vec().into())?;
         self.note_number(lane, lane_no, send_id);
         Ok((send_id, lane_no))
+    }
+
+    /// Tells newcomers what they came into: what a group is called, and of a chat of two that it is one.
+    pub(super) fn greet(&mut self, id: ConversationId, now: UnixMillis) {
+        match self.conversations.get(&id).map(Conversation::kind) {
+            Some(Kind::Group) => self.announce_name(id, now),
+            Some(Kind::Direct) => self.tell_kind(id, now),
+            Some(Kind::Unknown) | None => {}
+        }
     }
 
     /// Tells everybody what the group is called.

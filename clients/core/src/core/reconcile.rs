@@ -18,9 +18,6 @@ use super::{Core, Event, Row};
 use crate::content::Kind;
 use crate::mls::MlsError;
 
-/// The reason that is reported for a thread that was lost before a restart: it is not stored.
-const LOST_BEFORE: &str = "commit";
-
 /// A device to add: address, key of its leaf, key package.
 type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
 
@@ -32,7 +29,7 @@ fn too_large(devices: usize) -> common::Error {
     refusal(ErrorCode::GroupTooLarge, why)
 }
 
-fn id_bytes(id: ConversationId) -> Bytes {
+pub(super) fn id_bytes(id: ConversationId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
 }
 
@@ -240,29 +237,6 @@ impl Core {
         each.chain(awaited).chain(raced).filter(|at| *at > self.stepped_at).min()
     }
 
-    fn advance_rejoin(&mut self, id: ConversationId, now: UnixMillis) {
-        let Some(conversation) = self.conversations.get(&id) else { return };
-        if self.own_list.is_keeping(self.identity.address().device) {
-            // The others would not believe this device yet.
-            return;
-        }
-        if conversation.commit.is_some() && self.mls.has_rejoin(id) {
-            self.ask_commit(id, now);
-        } else if !conversation.reported {
-            let epoch = self.mls.epoch(id).unwrap_or(0);
-            let reason = conversation.lost_for.unwrap_or(LOST_BEFORE).to_owned();
-            let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
-            self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
-        } else if self.lets_others_commit(id, now) {
-            // Its turn comes.
-        } else if conversation.comes_back.is_some() {
-            self.come_back(id, now);
-        } else {
-            let request = api::GetGroupInfoRequest { conversation: id_bytes(id) };
-            self.ask(Ask::GroupInfo(id), |_| Some(request.encode_to_vec()), now);
-        }
-    }
-
     fn advance_add(&mut self, id: ConversationId, handles: &[Handle], now: UnixMillis) -> bool {
         let unknown: Vec<Handle> = handles.iter().filter(|h| self.account_of(h).is_none()).cloned().collect();
         for handle in &unknown {
@@ -291,11 +265,12 @@ impl Core {
     pub(super) fn advance_change(
         &mut self,
         id: ConversationId,
-        mut accounts: BTreeSet<AccountId>,
+        asked: BTreeSet<AccountId>,
         mut leaves: BTreeSet<DeviceAddress>,
         now: UnixMillis,
     ) -> bool {
         // This account's other devices are in whatever it is in.
+        let mut accounts = asked.clone();
         accounts.insert(self.identity.address().account);
         if self.aligns(id) || self.conversations.get(&id).is_some_and(|c| c.aligned > 0) {
             let Some(foreign) = self.foreign_leaves(id, &leaves) else { return false };
@@ -303,17 +278,17 @@ impl Core {
             accounts.extend(members.filter(|device| !leaves.contains(device)).map(|device| device.account));
             leaves.extend(foreign);
         }
-        let mut wanted = self.missing_devices(id, &accounts);
-        let devices = self.mls.size(id).saturating_sub(leaves.len()) + wanted.len();
-        if devices > GROUP_DEVICES_MAX && !wanted.is_empty() {
-            if matches!(self.conversations.get(&id).and_then(|c| c.work.front()), Some(Work::Add(_) | Work::Gather(..)))
-            {
-                // Before anything is claimed for it.
-                self.fail_work(id, &too_large(devices));
-                return true;
-            }
+        let mut wanted = self.wanted_devices(id, &asked, &accounts);
+        // One that is not made yet has this device.
+        let rest = self.mls.size(id).max(1).saturating_sub(leaves.len());
+        if rest + wanted.len() > GROUP_DEVICES_MAX {
             // Whoever goes makes room: the group is brought in line when there is enough.
-            wanted.clear();
+            wanted = self.missing_devices(id, &asked);
+        }
+        if rest + wanted.len() > GROUP_DEVICES_MAX && !wanted.is_empty() {
+            // Before anything is claimed for it.
+            self.fail_work(id, &too_large(rest + wanted.len()));
+            return true;
         }
         let made = self.mls.has(id) && self.conversations.get(&id).is_some_and(|c| c.created);
         if wanted.is_empty() && leaves.is_empty() && made {
@@ -453,6 +428,7 @@ impl Core {
         conversation.packages.clear();
         conversation.aligned = 0;
         conversation.race_no_more();
+        let lean = std::mem::take(&mut conversation.lean);
         let bare = std::mem::take(&mut conversation.bare);
         self.calls.abandon(&Ask::Claim(id));
         let founding = conversation.phase == Phase::Founding;
@@ -466,11 +442,16 @@ impl Core {
             conversation.absent.clear();
         }
         let brought = brought || matches!(work, Some(Work::Add(_) | Work::Gather(..)));
-        let newcomers = brought && !founding && conversation.kind() == Kind::Group;
+        let newcomers = brought && !founding;
         self.dirty.insert(Row::Conversation(id));
         self.await_bare(id, bare);
+        if lean {
+            self.await_room(id);
+        } else if matches!(work, Some(Work::Align(_))) {
+            self.has_room(id);
+        }
         if newcomers {
-            self.announce_name(id, now);
+            self.greet(id, now);
         }
     }
 }

@@ -172,7 +172,7 @@ impl Core {
     }
 
     /// Within some minutes, whether or not anything is said.
-    fn renew_soon(&mut self, id: ConversationId) {
+    pub(super) fn renew_soon(&mut self, id: ConversationId) {
         let at = self.session.server_time(self.stepped_at);
         if self.conversations.get(&id).is_some_and(|c| c.refresh.is_none_or(|refresh| refresh.due == ASLEEP)) {
             self.schedule_first(id, at);

@@ -35,9 +35,9 @@ impl Core {
     pub(super) fn reply(&mut self, reply: edge::Reply, now: UnixMillis) {
         let Some(ask) = self.calls.close(reply.id) else { return };
         match reply.result {
-            Some(edge::reply::Result::Body(body)) if is_no_verdict(&ask, &body) => {
-                // It may have been taken: the same one is offered again, which the service knows.
-                self.failed(ask, refusal(ErrorCode::Temporary, "the verdict does not decode"), now);
+            Some(edge::reply::Result::Body(body)) if is_no_answer(&ask, &body) => {
+                // A commit may have been taken: the same one is offered again, which the service knows.
+                self.failed(ask, refusal(ErrorCode::Temporary, "the server's answer makes no sense"), now);
             }
             Some(edge::reply::Result::Body(body)) => {
                 self.calls.done(&ask);
@@ -105,7 +105,7 @@ impl Core {
         let retry = why.code().is_temporary()
             && !matches!(why.code(), ErrorCode::WrongEpoch | ErrorCode::DevicesMismatch | ErrorCode::DeviceListVersion);
         if retry {
-            if matches!(ask, Ask::Register) && registration_may_succeed(&why) {
+            if matches!(ask, Ask::Info | Ask::Register) && registration_may_succeed(&why) {
                 self.out.events.push(Event::RegistrationRefused { why: why.clone() });
             }
             self.ask_later(ask, &why, now);
@@ -174,15 +174,24 @@ impl Core {
     }
 
     /// The directory takes all or none. What it refuses for good (packages that expired while they waited, or that a clock
-    /// dated that was wrong) is made anew, and at most once an hour: the private keys of the old ones are kept a while.
+    /// dated that was wrong, or of a suite that it takes no more) is made anew, and at most once an hour. The private keys of
+    /// the refused ones go: however often it refuses, those of published ones are kept.
     fn packages_refused(&mut self, why: &common::Error, now: UnixMillis) {
         let lately = self.remade.is_some_and(|at| at <= now && now.since(at) < PACKAGES_REMADE);
         if !why.code().is_temporary() && !lately {
             self.remade = Some(now);
-            self.packages = None;
+            self.forget_refused_packages();
             self.make_packages(0);
         }
         self.ask_later(Ask::Publish, why, now);
+    }
+
+    fn forget_refused_packages(&mut self) {
+        let Some(request) = self.packages.take() else { return };
+        if let Ok(request) = directory::PublishKeyPackagesRequest::decode(request.as_slice()) {
+            let all = request.key_packages.iter().chain([&request.last_resort]);
+            self.mls.forget_refused(&all.map(Bytes::as_ref).collect::<Vec<_>>());
+        }
     }
 
     /// Makes key packages up to what the directory keeps. Their private keys are committed before they leave.
@@ -191,6 +200,7 @@ impl Core {
             return;
         }
         let count = KEY_PACKAGES_MAX.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+        self.mls.make_room_for_packages();
         let Ok(last_resort) = self.mls.last_resort() else { return };
         // Packages of suite 0x004F are ten times as large; the directory asks again when they run low.
         let count = count.min(PUBLICATION_BYTES_MAX / (last_resort.len() + PACKAGE_FRAMING_BYTES) - 1);
@@ -356,9 +366,14 @@ impl Core {
     }
 }
 
-/// Whether a commit was answered by something that is no verdict on it.
-fn is_no_verdict(ask: &Ask, body: &Bytes) -> bool {
-    matches!(ask, Ask::Commit(_)) && decoded::<api::CommitResponse>(body.clone()).outcome.is_none()
+/// Whether something was answered that is no verdict on a commit, or says nothing of the server: every server takes some
+/// suite.
+fn is_no_answer(ask: &Ask, body: &Bytes) -> bool {
+    match ask {
+        Ask::Commit(_) => decoded::<api::CommitResponse>(body.clone()).outcome.is_none(),
+        Ask::Info => decoded::<edge::ServerInfo>(body.clone()).cipher_suites.is_empty(),
+        _ => false,
+    }
 }
 
 /// A body that does not decode is taken as an empty answer, which asks for nothing.

@@ -288,6 +288,8 @@ impl Core {
         for conversation in self.conversations.values_mut() {
             conversation.backlog.clear();
             conversation.awaits_until = None;
+            // What was answered is of before, and what it names may be gone.
+            conversation.comes_back = None;
         }
         self.set_state(ConnectionState::Offline);
     }

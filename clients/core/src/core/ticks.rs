@@ -3,11 +3,12 @@
 //!
 //! A tick goes to everybody in the group, and everybody sends one: in a group of n devices a message would cost n² deliveries
 //! at once. So in large groups a device waits a random time that grows with the group before it tells, and then tells of
-//! everything: however much is written, the group's devices together send about twenty ticks a second.
+//! everything: however much is written, the group's devices together send about twenty ticks a second. The time is stored, so
+//! that a device that is awake for seconds only tells when it wakes after it.
 
 use std::time::Duration;
 
-use pli_domain::limits::ENVELOPE_BODY_BYTES_MAX;
+use pli_domain::limits::{ENVELOPE_BODY_BYTES_MAX, GROUP_DEVICES_MAX};
 use pli_domain::{Class, ConversationId, DeviceId, UnixMillis};
 use rand_chacha::rand_core::RngCore as _;
 
@@ -21,6 +22,8 @@ use crate::outbox::OutLane;
 const AT_ONCE_DEVICES_MAX: usize = 32;
 /// The bound of the random wait, for each device of the group: 100 s where it has 1,000.
 const WAIT_MS_EACH: u64 = 100;
+/// No wait is longer, with room for groups that are larger than they may be.
+const WAIT_MAX: Duration = Duration::from_millis(2 * WAIT_MS_EACH * GROUP_DEVICES_MAX as u64);
 
 /// Most bytes of the marks of one tick, with room in an envelope for what is around them: some 500 marks without losses.
 const TICK_BYTES_MAX: usize = ENVELOPE_BODY_BYTES_MAX / 8 * 5;
@@ -62,27 +65,40 @@ impl Core {
         }
     }
 
+    /// Says that the conversation is a chat of two, as every frame does, in a tick of nothing: a device that is brought
+    /// into a silent one would begin another with the same person.
+    pub(super) fn tell_kind(&mut self, id: ConversationId, now: UnixMillis) {
+        let content = Ticks(Vec::new()).content(self.random_id());
+        // A full outbox leaves newcomers to the next message.
+        let _ = self.push(OutLane { conversation: id, class: Class::Tick }, 0, &content, now);
+    }
+
     /// Whether it is too early to tell; draws the time of the next tick where there is none.
     fn tick_waits(&mut self, id: ConversationId, now: UnixMillis) -> bool {
         match self.conversations.get(&id).and_then(|c| c.ticks_at) {
-            Some(at) if at > now => return true,
-            Some(_) => self.set_tick(id, None),
+            Some(at) if at <= now => {
+                self.set_tick(id, None);
+                false
+            }
+            // One that lies further ahead was drawn under a clock that was wrong.
+            Some(at) if at <= now.after(WAIT_MAX) => true,
             // Counted once for each wait, not at every step of it.
-            None => {
+            _ => {
                 let devices = self.mls.size(id);
                 if devices > AT_ONCE_DEVICES_MAX {
                     let wait = self.rng.next_u64() % (WAIT_MS_EACH * devices as u64);
                     self.set_tick(id, Some(now.after(Duration::from_millis(wait))));
                     return true;
                 }
+                false
             }
         }
-        false
     }
 
     fn set_tick(&mut self, id: ConversationId, at: Option<UnixMillis>) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.ticks_at = at;
+            self.dirty.insert(Row::Conversation(id));
         }
     }
 

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Coming into a group: by a welcome, or again by an external commit (RFC 9420 section 12.4.3.2).
 
-use openmls::messages::group_info::VerifiableGroupInfo;
-use openmls::prelude::tls_codec::DeserializeBytes as _;
+use openmls::messages::group_info::{GroupInfo, VerifiableGroupInfo};
+use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    JoinBuilder, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, RatchetTreeIn,
+    ConfirmationTag, Extensions, GroupContext, JoinBuilder, LeafNodeIndex, LeafNodeParameters, MlsGroup,
+    MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, RatchetTreeIn,
 };
-use pli_domain::ConversationId;
+use pli_domain::{ConversationId, DeviceAddress};
 
-use super::{Commit, GROUP, Group, Mls, MlsError, REJOIN, Store, join_config, refused, scope};
+use super::{Commit, GROUP, Group, Mls, MlsError, REJOIN, Store, device_of, join_config, refused, scope};
+
+/// Of which device a leaf says that it is, and its key.
+type Leaf = (DeviceAddress, Vec<u8>);
 
 impl Mls {
     /// Joins by a welcome (MLSMessage) for one of this device's key packages; the package is used up. `tree` is needed
@@ -54,12 +58,21 @@ impl Mls {
 
     /// Makes an external commit by which this device comes into the group again; its old leaf goes. The group that
     /// stands is kept until [`Mls::finish_rejoin`].
-    pub fn rejoin(&mut self, id: ConversationId, group_info: &[u8], tree: Option<&[u8]>) -> Result<Commit, MlsError> {
+    ///
+    /// Answers the leaf that signed the group info, too: it knows the secret that the commit begins with, so the caller has
+    /// to know that it may bring this device back.
+    pub fn rejoin(
+        &mut self,
+        id: ConversationId,
+        group_info: &[u8],
+        tree: Option<&[u8]>,
+    ) -> Result<(Commit, Leaf), MlsError> {
         let info = verifiable(group_info)?;
         if info.group_id().as_slice() != id.as_bytes() {
             return Err(MlsError::Decode("the group id of a group info"));
         }
         let epoch = info.epoch().as_u64();
+        let signer = signer(&info).ok_or(MlsError::Decode("the signer of a group info"))?;
         let store = Store::new(scope(REJOIN, id));
         let (mls, bundle) = {
             let on = self.provider.on(&store);
@@ -79,6 +92,8 @@ impl Mls {
                 .finalize(&on)
                 .map_err(refused("re-joining"))?
         };
+        // openmls has verified the signature under a leaf, and only this device's old one is gone.
+        let signer = leaf_at(&mls, signer).or_else(|| self.own_leaf()).ok_or(MlsError::Credential)?;
         let (commit, _, group_info) = bundle.into_messages();
         let bytes = |m: openmls::prelude::MlsMessageOut| m.to_bytes().map_err(refused("encoding a commit"));
         let commit = Commit {
@@ -94,7 +109,17 @@ impl Mls {
             Some(group) => group.rejoin = Some(Box::new((store, mls))),
             None => drop(self.groups.insert(id, placeholder(id, store, mls)?)),
         }
-        Ok(commit)
+        Ok((commit, signer))
+    }
+
+    fn own_leaf(&self) -> Option<Leaf> {
+        let key = self.credential.signature_key.as_slice().to_vec();
+        Some((device_of(&self.credential.credential)?, key))
+    }
+
+    /// Whether there is a state of the group besides the one that a re-join would make.
+    pub fn has_followed(&self, id: ConversationId) -> bool {
+        self.groups.get(&id).is_some_and(|group| !group.store.is_empty())
     }
 
     /// Whether a re-join waits for the server's verdict.
@@ -137,6 +162,23 @@ pub(super) fn verifiable(bytes: &[u8]) -> Result<VerifiableGroupInfo, MlsError> 
         Ok(MlsMessageBodyIn::GroupInfo(info)) => Ok(info),
         _ => Err(MlsError::Decode("a group info")),
     }
+}
+
+/// The leaf that signed, which openmls keeps to itself: what stands behind the confirmation tag (RFC 9420 section 12.4.3).
+fn signer(info: &VerifiableGroupInfo) -> Option<LeafNodeIndex> {
+    let bytes = info.tls_serialize_detached().ok()?;
+    let rest = &mut bytes.as_slice();
+    GroupContext::tls_deserialize(rest).ok()?;
+    Extensions::<GroupInfo>::tls_deserialize(rest).ok()?;
+    ConfirmationTag::tls_deserialize(rest).ok()?;
+    u32::tls_deserialize(rest).ok().map(LeafNodeIndex::new)
+}
+
+/// Nothing proves whose a leaf is but a list that names its key. Whoever signed is
+/// still where it was; where nobody is, it was this device, whose new leaf may be in another place.
+fn leaf_at(mls: &MlsGroup, leaf: LeafNodeIndex) -> Option<Leaf> {
+    let member = mls.members().find(|member| member.index == leaf)?;
+    Some((device_of(&member.credential)?, member.signature_key))
 }
 
 fn ratchet_tree(bytes: &[u8]) -> Result<RatchetTreeIn, MlsError> {

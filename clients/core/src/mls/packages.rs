@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Key packages: what others need to add this device while it is away.
 
+use std::collections::BTreeSet;
+
 use openmls::prelude::tls_codec::{Deserialize as _, DeserializeBytes as _};
 use openmls::prelude::{
     ExtensionType, KeyPackage, KeyPackageBundle, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
@@ -19,12 +21,12 @@ const LIFE_S: u64 = 81 * DAY_S;
 /// A welcome may use a package until it expires, and wait in a queue for so long.
 const KEPT_S: u64 = 30 * DAY_S;
 
-/// The private keys of so many are kept, the newest: four times what a directory keeps of a device. However often it asks
-/// for more, what is stored here has a bound.
-pub(super) const PACKAGES_MAX: usize = 4 * KEY_PACKAGES_MAX;
+/// The private keys of so many are kept, the newest: of four publications, each with its package of last resort. However
+/// often a directory asks for more, what is stored here has a bound.
+pub(super) const PACKAGES_MAX: usize = 4 * (KEY_PACKAGES_MAX + 1);
 
 /// How the store's keys of key packages begin (the label of openmls_memory_storage).
-const KEY_PACKAGES: &[u8] = b"KeyPackage";
+pub(super) const KEY_PACKAGES: &[u8] = b"KeyPackage";
 
 /// The system's time, as openmls reads it where it checks lifetimes.
 pub(super) fn seconds() -> u64 {
@@ -47,10 +49,31 @@ impl Mls {
         self.account.forget(&over.map(|(_, (_, key))| key).collect());
     }
 
+    /// Makes room for the private keys of a publication. To be called before any of its packages is made: one that is
+    /// made under a clock that was set back is not newer than those that are there, and must not give way to them.
+    pub(crate) fn make_room_for_packages(&mut self) {
+        self.forget_packages(seconds(), PACKAGES_MAX - (KEY_PACKAGES_MAX + 1));
+    }
+
+    /// Deletes the private keys of packages that nobody can have, as the directory refused them. Those of packages that
+    /// expired meanwhile stay for a while, as of any that expired: an earlier answer about them may have been lost. They
+    /// are the oldest, which keep no other from being kept.
+    pub(crate) fn forget_refused(&mut self, packages: &[&[u8]]) {
+        let packages: BTreeSet<&[u8]> = packages.iter().copied().collect();
+        let now = seconds();
+        let refused = |value: &[u8]| {
+            let package = serde_json::from_slice::<KeyPackageBundle>(value).ok()?.key_package().clone();
+            let is_valid = package.life_time().not_after() > now;
+            let bytes = MlsMessageOut::from(package).to_bytes().ok()?;
+            (is_valid && packages.contains(bytes.as_slice())).then_some(())
+        };
+        let refused = self.account.map(KEY_PACKAGES, |key, value| refused(value).map(|()| key.to_vec()));
+        self.account.forget(&refused.into_iter().collect());
+    }
+
     /// Makes single-use key packages, as MLSMessages; their private keys are in the next changes, which must be
     /// committed before the packages leave.
     pub fn key_packages(&mut self, count: usize) -> Result<Vec<Vec<u8>>, MlsError> {
-        self.forget_packages(seconds(), PACKAGES_MAX.saturating_sub(count));
         (0..count).map(|_| self.key_package(false)).collect()
     }
 

@@ -63,6 +63,11 @@ impl Store {
         values.iter().filter(|(key, _)| key.starts_with(label)).filter_map(|(key, value)| each(key, value)).collect()
     }
 
+    /// Writes a row of this client's own, which openmls does not know.
+    pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) {
+        self.memory.values.write().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+    }
+
     /// Deletes these rows; the next difference tells.
     pub(super) fn forget(&self, keys: &BTreeSet<Vec<u8>>) {
         let mut values = self.memory.values.write().unwrap_or_else(PoisonError::into_inner);

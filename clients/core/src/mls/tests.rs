@@ -166,7 +166,7 @@ fn a_device_that_lost_the_thread_comes_back_by_an_external_commit() {
     one.mls.commit(ID, &[], &[]).expect("made");
     one.mls.merge_commit(ID).expect("pending");
     let info = one.mls.group_info(ID).expect("exported");
-    let commit = two.mls.rejoin(ID, &info, None).expect("made");
+    let commit = two.mls.rejoin(ID, &info, None).expect("made").0;
     two.commit_rows();
     two.reload();
     assert!(two.mls.has_rejoin(ID));
@@ -186,7 +186,7 @@ fn a_device_without_any_state_comes_back_too() {
     two.mls.forget(ID);
     two.commit_rows();
     let info = one.mls.group_info(ID).expect("exported");
-    let commit = two.mls.rejoin(ID, &info, None).expect("made");
+    let commit = two.mls.rejoin(ID, &info, None).expect("made").0;
     two.commit_rows();
     two.reload();
     assert!(!two.mls.has(ID) && two.mls.has_rejoin(ID));
@@ -194,6 +194,23 @@ fn a_device_without_any_state_comes_back_too() {
     one.mls.handshake(ID, &commit.commit).expect("in order");
     let sealed = two.says(1);
     one.hears(1, &sealed).expect("opened");
+}
+
+#[test]
+fn who_signed_the_last_group_info_itself_comes_back_by_it() {
+    let (mut one, mut two) = pair();
+    let mut three = Device::new(3);
+    let added = one.mls.commit(ID, &[three.package()], &[]).expect("made");
+    one.mls.merge_commit(ID).expect("pending");
+    two.mls.handshake(ID, &added.commit).expect("in order");
+    three.mls.join(&added.welcome, None).expect("joined");
+    // The second leaf is blank then, left of the one that signs.
+    let removed = three.mls.commit(ID, &[], &[two.address]).expect("made");
+    three.mls.merge_commit(ID).expect("pending");
+    one.mls.handshake(ID, &removed.commit).expect("in order");
+    let (_, (signer, key)) = three.mls.rejoin(ID, &removed.group_info, None).expect("made");
+    assert_eq!(signer, three.address);
+    assert!(one.mls.members(ID).contains(&(signer, key)));
 }
 
 #[test]
@@ -232,7 +249,7 @@ fn key_packages_that_no_welcome_can_use_any_more_are_forgotten() {
 }
 
 #[test]
-fn the_private_keys_of_at_most_four_hundred_packages_are_kept_the_newest() {
+fn the_private_keys_of_at_most_four_publications_are_kept_the_newest() {
     let mut member = Device::new(1);
     let mut kept = 0_isize;
     let mut count = |member: &mut Device| {
@@ -242,13 +259,33 @@ fn the_private_keys_of_at_most_four_hundred_packages_are_kept_the_newest() {
         kept
     };
     for _ in 0..6 {
+        member.mls.make_room_for_packages();
         member.mls.last_resort().expect("made");
         member.mls.key_packages(100).expect("made");
-        assert!(count(&mut member) <= 400);
+        assert!(count(&mut member) <= 404);
     }
-    assert_eq!(count(&mut member), 400);
+    assert_eq!(count(&mut member), 404);
     member.mls.forget_packages(super::packages::seconds(), 0);
     assert_eq!(count(&mut member), 0);
+}
+
+#[test]
+fn the_private_keys_of_refused_packages_are_deleted_and_no_others() {
+    let mut member = Device::new(1);
+    let published = member.mls.key_packages(3).expect("made");
+    let refused = [member.mls.key_packages(4).expect("made"), vec![member.mls.last_resort().expect("made")]].concat();
+    member.commit_rows();
+    member.reload();
+    let refused: Vec<&[u8]> = refused.iter().map(Vec::as_slice).collect();
+    member.mls.forget_refused(&refused);
+    let gone = member.mls.take_changes();
+    assert_eq!((gone.len(), gone.iter().all(|(_, value)| value.is_none())), (5, true));
+    // What was published still lets it in.
+    let mut one = Device::new(2);
+    one.mls.create(ID).expect("made");
+    let key = member.package().1;
+    let commit = one.mls.commit(ID, &[(member.address, key, published[1].clone())], &[]).expect("made");
+    member.mls.join(&commit.welcome, None).expect("joined");
 }
 
 #[test]

@@ -315,6 +315,42 @@ fn a_group_that_the_server_forks_is_noticed_by_whoever_cannot_read_the_other_sid
     assert!(count(&world, 1, noticed) > 0, "{:?}", world.devices[1].events);
 }
 
+/// Somebody who works together with the server has a group of the id of Alice's chat with Bob, with a key of its own in a leaf
+/// that says it is `named`; Alice is said to have lost the thread of hers.
+fn exchange_the_group(named: usize) {
+    let mut world = World::new(&["alice", "bob", "dave"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "hello");
+    world.run();
+    let (named, key) = (world.address(named), ed25519_dalek::SigningKey::from_bytes(&[4; 32]));
+    world.server.exchanged = Some(Mls::new(named, &key, [9; 32]).create(chat).unwrap().into());
+    world.take_offline(0);
+    world.say(1, chat, "lost");
+    world.link(1, "tablet");
+    let alice = world.address(0);
+    let to = world.server.lose_queue(alice);
+    world.server.gaps.insert(alice, to);
+    world.server.commits_gone = true;
+    world.bring_online(0);
+    wait(&mut world, 10);
+    let members = |world: &World| world.devices[0].core.conversation(chat).unwrap().members.len();
+    assert_eq!((count(&world, 0, |event| matches!(event, Event::Rejoining { .. })), members(&world)), (1, 2));
+    world.say(0, chat, "a secret");
+    wait(&mut world, 10);
+    assert_eq!(world.history(1, chat), ["alice: hello"], "it waits");
+    // What the real group answers is taken.
+    world.server.exchanged = None;
+    wait(&mut world, 90);
+    assert_eq!(world.history(1, chat), ["alice: hello", "alice: a secret"]);
+}
+
+#[test]
+fn a_strangers_group_under_the_id_of_a_chat_is_not_joined_in_its_place() {
+    for named in 0..3 {
+        exchange_the_group(named);
+    }
+}
+
 #[test]
 fn what_is_replayed_is_shown_once_and_what_is_reordered_in_the_order_written() {
     let (mut world, chat) = known_devices();

@@ -189,3 +189,61 @@ fn a_group_that_is_said_to_be_full_is_left_alone_until_it_changes() {
     assert!(world.server.roster(id).contains(&world.address(laptop)), "there is room");
     assert_eq!(count(&world, 0, |e| matches!(e, Event::ChangeFailed { .. })), 0);
 }
+
+/// A group of which two of alice's devices are not, as there is no room for both.
+fn full_group(people: &[&str], companions: &[&str]) -> (World, ConversationId, [usize; 2]) {
+    let mut world = World::new(people);
+    let id = group(&mut world, "team", &people[1..]);
+    world.run();
+    for name in companions {
+        world.link(0, name);
+    }
+    wait(&mut world, 2);
+    world.server.devices_max = Some(people.len() + companions.len());
+    let added = ["laptop", "phone"].map(|name| world.link(0, name));
+    wait(&mut world, 5);
+    assert_eq!(world.server.roster(id).len(), people.len() + companions.len());
+    (world, id, added)
+}
+
+#[test]
+fn nobody_stays_in_a_group_because_there_is_no_room_for_somebody_else() {
+    for restarted in [false, true] {
+        let (mut world, id, added) = full_group(&["alice", "bob", "carol", "dave"], &[]);
+        if restarted {
+            // It does not know any more that there is no room.
+            let now = world.now;
+            world.devices[0].restart(now);
+            world.run();
+        }
+        let before = calls(&world, "ClaimKeyPackages");
+        for (n, left) in [(3, 3), (2, 4)] {
+            let accounts = vec![world.address(n).account];
+            world.command(0, Command::RemoveMembers { conversation: id, accounts });
+            world.run_a_little(200);
+            assert!(!world.server.roster(id).contains(&world.address(n)), "{restarted}: {n} is gone at once");
+            wait(&mut world, 5);
+            assert_eq!(world.server.roster(id).len(), left, "{restarted}: both come in when there is room for both");
+        }
+        assert!(added.iter().all(|n| world.server.roster(id).contains(&world.address(*n))));
+        assert_eq!(count(&world, 0, |e| matches!(e, Event::ChangeFailed { .. })), 0);
+        let claims = calls(&world, "ClaimKeyPackages") - before;
+        assert!(claims <= 6, "{restarted}: {claims} claims of key packages");
+    }
+}
+
+#[test]
+fn a_removed_device_goes_out_of_a_full_group_which_is_then_left_alone() {
+    let (mut world, id, _) = full_group(&["alice", "bob"], &["tablet"]);
+    let before = calls(&world, "ClaimKeyPackages");
+    let tablet = world.address(2);
+    world.unlink(0, 2);
+    wait(&mut world, 1);
+    assert!(!world.server.roster(id).contains(&tablet), "{:?}", world.server.roster(id));
+    wait(&mut world, 30);
+    let claims = calls(&world, "ClaimKeyPackages") - before;
+    assert!(claims <= 6, "{claims} claims of key packages for nothing");
+    world.say(0, id, "it is out");
+    world.run();
+    assert_eq!(world.history(1, id), ["alice: it is out"]);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pli_api::edge;
 use pli_client_core::content::Kind;
-use pli_client_core::{Command, CommandError, Core, Event, NewKey, OutgoingMessage, Reached, SessionAdvice};
+use pli_client_core::{Command, CommandError, Core, Event, NewKey, OutgoingMessage, Reached, SessionAdvice, Table};
 use pli_domain::{ConversationId, UnixMillis};
 
 use crate::world::{World, handle};
@@ -468,6 +468,36 @@ fn key_packages_that_are_refused_for_good_are_made_anew_and_seldom() {
     assert_eq!(world.server.refuse_packages, 0, "they are offered again");
     assert_eq!(different.len(), 3, "the first ones, those that were due, and those made anew once: {}", offered.len());
     assert!(offered.len() >= 5, "and the last of them was taken");
+}
+
+/// A directory that refuses what is offered for days, as where a clock was wrong, makes a device forget none of the key
+/// packages that others can have.
+#[test]
+fn published_key_packages_can_be_used_however_many_others_are_refused() {
+    let mut world = World::new(&["alice", "bob"]);
+    let private_keys = |world: &World| {
+        let mls = world.devices[0].rows.keys().filter(|(table, key)| *table == Table::Mls && key[0] == 0);
+        mls.count()
+    };
+    assert_eq!(private_keys(&world), 101);
+    world.server.refuse_packages = 1_000;
+    world.now += 29 * 24 * 3_600_000;
+    for _ in 0..8 {
+        let now = world.now;
+        world.devices[0].restart(now);
+        world.run_on(200);
+        world.now += 3_600_000;
+    }
+    assert!(world.server.offered.iter().collect::<BTreeSet<_>>().len() >= 8);
+    assert!(private_keys(&world) <= 202, "{}", private_keys(&world));
+    let id = world.start(1, "alice");
+    world.say(1, id, "hello");
+    world.run_on(500);
+    assert_eq!(world.history(0, id), ["bob: hello"]);
+    assert!(
+        !world.devices[0].events.iter().any(|event| matches!(event, Event::Rejoining { .. })),
+        "the welcome opened"
+    );
 }
 
 #[test]

@@ -94,3 +94,34 @@ fn in_a_large_group_one_tick_tells_of_much() {
     let told = |event: &&Event| matches!(event, Event::Delivered { up_to: 21, .. });
     assert_eq!(world.devices[0].events.iter().filter(told).count(), names.len() - 1, "everybody has everything");
 }
+
+/// As a phone does that is woken by a push and put to sleep again.
+#[test]
+fn a_device_that_is_awake_for_seconds_only_tells_at_its_next_waking() {
+    let names: Vec<String> = (0..40).map(|n| format!("member.{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::seeded(&names, 3);
+    let handles = names[1..].iter().map(|name| handle(name)).collect();
+    let group = world.command(0, Command::CreateGroup { name: "crowd".into(), handles }).conversation.unwrap();
+    world.run();
+    let sleeper = world.address(7).device;
+    world.take_offline(7);
+    world.say(0, group, "wake up");
+    world.run();
+    let has_told = |world: &World| {
+        let told = |event: &Event| matches!(event, Event::Delivered { device, up_to: 2, .. } if *device == sleeper);
+        world.devices[0].events.iter().any(told)
+    };
+    let mut wakings = 0;
+    while !has_told(&world) {
+        wakings += 1;
+        assert!(wakings <= 2, "it never tells: {:?}, {} ticks", world.history(7, group), world.server.ticks);
+        world.now += 10 * 60_000;
+        let now = world.now;
+        world.devices[7].restart(now);
+        world.bring_online(7);
+        world.run_a_little(100);
+        world.take_offline(7);
+    }
+    assert_eq!((wakings, world.history(7, group).len()), (2, 1));
+}

@@ -2,6 +2,7 @@
 //! Several devices of one account.
 
 use pli_api::ErrorCode;
+use pli_client_core::content::Kind;
 use pli_client_core::{Command, CommandError, Event, NewKey};
 use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
@@ -123,6 +124,32 @@ fn a_new_device_is_brought_into_every_conversation_without_anybody_doing_anythin
         assert_eq!(count(&world, n, |e| matches!(e, Event::MemberAdded { .. })), 0, "nobody came");
     }
     assert_eq!(count(&world, 0, |e| matches!(e, Event::DeviceAdded { device: d } if *d == device)), 1);
+}
+
+#[test]
+fn a_new_device_writes_into_the_chat_that_was_silent_since_and_takes_no_group_of_two_for_one() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let chat = world.start(0, "bob");
+    world.say(0, chat, "before");
+    let duo = Command::CreateGroup { name: "duo".into(), handles: vec![handle("carol")] };
+    let duo = world.command(0, duo).conversation.unwrap();
+    world.run();
+    let tablet = world.link(0, "tablet");
+    world.run();
+    let kind = |world: &World, id| world.devices[tablet].core.conversation(id).unwrap().kind;
+    assert_eq!((kind(&world, chat), kind(&world, duo)), (Kind::Direct, Kind::Group));
+    assert_eq!(world.start(tablet, "bob"), chat);
+    world.say(tablet, chat, "from the tablet");
+    let apart = world.start(tablet, "carol");
+    assert_ne!(apart, duo, "a group of two with a name is no chat");
+    world.say(tablet, apart, "for you");
+    world.run();
+    assert_eq!(world.history(1, chat), ["alice: before", "alice: from the tablet"]);
+    assert_eq!((world.history(2, duo), world.history(2, apart)), (Vec::new(), vec!["alice: for you".to_owned()]));
+    for n in [0, 1, 2, tablet] {
+        assert_eq!(count(&world, n, |e| matches!(e, Event::SameChat { .. })), 0, "{}", world.devices[n].name);
+    }
+    assert!(world.devices[0].core.has_greeted(world.address(tablet).device));
 }
 
 #[test]

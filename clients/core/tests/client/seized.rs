@@ -7,7 +7,7 @@
 use pli_api::log;
 use pli_client_core::identity::Identity;
 use pli_client_core::mls::{Mls, OpenError};
-use pli_client_core::{Command, Table};
+use pli_client_core::{Command, Event, Table};
 use pli_domain::{Class, ConversationId, SendId};
 
 use crate::world::{Rows, World, handle};
@@ -123,4 +123,93 @@ fn a_device_that_keeps_its_keys_is_found_out() {
     let left_over = hoard.iter().step_by(hoard.len() / 12).map(|rows| opened(rows, &all).len());
     let most = left_over.max().unwrap();
     assert!(most > 0 && said >= 60, "{most} of {said}");
+}
+
+const MINUTE: u64 = 60_000;
+
+/// Bob is let into conversations by his package of last resort, while he is away; answers that package too.
+fn reached_by_last_resort() -> (World, Vec<ConversationId>, bytes::Bytes) {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let bob = world.address(1);
+    let last_resort = world.server.exhaust(bob);
+    world.take_offline(1);
+    let ids = vec![world.start(0, "bob"), world.start(2, "bob")];
+    for (n, id) in [0, 2].into_iter().zip(&ids) {
+        world.say(n, *id, "you were away");
+    }
+    world.run();
+    (world, ids, last_resort)
+}
+
+fn rejoins(world: &World, n: usize) -> usize {
+    world.devices[n].events.iter().filter(|event| matches!(event, Event::Rejoining { .. })).count()
+}
+
+#[test]
+fn the_private_key_of_a_last_resort_package_is_gone_an_hour_after_its_use() {
+    let (mut world, ids, last_resort) = reached_by_last_resort();
+    let (bob, epochs) = (world.address(1), [world.server.epoch(ids[0]), world.server.epoch(ids[1])]);
+    world.bring_online(1);
+    world.run();
+    assert_eq!((world.history(1, ids[0]).len(), world.history(1, ids[1]).len(), rejoins(&world, 1)), (1, 1, 0));
+    assert_ne!(world.server.package_of(bob), last_resort, "there is another one at once");
+    let all = recorded(&world, 1);
+    assert_eq!(entered(&world.devices[1].rows, &all), 2, "it is kept for welcomes that are under way");
+    for _ in 0..3 {
+        world.now += 5 * MINUTE;
+        world.run();
+    }
+    for (id, epoch) in ids.iter().zip(epochs) {
+        assert!(world.server.committers(*id, epoch).contains(&bob), "the leaf is renewed within minutes");
+    }
+    let now = world.now;
+    world.devices[1].restart(now);
+    world.run();
+    let offers = world.server.offered.len();
+    world.now += 60 * MINUTE;
+    world.run();
+    assert_eq!(entered(&world.devices[1].rows, &all), 0, "the key is gone");
+    assert_eq!(world.server.offered.len(), offers, "and nothing else is made anew");
+    world.say(0, ids[0], "still here");
+    world.run();
+    assert_eq!(world.history(1, ids[0]).last().unwrap(), "alice: still here");
+}
+
+#[test]
+fn a_device_that_never_works_its_queue_through_drops_the_key_within_a_week() {
+    let (mut world, ids, _) = reached_by_last_resort();
+    let bob = world.address(1);
+    world.bring_online(1);
+    while world.history(1, ids[0]).is_empty() {
+        world.run_a_little(1);
+    }
+    world.take_offline(1);
+    let all = recorded(&world, 1);
+    for day in 0..8 {
+        assert_eq!(entered(&world.devices[1].rows, &all) > 0, day < 7, "day {day}");
+        world.now += 24 * 60 * MINUTE;
+        let now = world.now;
+        let device = &mut world.devices[1];
+        device.restart(now);
+        device.drop_connection(now);
+    }
+    assert!(world.server.serves(bob));
+}
+
+#[test]
+fn a_welcome_that_uses_a_last_resort_package_too_late_costs_a_join_and_no_conversation() {
+    let (mut world, _, last_resort) = reached_by_last_resort();
+    world.bring_online(1);
+    world.run();
+    world.now += 90 * MINUTE;
+    world.run();
+    let bob = world.address(1);
+    world.server.swapped.insert(bob, last_resort);
+    let handles = vec![handle("bob"), handle("carol")];
+    let id = world.command(0, Command::CreateGroup { name: "late".into(), handles }).conversation.unwrap();
+    world.run();
+    assert_eq!(rejoins(&world, 1), 1);
+    world.say(1, id, "here");
+    world.run();
+    assert_eq!(world.history(0, id), ["bob: here"]);
 }

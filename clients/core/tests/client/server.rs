@@ -35,6 +35,8 @@ pub struct Server {
     pub chains: BTreeMap<AccountId, Vec<directory::SignedDeviceList>>,
     /// What is served instead of an account's newest list, and of what lies between.
     pub lies: BTreeMap<AccountId, (directory::SignedDeviceList, Vec<directory::SignedDeviceList>)>,
+    /// A GroupInfo that is served instead of a group's own.
+    pub exchanged: Option<Bytes>,
     /// Removed devices are served on, and groups are not compared with lists: what no honest server does.
     pub spares_removed: bool,
     /// A device that every group is said to lack.
@@ -99,6 +101,8 @@ pub struct Server {
     pub refuse_commits: bool,
     /// So many verdicts on commits are nonsense; the commits are taken.
     pub garbled_verdicts: usize,
+    /// So many times it says nonsense of itself.
+    pub garbled_infos: usize,
     /// No group has more devices.
     pub devices_max: Option<usize>,
     /// What is larger travels by reference; by default what does not fit a page.
@@ -385,6 +389,13 @@ impl Server {
         self.packages[&device].1.clone()
     }
 
+    /// Leaves a device at the directory with its package of last resort alone; answers that.
+    pub fn exhaust(&mut self, device: DeviceAddress) -> Bytes {
+        let (single_use, last_resort) = self.packages.get_mut(&device).unwrap();
+        single_use.clear();
+        last_resort.clone()
+    }
+
     /// Later positions lie above those of another branch of this server's story.
     pub fn skip_positions(&mut self, count: u64) {
         self.seq += count;
@@ -642,6 +653,10 @@ impl Server {
         self.calls.push(method.clone());
         let body = call.body;
         let answer = match (method.as_str(), from.device) {
+            ("Info", _) if self.garbled_infos > 0 => {
+                self.garbled_infos -= 1;
+                Ok(if self.garbled_infos.is_multiple_of(2) { vec![0xff; 3] } else { Vec::new() })
+            }
             ("Info", _) => {
                 let cipher_suites = self.suites.iter().map(|suite| suite.number().into()).collect();
                 Ok(edge::ServerInfo { cipher_suites, ..edge::ServerInfo::default() }.encode_to_vec())
@@ -886,6 +901,7 @@ impl Server {
             return Err(refusal(ErrorCode::UnknownConversation, "unknown"));
         }
         let (info, epoch) = (conversation.group_info.clone(), conversation.epoch);
+        let info = self.exchanged.clone().unwrap_or(info);
         let group_info = Some(self.object(info));
         Ok(api::GetGroupInfoResponse { group_info, ratchet_tree: None, epoch }.encode_to_vec())
     }

@@ -79,6 +79,27 @@ fn an_account_that_nobody_could_write_to_is_not_registered_and_may_take_another_
 }
 
 #[test]
+fn a_server_that_says_nonsense_of_itself_is_asked_again_less_and_less_often() {
+    let mut world = World::with(&["bob"], 0, Suite::PostQuantum);
+    world.server.garbled_infos = 4;
+    let before = world.server.calls.len();
+    let alice = world.join("alice");
+    let id = world.start(alice, "bob");
+    world.say(alice, id, "hello");
+    let began = world.now;
+    world.run();
+    let asked = world.server.calls[before..].iter().filter(|call| *call == "Info").count();
+    assert_eq!((asked, world.server.garbled_infos), (5, 0));
+    assert!(world.now > began + 1_000, "it waits longer each time: {}", world.now - began);
+    let told = world.devices[alice].events.iter().find_map(|event| match event {
+        Event::RegistrationRefused { why } => Some(why.code()),
+        _ => None,
+    });
+    assert_eq!(told, Some(ErrorCode::Temporary), "and the user is told that it is not registered yet");
+    assert_eq!(world.history(0, id), ["alice: hello"]);
+}
+
+#[test]
 fn devices_of_another_suite_are_refused_in_words() {
     let mut world = World::with(&["alice"], 0, Suite::PostQuantum);
     world.suite = Suite::default();

@@ -2,6 +2,7 @@
 //! Messages that a program answers: each is given until it was handled, across restarts.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pli_client_core::{Command, Event, Outcome};
 use pli_domain::{ConversationId, SendId};
@@ -9,6 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{Client, Events, Request};
 use crate::{RequestError, StorageError};
+
+/// How often is looked whether what waited has arrived.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What others say, for a program that answers: unlike [`Events`], which tell once, a message comes again after a restart
 /// until it was handled.
@@ -19,7 +23,7 @@ use crate::{RequestError, StorageError};
 /// before it marks the message, again.
 ///
 /// A profile that is new begins with the first message, an older one with the first that comes after this was called for
-/// the first time. What waits is held in memory.
+/// the first time; [`Client::messages_from_now`] leaves out what came before. What waits is held in memory.
 #[derive(Debug)]
 pub struct Messages {
     client: Client,
@@ -74,6 +78,36 @@ impl Client {
             .collect();
         let last = waiting.back().map_or(after, |message| message.order);
         Ok(Messages { client: self.clone(), events, waiting, last })
+    }
+
+    /// The messages that come from now on: waits until the client is online, and marks everything that has arrived by then
+    /// as handled, for good. For a program that was away, or whose profile was used otherwise, and that is not to answer what
+    /// was said meanwhile. Reads and drops the events until then. Called at every start, it makes no use of the promise that
+    /// what was not handled comes again.
+    ///
+    /// # Errors
+    /// [`RequestError::Ended`] where the client has ended; [`Client::end`] says why.
+    ///
+    /// ```
+    /// # async fn example(client: pli_client::Client, events: pli_client::Events)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut messages = client.messages_from_now(events).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn messages_from_now(&self, mut events: Events) -> Result<Messages, RequestError> {
+        let last = loop {
+            // At one moment: what comes after it is new.
+            if let Some(last) = self.query(|core| core.has_caught_up().then(|| core.last_order())).await? {
+                break last;
+            }
+            tokio::select! {
+                event = events.next() => drop(event.ok_or(RequestError::Ended)?),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        };
+        self.handled(last, None).await?;
+        Ok(Messages { client: self.clone(), events, waiting: VecDeque::new(), last })
     }
 
     async fn handled(&self, order: u64, command: Option<Command>) -> Result<Outcome, RequestError> {

@@ -24,7 +24,8 @@ fn private() -> OpenOptions {
     options
 }
 
-/// The file of one archive. Whoever holds the profile is alone with it.
+/// The file of one archive. Whoever has the turn of the profile's client is alone with it.
+#[derive(Clone)]
 pub(super) struct Sealed {
     path: PathBuf,
 }

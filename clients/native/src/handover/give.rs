@@ -2,12 +2,13 @@
 //! The device that has the history.
 
 use pli_api::ErrorCode;
-use pli_client_core::archive::{Archive, ArchiveName, PART_BYTES, open, seal};
+use pli_client_core::archive::{Archive, ArchiveError, ArchiveName, ArchiveRow, PART_BYTES, open, seal};
 use pli_domain::DeviceId;
 
 use super::calls::Upload;
 use super::files::Sealed;
 use super::record::Record;
+use super::turn::Turn;
 use super::{HandoverError, Progress};
 use crate::Client;
 use crate::driver::now;
@@ -30,7 +31,8 @@ pub struct HandedOver {
 
 impl Client {
     /// Hands the history over to a device that this one has linked; on return it is whole on the server, for 7 days. Goes on
-    /// with what an earlier call has begun. `told` hears how far it is. The client must be online for it.
+    /// with what an earlier call has begun, and waits for one that is under way. `told` hears how far it is. The client must be
+    /// online for it.
     pub async fn hand_history_over(
         &self,
         device: DeviceId,
@@ -40,23 +42,24 @@ impl Client {
         if !self.query(listed).await? {
             return Err(HandoverError::NotListed);
         }
+        let turn = self.histories().next().await;
         let mut record = self.history_record(device).await?;
         let mut taken = None;
         for _ in 0..TRIES_MAX {
-            let (sealed, archive) = self.sealed(device, &record).await?;
+            let (sealed, archive) = self.sealed(&turn, device, &record).await?;
             let given = self.upload(device, &record, &sealed, &mut told).await;
             let file = self.file_for(device, &record);
             match given {
                 Ok(resumed) => {
                     record.next = record.next.saturating_add(1);
                     self.keep_history_record(device, &record).await?;
-                    file.delete()?;
+                    turn.work(move || file.delete()).await?;
                     let parts = parts(&sealed);
                     return Ok(HandedOver { messages: archive.rows.len(), cut: archive.cut, resumed, parts });
                 }
                 // Another archive has this number, or this one was handed over and is over: the next one is made anew.
                 Err(HandoverError::Refused(why)) if is_over(why.code()) => {
-                    file.delete()?;
+                    turn.work(move || file.delete()).await?;
                     record.next = record.next.saturating_add(1);
                     self.keep_history_record(device, &record).await?;
                     taken = Some(why);
@@ -77,19 +80,15 @@ impl Client {
     }
 
     /// The archive that an earlier call has sealed, or a new one, durable.
-    async fn sealed(&self, device: DeviceId, record: &Record) -> Result<(Vec<u8>, Archive), HandoverError> {
+    async fn sealed(&self, turn: &Turn, device: DeviceId, record: &Record) -> Result<Whole, HandoverError> {
         let (name, file) = (self.name_for(device, record.next).await?, self.file_for(device, record));
-        if let Some(sealed) = file.read()?
-            && let Ok(plain) = open(&record.secret, &name, &sealed)
-        {
-            return Ok((sealed, Archive::decode(&plain)?));
+        let (of_before, with) = (file.clone(), record.clone());
+        if let Some(whole) = turn.work(move || before(&of_before, &with, &name)).await? {
+            return Ok(whole);
         }
         let chats = self.query(pli_client_core::Core::chats_with_parts).await?;
-        let archive = Archive::of(self.rows().archived(chats).await?, now().0);
-        let sealed = seal(&record.secret, &name, rand::random(), &archive.encode());
-        let sealed = sealed.ok_or(pli_client_core::archive::ArchiveError::Contents)?;
-        file.write(&sealed)?;
-        Ok((sealed, archive))
+        let (rows, with) = (self.rows().archived(chats).await?, record.clone());
+        turn.work(move || made(&file, &with, &name, rows)).await
     }
 
     /// Puts what is missing and finishes; answers how many parts were there.
@@ -125,6 +124,24 @@ impl Client {
         upload.finish().await?;
         Ok(resumed)
     }
+}
+
+/// An archive, as it is uploaded and as it says.
+type Whole = (Vec<u8>, Archive);
+
+/// What an earlier call has sealed, where it is there and whole.
+fn before(file: &Sealed, record: &Record, name: &ArchiveName) -> Result<Option<Whole>, HandoverError> {
+    let Some(sealed) = file.read()? else { return Ok(None) };
+    let Ok(plain) = open(&record.secret, name, &sealed) else { return Ok(None) };
+    Ok(Some((sealed, Archive::decode(&plain)?)))
+}
+
+/// Seals these rows, durable.
+fn made(file: &Sealed, record: &Record, name: &ArchiveName, rows: Vec<ArchiveRow>) -> Result<Whole, HandoverError> {
+    let archive = Archive::of(rows, now().0);
+    let sealed = seal(&record.secret, name, rand::random(), &archive.encode()).ok_or(ArchiveError::Contents)?;
+    file.write(&sealed)?;
+    Ok((sealed, archive))
 }
 
 fn parts(sealed: &[u8]) -> u32 {

@@ -98,11 +98,15 @@ impl Approval {
             match said.and_then(|blob| Ok((self.approving.is_declined(&blob)?, blob))) {
                 Ok((false, blob)) => self.consent = Some(blob),
                 Ok((true, _)) => return LinkError::Declined.into(),
+                Err(LinkFailure::NotWaited) => return LinkFailure::NotAnswered { nor_there: true },
                 Err(error) => return error,
             }
         }
         sleep_until(self.meeting.deadline()).await;
-        self.meeting.over()
+        match self.meeting.over() {
+            LinkFailure::NotWaited => LinkFailure::NotAnswered { nor_there: false },
+            error => error,
+        }
     }
 
     /// The person said no; the new device hears of it at once.

@@ -206,7 +206,7 @@ impl<C: Caller> Meeting<C> {
         };
         let by = earlier(Instant::now() + REACHED_WITHIN, cut);
         let opened = again(&mut caller, OPEN, &request, by.0).await;
-        let opened: OpenRendezvousResponse = opened.map_err(|error| late(error, by))?;
+        let opened: OpenRendezvousResponse = opened.map_err(|error| unanswered(error, by.0))?;
         let end = earlier(Instant::now() + left(opened.left_ms), cut);
         Ok(Self { caller, id, side: Side::Opener, secret: *new.opener_secret(), end })
     }
@@ -217,7 +217,7 @@ impl<C: Caller> Meeting<C> {
         let request = links::JoinRendezvousRequest { rendezvous, secret };
         let by = earlier(Instant::now() + REACHED_WITHIN, cut);
         let joined = again(&mut caller, JOIN, &request, by.0).await;
-        let joined: links::JoinRendezvousResponse = joined.map_err(|error| late(error, by))?;
+        let joined: links::JoinRendezvousResponse = joined.map_err(|error| unanswered(error, by.0))?;
         let end = earlier(Instant::now() + left(joined.left_ms), cut);
         Ok(Self { caller, id: place.id, side: Side::Approver, secret: place.approver_secret, end })
     }
@@ -271,6 +271,14 @@ impl<C: Caller> Meeting<C> {
 fn late(error: LinkFailure, (deadline, is_cut): (Instant, bool)) -> LinkFailure {
     match error {
         LinkFailure::Late if is_cut && Instant::now() + AGAIN_AFTER >= deadline => LinkFailure::NotWaited,
+        error => error,
+    }
+}
+
+/// What is late before there is a rendezvous is so because of the server.
+fn unanswered(error: LinkFailure, deadline: Instant) -> LinkFailure {
+    match error {
+        LinkFailure::Late if Instant::now() + AGAIN_AFTER >= deadline => LinkFailure::Unanswered,
         error => error,
     }
 }

@@ -105,6 +105,7 @@ impl Offer {
                 Ok(why) => LinkError::Refused(why).into(),
                 Err(error) => error.into(),
             },
+            Err(LinkFailure::NotWaited) => LinkFailure::NotAnswered { nor_there: false },
             Err(error) => error,
         }
     }

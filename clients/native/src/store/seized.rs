@@ -144,7 +144,7 @@ fn states(folder: &Path) -> Vec<tempfile::TempDir> {
 fn a_seized_folder_does_not_open_what_was_received() {
     let mut profile = Profile::new();
     profile.hears(5);
-    profile.store.scrub().expect("scrubbed");
+    assert!(profile.store.scrub().expect("scrubbed"));
     assert_eq!(profile.opened(), 0);
     assert_eq!(profile.left_over(), 0);
     assert_eq!(profile.recorded.len(), 5);
@@ -159,6 +159,21 @@ fn a_folder_that_a_killed_process_left_is_rid_of_old_keys_when_it_is_opened() {
     assert_eq!(profile.opened_with(left.path()), 0);
     let log = std::fs::metadata(left.path().join(FILES[2])).map_or(0, |log| log.len());
     assert_eq!(log, 0);
+}
+
+/// Another program has the database open and reads.
+#[test]
+fn a_log_that_somebody_reads_is_emptied_when_they_are_done() {
+    let mut profile = Profile::new();
+    let reader = Connection::open(profile.folder.path().join(FILES[1])).expect("opens");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sealed;").expect("reads");
+    profile.hears(3);
+    assert!(!profile.store.scrub().expect("no failure"), "it is told that keys are left");
+    assert!(profile.left_over() > 0, "and they are");
+    drop(open(profile.folder.path()));
+    reader.execute_batch("COMMIT;").expect("done");
+    assert!(profile.store.scrub().expect("scrubbed"));
+    assert_eq!((profile.opened(), profile.left_over()), (0, 0));
 }
 
 /// The planted fault: the log is not emptied.
@@ -176,6 +191,6 @@ fn a_database_that_does_not_overwrite_is_found_out() {
     let mut profile = Profile::new();
     profile.store.database.pragma_update(None, "secure_delete", "OFF").expect("set");
     profile.hears(5);
-    profile.store.scrub().expect("scrubbed");
+    assert!(profile.store.scrub().expect("scrubbed"));
     assert!(profile.left_over() > 0, "free pages hold what was deleted");
 }

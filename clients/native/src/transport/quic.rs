@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::FutureExt;
 use futures::future::select_ok;
+use futures::{FutureExt, TryFutureExt};
 use pli_api::quic::{ALPN, CONNECTION_WINDOW, FrameCutter, STREAM_WINDOW, STREAMS_MAX, put_frame};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -18,7 +18,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Connection, Ends, TLS_EXPORTER_LABEL, TransportError, WRITE_BUFFER_BYTES_MAX};
+use super::{Connection, Ends, TLS_EXPORTER_LABEL, TransportError, WRITE_BUFFER_BYTES_MAX, moving};
 use crate::{Fingerprint, ServerAddress};
 
 /// An idle connection says so often that it is there: routers forget a silent UDP flow after half a minute.
@@ -146,7 +146,8 @@ impl Sink {
 
     async fn flush(&mut self) -> Result<(), TransportError> {
         while !self.out.is_empty() {
-            let written = self.send.write(&self.out).await.map_err(unwritten)?;
+            let write = self.send.write(&self.out).map_err(unwritten);
+            let written = moving::one_write(write).await?;
             self.out.advance(written);
         }
         Ok(())

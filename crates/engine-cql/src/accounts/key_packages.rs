@@ -40,7 +40,7 @@ impl CqlAccounts {
         const OP: Op = Op("count key packages");
         let (left, last_resort) = futures::try_join!(self.digests(OP, device), self.last_resort(OP, device))?;
         let left = u32::try_from(left.len()).unwrap_or(u32::MAX);
-        Ok(KeyPackageStock { left, last_resort: last_resort.is_some() })
+        Ok(KeyPackageStock { left, last_resort })
     }
 
     pub(super) async fn put_packages(

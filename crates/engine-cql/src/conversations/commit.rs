@@ -118,7 +118,7 @@ impl CqlConversations {
             Some(made) => self.intent_of(COMMIT, intent.conversation, &made).await?,
             None => None,
         };
-        let same = decided.is_some_and(|d| d.committer == intent.committer && d.payload == intent.payload);
+        let same = decided.is_some_and(|decided| decided.is(intent));
         Ok(if same { CommitOutcome::Won } else { CommitOutcome::Lost { current } })
     }
 
@@ -130,11 +130,9 @@ impl CqlConversations {
         let contents = (id, at, attempt, roster_bytes(&intent.roster), &intent.state[..]);
         let committer = address_bytes(&intent.committer);
         let own = (ttl(), &committer[..], &intent.payload[..], decided_at, noted_at, id, at, attempt);
-        let kept = (ttl(), &intent.state[..], id, at, attempt);
         futures::try_join!(
             self.store.write(COMMIT, Statement::PutEpoch, contents),
             self.store.write(COMMIT, Statement::PutIntent, own),
-            self.store.write(COMMIT, Statement::PutKeptState, kept),
         )?;
         Ok(noted_at)
     }

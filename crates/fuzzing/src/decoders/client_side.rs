@@ -3,6 +3,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use pli_api::directory::SignedDeviceList;
+use pli_api::sealed::{ArchiveHead, ArchiveRow};
 
 use pli_client_core::archive::{Archive, PART_BYTES, open};
 use pli_client_core::content::{Content, Frame, GroupInfo, Ticks};
@@ -122,12 +123,31 @@ pub(super) fn message_row(input: &[u8]) {
     assert!(again.is_ok_and(|again| again == row));
 }
 
+/// The core writes its own messages of archives: they are those of the contract.
+fn as_the_contract(archive: &Archive) {
+    let written = archive.encode();
+    let mut rest = written.as_slice();
+    let head = ArchiveHead::decode_length_delimited(&mut rest).expect("the head of the contract");
+    let mut again = head.encode_length_delimited_to_vec();
+    assert_eq!((head.rows, head.cut), (archive.rows.len() as u64, archive.cut));
+    for _ in &archive.rows {
+        let row = ArchiveRow::decode_length_delimited(&mut rest).expect("a row of the contract");
+        row.encode_length_delimited(&mut again).expect("a list grows");
+    }
+    assert!(written.starts_with(&again), "the same bytes");
+}
+
 /// What an archive says once it is open.
 pub(super) fn archive(input: &[u8]) {
     let Ok(archive) = Archive::decode(input) else { return };
     let again = Archive::decode(&archive.encode());
     assert!(again.is_ok_and(|again| again == archive), "what was read is written and read again as the same");
+    as_the_contract(&archive);
     assert!(archive.rows.iter().all(|row| row.shown(samples().account).is_some()), "a row that is taken is shown");
+}
+
+pub(super) fn history_record(input: &[u8]) {
+    pli_client::fuzzing::history_record(input);
 }
 
 /// Most parts that an input puts together.

@@ -45,6 +45,7 @@ contracts! {
     media: BeginUploadRequest BeginUploadResponse GetUploadRequest GetUploadResponse PutPartRequest PutPartResponse
         FinishUploadRequest FinishUploadResponse GetPartRequest GetPartResponse DeleteUploadRequest
         DeleteUploadResponse;
+    sealed: LinkHello LinkSealed LinkOffer LinkConsent LinkVerdict LinkStored ArchiveHead ArchiveRow;
 }
 
 /// What decodes is encoded, and that decodes to the same.

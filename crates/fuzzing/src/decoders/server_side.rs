@@ -56,6 +56,14 @@ pub(super) fn group_info(input: &[u8]) {
     pli_conversations::fuzzing::commit(input);
 }
 
+pub(super) fn commit_record(input: &[u8]) {
+    pli_conversations::fuzzing::commit_record(&Bytes::copy_from_slice(input));
+}
+
+pub(super) fn lease(input: &[u8]) {
+    pli_engine_nats::fuzzing::lease(input);
+}
+
 /// The id of the conversation, then what is stored of it.
 pub(super) fn group_state(input: &[u8]) {
     let Some((id, state)) = input.split_first_chunk() else { return };

@@ -43,6 +43,7 @@ cases! { Store:
     key_packages_are_claimed_once_each,
     racing_claimers_get_different_key_packages,
     the_last_resort_package_is_handed_out_again,
+    a_look_at_the_stock_takes_nothing_and_shows_the_newest_last_resort_package,
     a_key_package_stored_before_is_not_stored_twice,
     a_stock_of_key_packages_is_bounded,
     a_full_stock_of_key_packages_gives_way_to_newer_ones,
@@ -126,7 +127,7 @@ async fn what_was_never_created_is_absent(h: &mut dyn Harness<Store>) -> Outcome
         check_eq!(accounts.by_handle(&handle(name)?).await?, None, "the account of {name}");
     }
     check_eq!(accounts.claim_key_package(device(9)).await?, None, "a key package of a device that never was");
-    let none = KeyPackageStock { left: 0, last_resort: false };
+    let none = KeyPackageStock::default();
     check_eq!(accounts.key_package_stock(device(9)).await?, none, "stock of a device that never was");
     let unknown = put(&*accounts, 2, list(1, &[2])).await;
     check!(matches!(unknown, Err(PutDeviceListError::UnknownAccount)), "a list of no account: {unknown:?}");
@@ -213,7 +214,7 @@ async fn accounts_survive(h: &mut dyn Harness<Store>, how: Restart) -> Outcome {
     let expected = AccountRecord { devices: list(2, &[1, 11]), ..record(&new(1, "alice")?) };
     check_eq!(accounts.account(account(1)).await?, Some(expected.clone()), "the account after {how:?}");
     check_eq!(accounts.by_handle(&handle("alice")?).await?, Some(expected), "the handle after {how:?}");
-    let stock = KeyPackageStock { left: 2, last_resort: true };
+    let stock = KeyPackageStock { left: 2, last_resort: Some(package(9)) };
     check_eq!(accounts.key_package_stock(device(1)).await?, stock, "stock after {how:?}");
     for _ in 0..2 {
         let next = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);

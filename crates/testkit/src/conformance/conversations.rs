@@ -235,7 +235,7 @@ async fn a_second_commit_of_an_epoch_loses(h: &mut dyn Harness<Store>) -> Outcom
     let other_payload = CommitIntent { payload: Bytes::from_static(b"another"), ..commit(0, 1, &[1, 2]) };
     check_eq!(store.commit(other_payload).await?, lost, "another payload");
     let found = store.intent(conversation(1), MlsEpoch(0)).await?;
-    check_eq!(found, Some(commit(0, 1, &[1, 2])), "the commit that won");
+    check_eq!(found, Some(commit(0, 1, &[1, 2]).into()), "the commit that won");
     expect_head(&*store, 1, true, state("after 0, by 1")).await
 }
 
@@ -278,7 +278,7 @@ async fn a_thousand_racing_commits_have_one_winner(h: &mut dyn Harness<Store>) -
         }
         check_eq!(winners.len(), 1, "winners of epoch {from}: {winners:?}");
         let found = store.intent(conversation(1), MlsEpoch(from)).await?;
-        check_eq!(found, Some(commit(from, winners[0], &winners)), "the winner's intent");
+        check_eq!(found, Some(commit(from, winners[0], &winners).into()), "the winner's intent");
         store.finish(conversation(1), MlsEpoch(from)).await?;
     }
     Ok(())
@@ -320,7 +320,7 @@ async fn an_intent_is_kept_whole(h: &mut dyn Harness<Store>) -> Outcome {
     win(&*store, intent.clone()).await?;
     for _ in 0..2 {
         check!(
-            store.intent(conversation(1), MlsEpoch(0)).await? == Some(intent.clone()),
+            store.intent(conversation(1), MlsEpoch(0)).await? == Some(intent.clone().into()),
             "an intent came back changed"
         );
         store.finish(conversation(1), MlsEpoch(0)).await?;
@@ -397,7 +397,7 @@ async fn conversations_survive(h: &mut dyn Harness<Store>, how: Restart) -> Outc
     let store = restarted(h, how).await?;
     expect_head(&*store, 2, false, state("after 1, by 2")).await?;
     let found = store.intent(conversation(1), MlsEpoch(1)).await?;
-    check_eq!(found, Some(commit(1, 2, &[1, 2, 3])), "the intent after {how:?}");
+    check_eq!(found, Some(commit(1, 2, &[1, 2, 3]).into()), "the intent after {how:?}");
     let open = store.roster(conversation(1), MlsEpoch(1)).await?.map(|r| (r.devices, r.open));
     check_eq!(open, Some((roster(&[1, 2]), true)), "the roster before after {how:?}");
     let unfinished = store.unfinished(UnixMillis(u64::MAX >> 1), 10).await?;

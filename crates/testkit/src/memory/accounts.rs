@@ -44,7 +44,7 @@ struct KeyPackages {
 impl KeyPackages {
     fn stock(&self) -> KeyPackageStock {
         let left = u32::try_from(self.single_use.len()).unwrap_or(u32::MAX);
-        KeyPackageStock { left, last_resort: self.last_resort.is_some() }
+        KeyPackageStock { left, last_resort: self.last_resort.clone() }
     }
 
     fn put(&mut self, single_use: Vec<Bytes>, last_resort: Option<Bytes>) -> KeyPackageStock {
@@ -219,7 +219,7 @@ impl Accounts for MemoryAccounts {
     async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
         let stock = |state: &tables::State| {
             let found = state.accounts.key_packages.get(&device).map(KeyPackages::stock);
-            found.unwrap_or(KeyPackageStock { left: 0, last_resort: false })
+            found.unwrap_or_default()
         };
         tables::read(&self.world, "key package stock", stock).await
     }

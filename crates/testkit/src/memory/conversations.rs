@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, MlsEpoch, UnixMillis};
 use pli_ports::{
-    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, EpochRoster, NewConversation,
-    RosterRecord, StoreError,
+    CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome, DecidedCommit, EpochRoster,
+    NewConversation, RosterRecord, StoreError,
 };
 
 use super::{Inner, tables};
@@ -32,7 +32,7 @@ struct Conversation {
     open: bool,
     state: Bytes,
     rosters: BTreeMap<MlsEpoch, Vec<DeviceAddress>>,
-    intents: BTreeMap<MlsEpoch, CommitIntent>,
+    intents: BTreeMap<MlsEpoch, DecidedCommit>,
 }
 
 impl Conversation {
@@ -48,9 +48,7 @@ impl Conversation {
     }
 
     fn commit(&mut self, intent: CommitIntent) -> CommitOutcome {
-        let same =
-            |decided: &CommitIntent| (decided.committer, &decided.payload) == (intent.committer, &intent.payload);
-        if self.intents.get(&intent.from).is_some_and(same) {
+        if self.intents.get(&intent.from).is_some_and(|decided| decided.is(&intent)) {
             return CommitOutcome::Won;
         }
         if intent.from != self.epoch || !self.open {
@@ -60,7 +58,7 @@ impl Conversation {
         self.open = false;
         self.state = intent.state.clone();
         self.rosters.insert(self.epoch, intent.roster.clone());
-        self.intents.insert(intent.from, intent);
+        self.intents.insert(intent.from, intent.into());
         CommitOutcome::Won
     }
 
@@ -70,7 +68,7 @@ impl Conversation {
     }
 
     /// The commit that made the newest epoch, while that is closed.
-    fn unfinished(&self) -> Option<&CommitIntent> {
+    fn unfinished(&self) -> Option<&DecidedCommit> {
         self.intents.values().next_back().filter(|_| !self.open)
     }
 
@@ -174,7 +172,7 @@ impl Conversations for MemoryConversations {
         tables::write(&self.world, "commit", |state| state.conversations.commit(intent)).await
     }
 
-    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError> {
         self.find("intent", conversation, |found| found.intents.get(&from).cloned()).await
     }
 

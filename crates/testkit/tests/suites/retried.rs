@@ -12,9 +12,9 @@ use pli_domain::{
 };
 use pli_ports::{
     Access, BeginUploadError, CommitIntent, CommitOutcome, ConversationHead, Conversations, CreateOutcome,
-    DeviceQueues, DeviceState, EpochRoster, FinishUploadError, GetBlobError, JoinRendezvousError, Links, LogEpochStart,
-    Media, NewConversation, NewRendezvous, OpenRendezvousError, Page, PageQuery, PutBlobError, PutPartError,
-    ReleaseMark, Retry, RosterRecord, Settle, ShardState, StoreError, Usage, UsageBound,
+    DecidedCommit, DeviceQueues, DeviceState, EpochRoster, FinishUploadError, GetBlobError, JoinRendezvousError, Links,
+    LogEpochStart, Media, NewConversation, NewRendezvous, OpenRendezvousError, Page, PageQuery, PutBlobError,
+    PutPartError, ReleaseMark, Retry, RosterRecord, Settle, ShardState, StoreError, Usage, UsageBound,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{
@@ -119,7 +119,7 @@ impl Conversations for Retried<MemoryConversations> {
     async fn commit(&self, intent: CommitIntent) -> Result<CommitOutcome, StoreError> {
         retried!(self.commit(intent.clone()))
     }
-    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError> {
         retried!(self.intent(conversation, from))
     }
     async fn finish(&self, conversation: ConversationId, from: MlsEpoch) -> Result<(), StoreError> {

@@ -6,7 +6,8 @@ use pli_api::ErrorCode;
 use pli_api::conversations::{GetCommitsRequest, GetGroupInfoRequest, GetRosterRequest, ReportFailureRequest};
 use pli_api::log::Content;
 use pli_conversations::Config;
-use pli_domain::DeviceAddress;
+use pli_domain::limits::GROUP_DEVICES_MAX;
+use pli_domain::{DeviceAddress, DeviceId};
 
 use crate::device::{bytes_of, inline};
 use crate::fixture::{Fixture, assert_refused, by};
@@ -169,6 +170,24 @@ async fn no_change_waits_for_a_device_that_nobody_can_add_and_a_removal_for_none
     alice.lost();
     let error = assert_refused(f.client.commit(by(alice.address, keeping)).await, ErrorCode::DevicesMismatch);
     assert_eq!(error.extra, [bob.address.into()]);
+}
+
+/// Whoever commits chooses whose devices are missing, which may be thousands that have published nothing.
+#[tokio::test]
+async fn the_directory_is_asked_about_no_more_devices_than_a_group_may_have() {
+    let mut f = Fixture::new();
+    let (mut alice, mallory) = (f.device(1, 1), f.device(2, 1));
+    f.conversation(7, &mut [&mut alice]).await;
+    for n in 0..3_000_u16 {
+        let mut id = [9; 16];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        let device = DeviceAddress { account: mallory.address.account, device: DeviceId::from_bytes(id) };
+        f.list_key(device, &[9; 32]);
+        f.is_bare(device);
+    }
+    let commit = alice.commit(&[mallory.key_package()], &[]);
+    assert_eq!(f.commit(alice.address, commit).await, Ok(1), "none of them could be added");
+    assert_eq!(f.asked(), GROUP_DEVICES_MAX);
 }
 
 #[tokio::test]

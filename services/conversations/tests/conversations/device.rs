@@ -105,7 +105,14 @@ impl Device {
     }
 
     pub fn key_package(&self) -> KeyPackage {
-        let bundle = KeyPackage::builder().build(SUITE, &self.provider, &self.signer, self.credential());
+        self.key_package_of(SUITE)
+    }
+
+    /// The same for groups of this suite.
+    pub fn key_package_of(&self, suite: Ciphersuite) -> KeyPackage {
+        let bundle = KeyPackage::builder()
+            .leaf_node_capabilities(Capabilities::new(None, Some(&[suite]), None, None, None))
+            .build(suite, &self.provider, &self.signer, self.credential());
         bundle.expect("builds").key_package().clone()
     }
 

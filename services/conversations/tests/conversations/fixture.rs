@@ -2,6 +2,7 @@
 //! The service over models, with a directory that says what a test tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ const WORKERS: AccountId = AccountId::from_bytes([0xFF; 16]);
 type Lists = BTreeMap<AccountId, BTreeMap<DeviceId, Vec<u8>>>;
 
 #[derive(Clone, Default)]
-struct Listed(Arc<Mutex<Lists>>, Arc<Mutex<BTreeSet<DeviceAddress>>>);
+struct Listed(Arc<Mutex<Lists>>, Arc<Mutex<BTreeSet<DeviceAddress>>>, Arc<AtomicUsize>);
 
 impl Listed {
     fn lock(&self) -> MutexGuard<'_, Lists> {
@@ -90,6 +91,11 @@ impl Fixture {
 
     pub fn unlist(&self, device: DeviceAddress) {
         self.listed.lock().entry(device.account).or_default().remove(&device.device);
+    }
+
+    /// How often the directory was asked about one device.
+    pub fn asked(&self) -> usize {
+        self.listed.2.load(Ordering::Relaxed)
     }
 
     /// It has published no key packages.
@@ -275,6 +281,7 @@ impl Directory for Listed {
         &self,
         request: Request<GetDeviceKeyRequest>,
     ) -> Result<Response<GetDeviceKeyResponse>, Status> {
+        self.2.fetch_add(1, Ordering::Relaxed);
         let device = request.into_inner().device.as_ref().and_then(|device| DeviceAddress::try_from(device).ok());
         let bare = self.1.lock().expect("no test panics while it holds this");
         let last_resort = device.is_some_and(|device| !bare.contains(&device));

@@ -2,12 +2,13 @@
 //! Groups whose objects do not fit a frame.
 
 use bytes::Bytes;
-use openmls::prelude::KeyPackage;
+use openmls::prelude::{Ciphersuite, KeyPackage};
 use pli_api::ErrorCode;
 use pli_api::common::PayloadRef;
-use pli_api::conversations::{FetchPayloadRequest, Object, PutPayloadRequest, object};
+use pli_api::conversations::{CommitRequest, FetchPayloadRequest, Object, PutPayloadRequest, object};
 use pli_api::log::Content;
 use pli_api::log::envelope::BodyOrRef;
+use pli_conversations::Config;
 use pli_domain::DeviceAddress;
 use pli_ports::Conversations;
 use sha2::{Digest, Sha256};
@@ -45,7 +46,7 @@ async fn by_reference(
     device: &mut Device,
     packages: &[KeyPackage],
     id: u8,
-) -> (DeviceAddress, pli_api::conversations::CommitRequest) {
+) -> (DeviceAddress, CommitRequest) {
     let mut request = device.commit(packages, &[]);
     for (n, object) in [&mut request.welcome, &mut request.group_info, &mut request.commit].into_iter().enumerate() {
         let whole = bytes_of(object);
@@ -91,10 +92,7 @@ async fn the_largest_group_has_its_welcome_and_tree_by_reference_and_goes_on() {
     assert_eq!(bob.secret(), alice.secret());
 
     let next = bob.commit(&[], &[alice.address]);
-    let next = pli_api::conversations::CommitRequest {
-        group_info: store(&mut f, bob.address, 103, &bytes_of(&next.group_info)).await,
-        ..next
-    };
+    let next = CommitRequest { group_info: store(&mut f, bob.address, 103, &bytes_of(&next.group_info)).await, ..next };
     assert_eq!(f.commit(bob.address, next).await, Ok(2));
     let given = f.group_info(devices[51].address, &alice.id()).await;
     assert!(matches!(given.ratchet_tree, Some(Object { object: Some(object::Object::Ref(_)) })), "large tree");
@@ -145,4 +143,80 @@ async fn a_group_of_a_thousand_devices_is_taken_and_one_more_is_not() {
     let request = by_reference(&mut f, &mut alice, &packages, 200).await;
     assert_eq!(f.commit(request.0, request.1).await, Ok(1));
     assert_eq!(f.roster(&alice.id(), 1).await.expect("known").devices.len(), 1_000);
+}
+
+/// A commit that adds the devices of these, its welcome, and its objects by reference from `id` on.
+async fn adds(f: &mut Fixture, device: &mut Device, packages: &[KeyPackage], id: u8) -> (CommitRequest, Bytes) {
+    let mut request = device.commit(packages, &[]);
+    let welcome = request.welcome.as_ref().map_or_else(Bytes::new, |_| bytes_of(&request.welcome));
+    let all = [&mut request.welcome, &mut request.group_info, &mut request.commit];
+    for (n, object) in all.into_iter().enumerate().filter(|(_, object)| object.is_some()) {
+        let bytes = bytes_of(object);
+        *object = store(f, device.address, id + n as u8, &bytes).await;
+    }
+    (request, welcome)
+}
+
+/// The size of the public state as it is stored.
+async fn state_bytes(f: &Fixture, device: &Device) -> u64 {
+    let head = f.world.conversations().head(device.conversation()).await.expect("reads").expect("known");
+    head.state.len() as u64
+}
+
+/// Keys of suite 0x004F are so long that bytes bound a group before the number of its devices does; here at a sixteenth of
+/// the bytes.
+#[tokio::test]
+async fn a_group_of_long_keys_takes_devices_in_up_to_half_its_bytes_and_has_room_for_all_their_renewals() {
+    const STATE_BYTES_MAX: u64 = 256 * 1024;
+    let suite = Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+    let config = Config { post_quantum: true, state_bytes_max: STATE_BYTES_MAX, ..Config::default() };
+    let mut f = Fixture::with(config);
+    let mut alice = f.device(1, 1);
+    f.client.create(by(alice.address, alice.begin_of(suite, &[7; 16]))).await.expect("made");
+    let mut crowd: Vec<Device> = (2..42).map(|n| f.device(n, n)).collect();
+    let packages: Vec<_> = crowd.iter().map(|device| device.key_package_of(suite)).collect();
+    let (mut id, mut refusals) = (1, 0);
+    let welcome = loop {
+        let (request, welcome) = adds(&mut f, &mut alice, &packages[..crowd.len()], id).await;
+        let answer = f.client.commit(by(alice.address, request)).await;
+        if answer.is_ok() {
+            break welcome;
+        }
+        let error = assert_refused(answer, ErrorCode::GroupTooLarge);
+        assert!(error.message.contains("keys of this suite are too long"), "{}", error.message);
+        alice.lost();
+        (id, refusals) = (id + 3, refusals + 1);
+        crowd.drain(crowd.len() - 3..).for_each(|device| f.unlist(device.address));
+    };
+    alice.won();
+    let young = state_bytes(&f, &alice).await;
+    println!("{} devices: {young} bytes after {refusals} refusals", crowd.len() + 1);
+    assert!(refusals > 0 && (STATE_BYTES_MAX / 3..=STATE_BYTES_MAX / 2).contains(&young), "{young}");
+    crowd.iter_mut().for_each(|device| device.join(&welcome));
+    crowd.push(alice);
+    for n in 0..crowd.len() {
+        let mut renewing = crowd.remove(n);
+        let (request, _) = adds(&mut f, &mut renewing, &[], 30 + 3 * n as u8).await;
+        let commit = loaded(&mut f, renewing.address, &request).await;
+        assert_eq!(f.commit(renewing.address, request).await, Ok(renewing.epoch() + 1), "renewal {n}");
+        renewing.won();
+        crowd.iter_mut().for_each(|device| device.receive(&commit));
+        crowd.insert(n, renewing);
+    }
+    let settled = state_bytes(&f, &crowd[0]).await;
+    println!("and {settled} bytes when all have renewed their keys");
+    assert!(settled > young && settled <= STATE_BYTES_MAX, "{settled}");
+    // It is full; who leaves makes room.
+    let last = f.device(99, 99);
+    let package = last.key_package_of(suite);
+    let (request, _) = adds(&mut f, &mut crowd[0], &[package], 220).await;
+    assert_refused(f.client.commit(by(crowd[0].address, request)).await, ErrorCode::GroupTooLarge);
+}
+
+/// The bytes of a commit that is offered by reference.
+async fn loaded(f: &mut Fixture, caller: DeviceAddress, request: &CommitRequest) -> Bytes {
+    match request.commit.as_ref().and_then(|commit| commit.object.as_ref()) {
+        Some(object::Object::Ref(reference)) => load(f, caller, &reference.clone()).await,
+        _ => bytes_of(&request.commit),
+    }
 }

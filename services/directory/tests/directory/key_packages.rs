@@ -12,6 +12,7 @@ use pli_directory::Config;
 use pli_domain::{DeviceAddress, DeviceId};
 use pli_ports::Accounts;
 use pli_runtime::limits::Rate;
+use pli_testkit::memory::{FaultPlan, TableFaults};
 
 use crate::fixture::{Person, assert_refused, by, directory, expired};
 
@@ -275,6 +276,35 @@ async fn a_last_resort_package_that_expired_counts_as_none() {
     let error = assert_refused(client.claim_key_packages(ask).await, ErrorCode::KeyPackagesExhausted);
     assert_eq!(error.missing, [bob.address.into()]);
     assert_eq!(stock(&mut client, alice.address).await, 1, "a refusal spends nothing");
+}
+
+/// Every hello asks for it: it costs no write, and a store without room keeps no device out.
+#[tokio::test]
+async fn who_asks_for_a_device_writes_nothing() {
+    let (world, mut client) = directory(Config::default());
+    let alice = Person::new(1).register(&mut client, "alice").await;
+    let bob = Person::new(2).register(&mut client, "bob").await;
+    let old = bob.package(KeyPackage::builder().key_package_lifetime(expired()), bob.address);
+    for (person, package) in [(&alice, alice.last_resort()), (&bob, old)] {
+        world.accounts().put_key_packages(person.address.device, Vec::new(), Some(package)).await.expect("stores");
+    }
+    let tables = TableFaults { lost: 1_000, ..TableFaults::default() };
+    world.set_faults(FaultPlan { tables, ..FaultPlan::default() });
+    for (person, last_resort) in [(&alice, true), (&bob, false)] {
+        let request = GetDeviceKeyRequest { device: Some(person.address.into()) };
+        let answer = client.get_device_key(request).await.expect("known").into_inner();
+        assert_eq!((answer.key_packages, answer.last_resort), (0, last_resort));
+    }
+    world.set_faults(FaultPlan::default());
+    // What is published between two looks is still there after them.
+    let fresh = alice.key_package();
+    client
+        .publish_key_packages(by(alice.address, publication(vec![fresh.clone()], Bytes::new())))
+        .await
+        .expect("valid");
+    assert_eq!(stock(&mut client, alice.address).await, 1);
+    let answer = client.claim_key_packages(by(bob.address, claim(&[alice.address]))).await.expect("in stock");
+    assert_eq!(answer.into_inner().key_packages[0].key_package, fresh);
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ async fn a_removed_device_changes_no_list_and_never_comes_back() {
     client.put_device_list(by(of, put(third.clone()))).await.expect("it removes itself");
     let fourth = alice.after(&third, vec![alice.entry(), tablet.entry()]);
     let error = assert_refused(client.put_device_list(by(of, put(fourth.clone()))).await, ErrorCode::DeviceRemoved);
-    assert!(error.message.contains("new device"), "{}", error.message);
+    assert!(error.message.contains("removed this device"), "{}", error.message);
     let error = assert_refused(client.put_device_list(by(alice.address, put(fourth))).await, ErrorCode::IdTaken);
     assert!(error.message.contains("removed before"), "{}", error.message);
     let none = alice.after(&third, Vec::new());

@@ -289,7 +289,7 @@ impl DeviceKeys {
 
 /// What a removed device is told, whatever it asks.
 pub(crate) fn removed() -> Error {
-    refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new device")
+    refusal(ErrorCode::DeviceRemoved, "the account removed this device")
 }
 
 #[cfg(test)]

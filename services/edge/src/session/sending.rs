@@ -85,6 +85,7 @@ impl Sender {
         let context = span.as_ref().map(Span::context);
         let roster = rosters.for_send(checked.conversation, checked.epoch, self.device);
         let roster = within(context, roster).await?;
+        self.limits.deliveries(roster.devices.len())?;
         let envelope: Bytes = envelope(&checked, self.device, context).encode_to_vec().into();
         let items = self.items(&checked, &roster, &envelope)?;
         let send_id = Bytes::copy_from_slice(checked.send_id.as_bytes());

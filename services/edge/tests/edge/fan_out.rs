@@ -141,6 +141,22 @@ async fn a_body_that_cannot_be_had_stays_a_reference() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_comes_too_late_for_one_session_is_there_for_the_next() {
+    let rig = rig().await;
+    work(&rig);
+    let (mut alice, mut bob) = (rig.join(1).await, rig.join(2).await);
+    *rig.conversations.fetch_takes.lock().unwrap() = Duration::from_secs(5);
+    let sent = alice.message(1, b"hello");
+    alice.send_one(sent).await.unwrap();
+    let envelope = Envelope::decode(get(&mut bob).await.envelope).unwrap();
+    assert!(matches!(envelope.body_or_ref, Some(BodyOrRef::BodyRef(_))), "after two seconds nobody waits any more");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut carol = rig.join(3).await;
+    assert_eq!(body(&get(&mut carol).await), "hello");
+    assert_eq!(*rig.conversations.fetched.lock().unwrap(), 1, "one fetch for both");
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_a_worker_is_behind_more_is_refused_for_a_while() {
     let rig = rig().await;
     let mut alice = rig.join(1).await;

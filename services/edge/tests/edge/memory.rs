@@ -420,6 +420,23 @@ async fn a_named_limit_refuses_with_its_name_and_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_counts_as_often_as_it_is_delivered() {
+    let deliveries = Rate { per_second: 1, burst: 7 };
+    let limits = LimitsConfig { session_deliveries: deliveries, ..LimitsConfig::default() };
+    let rig = Rig::new(Config { limits, ..Config::default() }).await;
+    let (mut alice, mut bob) = (rig.join(1).await, rig.join(2).await);
+    let (from_alice, from_bob) = (alice.message(1, b"x"), bob.message(1, b"x"));
+    for _ in 0..2 {
+        assert!(alice.send_one(from_alice.clone()).await.is_ok());
+    }
+    let refused = alice.send_one(from_alice.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.limit.as_str()), (ErrorCode::RateLimited, "session_deliveries"));
+    assert!(bob.send_one(from_bob).await.is_ok(), "others are not held up");
+    tokio::time::sleep(Duration::from_millis(refused.retry_after_ms.into())).await;
+    assert!(alice.send_one(from_alice).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_reach_their_service_with_the_caller_and_their_answers_come_back() {
     let rig = rig().await;
     let mut alice = rig.join(1).await;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use pli_api::conversations::{self as conv, conversations_server::Conversations};
@@ -106,6 +107,8 @@ pub struct StubConversations {
     /// Where payloads lie, and how often one was asked for.
     pub payloads: Arc<Mutex<Option<MemoryPayloads>>>,
     pub fetched: Arc<Mutex<usize>>,
+    /// How long fetching a payload takes.
+    pub fetch_takes: Arc<Mutex<Duration>>,
     /// Every roster is called one of many shards.
     pub fan_out: Arc<AtomicBool>,
 }
@@ -156,6 +159,8 @@ impl Conversations for StubConversations {
         let payloads = self.payloads.lock().unwrap().clone();
         if let (Some(payloads), Ok(id)) = (payloads, PayloadId::try_from(id.as_ref())) {
             *self.fetched.lock().unwrap() += 1;
+            let takes = *self.fetch_takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             return match payloads.page(id, offset, START).await.unwrap() {
                 Some(page) => Ok(Response::new(conv::FetchPayloadResponse { bytes: page.bytes, size: page.size })),
                 None => no(ErrorCode::NotFound),

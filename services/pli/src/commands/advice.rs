@@ -12,8 +12,8 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::BadBinding, "connect to the server itself, without anything that ends TLS in between"),
     (ErrorCode::UnknownDevice, "the server does not know this device and does not take it back: it was set up anew; move \
         the profile folder away to register again"),
-    (ErrorCode::DeviceRemoved, "what is stored here is shown by `pli chat HANDLE/NAME --offline`; with another profile folder \
-        the same machine comes back as a new device"),
+    (ErrorCode::DeviceRemoved, "link this machine again as a new device, under another name or with another --home; \
+        `pli chat` of the old name with --offline shows what is stored here"),
     (ErrorCode::Displaced, "another process uses this profile: end it, then start this one again"),
     (ErrorCode::RateLimited, "wait a little; it is tried again by itself"),
     (ErrorCode::Temporary, "nothing to do: it is tried again by itself; look at `pli doctor` on the server if it lasts"),
@@ -25,13 +25,14 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::EnvelopeTooLarge, "send less text in one message"),
     (ErrorCode::EnvelopeExpired, "send it again if it still matters"),
     (ErrorCode::KeyPackagesExhausted, "ask the other person to come online once, then try again"),
-    (ErrorCode::HandleTaken, "choose another handle"),
+    (ErrorCode::HandleTaken, "where it is yours on another device, link this one: `pli chat HANDLE/NAME`"),
     (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row"),
     (ErrorCode::IdTaken, "move the profile folder away and try again"),
     (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),
     (ErrorCode::SuiteNotTaken, "leave --suite out for a new handle, or ask the operator to set directory.post_quantum for \
         0x004f; devices of different suites cannot write to each other, so write from a handle of that suite"),
-    (ErrorCode::GroupTooLarge, "name fewer people"),
+    (ErrorCode::GroupTooLarge, "name fewer people, make several groups, or have devices that nobody uses any more removed: a group holds at \
+        most 250 people with 1000 devices together"),
     (ErrorCode::RendezvousExpired, "begin again on the new device, and scan its new code within a minute"),
     (ErrorCode::RendezvousTaken, "another device has used this code: begin again on the new device if that was not yours"),
     (ErrorCode::UploadUnknown, "it lasted 7 days or was taken in already: hand the history over again on the first device"),
@@ -50,9 +51,15 @@ pub fn advice(code: ErrorCode) -> &'static str {
     row.unwrap_or(if code.is_temporary() { PASSES } else { REPORT })
 }
 
+/// Whether what is refused with this code is taken within seconds: what comes before it is still on its way.
+pub fn passes_soon(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::EpochNotOpen | ErrorCode::WrongEpoch)
+}
+
 #[cfg(test)]
 mod tests {
     use pli_api::Action;
+    use pli_domain::limits::{GROUP_DEVICES_MAX, MEMBERS_MAX};
 
     use super::*;
 
@@ -75,7 +82,13 @@ mod tests {
             assert!(!said.is_empty() && !said.contains("_ms"), "{said}");
         }
         assert!(advice(ErrorCode::NoSpace).contains("disk space"));
+        let room = format!("{} people with {}", MEMBERS_MAX, GROUP_DEVICES_MAX);
+        assert!(advice(ErrorCode::GroupTooLarge).contains(&room), "the bounds are said as they are");
         assert_eq!(advice(ErrorCode::WrongEpoch), PASSES);
         assert_eq!(advice(ErrorCode::MalformedFrame), REPORT);
+        assert!(passes_soon(ErrorCode::EpochNotOpen));
+        for lasts in [ErrorCode::NoSpace, ErrorCode::RateLimited, ErrorCode::DevicesMismatch, ErrorCode::NotFound] {
+            assert!(!passes_soon(lasts), "{lasts:?} may last, and is said");
+        }
     }
 }

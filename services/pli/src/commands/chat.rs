@@ -18,14 +18,17 @@ mod wrap;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
 use pli_client::ProfileName;
 use pli_client::core::{ConnectionState, Event, IncomingMessage};
-use pli_domain::{ConversationId, Handle};
+use pli_domain::{AccountId, ConversationId, Handle};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::about::{About, Merged};
+use super::advice::passes_soon;
 use super::interrupted;
 use super::link::{How, LinkArgs};
 use super::printed::Printed;
@@ -55,7 +58,7 @@ use ticks::{OwnNumbers, Ticks};
 ///
 /// Where standard input or output is no terminal, the chat waits at its end, at most 10 s, until what was read is accepted
 /// and done, and the exit code says what was not: 12 for output that could not be written, 13 for lines that were refused,
-/// 7 or 10 for messages and changes of groups that still wait.
+/// 7 or 10 for messages and changes of groups that still wait. With --offline what waits is no error: it is kept, and said.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pli chat alice\n  pli chat alice --server 127.0.0.1:7480\n  pli chat alice/laptop --qr\n  pli chat alice --home /tmp/alice"
@@ -74,6 +77,10 @@ pub struct ChatArgs {
     #[command(flatten)]
     client: ClientArgs,
 }
+
+/// How long a lost connection is not told of: where the client ends with it, or with what the server says when it is asked
+/// again after a second, its reason is all that there is to say.
+const LOST_TOLD_AFTER: Duration = Duration::from_secs(3);
 
 /// Said instead of carrying out a command that nobody pressed Enter for.
 const PASTED: &str = "not done, because it was pasted: the up arrow brings it back, and Enter does it";
@@ -107,10 +114,12 @@ struct Chat {
     editor: Editor,
     paper: Paper,
     screen: Screen,
-    /// Of this profile.
-    handle: String,
+    /// Whose profile. A name would not do: a companion device's is no handle, and a handle may be somebody else's later.
+    me: AccountId,
     /// Nobody is connected to.
     offline: bool,
+    /// When it is told that the connection is lost, where that is so and was not told.
+    lost_at: Option<Instant>,
     ticks: Ticks,
     /// Which numbers in the history are messages of one's own.
     own: OwnNumbers,
@@ -134,8 +143,8 @@ struct Chat {
 
 impl Chat {
     async fn new(session: Session, handle: &ProfileName, offline: bool) -> Result<Self, Failure> {
-        let handle = handle.to_string();
-        let editor = Editor::start(Prompt::new(handle.clone()))?;
+        let me = session.client.query(|core| core.address().account).await.map_err(|error| session.request(error))?;
+        let editor = Editor::start(Prompt::new(handle.to_string()))?;
         let (paper, screen) = (editor.paper(), Screen::new(editor.paper()));
         let printed = Printed::open(session.client.folder())?;
         let (ticks, own) = (Ticks::default(), OwnNumbers::default());
@@ -147,12 +156,13 @@ impl Chat {
             editor,
             paper,
             screen,
-            handle,
+            me,
             ticks,
             own,
             printed,
             merged: Merged::default(),
             offline,
+            lost_at: None,
             current,
             gone,
             unused,
@@ -170,6 +180,9 @@ impl Chat {
     /// Until the end of the input, `/quit` or a signal.
     async fn talk(&mut self, ending: &CancellationToken) -> Result<(), Failure> {
         self.screen.note(match self.offline {
+            true if self.session.is_removed() => {
+                "offline: what is stored is shown; the account has removed this device, which sends nothing any more"
+            }
             true => "offline: what is stored is shown, what you type waits; /help lists the commands",
             false => "connecting …  /help lists the commands",
         });
@@ -177,6 +190,7 @@ impl Chat {
             tokio::select! {
                 () = ending.cancelled() => return Ok(()),
                 event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
+                () = sleep_until(self.lost_at.unwrap_or_else(Instant::now)), if self.lost_at.is_some() => self.say_lost(),
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
                     match Input::parse(&line.text) {
@@ -194,6 +208,10 @@ impl Chat {
     }
 
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
+        if event == Event::Connection(ConnectionState::Online) {
+            // It was over before anybody had to know.
+            self.lost_at = None;
+        }
         self.note_refusal(&event);
         if self.printed.knows(&event) {
             return Ok(());
@@ -229,6 +247,7 @@ impl Chat {
             }
             Event::ConversationFailed { conversation, .. } => {
                 self.screen.event(event, &About::default());
+                self.asked.remove(conversation);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             Event::MemberAdded { conversation, .. }
@@ -239,6 +258,8 @@ impl Chat {
                 self.screen.members(event, &place);
                 self.show_target().await?;
             }
+            // Nobody has to know what is over before it is read.
+            Event::Waiting { why, .. } if passes_soon(why.code()) => {}
             _ => self.tick(event).await?,
         }
         Ok(())
@@ -264,7 +285,10 @@ impl Chat {
 
     async fn show_message(&mut self, message: &IncomingMessage) -> Result<(), Failure> {
         let conversation = message.conversation;
-        let place = self.place(conversation).await?;
+        let place = match message.from.account == self.me {
+            true => self.place_to(conversation).await?,
+            false => self.place(conversation).await?,
+        };
         self.screen.message(message, &place);
         if self.paper.has_failed() {
             return Ok(());
@@ -282,19 +306,27 @@ impl Chat {
 
     fn connection(&mut self, state: ConnectionState) {
         let was = self.paper.change(|_, prompt| prompt.set_state(state));
-        let pli_client::Status { why, carrier, .. } = self.session.client.status().borrow().clone();
         match state {
             ConnectionState::Online if was != state => {
+                let carrier = self.session.client.status().borrow().carrier;
                 let over = carrier.map_or(String::new(), |carrier| format!(" over {carrier}"));
                 self.screen.note(&format!("● connected{over}"));
             }
             // Between registering and the first session there is nothing to worry about.
             ConnectionState::Offline if !matches!(was, ConnectionState::Offline | ConnectionState::Registering) => {
-                let why = why.map_or(String::new(), |why| format!(": {why}"));
-                self.screen.note(&format!("○ not connected{why}; what you type is sent when the server is back"));
+                self.lost_at.get_or_insert(Instant::now() + LOST_TOLD_AFTER);
             }
             ConnectionState::Registering if was != state => self.screen.note("◌ registering"),
             _ => {}
+        }
+    }
+
+    /// Tells that the connection is lost, where that was not told yet; a client that has ended says why by itself.
+    fn say_lost(&mut self) {
+        let pli_client::Status { why, ended, .. } = self.session.client.status().borrow().clone();
+        if self.lost_at.take().is_some() && !ended {
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            self.screen.note(&format!("○ not connected{why}; what you type is sent when the server is back"));
         }
     }
 }

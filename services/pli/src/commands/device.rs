@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use pli_api::common;
 use pli_client::ProfileName;
 use pli_client::core::linking::{InvalidCode, LinkCode};
-use pli_client::core::{Command, Event, OwnDevice};
+use pli_client::core::{Command, Core, Event, OwnDevice};
 use pli_client::linking::{Approved, LinkFailure};
 use pli_domain::DeviceId;
 use serde_json::json;
@@ -21,7 +21,7 @@ use super::link::{DECLINED_WITHIN, How, LinkArgs, digits, failed, yes};
 use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
 use super::target::profile;
-use super::to_copy::line_here;
+use super::to_copy::{line, line_here, quoted};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::{one_line, say, tell};
@@ -241,6 +241,13 @@ async fn approve(args: &Approve, session: &mut Session, deadline: Deadline) -> R
     } else {
         say!("a new device that calls itself \"{}\"; the number there must be {}", one_line(&name), digits(&number))?;
     }
+    let all = session.client.devices().await.map_err(|error| session.request(error))?;
+    if let Some(other) = called_so(&all, &name, None) {
+        let why = taken(args, &all, other);
+        // Whether or not the other side hears of it.
+        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
+        return Err(why);
+    }
     let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(&name), args.handle.handle);
     if !args.yes && !meanwhile(session, yes(&question, met.is_over())).await?? {
         // Whether or not the other side hears of it.
@@ -254,6 +261,33 @@ async fn approve(args: &Approve, session: &mut Session, deadline: Deadline) -> R
         Err(error) => return Err(failed(error)),
     };
     added(args, session, &approved).await
+}
+
+/// A new device has the name of another one.
+fn taken(args: &Approve, all: &[OwnDevice], other: &OwnDevice) -> Failure {
+    let (handle, name) = (&args.handle.handle, one_line(&other.name));
+    let mut next = format!("{handle}/{name}");
+    if next.parse::<ProfileName>().is_err() {
+        next = format!("{handle}/new-device");
+    }
+    let is_free = |next: &str| next.split_once('/').is_some_and(|(_, name)| called_so(all, name, None).is_none());
+    // An account has ten devices.
+    next = (2..12).map(|n| format!("{next}-{n}")).find(|next| is_free(next)).unwrap_or(next);
+    let links = line(&args.at.client, &format!("device link {}", quoted(next)));
+    // The first device cannot be removed.
+    let frees = match other.is_this {
+        true => format!("device rename {handle} {} NAME", quoted(name.clone())),
+        false => format!("device remove {handle} {}", quoted(name.clone())),
+    };
+    let removes = line_here(&args.at.client, &frees);
+    Failure::say(
+        Exit::Failed,
+        format_args!(
+            "declined: {} is called \"{name}\" already; link the new device under another name, as with `{links}` there, or, \
+             where that one needs the name no more, first `{removes}` here",
+            other.device
+        ),
+    )
 }
 
 /// The reason that the server gave for not taking the list; it may have been told before the link ended.
@@ -288,18 +322,23 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
         tell!("it did not say that it knows; start it again there, and it goes on");
     }
     match outside {
-        0 => say!("it is in all conversations ({inside})"),
-        _ => say!("it is in {inside} conversations; it comes into {outside} more while this device or it is online"),
+        0 => say!("it is in all conversations ({inside})")?,
+        _ => say!("it is in {inside} conversations; it comes into {outside} more while this device or it is online")?,
     }
+    let to = quoted(approved.name.clone());
+    let gives = line_here(&args.at.client, &format!("device history {} --to {to}", args.handle.handle));
+    say!("what was written before stays here; `{gives}` hands it over")
 }
 
-/// Waits, not too long, until the device is in every conversation, or in none; answers in how many it is, and is not.
+/// Waits, not too long, until the device is in every conversation and told of what it is, or in none; answers in how many it
+/// is, and is not.
 async fn everywhere(session: &mut Session, device: DeviceId, wanted: bool) -> Result<(usize, usize), Failure> {
     let (end, mut look) = (Instant::now() + EVERYWHERE_WITHIN, interval(LOOK_EVERY));
     loop {
-        let counts = session.client.query(move |core| core.conversations_of(device)).await;
-        let counts @ (inside, outside) = counts.map_err(|error| session.request(error))?;
-        if (if wanted { outside } else { inside }) == 0 || Instant::now() >= end {
+        let stands = move |core: &Core| (core.conversations_of(device), core.has_greeted(device));
+        let (counts, greeted) = session.client.query(stands).await.map_err(|error| session.request(error))?;
+        let (inside, outside) = counts;
+        if (if wanted { outside == 0 && greeted } else { inside == 0 }) || Instant::now() >= end {
             return Ok(counts);
         }
         session.next_or(Deadline::after(None), &mut look).await?;
@@ -381,8 +420,36 @@ fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
     }
 }
 
+/// Said first: whatever else is wrong with the words is of no use to a device that may not change the list.
+async fn may_change(session: &Session) -> Result<(), Failure> {
+    match session.client.query(|core| core.signs_lists()).await.map_err(|error| session.request(error))? {
+        true => Ok(()),
+        false => Err(Failure::say(
+            Exit::Failed,
+            "only the account's first device adds, renames and removes devices; do it there",
+        )),
+    }
+}
+
+/// Whether another one than `device` is called so: then nobody could tell the two apart.
+fn called_so<'a>(devices: &'a [OwnDevice], name: &str, device: Option<DeviceId>) -> Option<&'a OwnDevice> {
+    devices.iter().find(|other| other.name == name && Some(other.device) != device)
+}
+
 async fn rename(args: &Rename, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let device = named(&devices(session, deadline).await?, &args.of.device)?;
+    let all = devices(session, deadline).await?;
+    may_change(session).await?;
+    let device = named(&all, &args.of.device)?;
+    if let Some(other) = called_so(&all, &args.name, Some(device)) {
+        return Err(Failure::say(
+            Exit::Failed,
+            format_args!(
+                "{} is called \"{}\" already; choose another name, or rename that one first",
+                other.device,
+                one_line(&other.name)
+            ),
+        ));
+    }
     let name = args.name.clone();
     change(session, Command::RenameDevice { device, name }, device, deadline).await?;
     let devices = devices(session, deadline).await?;
@@ -390,7 +457,13 @@ async fn rename(args: &Rename, session: &mut Session, deadline: Deadline) -> Res
 }
 
 async fn remove(args: &Remove, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let device = named(&devices(session, deadline).await?, &args.of.device)?;
+    let all = devices(session, deadline).await?;
+    may_change(session).await?;
+    let device = named(&all, &args.of.device)?;
+    // Only the first device comes here.
+    if all.iter().any(|own| own.is_this && own.device == device) {
+        return Err(Failure::say(Exit::Failed, "the first device of an account cannot be removed"));
+    }
     change(session, Command::RemoveDevice { device }, device, deadline).await?;
     let (left, _) = everywhere(session, device, false).await?;
     if args.at.json {
@@ -416,5 +489,24 @@ async fn change(session: &mut Session, command: Command, device: DeviceId, deadl
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_devices_are_called_the_same() {
+        let device = |n: u8, name: &str, is_this| OwnDevice {
+            device: DeviceId::from_bytes([n; 16]),
+            name: name.into(),
+            is_this,
+        };
+        let all = [device(1, "first device", true), device(2, "laptop", false), device(3, "phone", false)];
+        assert_eq!(called_so(&all, "laptop", Some(all[2].device)), Some(&all[1]));
+        assert_eq!(called_so(&all, "laptop", Some(all[1].device)), None, "its own name");
+        assert_eq!(called_so(&all, "laptop", None), Some(&all[1]), "a new one");
+        assert_eq!(called_so(&all, "tablet", None), None);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::session::{opening, sentence};
-use super::to_copy::line;
+use super::to_copy::{line, line_here, quoted};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
 use crate::terminal::{one_line, say, tell};
@@ -60,7 +60,7 @@ impl How {
 }
 
 /// Makes a companion device's profile ready to be opened; links it where `how` says that it may. Answers whether it did.
-pub async fn link(options: &ClientOptions, how: Option<How>) -> Result<bool, Failure> {
+pub async fn link(client: &ClientArgs, options: &ClientOptions, how: Option<How>) -> Result<bool, Failure> {
     loop {
         match standing(options).map_err(|error| opening(error.into()))? {
             Standing::Linked => return Ok(false),
@@ -71,14 +71,21 @@ pub async fn link(options: &ClientOptions, how: Option<How>) -> Result<bool, Fai
             }
             Standing::Fresh => {
                 let Some(how) = how else {
-                    let error = pli_client::OpenError::NotLinked(options.name.clone());
-                    return Err(Failure::new(Exit::Folder, error));
+                    return Err(not_linked(client, &options.name));
                 };
                 // Large, and seldom gone through.
                 return Box::pin(join(options, how)).await.map(|()| true);
             }
         }
     }
+}
+
+fn not_linked(client: &ClientArgs, name: &ProfileName) -> Failure {
+    let links = line_here(client, &format!("device link {}", quoted(name.to_string())));
+    Failure::say(
+        Exit::Folder,
+        format_args!("{name} is not linked yet; link it with `{links}`, and approve it on the account's first device"),
+    )
 }
 
 /// It was stopped before it heard whether it is listed. Answers whether it is.
@@ -207,7 +214,11 @@ pub fn failed(failure: LinkFailure) -> Failure {
         LinkFailure::Storage(_) => Exit::Folder,
         LinkFailure::Name(_) | LinkFailure::Link(LinkError::OtherHost { .. }) => Exit::Usage,
         LinkFailure::Transport(_) => Exit::Unreachable,
-        LinkFailure::Late | LinkFailure::NotWaited | LinkFailure::Waits => Exit::TimedOut,
+        LinkFailure::Late
+        | LinkFailure::NotWaited
+        | LinkFailure::NotAnswered { .. }
+        | LinkFailure::Unanswered
+        | LinkFailure::Waits => Exit::TimedOut,
         LinkFailure::Refused(_) => Exit::Refused,
         LinkFailure::Command(CommandError::DeviceName) => Exit::Usage,
         LinkFailure::Link(_)

@@ -5,8 +5,8 @@
 //! that name is `NAME~SHORTID`, and any conversation is `~SHORTID` or its whole id.
 
 use pli_client::core::content::Kind;
-use pli_client::core::{ConnectionState, ConversationView, Event};
-use pli_domain::ConversationId;
+use pli_client::core::{ConnectionState, ConversationView, Event, Member};
+use pli_domain::{AccountId, ConversationId};
 
 use super::session::{Deadline, Session};
 use crate::exit::{Exit, Failure};
@@ -128,6 +128,11 @@ pub fn called(view: &ConversationView) -> String {
     if view.label.is_empty() { format!("~{}", view.short_id) } else { view.label.clone() }
 }
 
+/// The other one of a chat of two, as far as it is known who that is.
+pub fn other_of(view: &ConversationView, me: AccountId) -> Option<&Member> {
+    view.members.iter().chain(&view.peer).find(|member| member.account != me)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +184,28 @@ mod tests {
         for wrong in ["\"my team", "\"my team\\", "\"my\"team", "\""] {
             assert_eq!(named(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_other_one_is_never_oneself_whatever_one_is_called() {
+        let member = |n: u8, handle: &str| Member {
+            account: AccountId::from_bytes([n; 16]),
+            handle: Some(handle.parse().expect("a handle")),
+            former: None,
+        };
+        let (me, bob) = (member(1, "kate"), member(2, "bob"));
+        let chat = |members: &[Member], peer: Option<&Member>| ConversationView {
+            kind: Kind::Direct,
+            members: members.to_vec(),
+            peer: peer.cloned(),
+            ..view(1, "", "")
+        };
+        let other = |view: &ConversationView| other_of(view, me.account).map(Member::name);
+        for members in [[me.clone(), bob.clone()], [bob.clone(), me.clone()]] {
+            assert_eq!(other(&chat(&members, None)).as_deref(), Some("bob"));
+        }
+        assert_eq!(other(&chat(&[], Some(&bob))).as_deref(), Some("bob"));
+        assert_eq!(other(&chat(std::slice::from_ref(&me), None)), None);
     }
 
     #[test]

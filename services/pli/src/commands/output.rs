@@ -92,7 +92,8 @@ fn text(event: &Event, about: &About) -> Option<String> {
         }
         Event::OwnMessage(message) => {
             let late = if message.late { " (late)" } else { "" };
-            let group = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
+            let to = about.to.as_deref().map_or(String::new(), |to| format!(" to @{}", one_line(to)));
+            let group = group.map_or(to, |group| format!(" #{}", one_line(group)));
             Some(format!("{} you{group}{late}: {}", clock(message.sent_at), one_line(&message.text)))
         }
         Event::ListRefused { member, why, .. } => Some(list_refused(&json::name(member), *why)),
@@ -164,10 +165,8 @@ pub fn lost(by: &Member, which: &str, about: &About) -> String {
     if about.first {
         return format!("lost, never shown on your {device}: {which}; it is on this one");
     }
-    let to = quoted(device.clone());
-    format!(
-        "lost, never shown on your {device}: {which}; `pli device history {name} --to {to}` on the first device brings it"
-    )
+    let brings = about.invocation.line(&format!("device history {name} --to {}", quoted(device.clone())));
+    format!("lost, never shown on your {device}: {which}; `{brings}` on the first device brings it")
 }
 
 /// The notice that this profile went back in time.
@@ -191,7 +190,9 @@ pub fn new_key(name: &str, what: NewKey, about: &About) -> String {
     match what {
         NewKey::FirstContact => format!("* first contact with @{name}: compare safety numbers (/safety {name})"),
         NewKey::Device(_) if about.own => {
-            format!("* you have {count}: {devices}; what is not yours, remove: `pli device remove {name} NAME`")
+            let which = if let [one] = about.devices.as_slice() { quoted(one.clone()) } else { "NAME".into() };
+            let removes = about.invocation.line(&format!("device remove {name} {which}"));
+            format!("* you have {count}: {devices}; what is not yours, remove on the first device: `{removes}`")
         }
         NewKey::Device(_) => format!("* @{name} uses {count}, {devices}: compare safety numbers (/safety {name})"),
         NewKey::Identity => format!(
@@ -244,7 +245,13 @@ mod tests {
         let lost =
             Event::Lost { conversation, by: bob.clone(), device, lane_nos: (2, 3), messages: Vec::new(), order: 3 };
         let stranger = Event::AddedByStranger { conversation, name: None, by: bob.clone(), order: 4 };
+        let own = Event::OwnMessage(message.clone());
+        for (to, words) in [(Some("bob".to_owned()), " you to @bob: hello"), (None, " you: hello")] {
+            let said = text(&own, &About { to, ..About::default() }).unwrap_or_default();
+            assert!(said.ends_with(words), "{said}");
+        }
         for (event, words) in [
+            (own, " you #team: hello"),
             (Event::Message(message), "@bob #team: hello"),
             (Event::Hole { conversation, from: bob.clone(), device, lane_nos: (1, 2), order: 2 }, "of @bob"),
             (lost, "* lost, never shown to @bob: messages 2 to 3 of yours in #team; send it again"),
@@ -265,7 +272,7 @@ mod tests {
             handle: Some("alice".parse().expect("a handle")),
             former: None,
         };
-        let about = |name: &str, own, first| About { group: None, devices: vec![name.into()], own, first };
+        let about = |name: &str, own, first| About { devices: vec![name.into()], own, first, ..About::default() };
         let said = lost(&alice, "message 2", &about("work laptop", true, false));
         assert!(said.contains("`pli device history alice --to 'work laptop'`") && !said.contains("send it"), "{said}");
         assert!(!lost(&alice, "message 2", &about("first device", true, true)).contains("pli device history"));

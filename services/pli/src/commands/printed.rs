@@ -14,6 +14,7 @@ use pli_client::{Client, HistoryItem, SCAN_ROWS_MAX};
 use pli_domain::{AccountId, ConversationId, DeviceId, UnixMillis};
 
 use super::about::{About, Merged};
+use super::names::other_of;
 use super::output::Output;
 use super::session::Session;
 use crate::exit::{Exit, ExitContext, Failure};
@@ -104,6 +105,17 @@ impl Printed {
     const fn is_missed(&self, order: u64) -> bool {
         order > self.before && order <= self.until
     }
+
+    /// Whether the row was there when [`Printed::missed`] looked; what came later, while others are read or shown, comes
+    /// as an event.
+    pub const fn was_there(&self, order: u64) -> bool {
+        order <= self.until
+    }
+
+    /// Whether a row may be shown as one of before: no event of it is printed any more. A row of one's own has none.
+    pub fn is_past(&self, order: u64, kind: RowKind) -> bool {
+        self.was_there(order) && (order <= self.before || kind == RowKind::Outgoing)
+    }
 }
 
 /// Who wrote some rows, as far as they are known: a handle may be somebody else's since.
@@ -179,7 +191,7 @@ impl Printer {
         }
         let mut printed = Printed::open(session.client.folder())?;
         let missed = printed.missed(session).await?;
-        let (merged, missed) = if output.merges() { Merged::of(missed) } else { (Merged::default(), missed) };
+        let merged = if output.merges() { Merged::of(&missed, session.invocation.clone()) } else { Merged::default() };
         let client = session.client.clone();
         let printer = Self { output, printed, client, labels: Labels::default(), merged, failed: None };
         Ok((printer, missed))
@@ -196,8 +208,15 @@ impl Printer {
         if self.printed.knows(event) {
             return true;
         }
-        let about = About { group, ..self.merged.about(&self.client, event).await };
-        match self.output.event(event, &about) {
+        let shown = match self.merged.has_told(event) {
+            true => Ok(true),
+            false => {
+                let to = if group.is_none() { self.recipient(event).await } else { None };
+                let about = About { group, to, ..self.merged.about(&self.client, event).await };
+                self.output.event(event, &about)
+            }
+        };
+        match shown {
             // Noted only after it went out: a message that goes nowhere is printed by the next one.
             Ok(true) if self.output.is_kept() => event.order().into_iter().for_each(|order| self.printed.note(order)),
             Ok(_) => {}
@@ -220,6 +239,13 @@ impl Printer {
             self.labels.0.insert(id, label);
         }
         self.labels.0.get(&id).filter(|label| !label.is_empty()).cloned()
+    }
+
+    /// To whom a message went that another device of one's own wrote in a chat of two.
+    async fn recipient(&self, event: &Event) -> Option<String> {
+        let Event::OwnMessage(message) = event else { return None };
+        let view = self.client.conversation(message.conversation).await.ok()??;
+        other_of(&view, message.from.account).map(Member::name)
     }
 
     /// Whether this event is a message that [`Printer::event`] has yet to print.
@@ -335,6 +361,24 @@ mod tests {
             printed.note(order);
         }
         assert_eq!(printed.since, [4, 5, 6].into(), "what comes later comes once, and is not remembered");
+    }
+
+    /// A start reads the history after the look, and slowly where its reader is slow.
+    #[test]
+    fn what_is_shown_as_history_comes_as_no_event() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut printed = Printed::open(folder.path()).expect("made");
+        printed.note(3);
+        let mut printed = Printed::open(folder.path()).expect("there");
+        printed.until = 6;
+        for order in 1..=8 {
+            let shown = printed.is_past(order, RowKind::Incoming);
+            assert_eq!(shown, printed.knows(&notice(order)), "{order} is shown at one place");
+            assert_eq!(printed.is_past(order, RowKind::Outgoing), order <= 6, "{order} is one's own");
+            assert_eq!(printed.was_there(order), order <= 6);
+        }
+        printed.note(5);
+        assert!(!printed.is_past(5, RowKind::Incoming), "it is on the screen already");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval, interval, timeout_at};
 use super::advice::advice;
 use super::link::{self, How};
 use super::output::warning;
-use super::to_copy::line_here;
+use super::to_copy::{Invocation, line_here, quoted};
 use crate::cli::{ClientArgs, NamedServer};
 use crate::exit::{Exit, ExitContext, Failure};
 use crate::server::server_file::ServerFile;
@@ -25,6 +25,10 @@ pub struct Session {
     pub client: Client,
     /// What happens comes from here.
     pub events: Events,
+    /// For lines to copy.
+    pub invocation: Invocation,
+    /// Whose profile.
+    name: ProfileName,
     /// What the server refuses for now, where something waits for that.
     refusal: Option<common::Error>,
     /// The profile's database was gone.
@@ -81,9 +85,11 @@ async fn open_with(args: &ClientArgs, name: &ProfileName, first: FirstUse, offli
         return Err(no_profile(args, name, &folder));
     }
     let how = if let FirstUse::Links(how) = first { Some(how) } else { None };
-    let linked_now = name.device.is_some() && link::link(&options, how).await?;
+    let linked_now = name.device.is_some() && link::link(args, &options, how).await?;
     let (client, events) = Client::open(options).await.map_err(opening)?;
-    Ok(Session { client, events, refusal: None, keys_gone, tells_new: true, is_new, linked_now, warns: false })
+    let (invocation, name) = (Invocation::of(args), name.clone());
+    let (refusal, tells_new, warns) = (None, true, false);
+    Ok(Session { client, events, invocation, name, refusal, keys_gone, tells_new, is_new, linked_now, warns })
 }
 
 /// Which profile is meant, and where its server is.
@@ -194,6 +200,16 @@ pub fn opening(error: OpenError) -> Failure {
     Failure::new(exit, error)
 }
 
+/// Says in a profile's folder that the account has removed the device, for who looks at it offline.
+const REMOVED_FILE: &str = "removed";
+
+/// A name that no device of this profile's machine has had, most likely.
+pub fn another(name: &ProfileName) -> String {
+    let next = format!("{name}-2");
+    // One that is as long as may be is not made longer.
+    if next.parse::<ProfileName>().is_ok() { next } else { format!("{}/new-device", name.handle) }
+}
+
 /// How often is looked whether something is done that no event tells of.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -201,7 +217,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REASONS_MAX: usize = 10_000;
 
 /// Why a client ended, as the process tells it.
-pub fn ended(end: &End) -> Failure {
+fn ended(end: &End) -> Failure {
     let exit = match end {
         End::Closed => Exit::Failed,
         End::Stopped(..) => Exit::Refused,
@@ -288,7 +304,7 @@ impl Session {
                 self.note_refusal(&event);
                 Ok(event)
             }
-            None => Err(ended(&self.client.end().await)),
+            None => Err(self.ended(&self.client.end().await)),
         }
     }
 
@@ -314,6 +330,10 @@ impl Session {
                     );
                 }
                 self.refusal = None;
+            }
+            // A server that was set back to before the removal takes the device again.
+            Event::Connection(ConnectionState::Online) if self.is_removed() => {
+                let _ = std::fs::remove_file(self.client.folder().join(REMOVED_FILE));
             }
             Event::Accepted { .. } | Event::Registered { .. } => self.refusal = None,
             _ if self.warns => {
@@ -401,10 +421,33 @@ impl Session {
         Ok(all.into_iter().filter(|conversation| !conversation.left).collect())
     }
 
+    /// Why the client ended; where the account has removed the device, with the line that shows what is here.
+    fn ended(&self, end: &End) -> Failure {
+        if !matches!(end, End::Stopped(_, common::ErrorCode::DeviceRemoved)) {
+            return ended(end);
+        }
+        // Without the mark, the next offline chat only promises too much.
+        let _ = std::fs::write(self.client.folder().join(REMOVED_FILE), []);
+        let shows = self.invocation.line_here(&format!("chat {} --offline", quoted(self.name.to_string())));
+        let links = self.invocation.line_here(&format!("device link {}", quoted(another(&self.name))));
+        Failure::say(
+            Exit::Refused,
+            format_args!(
+                "{end}; `{shows}` shows what is stored here; this machine comes back as a new device under another name, as \
+                 with `{links}`, or under the same one with another --home"
+            ),
+        )
+    }
+
+    /// Whether it is known here that the account has removed this device.
+    pub fn is_removed(&self) -> bool {
+        self.client.folder().join(REMOVED_FILE).exists()
+    }
+
     /// What a request's failure means.
     pub fn request(&self, error: RequestError) -> Failure {
         match (error, self.client.ended()) {
-            (RequestError::Ended, Some(end)) => ended(&end),
+            (RequestError::Ended, Some(end)) => self.ended(&end),
             (RequestError::Command(error), _) => Failure::new(exit_of(&error), error),
             (error, _) => Failure::new(Exit::Failed, error),
         }

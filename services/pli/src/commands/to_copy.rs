@@ -8,9 +8,52 @@ use crate::cli::ClientArgs;
 /// Where `pli dev` keeps its data unless told otherwise, and the client looks for it.
 const DATA_DEFAULT: &str = "pli-data";
 
-/// A command for any device of the same server: `command` is what stands behind the program.
+/// How this process was started: what stands around the command in every line that a person copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    program: String,
+    server: String,
+    home: String,
+}
+
+/// Of a program that is on the path and finds its server by itself.
+impl Default for Invocation {
+    fn default() -> Self {
+        Self { program: "pli".into(), server: String::new(), home: String::new() }
+    }
+}
+
+impl Invocation {
+    /// With these flags.
+    pub fn of(client: &ClientArgs) -> Self {
+        let home = client.home.as_ref().map(|home| format!(" --home {}", quoted(home.display().to_string())));
+        Self { program: program(), server: server(client), home: home.unwrap_or_default() }
+    }
+
+    /// A command for any device of the same server: `command` is what stands behind the program.
+    pub fn line(&self, command: &str) -> String {
+        format!("{} {command}{}", self.program, self.server)
+    }
+
+    /// The same for the profiles of this device, wherever they live.
+    pub fn line_here(&self, command: &str) -> String {
+        self.line(command) + &self.home
+    }
+}
+
+/// See [`Invocation::line`].
 pub fn line(client: &ClientArgs, command: &str) -> String {
-    let mut words = vec![program(), command.to_owned()];
+    Invocation::of(client).line(command)
+}
+
+/// See [`Invocation::line_here`].
+pub fn line_here(client: &ClientArgs, command: &str) -> String {
+    Invocation::of(client).line_here(command)
+}
+
+/// The flags that say which server is meant, each behind a blank.
+fn server(client: &ClientArgs) -> String {
+    let mut words = vec![String::new()];
     if !client.server.is_empty() {
         let servers: Vec<String> = client.server.iter().map(|named| named.address.to_string()).collect();
         words.push(format!("--server {}", quoted(servers.join(","))));
@@ -18,13 +61,9 @@ pub fn line(client: &ClientArgs, command: &str) -> String {
     if client.data != Path::new(DATA_DEFAULT) {
         words.push(format!("--data {}", quoted(client.data.display().to_string())));
     }
+    words.extend(client.quic_port.map(|port| format!("--quic-port {port}")));
+    words.extend(client.fingerprint.map(|fingerprint| format!("--fingerprint {fingerprint}")));
     words.join(" ")
-}
-
-/// The same for the profiles of this device, wherever they live.
-pub fn line_here(client: &ClientArgs, command: &str) -> String {
-    let home = client.home.as_ref().map(|home| format!(" --home {}", quoted(home.display().to_string())));
-    line(client, command) + &home.unwrap_or_default()
 }
 
 /// The program as it was started.
@@ -66,6 +105,9 @@ mod tests {
         };
         assert_eq!(behind(&[], true), "");
         assert_eq!(behind(&["--data", "a b"], false), " --data 'a b'");
+        let print = "0123456789abcdef".repeat(4);
+        let flags = ["--server", "a:1", "--quic-port", "2", "--fingerprint", &print];
+        assert_eq!(behind(&flags, false), format!(" --server a:1 --quic-port 2 --fingerprint {print}"));
         let flags = ["--server", "a:1,b:2", "--data", "x", "--home", "h"];
         assert_eq!(behind(&flags, false), " --server a:1,b:2 --data x");
         assert_eq!(behind(&flags, true), " --server a:1,b:2 --data x --home h");

@@ -131,7 +131,7 @@ fn older_messages_come_to_a_companion_in_order_and_once_through_kills_of_everybo
     assert_eq!(given["resumed"], 0, "{given}");
     assert_eq!(done(home, TAKE)["new"], 0);
     let (code, why) = refused(home, &[TAKE, &["--timeout", "1"]].concat());
-    assert!(code == Some(10) && why.contains("pli device history HANDLE --to DEVICE"), "{code:?} {why}");
+    assert!(code == Some(10) && why.contains("device history alice --to laptop --data data`"), "{code:?} {why}");
     drop(server);
 }
 

@@ -193,6 +193,21 @@ fn a_group_with_blanks_in_its_name_is_written_to_from_a_chat() {
 }
 
 #[test]
+fn what_is_read_offline_waits_and_the_next_command_sends_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let home = home.path();
+    register(home, &["bob", "alice"]);
+    text(&run(home, &with_data(&["send", "alice", "bob", "online"])));
+    let offline = run_with_input(home, &with_data(&["chat", "alice", "--offline"]), b"@bob offline\n");
+    assert!(text(&offline).contains("1 message waits"), "{offline:?}");
+    assert!(!text(&run(home, &with_data(&["recv", "bob"]))).contains("offline"));
+    text(&run(home, &with_data(&["send", "alice", "bob", "online again"])));
+    let read = text(&run(home, &with_data(&["recv", "bob"])));
+    assert!(read.contains("@alice: offline\n") && read.contains("@alice: online again\n"), "{read}");
+}
+
+#[test]
 fn a_new_group_has_no_ticks_of_earlier_messages_and_one_begun_offline_is_told() {
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(home.path());

@@ -66,6 +66,35 @@ fn a_line_of_a_chat_that_is_no_text_is_told_and_the_others_are_sent() {
     assert!(said.contains("one") && said.contains("two") && !said.contains("bad"), "{said}");
 }
 
+#[test]
+fn a_chat_in_a_pipe_that_is_offline_shows_what_is_stored_and_keeps_what_it_reads() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let port = server.port();
+    text(&run(home.path(), &with_data(&["recv", "bob"])));
+    text(&run(home.path(), &with_data(&["send", "alice", "bob", "stored"])));
+    let offline = with_data(&["chat", "alice", "--offline"]);
+    // With a server, and without one.
+    let said = text(&run_with_input(home.path(), &offline, b"@bob one\n"));
+    assert!(said.contains("stored") && !said.contains("connected"), "{said}");
+    assert!(said.contains("1 message waits to be sent; the next command of this profile without --offline"), "{said}");
+    server.process.kill();
+    let said = text(&run_with_input(home.path(), &offline, b"@bob two\n/group later bob\n"));
+    assert!(said.contains("one") && said.contains("2 messages wait to be sent"), "{said}");
+    let said = text(&run_with_input(home.path(), &offline, b""));
+    assert!(said.contains("two"), "{said}");
+    // What cannot be done at all is still told.
+    let (code, _) = failure(&run_with_input(home.path(), &offline, b"to nobody\n"));
+    assert_eq!(code, Some(13));
+
+    let _server = Server::start_on(home.path(), port);
+    text(&run_with_input(home.path(), &with_data(&["chat", "alice"]), b"@bob three\n"));
+    let said = text(&run(home.path(), &with_data(&["recv", "bob"])));
+    for words in [": stored", ": one", ": two", ": three"] {
+        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+    }
+}
+
 /// `pli` with a standard output that takes nothing.
 fn onto_a_full_disk(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");

@@ -74,11 +74,6 @@ impl Terminal {
         rest.extend(self.seen.drain(..=end));
     }
 
-    /// What was painted since.
-    pub fn seen(&self) -> &str {
-        &self.seen
-    }
-
     /// Presses keys, all at once, as a paste does.
     pub fn keys(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("written");
@@ -97,13 +92,12 @@ impl Terminal {
         tcgetattr(&self.keyboard).expect("a terminal").local_modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
-    /// Reads until this was painted; forgets everything before it.
-    pub fn until(&mut self, wanted: &str) {
+    /// Reads until this was painted, and forgets everything up to it: that is the answer.
+    pub fn until(&mut self, wanted: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.seen.find(wanted) {
-                self.seen.drain(..at + wanted.len());
-                return;
+                return self.seen.drain(..at + wanted.len()).collect();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {

@@ -55,6 +55,7 @@ impl Conversation {
             awaits: self.awaits,
             awaits_in_vain: self.awaits_in_vain,
             refresh: self.refresh.map(RefreshRecord::of),
+            ticks_at_ms: self.ticks_at.map(|at| at.0),
         }
         .encode_to_vec()
     }
@@ -90,6 +91,7 @@ impl Conversation {
             awaits: r.awaits,
             awaits_in_vain: r.awaits_in_vain,
             refresh: r.refresh.map(RefreshRecord::read),
+            ticks_at: r.ticks_at_ms.map(UnixMillis),
             gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
@@ -164,6 +166,8 @@ struct Record {
     awaits_in_vain: bool,
     #[prost(message, optional, tag = "29")]
     refresh: Option<RefreshRecord>,
+    #[prost(uint64, optional, tag = "30")]
+    ticks_at_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -325,7 +329,7 @@ mod tests {
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
         "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
         "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
-        "2a04010103043001d00101d80107e00101ea01080809100818072006",
+        "2a04010103043001d00101d80107e00101ea01080809100818072006f0010b",
     );
 
     #[test]
@@ -361,6 +365,7 @@ mod tests {
             awaits: Some(7),
             awaits_in_vain: true,
             refresh: Some(Refresh { due: UnixMillis(9), since: UnixMillis(8), from: 7, heard: 6 }),
+            ticks_at: Some(UnixMillis(11)),
             gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
@@ -377,6 +382,7 @@ mod tests {
         assert_eq!((read.awaits_welcome, read.disowned, read.said, read.abandoned), (true, 2, 10, true));
         assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
         assert_eq!((&read.gone, read.refresh), (&conversation.gone, conversation.refresh));
+        assert_eq!(read.ticks_at, conversation.ticks_at);
     }
 
     #[test]

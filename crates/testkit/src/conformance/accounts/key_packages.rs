@@ -12,7 +12,7 @@ pub(super) async fn key_packages_are_claimed_once_each(h: &mut dyn Harness<Store
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
     let stock = accounts.put_key_packages(device(1), (0..5).map(package).collect(), None).await?;
-    check_eq!(stock, KeyPackageStock { left: 5, last_resort: false }, "stock");
+    check_eq!(stock, KeyPackageStock { left: 5, last_resort: None }, "stock");
     let mut claimed = BTreeSet::new();
     for left in (0..5).rev() {
         let found = accounts.claim_key_package(device(1)).await?;
@@ -52,7 +52,7 @@ pub(super) async fn the_last_resort_package_is_handed_out_again(h: &mut dyn Harn
     let accounts = h.fresh().await;
     accounts.create(new(1, "alice")?).await?;
     let stock = accounts.put_key_packages(device(1), vec![package(1)], Some(package(9))).await?;
-    check_eq!(stock, KeyPackageStock { left: 1, last_resort: true }, "stock");
+    check_eq!(stock, KeyPackageStock { left: 1, last_resort: Some(package(9)) }, "stock");
     let mut claimed = Vec::new();
     for _ in 0..4 {
         let found = accounts.claim_key_package(device(1)).await?;
@@ -64,6 +64,32 @@ pub(super) async fn the_last_resort_package_is_handed_out_again(h: &mut dyn Harn
     accounts.put_key_packages(device(1), Vec::new(), None).await?;
     let newest = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
     check_eq!(newest, Some(package(8)), "the newest last-resort package");
+    Ok(())
+}
+
+pub(super) async fn a_look_at_the_stock_takes_nothing_and_shows_the_newest_last_resort_package(
+    h: &mut dyn Harness<Store>,
+) -> Outcome {
+    let accounts = h.fresh().await;
+    accounts.create(new(1, "alice")?).await?;
+    accounts.put_key_packages(device(1), vec![package(1)], Some(package(9))).await?;
+    for left in [1, 0] {
+        let stock = KeyPackageStock { left, last_resort: Some(package(9)) };
+        for _ in 0..2 {
+            check_eq!(accounts.key_package_stock(device(1)).await?, stock.clone(), "stock with {left} left");
+        }
+        accounts.claim_key_package(device(1)).await?;
+    }
+    accounts.put_key_packages(device(1), Vec::new(), Some(package(8))).await?;
+    let stock = KeyPackageStock { left: 0, last_resort: Some(package(8)) };
+    check_eq!(accounts.key_package_stock(device(1)).await?, stock, "stock after another last-resort package");
+    // What is published between a look and the next is not touched by either.
+    accounts.put_key_packages(device(1), vec![package(2)], None).await?;
+    let stock = KeyPackageStock { left: 1, ..stock };
+    check_eq!(accounts.key_package_stock(device(1)).await?, stock.clone(), "stock after a single-use package");
+    check_eq!(accounts.key_package_stock(device(1)).await?, stock, "stock after a look");
+    let claimed = accounts.claim_key_package(device(1)).await?.map(|found| found.key_package);
+    check_eq!(claimed, Some(package(2)), "what was published after looks");
     Ok(())
 }
 
@@ -90,7 +116,7 @@ pub(super) async fn a_stock_of_key_packages_is_bounded(h: &mut dyn Harness<Store
     let stock = accounts.put_key_packages(device(1), (0..KEY_PACKAGES_MAX).map(package).collect(), None).await?;
     check_eq!(stock.left, full, "a full stock");
     let stock = accounts.put_key_packages(device(1), vec![package(1_000)], Some(package(999))).await?;
-    check_eq!(stock, KeyPackageStock { left: full, last_resort: true }, "one above a full stock");
+    check_eq!(stock, KeyPackageStock { left: full, last_resort: Some(package(999)) }, "one above a full stock");
     let claimed = claim_all(&*accounts).await?;
     check!(claimed.contains(&package(1_000)), "the newest was left out");
     check_eq!(claimed.len(), KEY_PACKAGES_MAX, "claimed of a full stock");
@@ -129,7 +155,7 @@ pub(super) async fn key_packages_of_devices_are_apart(h: &mut dyn Harness<Store>
     accounts.create(new(1, "alice")?).await?;
     accounts.create(new(2, "bob")?).await?;
     accounts.put_key_packages(device(1), vec![package(1)], Some(package(9))).await?;
-    let none = KeyPackageStock { left: 0, last_resort: false };
+    let none = KeyPackageStock::default();
     check_eq!(accounts.key_package_stock(device(2)).await?, none, "stock of the other device");
     check_eq!(accounts.claim_key_package(device(2)).await?, None, "a key package of the other device");
     // The same bytes may be published by two devices.
@@ -146,7 +172,7 @@ pub(super) async fn key_packages_of_a_device_that_was_left_out_are_deleted(h: &m
     }
     put(&*accounts, 1, list(3, &[1])).await?;
     check_eq!(accounts.claim_key_package(device(11)).await?, None, "a key package of the device left out");
-    let none = KeyPackageStock { left: 0, last_resort: false };
+    let none = KeyPackageStock::default();
     check_eq!(accounts.key_package_stock(device(11)).await?, none, "stock of the device left out");
     check_eq!(accounts.key_package_stock(device(1)).await?.left, 1, "stock of the device that stays");
     // What comes late, from who had read the list before, goes with the end of the removal.

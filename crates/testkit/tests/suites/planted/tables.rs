@@ -8,8 +8,8 @@ use bytes::Bytes;
 use pli_domain::{AccountId, ConversationId, DeviceId, Handle, MlsEpoch, PayloadId, UnixMillis};
 use pli_ports::{
     AccountRecord, Accounts, ClaimedKeyPackage, CommitIntent, CommitOutcome, ConversationHead, Conversations,
-    CreateAccountError, CreateOutcome, DeviceListRecord, EpochRoster, KeyPackageStock, ListHash, NewAccount,
-    NewConversation, PayloadPage, Payloads, PutDeviceListError, Removal, RosterRecord, StoreError,
+    CreateAccountError, CreateOutcome, DecidedCommit, DeviceListRecord, EpochRoster, KeyPackageStock, ListHash,
+    NewAccount, NewConversation, PayloadPage, Payloads, PutDeviceListError, Removal, RosterRecord, StoreError,
 };
 use pli_testkit::conformance;
 use pli_testkit::memory::{MemoryAccounts, MemoryConversations, MemoryPayloads, MemoryWorld};
@@ -19,6 +19,8 @@ use super::caught;
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     PackageHandedOutTwice,
+    LookTakesAPackage,
+    FirstLastResortShown,
     HandleTakenTwice,
     OldDeviceListAccepted,
     ForeignDeviceListed,
@@ -41,6 +43,7 @@ struct BrokenAccounts {
     accounts: MemoryAccounts,
     fault: Fault,
     claimed: Mutex<Option<ClaimedKeyPackage>>,
+    last_resort: Mutex<Option<Bytes>>,
 }
 
 #[async_trait]
@@ -117,15 +120,28 @@ impl Accounts for BrokenAccounts {
         Ok(claimed)
     }
     async fn key_package_stock(&self, device: DeviceId) -> Result<KeyPackageStock, StoreError> {
-        self.accounts.key_package_stock(device).await
+        let mut stock = self.accounts.key_package_stock(device).await?;
+        match self.fault {
+            Fault::LookTakesAPackage => drop(self.accounts.claim_key_package(device).await?),
+            Fault::FirstLastResortShown if stock.last_resort.is_some() => {
+                let mut first = self.last_resort.lock().expect("no panic");
+                stock.last_resort = first.get_or_insert_with(|| stock.last_resort.unwrap_or_default()).clone().into();
+            }
+            _ => {}
+        }
+        Ok(stock)
     }
 }
+
+const LOOK: &str = "a_look_at_the_stock_takes_nothing_and_shows_the_newest_last_resort_package";
 
 #[tokio::test(start_paused = true)]
 async fn broken_accounts_are_caught() {
     for (fault, expected) in [
         (Fault::PackageHandedOutTwice, "racing_claimers_get_different_key_packages"),
         (Fault::PackageHandedOutTwice, "key_packages_are_claimed_once_each"),
+        (Fault::LookTakesAPackage, LOOK),
+        (Fault::FirstLastResortShown, LOOK),
         (Fault::HandleTakenTwice, "racing_accounts_claim_a_handle_once"),
         (Fault::OldDeviceListAccepted, "a_device_list_that_does_not_follow_is_refused"),
         (Fault::ForeignDeviceListed, "a_device_list_with_another_accounts_device_is_refused"),
@@ -139,8 +155,8 @@ async fn broken_accounts_are_caught() {
         (Fault::RemovalsNotPaged, "removals_are_read_in_pages"),
     ] {
         let open = move |world: &MemoryWorld| {
-            let claimed = Mutex::default();
-            Arc::new(BrokenAccounts { accounts: world.accounts(), fault, claimed }) as Arc<dyn Accounts>
+            let (claimed, last_resort) = (Mutex::default(), Mutex::default());
+            Arc::new(BrokenAccounts { accounts: world.accounts(), fault, claimed, last_resort }) as Arc<dyn Accounts>
         };
         caught(conformance::accounts::CASES, expected, open).await;
     }
@@ -185,7 +201,7 @@ impl Conversations for BrokenConversations {
         }
         Ok(outcome)
     }
-    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<CommitIntent>, StoreError> {
+    async fn intent(&self, conversation: ConversationId, from: MlsEpoch) -> Result<Option<DecidedCommit>, StoreError> {
         self.conversations.intent(conversation, from).await
     }
     async fn finish(&self, conversation: ConversationId, from: MlsEpoch) -> Result<(), StoreError> {

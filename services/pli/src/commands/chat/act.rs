@@ -2,14 +2,16 @@
 //! Doing what a typed line asks for.
 
 use pli_client::core::content::Kind;
-use pli_client::core::{Command, ConnectionState, ConversationView, Core, Event, Member, Outcome, Reached, RowKind};
+use pli_client::core::{
+    Command, CommandError, ConnectionState, ConversationView, Core, Event, Member, Outcome, Reached, RowKind,
+};
 use pli_client::{HistoryItem, RequestError};
 use pli_domain::{ConversationId, Handle};
 
 use super::Chat;
 use super::input::{COMMANDS, Input};
 use crate::commands::json::name;
-use crate::commands::names::{called, group_named, typed};
+use crate::commands::names::{called, group_named, other_of, typed};
 use crate::commands::printed::people;
 use crate::exit::{Exit, ExitContext, Failure};
 
@@ -99,14 +101,24 @@ impl Chat {
         // A client that has ended says so itself.
         let waiting = self.session.client.query(|core| (core.unsent_texts(), core.open_changes())).await;
         let (waiting, changes) = waiting.unwrap_or((0, 0));
+        if self.session.is_removed() {
+            if waiting + changes > 0 {
+                self.screen.note("what waits here is not sent any more: the account has removed this device");
+            }
+            return;
+        }
+        let flag = if self.offline { " without --offline" } else { "" };
         if waiting == 0 && changes > 0 {
-            self.screen.note("what was asked for is not done yet; the next command of this profile goes on with it");
+            self.screen.note(&format!(
+                "what was asked for is not done yet; the next command of this profile{flag} goes on with it"
+            ));
         }
         if waiting > 0 {
             let messages =
                 if waiting == 1 { "1 message waits".to_string() } else { format!("{waiting} messages wait") };
             self.screen.note(&format!(
-                "{messages} to be sent; the next `pli chat` or other command of this profile sends them"
+                "{messages} to be sent; the next command of this profile{flag} sends {}",
+                if waiting == 1 { "it" } else { "them" }
             ));
         }
     }
@@ -138,7 +150,12 @@ impl Chat {
 
     /// Gives the core a command; what it does not take is said on the screen.
     async fn command(&mut self, command: Command) -> Result<Option<Outcome>, Failure> {
-        match self.session.client.command(command).await {
+        let done = self.session.client.command(command).await;
+        self.taken(done)
+    }
+
+    fn taken(&self, done: Result<Outcome, RequestError>) -> Result<Option<Outcome>, Failure> {
+        match done {
             Ok(outcome) => Ok(Some(outcome)),
             Err(RequestError::Command(error)) => {
                 self.refuse(&error.to_string());
@@ -174,7 +191,15 @@ impl Chat {
     }
 
     async fn say(&mut self, conversation: ConversationId, text: String) -> Result<(), Failure> {
-        let outcome = self.command(Command::SendText { conversation, text: text.clone() }).await?;
+        let command = Command::SendText { conversation, text: text.clone() };
+        let outcome = match self.session.client.command(command).await {
+            // It could not be started after all: the event that says why is on its way.
+            Err(RequestError::Command(CommandError::NotAMember)) if self.asked.contains_key(&conversation) => {
+                self.undone.set(true);
+                None
+            }
+            done => self.taken(done)?,
+        };
         // Another one of the same chat may carry it.
         if let Some((conversation, message)) = outcome.and_then(|sent| Some((sent.conversation?, sent.message?))) {
             self.own.forget(conversation);
@@ -214,10 +239,17 @@ impl Chat {
 
     async fn safety(&self, person: String) -> Result<(), Failure> {
         let asked = person.clone();
-        let look = move |core: &Core| core.safety_number_with(core.person_named(&asked)?.account);
+        let look = move |core: &Core| {
+            let account = core.person_named(&asked)?.account;
+            Some((account, core.safety_number_with(account)?))
+        };
         let number = self.session.client.query(look).await;
         match number.map_err(|error| self.session.request(error))? {
-            Some(number) => {
+            // It would be the same on both sides, and say nothing of anybody.
+            Some((account, _)) if account == self.me => {
+                self.hint(&format!("@{person} is you; /safety HANDLE of somebody else"))
+            }
+            Some((_, number)) => {
                 let digits: Vec<char> = number.chars().filter(char::is_ascii_digit).collect();
                 let groups: Vec<String> = digits.chunks(5).map(|five| five.iter().collect()).collect();
                 self.screen.line(&format!("  safety number with @{person}; both of you must see the same:"));
@@ -259,8 +291,7 @@ impl Chat {
         if view.kind == Kind::Group {
             return format!("#{}", typed(&called(view)));
         }
-        let me = &self.handle;
-        let other = view.members.iter().chain(&view.peer).map(name).find(|name| name != me);
+        let other = other_of(view, self.me).map(name);
         let other = other.or_else(|| view.parts.iter().find_map(|id| self.asked.get(id)).map(ToString::to_string));
         other.map_or_else(|| "…".into(), |other| format!("@{other}"))
     }
@@ -269,6 +300,17 @@ impl Chat {
     pub(super) async fn place(&self, conversation: ConversationId) -> Result<String, Failure> {
         let view = self.view(conversation).await?;
         Ok(view.map_or(String::new(), |view| place_of(&view)))
+    }
+
+    /// What stands after one's own name among what others wrote: to whom it went, or the group.
+    pub(super) async fn place_to(&self, conversation: ConversationId) -> Result<String, Failure> {
+        let view = self.view(conversation).await?;
+        Ok(view.map_or(String::new(), |view| format!("{}{}", place_of(&view), self.behind_own(&view))))
+    }
+
+    /// ` to @bob` in a chat of two.
+    pub(super) fn behind_own(&self, view: &ConversationView) -> String {
+        if view.kind == Kind::Group { String::new() } else { format!(" to {}", self.called(view)) }
     }
 
     /// How an earlier message is told of in a line about its conversation: `in #team`, `to @bob`.

@@ -39,18 +39,21 @@ impl Chat {
 
     /// Waits until what was read is accepted or refused, and every change of a group made or refused; with a terminal the
     /// user sees what waits. A server that is away may be back before the time is over. `talked` is false where the chat
-    /// has failed.
+    /// has failed. Offline nothing is waited for: what was read is kept for the next time, as it was asked for.
     pub(super) async fn settle(&mut self, ending: &CancellationToken, talked: bool) -> Result<(), Failure> {
         let end = Instant::now() + SETTLED_WITHIN;
         let mut look = interval(LOOK_EVERY);
-        while talked && self.editor.is_piped() && !ending.is_cancelled() {
+        while talked && !self.offline && self.editor.is_piped() && !ending.is_cancelled() {
             let counts = |core: &Core| (core.waiting().1, core.unsent_texts(), core.open_changes());
             let waits = self.session.client.query(counts).await;
             let (waiting, texts, changes) = waits.map_err(|error| self.session.request(error))?;
             if self.session.events.is_empty() && waiting + changes == 0 {
                 break;
             }
-            if Instant::now() >= end || self.offline {
+            if self.lost_at.is_some_and(|at| at <= Instant::now()) {
+                self.say_lost();
+            }
+            if Instant::now() >= end {
                 return if texts + changes == 0 { Ok(()) } else { Err(self.session.timed_out()) };
             }
             tokio::select! {

@@ -2,6 +2,7 @@
 //! Lines on the screen.
 
 use anstyle::{AnsiColor, Color, Style};
+use pli_api::ErrorCode;
 use pli_client::HistoryItem;
 use pli_client::core::{Event, IncomingMessage, RowKind, RowStatus};
 use pli_domain::UnixMillis;
@@ -142,6 +143,10 @@ impl Screen {
             Event::RegistrationRefused { why } => self.warning(&format!("* not registered yet: {}", sentence(why))),
             Event::ConversationFailed { why, .. } => self.warning(&format!("* cannot be started: {}", sentence(why))),
             Event::ChangeFailed { why, .. } => self.warning(&format!("* not changed: {}", sentence(why))),
+            // What the server says of it names what no user of a chat has heard of, and it passes in a moment.
+            Event::Waiting { why, .. } if why.code() == ErrorCode::EpochNotOpen => {
+                self.note("waiting until everybody knows who is in the conversation now; it goes on by itself");
+            }
             Event::Waiting { why, .. } => self.note(&format!("waiting: {}", sentence(why))),
             Event::Hole { from, lane_nos: (first, last), .. } => {
                 self.warning(&format!("* messages {first} to {last} of @{} have not arrived", name(from)));

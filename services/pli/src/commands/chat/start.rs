@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use pli_client::HistoryItem;
-use pli_client::core::content::Kind;
 use pli_client::core::{ConversationView, Event, RowKind};
 use pli_domain::ConversationId;
 
@@ -28,8 +27,9 @@ impl Chat {
     /// Nothing that is typed goes to anybody of whom something is shown here before the user names one: whoever wrote
     /// last need not be whom they mean.
     pub(super) async fn show_start(&mut self) -> Result<(), Failure> {
-        let (merged, missed) = Merged::of(self.printed.missed(&self.session).await?);
-        self.merged = merged;
+        let missed = self.printed.missed(&self.session).await?;
+        self.merged = Merged::of(&missed, self.session.invocation.clone());
+        self.unused &= !missed.iter().any(is_row);
         let begins = missed.first().and_then(Event::order).unwrap_or(u64::MAX);
         let own = self.show_last(begins).await?;
         self.show_missed(missed, own).await?;
@@ -40,11 +40,12 @@ impl Chat {
     }
 
     /// The history's last rows before this place, oldest conversation first, so that the newest stands right above the
-    /// prompt. Answers the rows of one's own behind it.
+    /// prompt. Answers the rows of one's own behind it. What arrives meanwhile is in the history too, and left to its event.
     async fn show_last(&mut self, before: u64) -> Result<Vec<Own>, Failure> {
         let mut last = Vec::new();
         for view in self.session.conversations().await? {
-            let rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
+            let mut rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
+            rows.retain(|row| self.printed.was_there(row.order));
             if let Some(newest) = rows.last() {
                 last.push((newest.order, view, rows));
             }
@@ -54,7 +55,8 @@ impl Chat {
         let mut own = Vec::new();
         for (_, view, rows) in last.into_iter().skip(skipped) {
             self.unused = false;
-            let (old, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.order < before);
+            let (mut old, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.order < before);
+            old.retain(|row| self.printed.is_past(row.order, row.row.kind()));
             if !old.is_empty() {
                 self.show_items(&view, &old).await?;
             }
@@ -83,7 +85,7 @@ impl Chat {
             if is_row(&event) && skipped > 0 {
                 skipped -= 1;
                 cut.extend(conversation_of(&event));
-            } else {
+            } else if !self.merged.has_told(&event) {
                 self.show_one(&event).await?;
                 whole.extend(conversation_of(&event).filter(|_| matches!(event, Event::Message(_))));
             }
@@ -111,8 +113,7 @@ impl Chat {
 
     /// Among what others wrote, with its place as theirs have.
     async fn show_own(&self, view: &ConversationView, row: HistoryItem) -> Result<(), Failure> {
-        let place = if view.kind == Kind::Group { String::new() } else { format!(" to {}", self.called(view)) };
-        self.show_placed(view, &[row], &place).await
+        self.show_placed(view, &[row], &self.behind_own(view)).await
     }
 
     /// The lines are on the screen, so they count as read; a full change queue only delays the ticks.

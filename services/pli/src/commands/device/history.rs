@@ -68,7 +68,7 @@ async fn give(args: &History, device: &str, session: &mut Session, deadline: Dea
     let (client, mut bar) = (session.client.clone(), Bar::new(args.at.json));
     let given = meanwhile(session, client.hand_history_over(device, |progress| bar.show(progress))).await?;
     drop(bar);
-    let given = given.map_err(|error| failed("the history is not handed over", error, session))?;
+    let given = given.map_err(|error| failed("the history is not handed over", error, (args, session)))?;
     given_over(args, device, &name, given)
 }
 
@@ -103,7 +103,7 @@ async fn take(args: &History, session: &mut Session, deadline: Deadline) -> Resu
             Err(HandoverError::Nothing | HandoverError::Unfinished(_)) if !deadline.is_over() => {
                 meanwhile(session, sleep(LOOK_EVERY)).await?;
             }
-            Err(error) => return Err(failed("the history is not taken in", error, session)),
+            Err(error) => return Err(failed("the history is not taken in", error, (args, session))),
         }
     }
 }
@@ -129,7 +129,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn failed(what: &str, error: HandoverError, session: &Session) -> Failure {
+fn failed(what: &str, error: HandoverError, (args, session): (&History, &Session)) -> Failure {
     let exit = match &error {
         HandoverError::Refused(why) => return refused(what, why),
         HandoverError::Ended => return session.request(RequestError::Ended),
@@ -138,7 +138,23 @@ fn failed(what: &str, error: HandoverError, session: &Session) -> Failure {
         HandoverError::Nothing | HandoverError::Unfinished(_) => Exit::TimedOut,
         HandoverError::NotListed | HandoverError::NoSecret | HandoverError::Archive(_) => Exit::Failed,
     };
-    Failure::new(exit, error)
+    match line_for(&error, args) {
+        Some(line) => Failure::say(exit, format_args!("{error}: `{line}`")),
+        None => Failure::new(exit, error),
+    }
+}
+
+/// The line that goes on from there.
+fn line_for(error: &HandoverError, args: &History) -> Option<String> {
+    let (client, handle) = (&args.at.client, &args.name.handle);
+    match error {
+        HandoverError::NotListed => Some(line_here(client, &format!("device list {handle}"))),
+        HandoverError::Nothing | HandoverError::Unfinished(_) => {
+            let device = args.name.device.as_ref().map_or_else(|| "DEVICE".into(), |name| quoted(name.to_string()));
+            Some(to_copy::line(client, &format!("device history {handle} --to {device}")))
+        }
+        _ => None,
+    }
 }
 
 /// How far it is: a bar where somebody looks, else a line for each part with `--json`, else a line for each tenth of a long

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Groups that have no room for what they lack.
+//!
+//! A commit brings in, besides whom it is for, the devices that the members' lists name and the group lacks. Where that
+//! makes the group too large it is made once more without them: above all, nobody stays in a group because there is no room
+//! for somebody else. Those are tried again seldom, as each try uses up key packages, and soon when somebody has gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use pli_api::common;
+use pli_domain::{AccountId, ConversationId, DeviceAddress};
+
+use super::Core;
+use super::conversation::Work;
+use crate::mls::CommitSummary;
+
+/// The first delay until devices of this account are tried again; it doubles with each try, …
+const AGAIN: Duration = Duration::from_secs(3_600);
+/// … up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The same for devices of others, which every member tries.
+const AGAIN_FOR_OTHERS: Duration = Duration::from_secs(24 * 3_600);
+const AGAIN_FOR_OTHERS_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// When somebody went, others may be at it.
+const AFTER_REMOVAL: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// The devices that a commit of the first work brings in: those of whom it is for, and of all `accounts` unless there
+    /// is no room for them.
+    pub(super) fn wanted_devices(
+        &self,
+        id: ConversationId,
+        asked: &BTreeSet<AccountId>,
+        accounts: &BTreeSet<AccountId>,
+    ) -> Vec<(DeviceAddress, [u8; 32])> {
+        let conversation = self.conversations.get(&id);
+        let is_lean = conversation.is_some_and(|c| c.lean || c.crowded > 0 && !self.aligns(id));
+        self.missing_devices(id, if is_lean { asked } else { accounts })
+    }
+
+    /// The service says that a commit, which brought somebody in where `added`, would make the group too large.
+    pub(super) fn group_refused(&mut self, id: ConversationId, added: bool, why: &common::Error) {
+        let (aligns, own_lack) = (self.aligns(id), self.lacks_own(id));
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let is_lean = conversation.lean || conversation.crowded > 0 && !aligns;
+        // Whoever adds people has asked for them; what else the commit brought in may be left out.
+        let adds = matches!(conversation.work.front(), Some(Work::Add(_) | Work::Gather(..)));
+        let carried = !adds || own_lack || conversation.aligned > 0;
+        if added && carried && !is_lean {
+            conversation.lean = true;
+        } else {
+            self.fail_work(id, why);
+        }
+    }
+
+    /// Whether the group lacks devices of this account.
+    fn lacks_own(&self, id: ConversationId) -> bool {
+        !self.missing_devices(id, &BTreeSet::from([self.identity.address().account])).is_empty()
+    }
+
+    /// The first work is done, without devices that the group lacks.
+    pub(super) fn await_room(&mut self, id: ConversationId) {
+        let (first, max) =
+            if self.lacks_own(id) { (AGAIN, AGAIN_MAX) } else { (AGAIN_FOR_OTHERS, AGAIN_FOR_OTHERS_MAX) };
+        let turn = self.turn(id);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let delay = first.saturating_mul(1 << conversation.crowded.min(5)).min(max);
+        conversation.crowded = conversation.crowded.saturating_add(1);
+        self.plan_align(id, self.stepped_at.after(delay + turn));
+    }
+
+    /// The group has what it lacked.
+    pub(super) fn has_room(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.crowded = 0;
+        }
+    }
+
+    /// A commit removed somebody, who may have made room.
+    pub(super) fn note_room(&mut self, id: ConversationId, summary: &CommitSummary) {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        if summary.removed.is_empty() || !(conversation.lean || conversation.crowded > 0) {
+            return;
+        }
+        let members = self.mls.members(id);
+        if summary.removed.iter().all(|device| members.iter().any(|(member, _)| member == device)) {
+            return;
+        }
+        let at = self.stepped_at.after(AFTER_REMOVAL + self.turn(id));
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        conversation.lean = false;
+        if std::mem::take(&mut conversation.crowded) > 0 {
+            self.plan_align(id, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pli_api::{ErrorCode, edge};
+    use pli_domain::limits::GROUP_DEVICES_MAX;
+    use pli_domain::{DeviceId, Handle, UnixMillis};
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng as _;
+
+    use super::*;
+    use crate::core::{Command, Event};
+    use crate::identity::Identity;
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    /// What became of a group that is made with so many devices of others: why it failed, and whether key packages were
+    /// claimed.
+    fn founded(others: usize) -> (Option<ErrorCode>, bool) {
+        let (mut core, _) = Core::create("alice".parse().expect("a handle"), [1; 32], NOW);
+        core.identity.registered = true;
+        let mut handles: Vec<Handle> = Vec::new();
+        for n in 0..others.div_ceil(10) {
+            let handle: Handle = format!("bob{n}").parse().expect("a handle");
+            let mut rng = ChaCha20Rng::seed_from_u64(n as u64);
+            let identity = Identity::create(handle.clone(), &mut rng);
+            let account = identity.address().account;
+            let list = identity.device_list().expect("a first device");
+            core.meet(account, Some(handle.clone()), &[list]).expect("verifies");
+            let listed = &mut core.contacts.get_mut(&account).expect("met").devices.devices;
+            let more = (others - n * 10).min(10) - 1;
+            listed.extend((0..more).map(|n| (DeviceId::from_bytes([u8::try_from(n).expect("small"); 16]), [2; 32])));
+            handles.push(handle);
+        }
+        let hello = edge::ServerHello { nonce: vec![0; 32].into(), versions: vec![1], now_ms: NOW.0 };
+        core.handshake(&hello, "localhost", (edge::Binding::TlsExporter, &[0; 32]), NOW).expect("answered");
+        core.ready(&edge::Ready { now_ms: NOW.0, ..edge::Ready::default() }, NOW);
+        let effects = core.command(Command::CreateGroup { name: "team".into(), handles }, NOW).expect("taken");
+        let failed = effects.events.iter().find_map(|event| match event {
+            Event::ConversationFailed { why, .. } => Some(why.code()),
+            _ => None,
+        });
+        let claims = effects.frames.iter().any(|frame| {
+            matches!(&frame.frame, Some(edge::client_frame::Frame::Call(call)) if call.method.ends_with("/ClaimKeyPackages"))
+        });
+        (failed, claims)
+    }
+
+    #[test]
+    fn whoever_makes_a_group_counts_among_its_devices() {
+        assert_eq!(founded(GROUP_DEVICES_MAX - 1), (None, true));
+        assert_eq!(founded(GROUP_DEVICES_MAX), (Some(ErrorCode::GroupTooLarge), false));
+    }
+}
