@@ -201,8 +201,7 @@ fn epoch_of(row: &Row<'_>) -> rusqlite::Result<(ConversationId, MlsEpoch)> {
 
 /// Deletes finished commits older than 30 days, at most `limit`; answers how many.
 pub(crate) fn forget_commits(conn: &Connection, now: UnixMillis, limit: u32) -> rusqlite::Result<usize> {
-    let before = UnixMillis(now.0.saturating_sub(u64::try_from(INTENT_KEPT.as_millis()).unwrap_or(u64::MAX)));
-    conn.prepare_cached(FORGET)?.execute(params![millis(before), limit])
+    conn.prepare_cached(FORGET)?.execute(params![millis(now.before(INTENT_KEPT)), limit])
 }
 
 /// [`Conversations`] on SQLite.

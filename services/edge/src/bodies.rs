@@ -87,10 +87,7 @@ impl Bodies {
 
     async fn whole_by(&self, pointing: Pointing, by: Instant) -> Bytes {
         let Pointing { mut envelope, id, reference } = pointing;
-        // A page whose time is over begins nothing more.
-        let late = by <= Instant::now() && !self.kept.contains_key(&id);
-        let body = async { if late { None } else { self.body(id, reference).await } };
-        match tokio::time::timeout_at(by, body).await {
+        match tokio::time::timeout_at(by, self.body(id, reference, by)).await {
             Ok(Some(body)) => envelope.body_or_ref = Some(BodyOrRef::Body(body)),
             Ok(None) => {}
             Err(_) => tracing::debug!("a body was not there in time; it stays where it is"),
@@ -98,10 +95,12 @@ impl Bodies {
         envelope.encode_to_vec().into()
     }
 
-    /// The body, once for all who ask for it. Who waits no longer does not end the fetch.
-    async fn body(&self, id: PayloadId, reference: PayloadRef) -> Option<Bytes> {
-        if let Some(body) = self.kept.get(&id).await {
-            return Some(body);
+    /// The body, once for all who ask for it. Who waits no longer does not end the fetch; a page whose time is over, which is
+    /// `by`, begins none.
+    async fn body(&self, id: PayloadId, reference: PayloadRef, by: Instant) -> Option<Bytes> {
+        let kept = self.kept.get(&id).await;
+        if kept.is_some() || by <= Instant::now() {
+            return kept;
         }
         let (kept, conversations, places) = (self.kept.clone(), self.conversations.clone(), self.places.clone());
         let longest = self.deadline * FETCH_DEADLINES;

@@ -34,7 +34,7 @@ impl Core {
     pub(super) fn forget_spent(&mut self, now: UnixMillis) {
         if self.mls.spent_since().is_some() {
             let at = self.session.server_time(now);
-            self.mls.forget_spent(before(at, self.spent_kept()), at.after(SPENT_KEPT_MAX));
+            self.mls.forget_spent(at.before(self.spent_kept()), at.after(SPENT_KEPT_MAX));
         }
     }
 
@@ -48,8 +48,4 @@ impl Core {
         let since = self.mls.spent_since()?;
         Some(self.session.local_time(since.after(self.spent_kept())))
     }
-}
-
-fn before(at: UnixMillis, span: Duration) -> UnixMillis {
-    UnixMillis(at.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
 }

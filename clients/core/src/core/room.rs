@@ -34,16 +34,18 @@ impl Core {
         asked: &BTreeSet<AccountId>,
         accounts: &BTreeSet<AccountId>,
     ) -> Vec<(DeviceAddress, [u8; 32])> {
-        let conversation = self.conversations.get(&id);
-        let is_lean = conversation.is_some_and(|c| c.lean || c.crowded > 0 && !self.aligns(id));
-        self.missing_devices(id, if is_lean { asked } else { accounts })
+        self.missing_devices(id, if self.is_lean(id) { asked } else { accounts })
+    }
+
+    /// Whether a commit of the first work brings in nobody but whom it is for.
+    fn is_lean(&self, id: ConversationId) -> bool {
+        self.conversations.get(&id).is_some_and(|c| c.lean || c.crowded > 0 && !self.aligns(id))
     }
 
     /// The service says that a commit, which brought somebody in where `added`, would make the group too large.
     pub(super) fn group_refused(&mut self, id: ConversationId, added: bool, why: &common::Error) {
-        let (aligns, own_lack) = (self.aligns(id), self.lacks_own(id));
+        let (is_lean, own_lack) = (self.is_lean(id), self.lacks_own(id));
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let is_lean = conversation.lean || conversation.crowded > 0 && !aligns;
         // Whoever adds people has asked for them; what else the commit brought in may be left out.
         let adds = matches!(conversation.work.front(), Some(Work::Add(_) | Work::Gather(..)));
         let carried = !adds || own_lack || conversation.aligned > 0;

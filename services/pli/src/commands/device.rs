@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pli device`: the devices of an account.
 
+mod approve;
 mod history;
 
 use std::future::Future;
-use std::io::{IsTerminal, stdin};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -12,19 +12,18 @@ use pli_api::common;
 use pli_client::ProfileName;
 use pli_client::core::linking::{InvalidCode, LinkCode};
 use pli_client::core::{Command, Core, Event, OwnDevice};
-use pli_client::linking::{Approved, LinkFailure};
 use pli_domain::DeviceId;
 use serde_json::json;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval};
 
-use super::link::{DECLINED_WITHIN, How, LinkArgs, digits, failed, yes};
+use super::link::{How, LinkArgs};
 use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
 use super::target::profile;
-use super::to_copy::{line, line_here, quoted};
+use super::to_copy::line_here;
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{one_line, say, tell};
+use crate::terminal::{one_line, say};
 
 /// How long is waited for a device to come into, or go out of, every conversation; the rest follows by itself.
 const EVERYWHERE_WITHIN: Duration = Duration::from_secs(20);
@@ -157,7 +156,7 @@ pub async fn run(args: DeviceArgs) -> Result<(), Failure> {
     let (at, handle) = match &args.action {
         Action::Link(new) => return join(new).await,
         Action::Approve(approve) => {
-            may_ask(approve)?;
+            approve::may_ask(approve)?;
             (&approve.at, &approve.handle)
         }
         Action::List(list) => (&list.at, &list.handle),
@@ -176,7 +175,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
     session.caught_up(deadline).await?;
     match action {
         Action::Link(_) => Ok(()),
-        Action::Approve(args) => approve(args, session, deadline).await,
+        Action::Approve(args) => approve::approve(args, session, deadline).await,
         Action::List(list) => show(&devices(session, deadline).await?, list.at.json),
         Action::Rename(args) => rename(args, session, deadline).await,
         Action::Remove(args) => remove(args, session, deadline).await,
@@ -217,117 +216,6 @@ async fn published(session: &mut Session, deadline: Deadline) -> Result<(), Fail
         session.next_or(deadline, &mut look).await?;
     }
     Ok(())
-}
-
-/// Before anything is done: a code is used up by who reads it.
-fn may_ask(args: &Approve) -> Result<(), Failure> {
-    if args.yes || stdin().is_terminal() {
-        return Ok(());
-    }
-    Err(Failure::say(
-        Exit::Usage,
-        "nobody can be asked, because standard input is no terminal; say --yes to add the device without being asked, \
-         or run this in a terminal; the code is not used up",
-    ))
-}
-
-async fn approve(args: &Approve, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let client = session.client.clone();
-    let met = meanwhile(session, client.meet_new_device(args.code.clone(), deadline.at())).await?;
-    let mut met = met.map_err(failed)?;
-    let (name, number) = (met.name().to_owned(), met.number());
-    if args.at.json {
-        say!("{}", json!({ "event": "device_waits", "name": name, "number": number }))?;
-    } else {
-        say!("a new device that calls itself \"{}\"; the number there must be {}", one_line(&name), digits(&number))?;
-    }
-    let all = session.client.devices().await.map_err(|error| session.request(error))?;
-    if let Some(other) = called_so(&all, &name, None) {
-        let why = taken(args, &all, other);
-        // Whether or not the other side hears of it.
-        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
-        return Err(why);
-    }
-    let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(&name), args.handle.handle);
-    if !args.yes && !meanwhile(session, yes(&question, met.is_over())).await?? {
-        // Whether or not the other side hears of it.
-        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
-        return Err(Failure::say(Exit::Failed, "declined: the device was not added"));
-    }
-    let mut refusal = None;
-    let approved = match watching(session, met.approve(), &mut refusal).await? {
-        Ok(approved) => approved,
-        Err(LinkFailure::NotListed) => return Err(why_not(session, refusal).await),
-        Err(error) => return Err(failed(error)),
-    };
-    added(args, session, &approved).await
-}
-
-/// A new device has the name of another one.
-fn taken(args: &Approve, all: &[OwnDevice], other: &OwnDevice) -> Failure {
-    let (handle, name) = (&args.handle.handle, one_line(&other.name));
-    let mut next = format!("{handle}/{name}");
-    if next.parse::<ProfileName>().is_err() {
-        next = format!("{handle}/new-device");
-    }
-    let is_free = |next: &str| next.split_once('/').is_some_and(|(_, name)| called_so(all, name, None).is_none());
-    // An account has ten devices.
-    next = (2..12).map(|n| format!("{next}-{n}")).find(|next| is_free(next)).unwrap_or(next);
-    let links = line(&args.at.client, &format!("device link {}", quoted(next)));
-    // The first device cannot be removed.
-    let frees = match other.is_this {
-        true => format!("device rename {handle} {} NAME", quoted(name.clone())),
-        false => format!("device remove {handle} {}", quoted(name.clone())),
-    };
-    let removes = line_here(&args.at.client, &frees);
-    Failure::say(
-        Exit::Failed,
-        format_args!(
-            "declined: {} is called \"{name}\" already; link the new device under another name, as with `{links}` there, or, \
-             where that one needs the name no more, first `{removes}` here",
-            other.device
-        ),
-    )
-}
-
-/// The reason that the server gave for not taking the list; it may have been told before the link ended.
-async fn why_not(session: &mut Session, told: Option<common::Error>) -> Failure {
-    if let Some(why) = told {
-        return refused("the device is not added", &why);
-    }
-    let mut look = interval(LOOK_EVERY);
-    let soon = Deadline::after(Some(1.0));
-    loop {
-        match session.next_or(soon, &mut look).await {
-            Ok(Some(Event::DeviceChangeFailed { why, .. })) => return refused("the device is not added", &why),
-            Ok(_) => {}
-            Err(_) => return failed(LinkFailure::NotListed),
-        }
-    }
-}
-
-async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Result<(), Failure> {
-    let (inside, outside) = everywhere(session, approved.device, true).await?;
-    if args.at.json {
-        return say!(
-            "{}",
-            json!({
-                "event": "device_approved", "device": approved.device.to_string(), "name": approved.name,
-                "confirmed": approved.confirmed, "conversations": inside, "waiting": outside,
-            })
-        );
-    }
-    say!("{} {} added", approved.device, one_line(&approved.name))?;
-    if !approved.confirmed {
-        tell!("it did not say that it knows; start it again there, and it goes on");
-    }
-    match outside {
-        0 => say!("it is in all conversations ({inside})")?,
-        _ => say!("it is in {inside} conversations; it comes into {outside} more while this device or it is online")?,
-    }
-    let to = quoted(approved.name.clone());
-    let gives = line_here(&args.at.client, &format!("device history {} --to {to}", args.handle.handle));
-    say!("what was written before stays here; `{gives}` hands it over")
 }
 
 /// Waits, not too long, until the device is in every conversation and told of what it is, or in none; answers in how many it
@@ -508,5 +396,14 @@ mod tests {
         assert_eq!(called_so(&all, "laptop", Some(all[1].device)), None, "its own name");
         assert_eq!(called_so(&all, "laptop", None), Some(&all[1]), "a new one");
         assert_eq!(called_so(&all, "tablet", None), None);
+    }
+    #[test]
+    fn another_name_is_free_and_fits() {
+        let handle = "alice".parse().expect("a handle");
+        assert_eq!(session::another(&handle, "laptop", |_| true), "alice/laptop-2");
+        assert_eq!(session::another(&handle, "laptop", |name| name != "laptop-2"), "alice/laptop-3");
+        let long = "l".repeat(200);
+        assert_eq!(session::another(&handle, &long, |_| true), "alice/new-device");
+        assert_eq!(session::another(&handle, &long, |name| name != "new-device"), "alice/new-device-2");
     }
 }

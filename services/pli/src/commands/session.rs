@@ -8,6 +8,7 @@ use pli_client::core::{CommandError, ConnectionState, ConversationView, Core, Ev
 use pli_client::{
     Client, ClientOptions, End, Events, Fingerprint, OpenError, ProfileError, ProfileName, RequestError, ServerAddress,
 };
+use pli_domain::Handle;
 use pli_runtime::{LogsConfig, init_logs};
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
@@ -203,11 +204,14 @@ pub fn opening(error: OpenError) -> Failure {
 /// Says in a profile's folder that the account has removed the device, for who looks at it offline.
 const REMOVED_FILE: &str = "removed";
 
-/// A name that no device of this profile's machine has had, most likely.
-pub fn another(name: &ProfileName) -> String {
-    let next = format!("{name}-2");
-    // One that is as long as may be is not made longer.
-    if next.parse::<ProfileName>().is_ok() { next } else { format!("{}/new-device", name.handle) }
+/// A profile for one more device of the account in place of `name`, which `is_free` does not say is in use; an account has
+/// ten devices.
+pub fn another(handle: &Handle, name: &str, is_free: impl Fn(&str) -> bool) -> String {
+    // A name that is as long as may be, or is none of a profile, is not made longer.
+    let numbered = |name: &str| (2..12).map(|n| format!("{name}-{n}")).collect::<Vec<_>>();
+    let names = numbered(name).into_iter().chain(["new-device".into()]).chain(numbered("new-device"));
+    let fits = |name: &String| format!("{handle}/{name}").parse::<ProfileName>().is_ok() && is_free(name);
+    format!("{handle}/{}", names.into_iter().find(fits).unwrap_or_else(|| "new-device".into()))
 }
 
 /// How often is looked whether something is done that no event tells of.
@@ -429,7 +433,9 @@ impl Session {
         // Without the mark, the next offline chat only promises too much.
         let _ = std::fs::write(self.client.folder().join(REMOVED_FILE), []);
         let shows = self.invocation.line_here(&format!("chat {} --offline", quoted(self.name.to_string())));
-        let links = self.invocation.line_here(&format!("device link {}", quoted(another(&self.name))));
+        let label = self.name.device.as_ref().map(ToString::to_string).unwrap_or_default();
+        let next = another(&self.name.handle, &label, |_| true);
+        let links = self.invocation.line_here(&format!("device link {}", quoted(next)));
         Failure::say(
             Exit::Refused,
             format_args!(

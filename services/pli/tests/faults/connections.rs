@@ -37,7 +37,7 @@ impl Clock for SkewedClock {
         match self.skew {
             Skew::None => now,
             Skew::Ahead(by) => now.after(by),
-            Skew::Behind(by) => UnixMillis(now.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))),
+            Skew::Behind(by) => now.before(by),
         }
     }
 }
