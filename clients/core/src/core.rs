@@ -19,6 +19,7 @@ mod chats;
 mod commands;
 mod conversation;
 mod devices;
+mod events;
 mod gone;
 mod group;
 mod history;
@@ -64,6 +65,7 @@ use crate::mls::Mls;
 use crate::outbox::Outbox;
 use calls::Calls;
 use conversation::Conversation;
+pub use events::{Event, IncomingMessage, Member, NewKey, RefusedList};
 use inbound::Inbound;
 pub(crate) use linked::LinkAccount;
 use notices::Notices;
@@ -75,10 +77,7 @@ use restored::Comparing;
 use rows::Row;
 use session::Session;
 pub use tables::{Change, ChangeSet, MessageRow, RowKind, RowStatus, Table};
-pub use types::{
-    Command, CommandError, ConnectionState, Effects, Event, IncomingMessage, Member, NewKey, Outcome, OutgoingMessage,
-    RefusedList, SessionAdvice,
-};
+pub use types::{Command, CommandError, ConnectionState, Effects, Outcome, OutgoingMessage, SessionAdvice};
 pub use views::{ConversationView, Reached};
 
 /// Longest text of one message; what is longer is an attachment.

@@ -87,6 +87,13 @@ pub enum MlsError {
     Credential,
 }
 
+/// Of which device a leaf says that it is, and its key.
+pub type Leaf = (DeviceAddress, Vec<u8>);
+
+fn leaves(group: &MlsGroup) -> Vec<Leaf> {
+    group.members().filter_map(|m| Some((device_of(&m.credential)?, m.signature_key))).collect()
+}
+
 fn refused<E>(operation: &'static str) -> impl FnOnce(E) -> MlsError
 where
     E: std::error::Error + Send + Sync + 'static,
@@ -245,10 +252,8 @@ impl Mls {
     }
     /// Every device in the group with the key of its leaf, in leaf order; devices with an unreadable credential are
     /// left out.
-    pub fn members(&self, id: ConversationId) -> Vec<(DeviceAddress, Vec<u8>)> {
-        let Some(group) = self.groups.get(&id) else { return Vec::new() };
-        let each = group.mls.members().filter_map(|m| Some((device_of(&m.credential)?, m.signature_key)));
-        each.collect()
+    pub fn members(&self, id: ConversationId) -> Vec<Leaf> {
+        self.groups.get(&id).map_or_else(Vec::new, |group| leaves(&group.mls))
     }
     /// How many devices are in the group.
     pub fn size(&self, id: ConversationId) -> usize {

@@ -26,6 +26,8 @@ mod groups;
 mod kills;
 #[path = "client/large.rs"]
 mod large;
+#[path = "client/leavers.rs"]
+mod leavers;
 #[path = "client/lost.rs"]
 mod lost;
 #[path = "client/overflow.rs"]
@@ -46,5 +48,7 @@ mod seized;
 mod server;
 #[path = "client/suites.rs"]
 mod suites;
+#[path = "client/vouching.rs"]
+mod vouching;
 #[path = "client/world.rs"]
 mod world;

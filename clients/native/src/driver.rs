@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that carries out what the core decides: commit in one transaction, then send, then show.
 //!
+//! Sending is not waited for: while frames leave over a slow link others come in, and commands are taken.
+//!
 //! Nothing that the core decided leaves the process, as a frame or as an event, before it is durable. When a commit
 //! fails the driver ends: the core's memory is ahead of what is stored, and only a new start from the store is safe.
 
@@ -8,19 +10,21 @@ mod link;
 mod load;
 mod passing;
 mod step;
+#[cfg(test)]
+mod tests;
 mod trace;
+mod wire;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pli_api::common::ErrorCode;
-use pli_api::edge::{Binding, ClientFrame, ServerFrame, server_frame};
+use pli_api::edge::{Binding, ServerFrame, server_frame};
 use pli_client_core::{ConnectionState, Core, Effects, Event, SessionAdvice};
 use pli_domain::UnixMillis;
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{CallError, Request, Status};
@@ -46,10 +50,6 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const SCRUBBED_WITHIN: Duration = Duration::from_secs(1);
 /// Another program reads the database, so that its log cannot be emptied: it is tried again after so long.
 const SCRUBBED_AGAIN: Duration = Duration::from_secs(5);
-/// What is sent at once may take so long, and more as it is more: as slow as a server lets a frame of 64 KiB be (5 s). A
-/// connection that takes nothing for 15 s is given up before.
-const SENT_WITHIN: Duration = Duration::from_secs(60);
-const SENT_BYTES_A_MS: u64 = 13;
 /// Saying goodbye may take this long.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -136,7 +136,10 @@ impl Driver {
         while !self.may_leave() {
             match self.next_input().await {
                 Input::Stop | Input::Request(None) => self.leaving = Some(Instant::now() + ANSWERS_WITHIN),
-                Input::Late => return Ok(()),
+                Input::Late => {
+                    self.link.give_up();
+                    return Ok(());
+                }
                 Input::Emitted => {}
                 Input::Request(Some(request)) => self.requested(request).await?,
                 Input::Frame(Ok(frame)) => self.received(frame).await?,
@@ -161,7 +164,9 @@ impl Driver {
 
     async fn next_input(&mut self) -> Input {
         let timer = self.core.next_deadline().map(instant_of);
-        let room = self.waiting.len() < EVENTS_WAITING_MAX;
+        // What is committed waits for its readers, the user and the server; while too much does, nothing is taken in.
+        let sends = self.link.has_room();
+        let reads = sends && self.waiting.len() < EVENTS_WAITING_MAX;
         let (leaving, scrub) = (self.leaving, self.scrub_at);
         let Channels { requests, events, stop } = &mut self.channels;
         tokio::select! {
@@ -176,10 +181,10 @@ impl Driver {
                 }
                 Input::Emitted
             }
-            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Input::Timer,
+            () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() && sends => Input::Timer,
             () = sleep_until(scrub.unwrap_or_else(Instant::now)), if scrub.is_some() => Input::Scrub,
-            request = requests.recv(), if leaving.is_none() => Input::Request(request),
-            event = self.link.next(room) => match event {
+            request = requests.recv(), if leaving.is_none() && sends => Input::Request(request),
+            event = self.link.next(reads) => match event {
                 link::LinkEvent::Frame(frame) => Input::Frame(frame),
                 link::LinkEvent::Opened(opened) => Input::Connected(opened),
                 link::LinkEvent::Due => Input::Connect,
@@ -299,32 +304,14 @@ impl Driver {
             self.waiting.push_back(event);
         }
         trace::sent(&frames);
-        // A frame that cannot be sent is no loss: the core sends again what is not answered.
-        let sent = self.send(&frames).await;
-        match (session, sent) {
-            (SessionAdvice::Keep, Ok(())) => Ok(()),
-            (SessionAdvice::Keep, Err(error)) => self.disconnected(&error).await,
-            (SessionAdvice::Reconnect { after, at_least }, _) => Box::pin(self.reconnect(after, at_least)).await,
-            (SessionAdvice::Stop { why }, _) => {
+        // A frame that does not leave is no loss: the core sends again what is not answered.
+        self.link.send(frames);
+        match session {
+            SessionAdvice::Keep => Ok(()),
+            SessionAdvice::Reconnect { after, at_least } => Box::pin(self.reconnect(after, at_least)).await,
+            SessionAdvice::Stop { why } => {
                 Err(End::Stopped(sentence(&why), ErrorCode::try_from(why.code).unwrap_or_default()))
             }
-        }
-    }
-
-    /// Sends, see [`SENT_WITHIN`]; nothing else is done meanwhile. Whoever is told to end waits for it as for answers.
-    async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), TransportError> {
-        let stop = &self.channels.stop;
-        let bytes: usize = frames.iter().map(ClientFrame::encoded_len).sum();
-        let longest = SENT_WITHIN + Duration::from_millis(bytes as u64 / SENT_BYTES_A_MS);
-        let end = async {
-            stop.cancelled().await;
-            sleep(ANSWERS_WITHIN).await;
-        };
-        tokio::select! {
-            biased;
-            sent = self.link.send(frames) => sent,
-            () = end => Err(TransportError::Closed),
-            () = sleep(longest) => Err(TransportError::Slow),
         }
     }
 
@@ -337,6 +324,8 @@ impl Driver {
     async fn reconnect(&mut self, after: Duration, at_least: Duration) -> Result<(), End> {
         let was_open = self.link.is_open();
         self.passing.lose();
+        // What has not left is sent again.
+        self.link.give_up();
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.link.close()).await;
         self.link.retry_after(after, at_least);
         if !was_open {
@@ -382,22 +371,4 @@ pub(crate) fn now() -> UnixMillis {
 /// When a local time comes, as the runtime counts.
 fn instant_of(at: UnixMillis) -> Instant {
     Instant::now() + at.since(now())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_waits_at_the_end_is_still_read_in_order() {
-        let (events, mut reader) = mpsc::channel(4);
-        let states = [ConnectionState::Online, ConnectionState::Offline, ConnectionState::CatchingUp];
-        let mut waiting: VecDeque<Event> = states.into_iter().map(Event::Connection).collect();
-        emit(&mut waiting, &events).await;
-        drop(events);
-        for state in states {
-            assert!(matches!(reader.recv().await, Some(Event::Connection(read)) if read == state));
-        }
-        assert!(reader.recv().await.is_none());
-    }
 }

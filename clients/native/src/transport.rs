@@ -129,9 +129,6 @@ pub enum TransportError {
     /// The peer, or the way to it, takes nothing.
     #[error("the server, or the network, took nothing that was sent for 15 s")]
     Stalled,
-    /// What was sent did not get through in time.
-    #[error("the connection is too slow for what was sent")]
-    Slow,
     /// The peer closed the connection.
     #[error("the server closed the connection")]
     Closed,
@@ -186,6 +183,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// Both directions of a WebSocket over memory.
+#[cfg(test)]
+pub(crate) async fn over(near: tokio::io::DuplexStream) -> (FrameSink, FrameStream) {
+    let (sink, stream) = ws::over(near).await;
+    (FrameSink(Sink::WebSocket(sink)), FrameStream(Stream::WebSocket(stream)))
 }
 
 enum Sink {

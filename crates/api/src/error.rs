@@ -62,7 +62,12 @@ pub const CODES: &[CodeDoc] = &[
     ),
     row(ErrorCode::HelloTimeout, true, Action::Reconnect, "connect again and answer `ServerHello` within 10 s"),
     row(ErrorCode::UnsupportedVersion, false, Action::Update, "update the client"),
-    row(ErrorCode::FrameTimeout, true, Action::Reconnect, "connect again; finish a frame within 5 s of beginning it"),
+    row(
+        ErrorCode::FrameTimeout,
+        true,
+        Action::Reconnect,
+        "connect again; pause for less than 5 s within a frame, and send it at 1 KiB a second or more",
+    ),
     row(ErrorCode::BadNonce, true, Action::Reconnect, "connect again and sign the new nonce"),
     row(
         ErrorCode::BadSignature,

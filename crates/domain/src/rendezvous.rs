@@ -79,10 +79,10 @@ pub enum NotAdmitted {
     #[error("no rendezvous of this id is open to this secret; begin again on the new device and scan its new code")]
     Gone,
     /// Another device is the approver.
-    #[error("another device has joined this rendezvous; begin again on the new device if that was not you")]
+    #[error("another device has joined this rendezvous")]
     Taken,
     /// The device has not joined.
-    #[error("this device has not joined the rendezvous; join it first")]
+    #[error("rendezvous is one that this device has not joined; join it first")]
     NotJoined,
 }
 
@@ -105,7 +105,9 @@ pub enum NoPlace {
         next: u8,
     },
     /// All blobs are there.
-    #[error("the rendezvous holds {RENDEZVOUS_BLOBS_MAX} blobs, both sides together; it takes no more")]
+    #[error(
+        "number is one too many: the rendezvous holds {RENDEZVOUS_BLOBS_MAX} blobs, both sides together; begin another one"
+    )]
     Full,
 }
 

@@ -101,7 +101,7 @@ fn made(tape: &Tape) -> Vec<Bytes> {
         Frame::Pong(Pong { id: 7 }),
         Frame::Hello(ClientHello { version: 1, ..ClientHello::default() }),
     ];
-    let conversation_calls = [conversation_calls(&group), conversation_calls(&chat)].concat();
+    let conversation_calls = [conversation_calls(tape, &group), conversation_calls(tape, &chat)].concat();
     let calls = [directory_calls(tape), conversation_calls, link_calls(), media_calls()].concat();
     let call =
         |(method, body): (&str, Vec<u8>)| Frame::Call(Call { id: 1_000, method: method.into(), body: body.into() });
@@ -130,10 +130,11 @@ fn directory_calls(tape: &Tape) -> Calls {
     ]
 }
 
-fn conversation_calls(conversation: &Bytes) -> Calls {
+fn conversation_calls(tape: &Tape, conversation: &Bytes) -> Calls {
     let conversation = conversation.clone();
     let commits = GetCommitsRequest { conversation: conversation.clone(), from: 0 };
-    let failure = ReportFailureRequest { conversation: conversation.clone(), epoch: 1, reason: "tree_hash".into() };
+    let (reason, renew) = ("tree_hash".into(), vec![identity(&tape.rows[ALICE]).address().into()]);
+    let failure = ReportFailureRequest { conversation: conversation.clone(), epoch: 1, reason, renew };
     let put = PutPayloadRequest { id: vec![3; 16].into(), bytes: vec![3; 90].into(), offset: 0, size: 90 };
     let object = |bytes: u8| Some(Object { object: Some(object::Object::Inline(vec![bytes; 80].into())) });
     let create = CreateRequest { group_info: object(1) };

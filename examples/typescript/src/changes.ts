@@ -23,6 +23,8 @@ const CLAIM_MAX = 64;
 const LEAVER_STEP_MS = 1_500;
 const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
 const REJOINS_MAX = 20;
+/** Members that are asked to renew their keys. */
+const VOUCHERS_MAX = 8;
 const TRIES_MAX = 50;
 const RACE_WAIT_MS = { first: 250, most: 8_000 };
 
@@ -32,6 +34,11 @@ type Plan = (conversation: Conversation) => Promise<mls.Changes | undefined>;
 /** Commits do not succeed for a reason that trying again does not change. */
 export class ChangeFailed extends Error {
   override name = "ChangeFailed";
+}
+
+/** Nobody whom this device knew in the group has signed what it would join again by. */
+class NotVouched extends Error {
+  override name = "NotVouched";
 }
 
 export class Changes {
@@ -119,6 +126,10 @@ export class Changes {
   add(id: string, accounts: Bytes[]): Promise<void> {
     const claimed = new Map<string, Bytes>();
     return this.#change(id, async (conversation) => {
+      // Whoever has asked to leave goes first: taken out afterwards they would not be in.
+      const leaving = leavingAccounts(conversation.group);
+      if (accounts.some((account) => leaving.has(hex(account))))
+        return { add: [], remove: alsoLeaving(conversation.group) };
       const isIn = accountsOf(conversation).map(hex);
       const missing = accounts.filter((account) => !isIn.includes(hex(account)));
       if (missing.length === 0) return undefined;
@@ -174,7 +185,8 @@ export class Changes {
 
   async #work(id: string): Promise<void> {
     await this.#finishPending(id);
-    for (let tries = 0; this.conversations.get(id)?.phase === "broken"; tries += 1) await this.#joinAgain(id, tries);
+    for (let tries = 0; this.conversations.get(id)?.phase === "broken"; tries += 1)
+      if (!(await this.#joinAgain(id, tries))) return;
     const conversation = this.conversations.get(id);
     if (conversation?.phase !== "open") return;
     if (conversation.leaving === true) return this.#leave(id);
@@ -293,33 +305,68 @@ export class Changes {
     return this.conversations.changed.until(there, this.link.stopped);
   }
 
-  async #joinAgain(id: string, tries: number): Promise<void> {
+  /** False where there is nothing more to try before the next commit, or the next session. */
+  async #joinAgain(id: string, tries: number): Promise<boolean> {
     const conversation = this.conversations.get(id)!;
     try {
-      await this.link.answered(() => this.#joinExternally(conversation));
+      await this.link.answered(() => this.#joinExternally(conversation, tries));
       await this.#finishPending(id);
     } catch (error) {
-      const notIn = isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION);
-      if (notIn) return void (await this.store.change(() => this.conversations.markOver(conversation, "removed")));
+      if (isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION)) {
+        await this.store.change(() => this.conversations.markOver(conversation, "removed"));
+        return false;
+      }
+      if (tries >= REJOINS_MAX && error instanceof NotVouched) return false;
       if (tries >= REJOINS_MAX) throw error;
     }
     if (this.conversations.get(id)?.phase === "broken")
       await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
+    return true;
   }
 
-  async #joinExternally({ id: conversation, group }: Conversation): Promise<void> {
-    await this.link
-      .call(Methods.method.reportFailure, { conversation, epoch: BigInt(group.epoch), reason: "rejoin" })
-      .catch((error: unknown) => {
-        if (!isRefused(error)) throw error;
-      });
-    const info = await this.link.call(Methods.method.getGroupInfo, { conversation });
+  async #joinExternally(conversation: Conversation, tries: number): Promise<void> {
+    const { id, group } = conversation;
+    if (tries === 0) await this.#report(conversation, []);
+    const info = await this.link.call(Methods.method.getGroupInfo, { conversation: id });
     const [groupInfo, tree] = [await get(this.link, info.groupInfo), await get(this.link, info.ratchetTree)];
-    const offer = await mls.joinExternally(this.profile, groupInfo, tree);
+    const { signer, members, ...offer } = await mls.joinExternally(this.profile, id, groupInfo, tree);
+    // Of a group that it was never in this device knows nobody.
+    if (group.members.length > 0 && !(await this.#knew(group.members, signer))) {
+      if (tries === 0) await this.#askToVouch(conversation, members);
+      throw new NotVouched("nobody whom this device knew in the group vouches for it");
+    }
     await this.store.change(() => {
-      const now = this.conversations.get(hex(conversation));
+      const now = this.conversations.get(hex(id));
       if (now?.phase === "broken") this.conversations.set({ ...now, pending: { epoch: Number(info.epoch), offer } });
     });
+  }
+
+  async #report({ id: conversation, group }: Conversation, renew: mls.Member[]): Promise<void> {
+    const report = { conversation, epoch: BigInt(group.epoch), reason: "rejoin", renew };
+    try {
+      await this.link.call(Methods.method.reportFailure, report);
+    } catch (error) {
+      if (!isRefused(error)) throw error;
+    }
+  }
+
+  /** Whether a leaf is of somebody who was in the group, with the key of then or one that its account's list names. */
+  async #knew(before: mls.Member[], { account, device, key }: mls.Member): Promise<boolean> {
+    if (before.some((one) => same(one.device, device) && same(one.key, key))) return true;
+    if (!before.some((one) => same(one.account, account))) return false;
+    return this.store.change(() => this.directory.vouches(account, device, key));
+  }
+
+  /** Asks some of those whom it knew, and who are still there, to renew their keys: the group info is then theirs. */
+  async #askToVouch(conversation: Conversation, members: mls.Member[]): Promise<void> {
+    const others = members.filter(({ device }) => !same(device, this.profile.device));
+    const known: mls.Member[] = [];
+    for (const one of others) if (await this.#knew(conversation.group.members, one)) known.push(one);
+    const drawn = known.map((one) => ({ one, at: Math.random() })).sort((a, b) => a.at - b.at);
+    await this.#report(
+      conversation,
+      drawn.slice(0, VOUCHERS_MAX).map(({ one }) => one),
+    );
   }
 
   async #leave(id: string): Promise<void> {

@@ -21,7 +21,7 @@ import { KeyPackages } from "./keypackages.js";
 import { Link } from "./link.js";
 import { Outbox, type Sent } from "./outbox.js";
 import { newProfile, type Profile, type Suite } from "./profile.js";
-import { OWN_REMOVED_MS } from "./renewal.js";
+import { ASKED_FOR_MS, OWN_REMOVED_MS } from "./renewal.js";
 import { Session } from "./session.js";
 import { Signal } from "./signal.js";
 import { Store, type Table } from "./store.js";
@@ -102,6 +102,7 @@ export class Client {
     this.#directory.onRefused = (why, { handle }) => this.#tell({ event: "list_refused", handle, why });
     this.#keyPackages.onLastResort = () => this.#lastResortUsed();
     this.#conversations.onWork = (id) => this.#changes.work(id);
+    this.#conversations.onAsked = () => this.#renewIn(ASKED_FOR_MS);
     this.#conversations.now = () => Date.now() + this.#clockAheadMs;
   }
 
@@ -448,7 +449,11 @@ export class Client {
   /** Somebody let this device in by its key package of last resort (docs/protocol.md, "Key packages"). */
   #lastResortUsed(): void {
     void this.#publishIfDue().catch((error: unknown) => this.#failed(error));
-    setTimeout(() => void this.#renewIfCaughtUp(), OWN_REMOVED_MS).unref();
+    this.#renewIn(OWN_REMOVED_MS);
+  }
+
+  #renewIn(ms: number): void {
+    setTimeout(() => void this.#renewIfCaughtUp(), ms).unref();
   }
 
   /** Conversations that a restored server does not know are over; those whose welcome this device never saw are joined. */

@@ -15,7 +15,15 @@ import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { BadObject, bodyOf, get } from "./objects.js";
 import type { Profile } from "./profile.js";
-import { hastened, nextRenewal, soonRenewal, type Renewal, type Spoken } from "./renewal.js";
+import {
+  ASKED_EVERY_MS,
+  askedRenewal,
+  hastened,
+  nextRenewal,
+  soonRenewal,
+  type Renewal,
+  type Spoken,
+} from "./renewal.js";
 import { Signal } from "./signal.js";
 import type { Store, Table } from "./store.js";
 
@@ -52,6 +60,8 @@ export interface Conversation {
   readonly numbers: Partial<Record<Class, Numbers>>;
   /** When this device renews its keys. */
   readonly renewal?: Renewal;
+  /** When it was last asked to. */
+  readonly asked?: number;
   /** How many messages of others were shown. */
   readonly heard?: number;
   /** How many bodies this device has sealed in it. */
@@ -67,6 +77,8 @@ export class Conversations {
   readonly changed = new Signal();
   /** A conversation has to be joined again, or somebody wants to leave it; both are done outside of the queue. */
   onWork: (id: string) => void = () => {};
+  /** Somebody waits for new keys of this device. */
+  onAsked: () => void = () => {};
   /** Server time. */
   now: () => number = Date.now;
 
@@ -202,7 +214,8 @@ export class Conversations {
     if (body === undefined) return;
     if (conversation.pending?.epoch === epoch && same(body, conversation.pending.offer.commit))
       return void (await this.merge(conversation, "queue"));
-    if (conversation.phase === "broken") return;
+    // Whoever made it may be the one that brings this device back.
+    if (conversation.phase === "broken") return this.store.afterwards(() => this.onWork(hex(envelope.conversation)));
     if (epoch > conversation.group.epoch) conversation = await this.fetchMissing(conversation, epoch);
     if (conversation.phase === "open" && epoch === conversation.group.epoch) await this.#apply(conversation, body);
   }
@@ -259,6 +272,17 @@ export class Conversations {
     } catch (error) {
       if (!(error instanceof mls.MlsFailure)) throw error;
     }
+  }
+
+  /** A member that lost the thread trusts this device to bring it back. Within a change of the store. */
+  askedToRenew({ conversation: id, sender }: Envelope): void {
+    const [conversation, now] = [this.get(hex(id)), this.now()];
+    if (conversation?.phase !== "open" || sender === undefined) return;
+    const isIn = conversation.group.members.some(({ device }) => same(device, sender.device));
+    const lately = conversation.asked !== undefined && Math.abs(now - conversation.asked) < ASKED_EVERY_MS;
+    if (!isIn || lately) return;
+    this.set({ ...conversation, renewal: askedRenewal(now), asked: now });
+    this.store.afterwards(() => this.onAsked());
   }
 
   /** Members that no signed device list vouches for; nothing is sent into such a group. Within a change of the store. */

@@ -68,6 +68,7 @@ export class Inbox {
     else if (envelope.content === Carried.COMMIT) await this.conversations.commit(envelope);
     else if (envelope.content === Carried.WELCOME) await this.conversations.welcome(envelope);
     else if (envelope.content === Carried.PROPOSAL) await this.conversations.proposal(envelope);
+    else if (envelope.content === Carried.RENEW) this.conversations.askedToRenew(envelope);
   }
 
   /** Gives up holes whose time is over. */

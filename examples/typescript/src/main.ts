@@ -21,6 +21,15 @@ const HELP = `@NAME TEXT            write to somebody; what follows without @ or
 /list                 conversations with their members
 /quit                 end`;
 
+/** What is typed behind each command that takes something. */
+const USAGE: Partial<Record<string, string>> = {
+  group: "/group GROUP NAMES",
+  add: "/add GROUP NAMES",
+  remove: "/remove GROUP NAMES",
+  leave: "/leave GROUP",
+  safety: "/safety NAME",
+};
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -78,6 +87,7 @@ class Chat {
     const [first = "", ...rest] = line.split(" ");
     if (first === "") return;
     if (first.startsWith("/")) return this.#command(first.slice(1), rest.filter(Boolean));
+    if (first === "@") throw new Error("to whom? @NAME TEXT");
     if (first.startsWith("@")) this.#current = await this.client.chat(first.slice(1));
     if (first.startsWith("#")) this.#current = this.#group(first);
     if (this.#current === undefined) throw new Error("write to somebody: @bob hello");
@@ -86,11 +96,14 @@ class Chat {
   }
 
   async #command(name: string, [group = "", ...names]: string[]): Promise<void> {
+    const usage = USAGE[name];
+    if (usage !== undefined && (group === "" || (usage.endsWith("NAMES") && names.length === 0)))
+      throw new Error(`type ${usage}`);
     if (name === "group") this.#current = await this.client.createGroup(group.replace(/^#/, ""), names);
     else if (name === "add") await this.client.add(this.#group(group), names);
     else if (name === "remove") await this.client.remove(this.#group(group), names);
     else if (name === "leave") await this.client.leave(this.#group(group));
-    else if (name === "safety") console.log(await this.client.safetyNumber(group));
+    else if (name === "safety") console.log(await this.client.safetyNumber(group.replace(/^@/, "")));
     else if (name === "list")
       for (const [id, { phase }] of this.client.conversations())
         console.log(`${this.#label(id)} ${phase}: ${this.client.members(id).join(", ")}`);

@@ -86,6 +86,12 @@ export interface Offer {
   readonly renews: boolean;
 }
 
+/** Who signed the group info by which a device joins again, among the members that it names. */
+export interface Vouched {
+  readonly signer: Member;
+  readonly members: Member[];
+}
+
 export interface Opened {
   readonly state: Bytes;
   readonly data: Bytes;
@@ -303,11 +309,19 @@ function treeOf(bytes: Bytes): RatchetTree {
 }
 
 /** An external commit (RFC 9420 section 12.4.3.2) that removes the device's old leaf, where it has one. */
-export function joinExternally(profile: Profile, groupInfo: Bytes, ratchetTree: Bytes): Promise<Offer> {
+export function joinExternally(
+  profile: Profile,
+  conversation: Bytes,
+  groupInfo: Bytes,
+  ratchetTree: Bytes,
+): Promise<Offer & Vouched> {
   return attempt("the group cannot be joined", async () => {
     const info = message(groupInfo, "mls_group_info").groupInfo;
+    if (!same(info.groupContext.groupId, conversation)) throw new MlsFailure("the group info is of another group");
     const impl = withExternalPub(await implOf(info.groupContext.cipherSuite), info);
-    const tree = treeOf(ratchetTree);
+    // The one that ts-mls takes and verifies, so that the signer is looked up in no other.
+    const own = info.extensions.find(({ extensionType }) => extensionType === "ratchet_tree");
+    const tree = treeOf(own?.extensionData ?? ratchetTree);
     const { publicPackage, privatePackage } = await generate(
       { ...profile, suite: suiteOf(info.groupContext.cipherSuite) },
       false,
@@ -323,7 +337,11 @@ export function joinExternally(profile: Profile, groupInfo: Bytes, ratchetTree: 
       config(),
     );
     const commit = encodeMlsMessage({ version: "mls10", wireformat: "mls_public_message", publicMessage });
-    return { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState), renews: true };
+    const members = membersOf(tree);
+    const signer = members.find(({ leaf }) => leaf === info.signer);
+    if (signer === undefined) throw new MlsFailure("the group info is signed by nobody in the group");
+    const offer = { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState) };
+    return { ...offer, renews: true, signer, members };
   });
 }
 

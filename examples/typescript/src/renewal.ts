@@ -10,6 +10,10 @@ const SPAN_MIN_MS = 7 * 24 * 60 * MINUTE_MS;
 const PER_DEVICE_MS = 30 * MINUTE_MS;
 /** Within so long keys are renewed that somebody may have. */
 export const OWN_REMOVED_MS = 10 * MINUTE_MS;
+/** Somebody waits for them. */
+export const ASKED_FOR_MS = MINUTE_MS / 2;
+/** Nobody is heeded more often, whoever asks. */
+export const ASKED_EVERY_MS = 10 * MINUTE_MS;
 const MESSAGES = 1_000;
 const MESSAGES_PART = 24;
 
@@ -46,12 +50,13 @@ export const nextRenewal = (devices: number, now: number, at: Spoken): Renewal =
   at,
 });
 
+const within = (span: number, now: number): Renewal => ({ due: now + Math.random() * span, since: now, at: NOT_QUIET });
+
 /** This device came in by its key package of last resort: within minutes, whether or not anything is said. */
-export const soonRenewal = (now: number): Renewal => ({
-  due: now + Math.random() * OWN_REMOVED_MS,
-  since: now,
-  at: NOT_QUIET,
-});
+export const soonRenewal = (now: number): Renewal => within(OWN_REMOVED_MS, now);
+
+/** A member that cannot follow the group any more comes back by the group info of this device's next commit. */
+export const askedRenewal = (now: number): Renewal => within(ASKED_FOR_MS, now);
 
 /** `true` where keys are to be renewed now, else the renewal as it goes on. */
 export function look(renewal: Renewal, devices: number, now: number, spoken: Spoken): true | Renewal {

@@ -2,9 +2,11 @@
 // Groups that either side makes and changes; the other side is the Rust client, and other clients of this folder.
 
 import assert from "node:assert/strict";
+import { cpSync } from "node:fs";
+import { join } from "node:path";
 import { before, describe, test } from "node:test";
 
-import { Person, PliServer, RustClient, until } from "./support.js";
+import { folder, Person, PliServer, RustClient, until } from "./support.js";
 
 let server: PliServer;
 let rust: RustClient;
@@ -14,7 +16,8 @@ before(async () => {
   rust = new RustClient(server);
 });
 
-const open = (handle: string, suite: 1 | 3 = 1) => Person.open(server.at, handle, { suite });
+const open = (handle: string, suite: 1 | 3 = 1, home = folder()) =>
+  Person.open(server.at, handle, { suite, folder: home });
 
 /** Waits until everybody holds the group in the same epoch with these others. */
 async function agreed(id: string, members: Person[], size: number): Promise<void> {
@@ -188,6 +191,32 @@ describe("a group", () => {
     await carol.client.send(id, "me too");
     await bob.seen("carol's message", ({ text }) => text === "me too");
   });
+
+  for (const knows of ["pli", "another client of this folder"])
+    test(`is joined again by ${knows}, whom the device knew there and asks for it`, async () => {
+      const [home, copy, name] = [folder(), join(folder(), "copy"), knows === "pli" ? "g10" : "g11"];
+      const first = await open(`${name}alice`, 1, home);
+      const carol = await open(`${name}carol`);
+      const bob = knows === "pli" ? await rust.register(`${name}bob`) : await open(`${name}bob`);
+      const id = await first.client.createGroup(name, [`${name}bob`]);
+      await first.close();
+      cpSync(home, copy, { recursive: true });
+      // A newcomer, of whom the copy knows nothing, makes the newest epoch.
+      const newer = await open(`${name}alice`, 1, home);
+      if (knows === "pli") rust.follow(["pipe", `${name}bob`, `#${name}`, "--json"]);
+      await newer.client.add(id, [`${name}carol`]);
+      await agreed(id, [newer, carol], 3);
+      await carol.client.rejoin(id);
+      await carol.heard("rejoined");
+      await agreed(id, [newer, carol], 3);
+      await newer.close();
+      const alice = await open(`${name}alice`, 1, copy);
+      await alice.client.rejoin(id);
+      await alice.heard("rejoined");
+      await agreed(id, bob === undefined ? [alice, carol] : [alice, carol, bob], 3);
+      await alice.client.send(id, "brought back");
+      await carol.text("brought back");
+    });
 
   test("of suite 0x0003: made, raced, left and joined again", async () => {
     const [alice, carol, erin] = [await open("s3alice", 3), await open("s3carol", 3), await open("s3erin", 3)];

@@ -156,3 +156,13 @@ for (const suite of [1, 3] as const) {
     });
   });
 }
+
+test("who signed is looked up in the tree that is joined, and another group is not joined at all", async () => {
+  const [stranger, device, id] = [newProfile("stranger", 1), newProfile("device", 1), newId()];
+  const { groupInfo } = await mls.createAlone(stranger, id);
+  // Whatever tree is given beside it: the one within is joined.
+  const { signer, members } = await mls.joinExternally(device, id, groupInfo, random(100));
+  assert.ok(same(signer.device, stranger.device) && same(signer.key, stranger.deviceKey.public));
+  assert.equal(members.length, 1);
+  await assert.rejects(mls.joinExternally(device, newId(), groupInfo, random(100)), /of another group/);
+});

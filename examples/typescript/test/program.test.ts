@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
-import { atEnd, folder, Following, PliServer, RustClient } from "./support.js";
+import { atEnd, folder, Following, PliServer, RustClient, until } from "./support.js";
 
 describe("the chat program", () => {
   const start = (args: string[], data: string) => {
@@ -39,6 +39,17 @@ describe("the chat program", () => {
     await bob.seen("the group's message", ({ text }) => text === "to the team");
     chat.write("/list");
     await chat.said("#team open: bob");
+    for (const [typed, missing] of [
+      ["/safety", "! type /safety NAME"],
+      ["/add team", "! type /add GROUP NAMES"],
+      ["/leave", "! type /leave GROUP"],
+      ["@", "! to whom? @NAME TEXT"],
+    ] as const) {
+      chat.write(typed);
+      await chat.said(missing);
+    }
+    chat.write("/safety @bob");
+    await until("sixty digits", () => chat.lines.out.some((line) => line.replace(/\D/g, "").length === 60));
     chat.write("/quit");
     assert.equal(await chat.ended(), 0);
   });

@@ -50,6 +50,25 @@ pub(crate) fn proposal_entry(conversation: ConversationId, sender: DeviceId, sen
     EntryId::from_bytes(id(&parts))
 }
 
+/// The send id of what asks `asked` to renew its keys: one for each hour, so that asking again brings nothing more.
+pub(crate) fn renewal_send(
+    conversation: ConversationId,
+    sender: DeviceId,
+    asked: DeviceId,
+    epoch: MlsEpoch,
+    hour: u64,
+) -> SendId {
+    let (epoch, hour) = (epoch.0.to_be_bytes(), hour.to_be_bytes());
+    let parts = [conversation.as_bytes(), sender.as_bytes(), asked.as_bytes()];
+    let [conversation, sender, asked] = parts.map(<[u8; 16]>::as_slice);
+    SendId::from_bytes(id(&[b"pli-renewal-1", conversation, sender, asked, &epoch, &hour]))
+}
+
+/// The log entry that brings it to the shard of the device that is asked.
+pub(crate) fn renewal_entry(send: SendId) -> EntryId {
+    EntryId::from_bytes(id(&[b"pli-renewal-entry-1", send.as_bytes()]))
+}
+
 /// Where a proposal is kept until a commit refers to it by its hash (RFC 9420 section 5.2).
 pub(crate) fn proposal_payload(conversation: ConversationId, epoch: MlsEpoch, reference: &[u8]) -> PayloadId {
     let epoch = epoch.0.to_be_bytes();

@@ -14,7 +14,7 @@ use crate::objects::{OBJECT_BYTES_MAX, ObjectError};
 use crate::offer::InvalidMessage;
 use crate::propose::PROPOSAL_BYTES_MAX;
 use crate::record::CorruptRecord;
-use crate::report::REASON_BYTES_MAX;
+use crate::report::{REASON_BYTES_MAX, RENEW_MAX};
 
 /// What any operation on a conversation may refuse before it begins.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,7 @@ pub(crate) enum CommitError {
 pub(crate) enum ProposeError {
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("the proposal has {0} bytes; at most {PROPOSAL_BYTES_MAX} are allowed")]
+    #[error("proposal has {0} bytes; at most {PROPOSAL_BYTES_MAX} are allowed")]
     TooLarge(usize),
     #[error("the proposal is of another epoch than the current one")]
     WrongEpoch { current: MlsEpoch },
@@ -133,6 +133,10 @@ pub(crate) enum ReportError {
     Denied(#[from] Denied),
     #[error("reason must be one word of at most {REASON_BYTES_MAX} bytes: a-z 0-9 _ -")]
     Reason,
+    #[error("renew names {0} devices; name at most {RENEW_MAX} at a time")]
+    TooMany(usize),
+    #[error(transparent)]
+    Finish(#[from] FinishError),
 }
 
 /// Why a page was not stored or given.
@@ -142,11 +146,14 @@ pub(crate) enum PayloadError {
     Denied(#[from] Denied),
     #[error("size is {0}; a payload has 1 to {OBJECT_BYTES_MAX} bytes")]
     Size(u64),
-    #[error("a page has 1 to {PAGE_BYTES_MAX} bytes; all but the last exactly {PAGE_BYTES_MAX}, one after the other")]
+    #[error(
+        "bytes has 1 to {PAGE_BYTES_MAX} bytes, of all pages but the last exactly {PAGE_BYTES_MAX}; offset is where the page begins, \
+         below size"
+    )]
     Page,
-    #[error("the page at {offset} is not there; send the pages in order, from the first")]
+    #[error("offset: the page at {offset} is not there; send the pages in order, from the first")]
     MissingPage { offset: u64 },
-    #[error("a payload of this id has other bytes; draw a new random id")]
+    #[error("id is that of a payload with other bytes; draw a new random one")]
     IdTaken,
     #[error("no such payload; it may have expired")]
     NotFound,

@@ -164,7 +164,8 @@ impl From<ReportError> for WireError {
     fn from(error: ReportError) -> Self {
         match error {
             ReportError::Denied(denied) => denied.into(),
-            ReportError::Reason => refusal(ErrorCode::BadRequest, error.to_string()),
+            ReportError::Finish(error) => error.into(),
+            ReportError::Reason | ReportError::TooMany(_) => refusal(ErrorCode::BadRequest, error.to_string()),
         }
     }
 }
@@ -192,6 +193,28 @@ impl From<RosterError> for WireError {
             E::UnknownConversation => refusal(ErrorCode::UnknownConversation, message),
             E::WrongEpoch { current } => wrong_epoch(message, current),
             E::Store(error) => store(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_request_names_the_field_first() {
+        let refused: [(WireError, &str); 7] = [
+            (ProposeError::TooLarge(70_000).into(), "proposal "),
+            (PayloadError::Size(0).into(), "size "),
+            (PayloadError::Page.into(), "bytes "),
+            (PayloadError::MissingPage { offset: 1 }.into(), "offset: "),
+            (PayloadError::IdTaken.into(), "id "),
+            (ReportError::Reason.into(), "reason "),
+            (ReportError::TooMany(9).into(), "renew "),
+        ];
+        for (said, field) in refused {
+            assert_eq!(said.code(), ErrorCode::BadRequest, "{said:?}");
+            assert!(said.message.starts_with(field), "{said:?}");
         }
     }
 }

@@ -175,7 +175,10 @@ fn check_sizes(packages: &[Bytes], last_resort: Option<&Bytes>) -> Result<(), Pu
         return Err(PublishError::TooMany(packages.len()));
     }
     match packages.iter().chain(last_resort).enumerate().find(|(_, p)| p.len() > KEY_PACKAGE_BYTES_MAX) {
-        Some((index, package)) => Err(PublishError::TooLarge { index, bytes: package.len() }),
+        Some((index, package)) => {
+            let field = if index < packages.len() { format!("key_packages[{index}]") } else { "last_resort".into() };
+            Err(PublishError::TooLarge { field, bytes: package.len() })
+        }
         None => Ok(()),
     }
 }

@@ -166,4 +166,21 @@ mod tests {
         let said = store(&StoreError::no_room("create an account", "database or disk is full"));
         assert_eq!((said.code(), said.retry_after_ms), (ErrorCode::NoSpace, 5_000));
     }
+
+    #[test]
+    fn a_bad_request_names_the_field_first() {
+        let refused: [(WireError, &str); 7] = [
+            (GetDeviceListsError::TooMany(33).into(), "accounts "),
+            (GetDeviceListsError::Known { known: 1, accounts: 2 }.into(), "known "),
+            (GetDeviceListsError::TooLarge(70_000).into(), "accounts: "),
+            (PublishError::TooMany(101).into(), "key_packages "),
+            (PublishError::TooLarge { field: "last_resort".into(), bytes: 20_000 }.into(), "last_resort "),
+            (ClaimError::Count(0).into(), "devices "),
+            (ClaimError::Duplicate.into(), "devices "),
+        ];
+        for (said, field) in refused {
+            assert_eq!(said.code(), ErrorCode::BadRequest, "{said:?}");
+            assert!(said.message.starts_with(field), "{said:?}");
+        }
+    }
 }

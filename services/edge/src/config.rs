@@ -94,9 +94,12 @@ pub struct SessionConfig {
     pub hello_ms: u64,
     /// Life of a nonce, in milliseconds.
     pub nonce_ms: u64,
-    /// From the first byte of a frame to its last, in milliseconds.
+    /// Longest pause within a frame that a client has begun, in milliseconds.
     pub frame_ms: u64,
-    /// A session that is silent for longer is closed, in milliseconds. It is pinged at half of it.
+    /// Bytes a second at which a begun frame comes at least: it is whole `frame_ms` and a second for so many bytes after
+    /// its beginning.
+    pub frame_bytes_per_s: u32,
+    /// A session that is silent for longer is closed, in milliseconds. It is pinged at half of it without a whole frame.
     pub idle_ms: u64,
     /// A session whose client reads nothing for so long while something waits for it is closed, in milliseconds.
     pub write_stall_ms: u64,
@@ -128,6 +131,7 @@ impl Default for SessionConfig {
             hello_ms: 10_000,
             nonce_ms: 30_000,
             frame_ms: 5_000,
+            frame_bytes_per_s: 1_024,
             idle_ms: 120_000,
             write_stall_ms: 30_000,
             send_window: 256,

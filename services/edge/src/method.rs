@@ -114,7 +114,11 @@ pub(crate) async fn pass(
 /// internal; the reply is not decoded here, so the sentence can only be about the request.
 fn refused(status: &Status) -> Error {
     if status.code() == Code::Internal && status.message().starts_with("failed to decode Protobuf message") {
-        return refusal(ErrorCode::BadRequest, status.message());
+        let why = status.message();
+        return refusal(
+            ErrorCode::BadRequest,
+            format!("body is not the request of this method: {why}; encode it anew"),
+        );
     }
     error_of_status(status)
 }

@@ -83,9 +83,9 @@ pub(crate) struct Session {
     calls_open: u32,
     ready: bool,
     ready_by: Instant,
-    /// When the client was heard last, and whether it was pinged since.
+    /// When the last whole frame of the client came, and when it was pinged last.
     heard: Instant,
-    pinged: bool,
+    pinged: Instant,
     /// Since when frames are read; none while backpressure holds.
     reading_since: Option<Instant>,
     leave_at: Option<Instant>,
@@ -110,7 +110,7 @@ impl Session {
             calls_open: 0,
             ready: false,
             heard: now,
-            pinged: false,
+            pinged: now,
             reading_since: None,
             leave_at: None,
         }
@@ -218,24 +218,28 @@ impl Session {
     /// When something must happen at the latest.
     fn due(&self, wire: &Wire) -> Instant {
         let candidates = [
-            Some(self.silence_due()),
+            Some(self.ping_due()),
             self.frame_due(wire),
             wire.stalled().map(|since| since + ms(self.shared.config.session.write_stall_ms)),
             (!self.ready).then_some(self.ready_by),
             self.leave_at,
             self.delivering.as_ref().map(|delivering| delivering.due()),
         ];
-        candidates.into_iter().flatten().fold(self.silence_due(), Instant::min)
+        candidates.into_iter().flatten().fold(self.silence_due(wire), Instant::min)
     }
 
-    fn silence_due(&self) -> Instant {
-        let idle = ms(self.shared.config.session.idle_ms);
-        self.heard + if self.pinged { idle } else { idle / 2 }
+    /// A client whose frame takes long is not silent, and hears that the edge is there.
+    fn silence_due(&self, wire: &Wire) -> Instant {
+        let moved = wire.partial().map_or(self.heard, |partial| partial.moved);
+        self.heard.max(moved) + ms(self.shared.config.session.idle_ms)
+    }
+
+    fn ping_due(&self) -> Instant {
+        self.heard.max(self.pinged) + ms(self.shared.config.session.idle_ms) / 2
     }
 
     fn frame_due(&self, wire: &Wire) -> Option<Instant> {
-        let since = wire.begun()?.max(self.reading_since?);
-        Some(since + ms(self.shared.config.session.frame_ms))
+        Some(wire.partial()?.due(self.reading_since?, &self.shared.config.session))
     }
 
     async fn on(&mut self, event: Event, wire: &mut Wire) -> Result<(), Ending> {
@@ -257,7 +261,6 @@ impl Session {
 
     fn on_frame(&mut self, bytes: Bytes, wire: &mut Wire) -> Result<(), Ending> {
         self.heard = Instant::now();
-        self.pinged = false;
         match hello::decoded(bytes).map_err(Ending::because)? {
             client_frame::Frame::Hello(_) => {
                 Err(Ending::because(refusal(ErrorCode::UnexpectedFrame, "the hello was given already")))
@@ -404,16 +407,16 @@ impl Session {
         let now = Instant::now();
         let timeout = |code, text: &str| Err(Ending::because(refusal(code, text)));
         if self.frame_due(wire).is_some_and(|due| due <= now) {
-            return timeout(ErrorCode::FrameTimeout, "the frame was not finished in time");
+            return timeout(ErrorCode::FrameTimeout, "the frame came too slowly");
         }
         if wire.stalled().is_some_and(|since| since + ms(self.shared.config.session.write_stall_ms) <= now) {
             return Err(Ending::Gone);
         }
-        if self.silence_due() <= now {
-            if self.pinged {
-                return timeout(ErrorCode::Temporary, "nothing was heard for longer than the idle timeout");
-            }
-            self.pinged = true;
+        if self.silence_due(wire) <= now {
+            return timeout(ErrorCode::Temporary, "nothing was heard for longer than the idle timeout");
+        }
+        if self.ping_due() <= now {
+            self.pinged = now;
             wire.push(Frame::Ping(Ping { id: 0 }));
         }
         if !self.ready && self.ready_by <= now {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! WebSocket over TLS, with server info and health of the public side on the same port.
 
+mod arrived;
 mod begun;
 mod http;
 mod socket;
@@ -19,6 +20,10 @@ use crate::carrier::{CarrierName, PeerInfo};
 use crate::config::ms;
 use crate::edge::Edge;
 use crate::tls::Identity;
+use arrived::Counted;
+
+/// Counted below TLS, which shows nothing of a record before it is whole.
+type Tls = TlsStream<Counted<TcpStream>>;
 
 /// The protocol that ALPN names.
 const ALPN: &[u8] = b"http/1.1";
@@ -88,7 +93,7 @@ impl Listener {
 async fn handshake(tls: TlsAcceptor, tcp: TcpStream, address: SocketAddr, certificate: [u8; 32], open: Open) {
     // Frames are small and latency counts; an error here shows again on the first read.
     let _ = tcp.set_nodelay(true);
-    let stream = match tls.accept(tcp).await {
+    let stream = match tls.accept(Counted::new(tcp)).await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a TLS handshake failed");
@@ -105,6 +110,6 @@ async fn handshake(tls: TlsAcceptor, tcp: TcpStream, address: SocketAddr, certif
     http::serve(stream, peer, open).await;
 }
 
-fn exporter(stream: &TlsStream<TcpStream>) -> Option<[u8; 32]> {
+fn exporter(stream: &Tls) -> Option<[u8; 32]> {
     stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, None).ok()
 }

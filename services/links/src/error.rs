@@ -15,7 +15,7 @@ pub(crate) enum InvalidField {
     Id(#[from] FieldError),
     #[error("{0} must have 32 bytes")]
     Secret(&'static str),
-    #[error("both sides have the same secret; draw one for each")]
+    #[error("opener_secret_sha256 and approver_secret_sha256 are the same; draw a secret for each side")]
     SameSecret,
     #[error("side must be SIDE_OPENER or SIDE_APPROVER")]
     Side,

@@ -17,6 +17,8 @@ mod full_disk;
 mod groups;
 #[path = "pli/handing_over.rs"]
 mod handing_over;
+#[path = "pli/leaving.rs"]
+mod leaving;
 #[path = "pli/linking.rs"]
 mod linking;
 #[path = "pli/links.rs"]
@@ -33,6 +35,8 @@ mod removing;
 mod restoring;
 #[path = "pli/scripted.rs"]
 mod scripted;
+#[path = "pli/slow_links.rs"]
+mod slow_links;
 #[path = "pli/starting.rs"]
 mod starting;
 #[path = "pli/suites.rs"]

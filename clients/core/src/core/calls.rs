@@ -106,6 +106,10 @@ impl Calls {
     pub(super) fn is_put_off(&self, ask: &Ask) -> bool {
         self.retry.contains_key(ask) && !self.is_open(ask)
     }
+    /// What it waited for came: it may be asked again at once.
+    pub(super) fn put_off_no_more(&mut self, ask: &Ask) {
+        self.retry.remove(ask);
+    }
     /// The connection is gone: nothing will be answered, and what was open may be asked again at once.
     pub(super) fn clear(&mut self) {
         self.open.clear();

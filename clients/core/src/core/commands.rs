@@ -16,10 +16,7 @@ impl Core {
             Command::StartConversation { handle } => self.start(handle)?,
             Command::CreateGroup { name, handles } => self.create_group_of(name, handles, now)?,
             Command::SendText { conversation, text } => self.send_text(conversation, &text, now)?,
-            Command::AddMembers { conversation, handles } => {
-                let handles = self.others(handles)?;
-                self.begin_work(conversation, Work::Add(handles))?;
-            }
+            Command::AddMembers { conversation, handles } => self.add(conversation, handles)?,
             Command::RemoveMembers { conversation, accounts } => self.remove(conversation, accounts)?,
             Command::Leave { conversation } => self.leave(conversation)?,
             Command::AddDevice { device, key, name } => self.add_device(device, key, &name)?,
@@ -50,6 +47,13 @@ impl Core {
         let changing =
             |c: &Conversation| c.commit.is_some() || matches!(c.work.front(), Some(Work::Add(_) | Work::Remove(_)));
         !self.conversations.get(&conversation).is_some_and(changing) && !self.outbox.lane_busy(&lane)
+    }
+
+    /// Whether people are still to be added to or removed from the chat, as the user asked for.
+    pub fn is_changing(&self, conversation: ConversationId) -> bool {
+        let is_open = |work: &Work| matches!(work, Work::Add(_) | Work::Remove(_));
+        let parts = self.chat(conversation);
+        parts.iter().any(|part| self.conversations.get(part).is_some_and(|c| c.work.iter().any(is_open)))
     }
 
     fn start(&mut self, handle: Handle) -> Result<(), CommandError> {
@@ -141,6 +145,9 @@ impl Core {
         if conversation.kind() == Kind::Direct && work != Work::Leave {
             return Err(CommandError::NotAGroup);
         }
+        if work != Work::Leave && conversation.work.contains(&Work::Leave) {
+            return Err(CommandError::Leaving);
+        }
         if conversation.work.len() >= WORK_MAX {
             return Err(CommandError::Busy(conversation.work.len()));
         }
@@ -149,6 +156,16 @@ impl Core {
         }
         self.dirty.insert(Row::Conversation(id));
         self.out.outcome.conversation = Some(id);
+        Ok(())
+    }
+
+    fn add(&mut self, id: ConversationId, handles: Vec<Handle>) -> Result<(), CommandError> {
+        let handles = self.others(handles)?;
+        self.begin_work(id, Work::Add(handles.clone()))?;
+        let accounts = handles.iter().filter_map(|handle| self.account_of(handle)).collect();
+        if let Some(id) = self.out.outcome.conversation {
+            self.hurry_wishes(id, &accounts);
+        }
         Ok(())
     }
 

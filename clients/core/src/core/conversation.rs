@@ -114,14 +114,20 @@ pub(super) struct Conversation {
     pub(super) kept: Vec<Kept>,
     /// The highest place ([`Frame::place`](crate::content::Frame::place)) that was given to a message here.
     pub(super) said: u64,
-    /// The user left it as its last member, of which the server does not know.
+    /// The user left it where nobody could commit that, of which the server does not know.
     pub(super) abandoned: bool,
     /// The queue has not come to this epoch yet, in which the server is, and maybe this device by its own commit.
     pub(super) awaits: Option<u64>,
     /// It may never come to it: there was a gap.
     pub(super) awaits_in_vain: bool,
+    /// How often in a row there was no room for devices that the group lacks, …
+    pub(super) crowded: u32,
+    /// … and when that is looked at again: before then nothing is claimed for them.
+    pub(super) room_at: Option<UnixMillis>,
     /// When this device renews its keys; none before it was caught up with the conversation once.
     pub(super) refresh: Option<Refresh>,
+    /// When it was last asked to.
+    pub(super) renewal_asked: Option<UnixMillis>,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -144,6 +150,14 @@ pub(super) struct Conversation {
     pub(super) comes_back: Option<GetGroupInfoResponse>,
     /// How often that failed since it lost the thread.
     pub(super) rejoins: u32,
+    /// Whom the next report asks to renew their keys.
+    pub(super) vouchers: Vec<DeviceAddress>,
+    /// When some were asked.
+    pub(super) vouchers_asked: Option<UnixMillis>,
+    /// Nobody whom this device knew in it is there any more.
+    pub(super) forsaken: bool,
+    /// For whom this device renews its keys sooner, who waits for that to come back, and when it would without it.
+    pub(super) renews_for: Option<(DeviceAddress, Option<Refresh>)>,
     /// Why the thread was lost, as it is reported.
     pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
@@ -165,8 +179,6 @@ pub(super) struct Conversation {
     pub(super) awaited: BTreeSet<DeviceAddress>,
     /// The first work brings in nobody but whom it is for, as there is no room.
     pub(super) lean: bool,
-    /// How often in a row there was no room for devices that the group lacks.
-    pub(super) crowded: u32,
     /// Every leaf is vouched for by its account's device list.
     pub(super) vouched: bool,
     pub(super) warned: bool,

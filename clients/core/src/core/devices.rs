@@ -193,6 +193,10 @@ impl Core {
     /// The group cannot be brought in line now.
     pub(super) fn align_later(&mut self, id: ConversationId) {
         let at = self.stepped_at.after(self.next_delay(id, AGAIN_MAX));
+        if self.conversations.get(&id).is_some_and(|c| c.lean) {
+            // The next try claims nothing that there is no room for.
+            self.crowd(id);
+        }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.packages.clear();
         conversation.bare.clear();

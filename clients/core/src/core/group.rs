@@ -74,6 +74,49 @@ impl Core {
         self.dirty.insert(Row::Conversation(id));
     }
 
+    /// Somebody whom the user adds has asked to leave: it is this device's turn to carry that out.
+    pub(super) fn hurry_wishes(&mut self, id: ConversationId, accounts: &BTreeSet<AccountId>) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for work in conversation.work.iter_mut().filter(|work| is_wish_of(work, accounts)) {
+            if let Work::Dismiss(_, at) = work {
+                *at = UnixMillis(0);
+            }
+        }
+    }
+
+    /// Puts the wishes to leave of these before the first work, which adds them: taken out afterwards they would not be in.
+    /// Answers whether there are any.
+    pub(super) fn put_wishes_first(&mut self, id: ConversationId, accounts: &BTreeSet<AccountId>) -> bool {
+        self.hurry_wishes(id, accounts);
+        let Some(conversation) = self.conversations.get_mut(&id) else { return false };
+        let Some(wish) = conversation.work.iter().position(|work| is_wish_of(work, accounts)) else { return false };
+        if let Some(wish) = conversation.work.remove(wish) {
+            conversation.work.push_front(wish);
+        }
+        // What was claimed for the first work is not for this one.
+        conversation.packages.clear();
+        self.calls.abandon(&Ask::Claim(id));
+        self.dirty.insert(Row::Conversation(id));
+        true
+    }
+
+    /// Wishes to leave of those who are out: who is added again afterwards stays.
+    fn forget_wishes(&mut self, id: ConversationId) {
+        let inside: BTreeSet<AccountId> = self.mls.members(id).into_iter().map(|(d, _)| d.account).collect();
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for work in &mut conversation.work {
+            if let Work::Dismiss(devices, at) = work {
+                devices.retain(|device| inside.contains(&device.account));
+                *at = if devices.is_empty() { UnixMillis(0) } else { *at };
+            }
+        }
+        // The first work ends as every first work does.
+        let mut first = true;
+        let is_done = |work: &Work| matches!(work, Work::Dismiss(devices, _) if devices.is_empty());
+        conversation.work.retain(|work| std::mem::take(&mut first) || !is_done(work));
+        self.dirty.insert(Row::Conversation(id));
+    }
+
     /// This device's commit made the epoch.
     pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -123,6 +166,7 @@ impl Core {
             return;
         }
         self.tell_members(id, summary);
+        self.forget_wishes(id);
         if summary.external && self.is_first_besides(id, summary.by) {
             self.greet(id, now);
         }
@@ -445,4 +489,9 @@ impl Core {
         }
         self.out.events.push(event);
     }
+}
+
+/// Whether it is to take out one of these, who asked to leave.
+fn is_wish_of(work: &Work, accounts: &BTreeSet<AccountId>) -> bool {
+    matches!(work, Work::Dismiss(devices, _) if devices.iter().any(|device| accounts.contains(&device.account)))
 }

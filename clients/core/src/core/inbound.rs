@@ -134,6 +134,10 @@ impl Core {
             log::Content::Commit => self.handshake_envelope(&sealed, sealed.epoch + 1, now),
             log::Content::Proposal => self.handshake_envelope(&sealed, sealed.epoch, now),
             log::Content::Welcome => self.welcome(&sealed),
+            log::Content::Renew => {
+                self.asked_to_renew(sealed.conversation, sealed.sender);
+                self.skip(position)
+            }
             log::Content::Unspecified => self.skip(position),
         }
     }
@@ -276,7 +280,14 @@ impl Core {
     /// After it the queue has come to the epoch `reached`.
     fn handshake_envelope(&mut self, sealed: &Sealed, reached: u64, now: UnixMillis) -> Step {
         let id = sealed.conversation;
-        if !self.mls.is_active(id) || self.conversations.get(&id).is_none_or(|c| c.rejoining) {
+        if self.conversations.get(&id).is_some_and(|c| c.rejoining) {
+            // A proposal brings no other group info.
+            if reached > sealed.epoch {
+                self.others_went_on(id);
+            }
+            return self.skip(sealed.position);
+        }
+        if !self.mls.is_active(id) || !self.conversations.contains_key(&id) {
             return self.skip(sealed.position);
         }
         match self.mls.handshake(id, &sealed.body) {

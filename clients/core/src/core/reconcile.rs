@@ -250,6 +250,14 @@ impl Core {
         if let (Some(Kind::Direct), Some(peer)) = (self.conversations.get(&id).and_then(|c| c.kind), accounts.first()) {
             self.set_peer(id, *peer);
         }
+        if self.put_wishes_first(id, &accounts) {
+            return true;
+        }
+        let is_made = self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Active);
+        if is_made && !self.session.is_online() && self.missing_devices(id, &accounts).is_empty() {
+            // Whether they are in, and stay, is known when everything is here.
+            return false;
+        }
         self.advance_change(id, accounts, BTreeSet::new(), now)
     }
 
@@ -394,11 +402,8 @@ impl Core {
     fn advance_leave(&mut self, id: ConversationId, now: UnixMillis) -> bool {
         let (own, epoch) = (self.identity.address(), self.mls.epoch(id).unwrap_or(0));
         if is_own_alone(&self.mls.members(id), own.account) {
-            self.left(id);
-            // Nobody is there who could commit it: the server has this device in it for ever.
-            if let Some(conversation) = self.conversations.get_mut(&id) {
-                conversation.abandoned = true;
-            }
+            // Nobody is there who could commit it.
+            self.abandon(id);
             return false;
         }
         let stands = self.conversations.get(&id).and_then(|c| c.proposal.as_ref()).is_some_and(|p| p.epoch == epoch);
@@ -418,6 +423,14 @@ impl Core {
             self.ask(Ask::Propose(id), |_| Some(request.encode_to_vec()), now);
         }
         false
+    }
+
+    /// This device is out of it, of which the server knows nothing: it has it in there on.
+    pub(super) fn abandon(&mut self, id: ConversationId) {
+        self.left(id);
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.abandoned = true;
+        }
     }
 
     /// The first work is done.
@@ -445,11 +458,7 @@ impl Core {
         let newcomers = brought && !founding;
         self.dirty.insert(Row::Conversation(id));
         self.await_bare(id, bare);
-        if lean {
-            self.await_room(id);
-        } else if matches!(work, Some(Work::Align(_))) {
-            self.has_room(id);
-        }
+        self.note_lack(id, lean, matches!(work, Some(Work::Align(_))));
         if newcomers {
             self.greet(id, now);
         }

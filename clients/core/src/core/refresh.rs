@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use pli_domain::{Class, ConversationId, UnixMillis};
+use pli_domain::{Class, ConversationId, DeviceAddress, UnixMillis};
 use rand_chacha::rand_core::RngCore as _;
 
 use super::conversation::{Conversation, Phase, Refresh, Work};
@@ -32,6 +32,10 @@ const MESSAGES: u64 = 1_000;
 const MESSAGES_PART: u32 = 24;
 /// After a device of its own account was removed, which may have been stolen, the others renew theirs within so long.
 const OWN_REMOVED: Duration = Duration::from_secs(10 * 60);
+/// Whoever asks for it waits for it.
+const ASKED_FOR: Duration = Duration::from_secs(30);
+/// Nobody is heeded more often, whoever asks.
+const ASKED_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Another commit came first: the next try is so much later at least.
 const AGAIN: Duration = Duration::from_secs(60);
 /// And so much later where the server refuses it for a reason that time may change.
@@ -144,6 +148,7 @@ impl Core {
         let from = self.outbox.next_lane_no(&OutLane { conversation: id, class: Class::Message });
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.refresh = Some(Refresh { due, since, from, heard: conversation.heard() });
+        conversation.renews_for = None;
         self.dirty.insert(Row::Conversation(id));
     }
 
@@ -151,6 +156,12 @@ impl Core {
     /// keys.
     pub(super) fn note_renewal(&mut self, id: ConversationId, summary: &CommitSummary) {
         let own = self.identity.address();
+        let conversation = self.conversations.get_mut(&id).filter(|_| summary.external);
+        if let Some(c) = conversation.filter(|c| c.renews_for.is_some_and(|(device, _)| summary.by == Some(device))) {
+            // Somebody else was faster. Whatever else it was due for, it still is.
+            c.refresh = c.renews_for.take().and_then(|(_, before)| before);
+            self.dirty.insert(Row::Conversation(id));
+        }
         if summary.by == Some(own) {
             if summary.renewed {
                 self.refreshed(id);
@@ -162,7 +173,7 @@ impl Core {
         match removed.next() {
             None => {}
             Some(first) if first.account == own.account || removed.any(|d| d.account == own.account) => {
-                self.renew_soon(id);
+                self.renew_within(id, OWN_REMOVED);
             }
             Some(_) => {
                 let within = self.turn_span(id);
@@ -171,13 +182,35 @@ impl Core {
         }
     }
 
+    /// A member that cannot follow the group any more trusts this device to bring it back, by the group info of its next
+    /// commit.
+    pub(super) fn asked_to_renew(&mut self, id: ConversationId, by: DeviceAddress) {
+        let at = self.session.server_time(self.stepped_at);
+        let is_member = self.mls.members(id).iter().any(|(device, _)| *device == by);
+        let may = |c: &&mut Conversation| {
+            let lately = c.renewal_asked.is_some_and(|asked| asked <= at && at.since(asked) < ASKED_EVERY);
+            is_member && !lately && !c.rejoining && c.phase == Phase::Active
+        };
+        let Some(conversation) = self.conversations.get_mut(&id).filter(may) else { return };
+        conversation.renewal_asked = Some(at);
+        let before = conversation.renews_for.map_or(conversation.refresh, |(_, before)| before);
+        self.renew_within(id, ASKED_FOR);
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            conversation.renews_for = Some((by, before));
+        }
+    }
+
     /// Within some minutes, whether or not anything is said.
     pub(super) fn renew_soon(&mut self, id: ConversationId) {
+        self.renew_within(id, OWN_REMOVED);
+    }
+
+    fn renew_within(&mut self, id: ConversationId, within: Duration) {
         let at = self.session.server_time(self.stepped_at);
         if self.conversations.get(&id).is_some_and(|c| c.refresh.is_none_or(|refresh| refresh.due == ASLEEP)) {
             self.schedule_first(id, at);
         }
-        self.hasten(id, OWN_REMOVED);
+        self.hasten(id, within);
         if let Some(refresh) = self.conversations.get_mut(&id).and_then(|c| c.refresh.as_mut()) {
             refresh.from = NOT_QUIET;
         }
@@ -188,7 +221,10 @@ impl Core {
     /// devices would have it soon.
     fn hasten(&mut self, id: ConversationId, within: Duration) {
         let at = self.session.server_time(self.stepped_at);
-        let Some(refresh) = self.conversations.get(&id).and_then(|c| c.refresh) else { return };
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        // It is due for itself now, too.
+        conversation.renews_for = None;
+        let Some(refresh) = conversation.refresh else { return };
         if refresh.due > at.after(within) {
             let due = at.after(self.drawn(within));
             self.set_due(id, due);

@@ -1,18 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Joining again by an external commit (RFC 9420 section 12.4.3.2), where a device cannot follow a group any more.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use pli_api::{ErrorCode, common, conversations as api, refusal};
-use pli_domain::{ConversationId, DeviceAddress, UnixMillis};
+use pli_domain::{ConversationId, UnixMillis};
 use prost::Message as _;
+use rand_chacha::rand_core::RngCore as _;
 
 use super::calls::Ask;
-use super::conversation::{LostThread, Phase};
+use super::conversation::{LostThread, Phase, Work};
 use super::reconcile::id_bytes;
 use super::{Core, Event, Row};
+use crate::mls::Leaf;
 
 /// The reason that is reported for a thread that was lost before a restart: it is not stored.
 const LOST_BEFORE: &str = "commit";
 const UNTRUSTED: &str = "the group info is signed by nobody who was in the group when this device could follow it";
+/// Most members that are asked at a time to renew their keys: if one of them is online, that is enough.
+const VOUCHERS_MAX: usize = 8;
+/// And others so much later.
+const VOUCHERS_EVERY: Duration = Duration::from_secs(3_600);
+/// Tries at the usual pace, about a minute, while those who are asked answer; …
+const TRIES_SOON: u32 = 7;
+/// … after them the group info, a large one in a large group, is looked at so seldom, and at each commit that comes.
+const TRIES_APART_MS: u32 = 10 * 60 * 1000;
 
 impl Core {
     /// This device cannot follow the group: report it and join again.
@@ -24,6 +37,8 @@ impl Core {
         conversation.rejoining = true;
         conversation.reported = false;
         (conversation.comes_back, conversation.rejoins) = (None, 0);
+        (conversation.vouchers_asked, conversation.forsaken) = (None, false);
+        conversation.vouchers.clear();
         conversation.lost_for = Some(why.word());
         conversation.behind = None;
         conversation.wait_no_more();
@@ -57,29 +72,73 @@ impl Core {
             _ => Err("the group info is not there".into()),
         };
         let why = match made {
-            Ok((commit, (by, key))) if self.may_bring_back(&known, by, &key) => return self.offer_commit(id, commit),
-            Ok(_) => UNTRUSTED.into(),
+            Ok((commit, signer)) if self.may_bring_back(&known, &signer) => return self.offer_commit(id, commit),
+            Ok(_) => {
+                self.ask_to_vouch(id, &known, now);
+                UNTRUSTED.into()
+            }
             Err(why) => why,
         };
         self.mls.drop_rejoin(id);
         self.come_back_later(id, &refusal(ErrorCode::CommitInvalid, why), now);
     }
 
+    /// Asks some of those whom this device knew in the group, and who are still there, to renew their keys: the group info
+    /// is then theirs. Says once that it waits for that.
+    fn ask_to_vouch(&mut self, id: ConversationId, known: &[Leaf], now: UnixMillis) {
+        let own = self.identity.address();
+        let mut there = self.mls.members_to_rejoin(id);
+        there.retain(|leaf| leaf.0 != own && self.is_known(known, leaf));
+        let accounts: BTreeSet<_> = there.iter().map(|(device, _)| device.account).collect();
+        there.sort_by_cached_key(|_| self.rng.next_u64());
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let lately = conversation.vouchers_asked.is_some_and(|at| at <= now && now.since(at) < VOUCHERS_EVERY);
+        if !lately && !there.is_empty() {
+            conversation.vouchers = there.into_iter().map(|(device, _)| device).take(VOUCHERS_MAX).collect();
+            (conversation.vouchers_asked, conversation.reported) = (Some(now), false);
+        }
+        let was_forsaken = std::mem::replace(&mut conversation.forsaken, accounts.is_empty());
+        let why = match accounts.len() {
+            0 if was_forsaken => return,
+            0 => "nobody whom this device knew in it is in it any more, so nobody can say that it is still the same \
+                  conversation: leave it, and have a member remove you and add you again"
+                .into(),
+            _ if conversation.rejoins != TRIES_SOON => return,
+            count => format!(
+                "this device comes back as soon as one of {count} members whom it knew there renews the keys of the \
+                 group; they are asked to, and do when they are online"
+            ),
+        };
+        let why = refusal(ErrorCode::CommitInvalid, why);
+        self.out.events.push(Event::Waiting { conversation: id, why });
+    }
+
+    /// A commit came to a group that waits for one of somebody whom this device knows.
+    pub(super) fn others_went_on(&mut self, id: ConversationId) {
+        if self.conversations.get(&id).is_some_and(|c| c.vouchers_asked.is_some() || c.forsaken) {
+            self.calls.put_off_no_more(&Ask::GroupInfo(id));
+        }
+    }
+
     /// Whether a leaf may bring this device back: one of whom it knew in the group, with the key that it had there or that its
     /// list names. A group info of others is as good as any that a server makes together with a stranger under the group's
     /// id; soon somebody who was there before renews keys, and signs the next one. Of a group that this device never followed
     /// it knows nobody.
-    fn may_bring_back(&mut self, known: &[(DeviceAddress, Vec<u8>)], by: DeviceAddress, key: &[u8]) -> bool {
-        let followed = known.iter().any(|(device, known)| *device == by && known == key);
-        let is_known = known.iter().any(|(device, _)| device.account == by.account);
-        if known.is_empty() || followed || (is_known && self.is_listed(by, key)) {
+    fn may_bring_back(&mut self, known: &[Leaf], signer: &Leaf) -> bool {
+        if known.is_empty() || self.is_known(known, signer) {
             return true;
         }
-        if is_known {
+        if known.iter().any(|(device, _)| device.account == signer.0.account) {
             // It may be a device that is new since.
-            self.lists_wanted.insert(by.account);
+            self.lists_wanted.insert(signer.0.account);
         }
         false
+    }
+
+    fn is_known(&self, known: &[Leaf], leaf: &Leaf) -> bool {
+        let (device, key) = leaf;
+        known.contains(leaf)
+            || known.iter().any(|(known, _)| known.account == device.account) && self.is_listed(*device, key)
     }
 
     /// It failed: later each time until it succeeds, as a group info that is answered says nothing of that.
@@ -87,7 +146,10 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.rejoins = conversation.rejoins.saturating_add(1);
         let tries = conversation.rejoins;
-        self.ask_after(Ask::GroupInfo(id), tries, why, now);
+        let waits = conversation.vouchers_asked.is_some() || conversation.forsaken;
+        let pause = if waits && tries > TRIES_SOON { TRIES_APART_MS } else { why.retry_after_ms };
+        let why = why.clone().retry_after(pause);
+        self.ask_after(Ask::GroupInfo(id), tries, &why, now);
     }
 
     pub(super) fn rejoined(&mut self, id: ConversationId, now: UnixMillis) {
@@ -105,6 +167,9 @@ impl Core {
         conversation.vouched = false;
         conversation.announced = false;
         conversation.proposal = None;
+        // They are of an epoch that is over: whoever still wants to leave proposes it again.
+        conversation.work.retain(|work| !matches!(work, Work::Dismiss(..)));
+
         self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);
@@ -119,12 +184,16 @@ impl Core {
             // The others would not believe this device yet.
             return;
         }
+        if conversation.forsaken && conversation.work.contains(&Work::Leave) {
+            return self.abandon(id);
+        }
         if conversation.commit.is_some() && self.mls.has_rejoin(id) {
             self.ask_commit(id, now);
         } else if !conversation.reported {
             let epoch = self.mls.epoch(id).unwrap_or(0);
             let reason = conversation.lost_for.unwrap_or(LOST_BEFORE).to_owned();
-            let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason };
+            let renew = conversation.vouchers.iter().map(|device| (*device).into()).collect();
+            let request = api::ReportFailureRequest { conversation: id_bytes(id), epoch, reason, renew };
             self.ask(Ask::Report(id), |_| Some(request.encode_to_vec()), now);
         } else if self.lets_others_commit(id, now) {
             // Its turn comes.

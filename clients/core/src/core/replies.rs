@@ -331,6 +331,7 @@ impl Core {
     fn reported(&mut self, id: ConversationId) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.reported = true;
+            conversation.vouchers.clear();
         }
     }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pli_api::common;
-use pli_domain::{AccountId, ConversationId, DeviceAddress};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, UnixMillis};
 
-use super::Core;
-use super::conversation::Work;
+use super::conversation::{Conversation, Work};
+use super::{Core, Row};
 use crate::mls::CommitSummary;
 
 /// The first delay until devices of this account are tried again; it doubles with each try, …
@@ -39,7 +39,8 @@ impl Core {
 
     /// Whether a commit of the first work brings in nobody but whom it is for.
     fn is_lean(&self, id: ConversationId) -> bool {
-        self.conversations.get(&id).is_some_and(|c| c.lean || c.crowded > 0 && !self.aligns(id))
+        let is_early = |c: &Conversation| c.room_at.is_some_and(|at| at > self.stepped_at);
+        self.conversations.get(&id).is_some_and(|c| c.lean || c.crowded > 0 && (!self.aligns(id) || is_early(c)))
     }
 
     /// The service says that a commit, which brought somebody in where `added`, would make the group too large.
@@ -51,8 +52,20 @@ impl Core {
         let carried = !adds || own_lack || conversation.aligned > 0;
         if added && carried && !is_lean {
             conversation.lean = true;
+        } else if self.aligns(id) {
+            // Nor may somebody go: there is nothing to be done by any commit.
+            self.align_later(id);
+            self.put_off_align(id);
         } else {
             self.fail_work(id, why);
+        }
+    }
+
+    /// The first work, which is to bring the group in line, waits until there may be room.
+    fn put_off_align(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if let (Some(room), Some(Work::Align(at))) = (conversation.room_at, conversation.work.front_mut()) {
+            *at = room.max(*at);
         }
     }
 
@@ -61,21 +74,49 @@ impl Core {
         !self.missing_devices(id, &BTreeSet::from([self.identity.address().account])).is_empty()
     }
 
-    /// The first work is done, without devices that the group lacks.
-    pub(super) fn await_room(&mut self, id: ConversationId) {
+    /// The first work is done, to bring the group in line where it `aligns`; `lean` where there was no room for all that the
+    /// group lacks. That is tried again when there may be room, however soon the work came.
+    pub(super) fn note_lack(&mut self, id: ConversationId, lean: bool, aligns: bool) {
+        if lean {
+            self.crowd(id);
+        }
+        let Some(conversation) = self.conversations.get(&id).filter(|_| lean || aligns) else { return };
+        let tries = conversation.crowded;
+        match conversation.room_at.filter(|at| tries > 0 && *at > self.stepped_at) {
+            // It may lack devices of this account by now, which wait for less.
+            Some(at) => {
+                let at = at.min(self.room_after(id, tries - 1));
+                self.set_room_at(id, at, tries);
+                self.plan_align(id, at);
+            }
+            None => self.set_has_room(id),
+        }
+    }
+
+    /// There is no room for what the group lacks, and nobody looks again before a while.
+    pub(super) fn crowd(&mut self, id: ConversationId) {
+        let tries = self.conversations.get(&id).map_or(0, |conversation| conversation.crowded);
+        let at = self.room_after(id, tries);
+        self.set_room_at(id, at, tries.saturating_add(1));
+    }
+
+    /// When there may be room, after so many tries before.
+    fn room_after(&mut self, id: ConversationId, tries: u32) -> UnixMillis {
         let (first, max) =
             if self.lacks_own(id) { (AGAIN, AGAIN_MAX) } else { (AGAIN_FOR_OTHERS, AGAIN_FOR_OTHERS_MAX) };
-        let turn = self.turn(id);
+        self.stepped_at.after(first.saturating_mul(1 << tries.min(5)).min(max) + self.turn(id))
+    }
+
+    fn set_room_at(&mut self, id: ConversationId, at: UnixMillis, tries: u32) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let delay = first.saturating_mul(1 << conversation.crowded.min(5)).min(max);
-        conversation.crowded = conversation.crowded.saturating_add(1);
-        self.plan_align(id, self.stepped_at.after(delay + turn));
+        (conversation.crowded, conversation.room_at) = (tries, Some(at));
+        self.dirty.insert(Row::Conversation(id));
     }
 
     /// The group has what it lacked.
-    pub(super) fn has_room(&mut self, id: ConversationId) {
+    fn set_has_room(&mut self, id: ConversationId) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.crowded = 0;
+            (conversation.crowded, conversation.room_at) = (0, None);
         }
     }
 
@@ -91,7 +132,7 @@ impl Core {
         }
         let at = self.stepped_at.after(AFTER_REMOVAL + self.turn(id));
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        conversation.lean = false;
+        (conversation.lean, conversation.room_at) = (false, None);
         if std::mem::take(&mut conversation.crowded) > 0 {
             self.plan_align(id, at);
         }
@@ -102,7 +143,7 @@ impl Core {
 mod tests {
     use pli_api::{ErrorCode, edge};
     use pli_domain::limits::GROUP_DEVICES_MAX;
-    use pli_domain::{DeviceId, Handle, UnixMillis};
+    use pli_domain::{DeviceId, Handle};
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng as _;
 

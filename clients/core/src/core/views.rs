@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a driver may look at between steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle};
 use prost::Message as _;
 
 use super::calls::Ask;
-use super::conversation::Phase;
+use super::conversation::{Phase, Work};
 use super::history::Draft;
 use super::{ConnectionState, Core, Member};
 use crate::content::{Kind, SHORT_ID_MARK};
@@ -38,6 +38,8 @@ pub struct ConversationView {
     pub members: Vec<Member>,
     /// Of a chat of two whom it is with, also before it is ready, where that is known.
     pub peer: Option<Member>,
+    /// Who of them has asked to leave and is still in, as no other member was online to carry it out; oneself too.
+    pub leaving: Vec<Member>,
     /// Messages can be sent now.
     pub ready: bool,
     /// The user left it or was removed, or it could not be made.
@@ -233,12 +235,27 @@ impl Core {
             short_id: self.short_id(id),
             peer: c.peer.map(|peer| self.member(peer)),
             members: if c.phase == Phase::Active { self.members(id) } else { Vec::new() },
+            leaving: self.leaving(id),
             ready: c.phase == Phase::Active && c.vouched && !c.rejoining,
             left: parts.iter().all(|part| self.is_over(*part)),
             parts,
             delivered: others.values().map(|far| far.0).min().unwrap_or(0),
             read: others.values().map(|far| far.1).min().unwrap_or(0),
         })
+    }
+
+    fn leaving(&self, id: ConversationId) -> Vec<Member> {
+        let Some(conversation) = self.conversations.get(&id).filter(|c| c.phase == Phase::Active) else {
+            return Vec::new();
+        };
+        let own = self.identity.address().account;
+        let wishes = conversation.work.iter().flat_map(|work| match work {
+            Work::Dismiss(devices, _) => devices.iter().map(|device| device.account).collect(),
+            Work::Leave => vec![own],
+            _ => Vec::new(),
+        });
+        let wishes: BTreeSet<AccountId> = wishes.collect();
+        self.members(id).into_iter().filter(|member| wishes.contains(&member.account)).collect()
     }
 
     pub(super) fn is_over(&self, id: ConversationId) -> bool {

@@ -7,12 +7,9 @@ use openmls::prelude::{
     ConfirmationTag, Extensions, GroupContext, JoinBuilder, LeafNodeIndex, LeafNodeParameters, MlsGroup,
     MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, RatchetTreeIn,
 };
-use pli_domain::{ConversationId, DeviceAddress};
+use pli_domain::ConversationId;
 
-use super::{Commit, GROUP, Group, Mls, MlsError, REJOIN, Store, device_of, join_config, refused, scope};
-
-/// Of which device a leaf says that it is, and its key.
-type Leaf = (DeviceAddress, Vec<u8>);
+use super::{Commit, GROUP, Group, Leaf, Mls, MlsError, REJOIN, Store, device_of, join_config, leaves, refused, scope};
 
 impl Mls {
     /// Joins by a welcome (MLSMessage) for one of this device's key packages; the package is used up. `tree` is needed
@@ -125,6 +122,12 @@ impl Mls {
     /// Whether a re-join waits for the server's verdict.
     pub fn has_rejoin(&self, id: ConversationId) -> bool {
         self.groups.get(&id).is_some_and(|g| g.rejoin.is_some())
+    }
+
+    /// The leaves of the group that this device would join again, its own new one among them.
+    pub fn members_to_rejoin(&self, id: ConversationId) -> Vec<Leaf> {
+        let rejoin = self.groups.get(&id).and_then(|group| group.rejoin.as_ref());
+        rejoin.map_or_else(Vec::new, |rejoin| leaves(&rejoin.1))
     }
 
     /// The server took the external commit: the new group replaces the old one.

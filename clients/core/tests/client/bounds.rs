@@ -211,7 +211,7 @@ fn nobody_stays_in_a_group_because_there_is_no_room_for_somebody_else() {
     for restarted in [false, true] {
         let (mut world, id, added) = full_group(&["alice", "bob", "carol", "dave"], &[]);
         if restarted {
-            // It does not know any more that there is no room.
+            // It knows on that there is no room.
             let now = world.now;
             world.devices[0].restart(now);
             world.run();
@@ -246,4 +246,56 @@ fn a_removed_device_goes_out_of_a_full_group_which_is_then_left_alone() {
     world.say(0, id, "it is out");
     world.run();
     assert_eq!(world.history(1, id), ["alice: it is out"]);
+}
+
+#[test]
+fn a_group_that_is_too_large_either_way_claims_nothing_until_there_may_be_room() {
+    for restarted in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = group(&mut world, "team", &["bob"]);
+        world.run();
+        let tablet = world.link(0, "tablet");
+        wait(&mut world, 2);
+        assert_eq!(world.server.roster(id).len(), 3);
+        // No commit is taken, of a removal neither.
+        world.server.devices_max = Some(1);
+        world.unlink(0, tablet);
+        let laptop = world.link(0, "laptop");
+        wait(&mut world, 5);
+        let before = calls(&world, "ClaimKeyPackages");
+        for _ in 0..8 {
+            wait(&mut world, 5);
+            if restarted {
+                let now = world.now;
+                world.devices[0].restart(now);
+                world.run();
+            }
+        }
+        let claims = calls(&world, "ClaimKeyPackages") - before;
+        // Each of three devices tries what others lack once.
+        assert!(claims <= 2, "{restarted}: {claims} claims of key packages for nothing");
+        world.server.devices_max = None;
+        wait(&mut world, 90);
+        assert!(!world.server.roster(id).contains(&world.address(tablet)), "{restarted}");
+        assert!(world.server.roster(id).contains(&world.address(laptop)), "{restarted}: it is tried again");
+    }
+}
+
+#[test]
+fn a_list_that_changes_makes_no_room() {
+    let (mut world, id, _) = full_group(&["alice", "bob"], &["tablet"]);
+    let phone = world.link(1, "bobs-phone");
+    wait(&mut world, 5);
+    let before = calls(&world, "ClaimKeyPackages");
+    for name in ["one", "two"] {
+        let added = world.link(1, name);
+        world.unlink(1, added);
+        wait(&mut world, 5);
+    }
+    let claims = calls(&world, "ClaimKeyPackages") - before;
+    assert_eq!(claims, 0, "claims of key packages for nothing");
+    // A device of one's own is tried again within hours, where those of others wait for days.
+    world.server.devices_max = None;
+    wait(&mut world, 150);
+    assert!(world.server.roster(id).contains(&world.address(phone)));
 }

@@ -45,6 +45,8 @@ pub struct Server {
     pub swapped: BTreeMap<DeviceAddress, Bytes>,
     /// Commits that were refused because the group and the lists differ.
     pub mismatches: usize,
+    /// Whom devices that lost the thread have asked to renew their keys.
+    pub renewals_asked: Vec<DeviceAddress>,
     packages: BTreeMap<DeviceAddress, (VecDeque<Bytes>, Bytes)>,
     conversations: BTreeMap<ConversationId, Conversation>,
     queues: BTreeMap<DeviceAddress, BTreeMap<u64, Bytes>>,
@@ -701,7 +703,7 @@ impl Server {
             }
             ("PutPayload", Some(device)) => self.put_page(device, &api::PutPayloadRequest::decode(body).unwrap()),
             ("FetchPayload", Some(_)) => self.fetch_page(&api::FetchPayloadRequest::decode(body).unwrap()),
-            ("ReportFailure", Some(_)) => Ok(api::ReportFailureResponse {}.encode_to_vec()),
+            ("ReportFailure", Some(device)) => self.report(device, api::ReportFailureRequest::decode(body).unwrap()),
             ("List", Some(device)) => Ok(self.list(device)),
             (other, _) => panic!("unexpected call {other}"),
         };
@@ -884,6 +886,21 @@ impl Server {
         let others: Vec<DeviceAddress> = conversation.roster.iter().filter(|d| **d != sender).copied().collect();
         others.into_iter().for_each(|device| self.queue(device, &content));
         Ok(api::ProposeResponse {}.encode_to_vec())
+    }
+
+    fn report(&mut self, sender: DeviceAddress, request: api::ReportFailureRequest) -> Answer {
+        let id = ConversationId::try_from(request.conversation.as_ref()).unwrap();
+        let conversation = &self.conversations[&id];
+        let asked = request.renew.iter().map(|device| DeviceAddress::try_from(device).unwrap());
+        let asked: Vec<DeviceAddress> = asked.filter(|device| conversation.roster.contains(device)).collect();
+        self.ask_to_renew(sender, id, &asked);
+        self.renewals_asked.extend(asked);
+        Ok(api::ReportFailureResponse {}.encode_to_vec())
+    }
+
+    pub fn ask_to_renew(&mut self, sender: DeviceAddress, id: ConversationId, asked: &[DeviceAddress]) {
+        let content = envelope(sender, id, self.conversations[&id].epoch, log::Content::Renew, Bytes::new());
+        asked.iter().for_each(|device| self.queue(*device, &content));
     }
 
     fn get_commits(&mut self, request: &api::GetCommitsRequest) -> Answer {

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use futures::FutureExt;
 use pli_api::edge::{ClientFrame, ServerFrame};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Connection, Connector, Fingerprint, FrameSink, FrameStream, ServerAddress, TransportError};
+use super::wire::Wire;
+use crate::{Connection, Connector, Fingerprint, ServerAddress, TransportError};
 
 /// A user who acts again and again makes at most one attempt in this time.
 const HURRIED_EVERY: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ enum State {
     /// The next attempt is due then, and may be had from the second time on.
     Waiting(Instant, Instant),
     Opening(AbortOnDropHandle<Result<Connection, TransportError>>),
-    Open(FrameSink, FrameStream, Option<TransportError>),
+    Open(Wire),
 }
 
 /// What the link waited for.
@@ -48,6 +48,14 @@ impl Link {
         let now = Instant::now();
         let state = State::Waiting(now, now);
         Self { servers, at: 0, connector, state, attempted: None, exporter: [0; 32], offline: false }
+    }
+
+    /// With a connection that is open, and the only one.
+    #[cfg(test)]
+    pub fn over(halves: (crate::FrameSink, crate::FrameStream)) -> Self {
+        let servers = vec!["127.0.0.1:9".parse().expect("an address")];
+        let link = Self::new(servers, Connector::new(None, crate::Transport::WebSocket)).offline(true);
+        Self { state: State::Open(Wire::new(halves)), ..link }
     }
 
     /// The same, which never connects where it is to be `offline`.
@@ -92,8 +100,7 @@ impl Link {
             self.connector = self.connector.pinned(connection.fingerprint);
         }
         self.exporter = connection.exporter;
-        let (sink, stream) = connection.split();
-        self.state = State::Open(sink, stream, None);
+        self.state = State::Open(Wire::new(connection.split()));
     }
 
     /// The next attempt is due after this time, of which the server asked for `at_least`.
@@ -120,43 +127,51 @@ impl Link {
                 LinkEvent::Due
             }
             State::Opening(attempt) => LinkEvent::Opened(attempt.await.unwrap_or(Err(TransportError::Closed))),
-            State::Open(_, _, failed @ Some(_)) => {
-                LinkEvent::Frame(Err(failed.take().unwrap_or(TransportError::Closed)))
-            }
-            State::Open(_, stream, None) if read => LinkEvent::Frame(stream.next().await),
-            State::Open(..) => std::future::pending().await,
+            State::Open(wire) => LinkEvent::Frame(wire.next(read).await),
         }
     }
 
     /// A frame that has arrived already.
     pub fn try_next(&mut self) -> Option<ServerFrame> {
-        let State::Open(_, stream, failed) = &mut self.state else { return None };
-        match stream.next().now_or_never()? {
-            Ok(frame) => Some(frame),
-            Err(error) => {
-                // Told at the next turn, after what arrived before it.
-                *failed = Some(error);
-                None
-            }
-        }
-    }
-
-    /// Sends frames where there is a connection; drops them where there is none.
-    pub async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), TransportError> {
         match &mut self.state {
-            State::Open(sink, _, None) if !frames.is_empty() => sink.send(frames).await,
-            _ => Ok(()),
+            State::Open(wire) => wire.try_next(),
+            _ => None,
         }
     }
 
-    /// Says goodbye.
-    pub async fn close(&mut self) {
-        if let State::Open(sink, ..) = &mut self.state {
-            // The peer may be gone already.
-            let _ = sink.close().await;
+    /// Sends frames where there is a connection, beside what comes ([`Self::next`]); drops them where there is none.
+    pub fn send(&mut self, frames: Vec<ClientFrame>) {
+        if let State::Open(wire) = &mut self.state {
+            wire.send(frames);
         }
+    }
+
+    /// Whether the core may be given what it could answer with more frames.
+    pub const fn has_room(&self) -> bool {
+        match &self.state {
+            State::Open(wire) => wire.has_room(),
+            _ => true,
+        }
+    }
+
+    /// Says goodbye when everything has left. Dropping the future ends the connection without it.
+    pub async fn close(&mut self) {
+        if let State::Open(wire) = self.end() {
+            wire.close().await;
+        }
+    }
+
+    /// Ends the connection where something has not left, behind which a goodbye would wait.
+    pub fn give_up(&mut self) {
+        if matches!(&self.state, State::Open(wire) if !wire.is_clear()) {
+            drop(self.end());
+        }
+    }
+
+    /// Takes the connection out, where there is one.
+    fn end(&mut self) -> State {
         let now = Instant::now();
-        self.state = State::Waiting(now, now);
+        std::mem::replace(&mut self.state, State::Waiting(now, now))
     }
 }
 

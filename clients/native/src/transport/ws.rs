@@ -115,6 +115,15 @@ where
     (Sink { sink: Box::pin(sink), taken }, Stream(Box::pin(stream)))
 }
 
+/// The client's end of a WebSocket over memory.
+#[cfg(test)]
+pub(super) async fn over(near: tokio::io::DuplexStream) -> (Sink, Stream) {
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    let near = Counted::new(near);
+    let taken = near.taken();
+    halves(WebSocketStream::from_raw_socket(near, Role::Client, Some(limits())).await, taken)
+}
+
 /// The sending side.
 pub(super) struct Sink {
     sink: Pin<Box<dyn futures::Sink<Message, Error = tungstenite::Error> + Send>>,
@@ -160,7 +169,6 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
     use tokio::time::{Instant, sleep, timeout};
-    use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
 
@@ -170,10 +178,7 @@ mod tests {
     /// The sending side, over a link that holds 16 KiB, and the other end of it.
     async fn sink() -> (Sink, DuplexStream) {
         let (near, far) = duplex(16 * 1024);
-        let near = Counted::new(near);
-        let taken = near.taken();
-        let socket = WebSocketStream::from_raw_socket(near, Role::Client, Some(limits())).await;
-        (halves(socket, taken).0, far)
+        (over(near).await.0, far)
     }
 
     /// Takes 16 KiB each ten seconds, until there are `bytes`.

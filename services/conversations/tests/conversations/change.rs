@@ -5,6 +5,7 @@ use bytes::Bytes;
 use pli_api::ErrorCode;
 use pli_api::conversations::{GetCommitsRequest, GetGroupInfoRequest, GetRosterRequest, ReportFailureRequest};
 use pli_api::log::Content;
+use pli_api::log::envelope::BodyOrRef;
 use pli_conversations::Config;
 use pli_domain::limits::GROUP_DEVICES_MAX;
 use pli_domain::{DeviceAddress, DeviceId};
@@ -265,12 +266,49 @@ async fn a_device_that_cannot_process_a_commit_can_say_so() {
     let mut f = Fixture::new();
     let (mut alice, stranger) = (f.device(1, 1), f.device(2, 2));
     f.conversation(7, &mut [&mut alice]).await;
-    let report = |reason: &str| ReportFailureRequest { conversation: alice.id(), epoch: 0, reason: reason.into() };
+    let report = |reason: &str| ReportFailureRequest {
+        conversation: alice.id(),
+        epoch: 0,
+        reason: reason.into(),
+        renew: Vec::new(),
+    };
     f.client.report_failure(by(alice.address, report("tree_hash"))).await.expect("taken");
     for bad in ["two words", "Ärger", &"x".repeat(65)] {
         assert_refused(f.client.report_failure(by(alice.address, report(bad))).await, ErrorCode::BadRequest);
     }
     let refused = f.client.report_failure(by(stranger.address, report("x"))).await;
+    assert_refused(refused, ErrorCode::UnknownConversation);
+}
+
+#[tokio::test]
+async fn whoever_lost_the_thread_asks_members_of_the_newest_epoch_to_renew_their_keys() {
+    let mut f = Fixture::new();
+    let (mut alice, mut bob, mut carol) = (f.device(1, 1), f.device(2, 2), f.device(3, 3));
+    f.conversation(7, &mut [&mut alice, &mut bob, &mut carol]).await;
+    let (stranger, told) = (f.device(4, 4), f.told(carol.address).await.len());
+    let report = |renew: Vec<DeviceAddress>| ReportFailureRequest {
+        conversation: alice.id(),
+        epoch: 1,
+        reason: "commit".into(),
+        renew: renew.into_iter().map(Into::into).collect(),
+    };
+    // Twice in an hour is once; who is not in it, and the one that asks, is left out.
+    for _ in 0..2 {
+        let asked = vec![bob.address, stranger.address, alice.address, bob.address];
+        f.client.report_failure(by(alice.address, report(asked))).await.expect("taken");
+    }
+    assert_eq!(f.told(bob.address).await, [(Content::Welcome, 1), (Content::Renew, 1)]);
+    let heard = f.delivered().await.remove(&bob.address).expect("told").pop().expect("asked");
+    assert_eq!((heard.sender, heard.body_or_ref), (Some(alice.address.into()), Some(BodyOrRef::Body(Bytes::new()))));
+    assert_eq!((f.told(carol.address).await.len(), f.told(stranger.address).await.len()), (told, 0));
+
+    let error = f.client.report_failure(by(alice.address, report(vec![bob.address; 9]))).await;
+    assert!(assert_refused(error, ErrorCode::BadRequest).message.contains("renew names 9 devices"));
+    let mut short = report(vec![bob.address]);
+    short.renew[0].device = Bytes::from_static(b"short");
+    let error = assert_refused(f.client.report_failure(by(alice.address, short)).await, ErrorCode::BadRequest);
+    assert!(error.message.contains("renew"), "{}", error.message);
+    let refused = f.client.report_failure(by(stranger.address, report(vec![bob.address]))).await;
     assert_refused(refused, ErrorCode::UnknownConversation);
 }
 

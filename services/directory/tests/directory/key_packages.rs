@@ -198,7 +198,7 @@ async fn only_packages_that_a_peer_would_accept_are_published_all_or_none() {
         let request = publication(vec![alice.key_package(), bad], Bytes::new());
         let error =
             assert_refused(client.publish_key_packages(by(alice.address, request)).await, ErrorCode::BadRequest);
-        assert!(error.message.contains("key package 1"), "{what}: {}", error.message);
+        assert!(error.message.contains("key_packages[1]: "), "{what}: {}", error.message);
     }
     let not_last = publication(Vec::new(), alice.key_package());
     assert_refused(client.publish_key_packages(by(alice.address, not_last)).await, ErrorCode::BadRequest);

@@ -48,6 +48,7 @@ impl Config {
             ("session.hello_ms", session.hello_ms),
             ("session.nonce_ms", session.nonce_ms),
             ("session.frame_ms", session.frame_ms),
+            ("session.frame_bytes_per_s", session.frame_bytes_per_s.into()),
             ("session.idle_ms", session.idle_ms),
             ("session.write_stall_ms", session.write_stall_ms),
             ("session.send_window", session.send_window.into()),

@@ -14,7 +14,7 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, Stop
 use tokio::time::Instant;
 
 use super::NO_ERROR;
-use crate::carrier::{Carrier, CarrierError, CarrierName};
+use crate::carrier::{Carrier, CarrierError, CarrierName, Partial};
 use crate::metrics::Metrics;
 
 /// Frames are gathered up to this before they are handed to the connection, which keeps them until they are acknowledged,
@@ -34,7 +34,7 @@ pub(super) struct Stream {
     cutter: FrameCutter,
     /// Read and not cut yet.
     read: Bytes,
-    begun: Option<Instant>,
+    partial: Option<Partial>,
     /// Taken and not handed to the connection yet; at most [`WRITE_BUFFER`] and one frame.
     out: BytesMut,
     /// The next stream that the client opens.
@@ -61,7 +61,7 @@ impl Stream {
             recv,
             cutter: FrameCutter::default(),
             read: Bytes::new(),
-            begun: None,
+            partial: None,
             out: BytesMut::new(),
             refused: 0,
             closing: Closing::Writing,
@@ -74,11 +74,15 @@ impl Stream {
         if self.read.is_empty() {
             return Ok(None);
         }
+        let before = self.read.len();
         let frame = self.cutter.cut(&mut self.read).map_err(|_| CarrierError::TooLarge)?;
         if self.cutter.is_between() {
-            self.begun = None;
+            self.partial = None;
         } else {
-            self.begun.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            let partial = self.partial.get_or_insert(Partial { since: now, moved: now, bytes: 0 });
+            partial.moved = now;
+            partial.bytes += (before - self.read.len()) as u64;
         }
         if self.read.is_empty() {
             self.read = Bytes::new();
@@ -175,8 +179,8 @@ impl Carrier for Stream {
         }
     }
 
-    fn begun(&self) -> Option<Instant> {
-        self.begun
+    fn partial(&self) -> Option<Partial> {
+        self.partial
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {

@@ -19,7 +19,7 @@ use rand::RngCore;
 use tokio::time::Instant;
 
 use crate::carrier::{CarrierError, PeerInfo};
-use crate::config::{Config, ms};
+use crate::config::{Config, SessionConfig, ms};
 use crate::edge::{Shared, VERSIONS};
 use crate::session::wire::Wire;
 
@@ -80,7 +80,7 @@ pub(crate) async fn greet(shared: &Arc<Shared>, wire: &mut Wire, peer: &PeerInfo
         now_ms,
     }));
     let limit = ms(shared.config.session.hello_ms);
-    let hello = tokio::time::timeout(limit, first_frame(wire, ms(shared.config.session.frame_ms))).await;
+    let hello = tokio::time::timeout(limit, first_frame(wire, &shared.config.session)).await;
     let hello = hello.unwrap_or_else(|_| Err(no(ErrorCode::HelloTimeout, "no hello came in time")))?;
     let greeted = judge(shared, &hello, &nonce, peer).await?;
     if greeted.who.device.is_some() && made.elapsed() >= ms(shared.config.session.nonce_ms) {
@@ -90,8 +90,8 @@ pub(crate) async fn greet(shared: &Arc<Shared>, wire: &mut Wire, peer: &PeerInfo
 }
 
 /// The hello, unless the first frame is another, breaks, or is begun and not finished in time.
-async fn first_frame(wire: &mut Wire, begun_max: Duration) -> Result<ClientHello, Refused> {
-    let timer = tokio::time::sleep(begun_max);
+async fn first_frame(wire: &mut Wire, config: &SessionConfig) -> Result<ClientHello, Refused> {
+    let timer = tokio::time::sleep(ms(config.frame_ms));
     tokio::pin!(timer);
     let next = poll_fn(|cx| {
         if let Poll::Ready(Err(error)) = wire.poll_send(cx) {
@@ -100,11 +100,12 @@ async fn first_frame(wire: &mut Wire, begun_max: Duration) -> Result<ClientHello
         if let Poll::Ready(frame) = wire.poll_recv(cx) {
             return Poll::Ready(frame.map_err(|error| refusal_of(&error)));
         }
-        let Some(begun) = wire.begun() else { return Poll::Pending };
-        if timer.deadline() != begun + begun_max {
-            timer.as_mut().reset(begun + begun_max);
+        let Some(partial) = wire.partial() else { return Poll::Pending };
+        let due = partial.due(partial.since, config);
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
         }
-        timer.as_mut().poll(cx).map(|()| Err(refusal(ErrorCode::FrameTimeout, "the frame was not finished in time")))
+        timer.as_mut().poll(cx).map(|()| Err(refusal(ErrorCode::FrameTimeout, "the frame came too slowly")))
     });
     match decoded(next.await?)? {
         client_frame::Frame::Hello(hello) => Ok(hello),

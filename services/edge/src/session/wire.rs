@@ -12,7 +12,7 @@ use pli_api::edge::{Close, ServerFrame, server_frame::Frame};
 use prost::Message;
 use tokio::time::Instant;
 
-use crate::carrier::{Carrier, CarrierError, CarrierName};
+use crate::carrier::{Carrier, CarrierError, CarrierName, Partial};
 
 /// Above so many waiting answers nothing more is read from the client, and above so many waiting frames nothing more is
 /// delivered. What is already promised (results, replies, one page) may still be added: at most the session's windows.
@@ -72,9 +72,9 @@ impl Wire {
         self.stalled
     }
 
-    /// When the frame began that is not whole yet.
-    pub(crate) fn begun(&self) -> Option<Instant> {
-        self.carrier.begun()
+    /// The frame of which a part has arrived.
+    pub(crate) fn partial(&self) -> Option<Partial> {
+        self.carrier.partial()
     }
 
     /// Sends what waits, as far as the client takes it. Ready only when everything is on its way.

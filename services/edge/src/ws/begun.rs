@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Knows whether a WebSocket frame has begun and not ended, by following frame headers as bytes pass (RFC 6455
+//! Knows whether a WebSocket message has begun and not ended, and whether it goes on, by following frame headers as bytes pass (RFC 6455
 //! section 5.2). The WebSocket library keeps that to itself.
 
 use std::io;
@@ -8,6 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::arrived::{Arrivals, Arrived};
+use crate::carrier::Partial;
 
 /// Where in a frame the next byte falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +98,12 @@ impl Headers {
 pub(super) struct Begun<S> {
     stream: S,
     headers: Headers,
-    since: Option<Instant>,
+    /// When the frame began that has not ended, and what had arrived then.
+    since: Option<(Instant, u64)>,
     following: bool,
 }
 
-impl<S> Begun<S> {
+impl<S: Arrivals> Begun<S> {
     /// Follows nothing before [`Begun::follow`]: what comes first is HTTP.
     pub(super) fn new(stream: S) -> Self {
         Self { stream, headers: Headers::new(), since: None, following: false }
@@ -111,9 +115,11 @@ impl<S> Begun<S> {
         self.note(read);
     }
 
-    /// When the frame began that has not ended.
-    pub(super) fn since(&self) -> Option<Instant> {
-        self.since
+    /// The frame that has begun and not ended.
+    pub(super) fn partial(&self) -> Option<Partial> {
+        let (since, before) = self.since?;
+        let Arrived { bytes, at } = self.stream.arrived();
+        Some(Partial { since, moved: since.max(at), bytes: bytes - before })
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -124,12 +130,12 @@ impl<S> Begun<S> {
         if self.headers.between_messages() {
             self.since = None;
         } else if ended || self.since.is_none() {
-            self.since = Some(Instant::now());
+            self.since = Some((Instant::now(), self.stream.arrived().bytes));
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+impl<S: AsyncRead + Arrivals + Unpin> AsyncRead for Begun<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -153,6 +159,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+    /// What arrives below.
+    struct Below(Arrived);
+
+    impl Default for Below {
+        fn default() -> Self {
+            Self(Arrived { bytes: 0, at: Instant::now() })
+        }
+    }
+
+    impl Below {
+        fn arrives(&mut self, bytes: u64) {
+            self.0 = Arrived { bytes: self.0.bytes + bytes, at: Instant::now() };
+        }
+    }
+
+    impl Arrivals for Below {
+        fn arrived(&self) -> Arrived {
+            self.0
+        }
+    }
 
     fn frame(first: u8, payload: usize) -> Vec<u8> {
         let mut bytes = vec![first];
@@ -196,14 +225,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_is_that_of_the_frame_under_way_and_not_of_one_before_it() {
-        let mut begun = Begun::new(());
+        let mut begun = Begun::new(Below::default());
         let whole = frame(0x82, 200);
         begun.follow(&whole[..5]);
-        let first = begun.since().expect("begun");
-        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let first = begun.partial().expect("begun").since;
+        tokio::time::advance(SECOND).await;
         begun.note(&[&whole[5..], &whole[..3]].concat());
-        assert!(begun.since().expect("the second one began") > first);
+        assert!(begun.partial().expect("the second one began").since > first);
         begun.note(&whole[3..]);
-        assert_eq!(begun.since(), None);
+        assert_eq!(begun.partial(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_below_goes_on_with_the_frame_under_way() {
+        let mut begun = Begun::new(Below::default());
+        begun.stream.arrives(1_000);
+        begun.follow(&frame(0x82, 200)[..5]);
+        let since = Instant::now();
+        assert_eq!(begun.partial(), Some(Partial { since, moved: since, bytes: 0 }), "what came before is not of it");
+        for n in 1..=3 {
+            tokio::time::advance(SECOND).await;
+            begun.stream.arrives(500);
+            assert_eq!(begun.partial(), Some(Partial { since, moved: Instant::now(), bytes: n * 500 }));
+        }
     }
 }

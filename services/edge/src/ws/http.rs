@@ -16,10 +16,9 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pli_api::edge::ServerInfo;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::Tls;
 use super::begun::Begun;
 use super::socket::Socket;
 use crate::admission::Open;
@@ -34,10 +33,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest origin that is looked at.
 const ORIGIN_BYTES_MAX: usize = 255;
 
-type Stream = Begun<TlsStream<TcpStream>>;
+type Stream = Begun<Tls>;
 
 /// Answers one request; a session begins as a task of its own. Every connection serves one request.
-pub(super) async fn serve(stream: TlsStream<TcpStream>, peer: PeerInfo, open: Open) {
+pub(super) async fn serve(stream: Tls, peer: PeerInfo, open: Open) {
     let edge = open.edge.clone();
     let visit = Arc::new(Mutex::new(Some((peer, open))));
     let service = service_fn(move |request: Request<Incoming>| {

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use futures::{Sink, Stream};
 use pli_domain::limits::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::arrived::Arrivals;
 use super::begun::Begun;
-use crate::carrier::{Carrier, CarrierError, CarrierName};
+use crate::carrier::{Carrier, CarrierError, CarrierName, Partial};
 
 /// Read buffer of a connection, allocated as long as it lives; the library's default is 128 KiB.
 const READ_BUFFER: usize = 1024;
@@ -38,7 +38,7 @@ enum Closing {
     Linger { left: usize },
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket<S> {
+impl<S: AsyncRead + AsyncWrite + Arrivals + Send + Unpin> Socket<S> {
     /// Takes over a stream after the upgrade; `read` was read ahead.
     pub(super) async fn new(mut stream: Begun<S>, read: Vec<u8>) -> Self {
         stream.follow(&read);
@@ -79,7 +79,7 @@ fn carried(error: Error) -> CarrierError {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for Socket<S> {
+impl<S: AsyncRead + AsyncWrite + Arrivals + Send + Unpin> Carrier for Socket<S> {
     fn name(&self) -> CarrierName {
         CarrierName::WebSocket
     }
@@ -97,8 +97,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for Socket<S> {
         }
     }
 
-    fn begun(&self) -> Option<Instant> {
-        self.ws.get_ref().since()
+    fn partial(&self) -> Option<Partial> {
+        self.ws.get_ref().partial()
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {

@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pli_api::ErrorCode;
 use pli_api::edge::{Binding, ClientHello, client_frame, notice, server_frame::Frame};
-use pli_edge::{CarrierName, Config};
+use pli_edge::{CarrierName, Config, SessionConfig};
 use pli_ports::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -182,7 +183,7 @@ async fn connections_are_bounded_over_all_carriers() {
     assert_eq!(refused(&door).await, quinn::TransportErrorCode::CONNECTION_REFUSED);
     drop(over_ws);
     let freed = async { while Quic::connect(door.quic, door.trust.quic.clone()).await.is_err() {} };
-    tokio::time::timeout(std::time::Duration::from_secs(20), freed).await.expect("room again");
+    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("room again");
 }
 
 #[tokio::test]
@@ -268,4 +269,36 @@ async fn pages_beside_the_session_are_few() {
     assert!(get("/metrics").await.starts_with("HTTP/1.1 404"));
     assert!(get("/v1/session").await.starts_with("HTTP/1.1 426"));
     rig.stop.cancel();
+}
+
+/// Passes what a client sends on to `edge` in small pieces, and what comes back at once. Answers where it listens.
+async fn slow_way(edge: SocketAddr) -> SocketAddr {
+    const PIECE: usize = 500;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let edge = tokio::net::TcpStream::connect(edge).await.unwrap();
+        edge.set_nodelay(true).unwrap();
+        let ((mut from_client, mut to_client), (mut from_edge, mut to_edge)) = (client.into_split(), edge.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut from_edge, &mut to_client).await });
+        let mut piece = [0; PIECE];
+        while let Ok(read @ 1..) = from_client.read(&mut piece).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            to_edge.write_all(&piece[..read]).await.unwrap();
+        }
+    });
+    address
+}
+
+/// A record of TLS is up to 16 KiB, and nothing of it is seen before it is whole.
+#[tokio::test]
+async fn a_websocket_over_a_slow_link_may_take_longer_for_a_record_than_a_frame_may_pause() {
+    let session = SessionConfig { frame_ms: 2_000, ..SessionConfig::default() };
+    let rig = Rig::new(Config { session, ..Config::default() }).await;
+    let mut door = rig.listen().await;
+    door.ws = slow_way(door.ws).await;
+    let mut alice = Client::over(CarrierName::WebSocket, &door, 1, clock(&rig)).await.log_in(&door.trust).await;
+    let sent = alice.message(1, &[7; 50_000]);
+    alice.send_one(sent).await.unwrap();
 }

@@ -242,13 +242,15 @@ impl Client {
 
     /// Bytes below the frames.
     pub async fn write(&mut self, bytes: &[u8]) {
+        assert!(self.try_write(bytes).await, "the edge has hung up");
+    }
+
+    /// The same; false where the edge has hung up.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         match &mut self.link {
             Link::Memory(_) => panic!("there is nothing below"),
-            Link::Ws(ws) => {
-                ws.get_mut().write_all(bytes).await.unwrap();
-                ws.get_mut().flush().await.unwrap();
-            }
-            Link::Quic(quic) => quic.send.write_all(bytes).await.unwrap(),
+            Link::Ws(ws) => ws.get_mut().write_all(bytes).await.is_ok() && ws.get_mut().flush().await.is_ok(),
+            Link::Quic(quic) => quic.send.write_all(bytes).await.is_ok(),
         }
     }
 
@@ -332,7 +334,7 @@ impl Client {
         results.results
     }
 
-    async fn result(&mut self) -> SendResult {
+    pub async fn result(&mut self) -> SendResult {
         let mut results = self.results().await;
         assert_eq!(results.len(), 1);
         results.remove(0)

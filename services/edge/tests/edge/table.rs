@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use pli_api::edge::{Binding, ClientHello, Ping, Send, client_frame, server_frame::Frame, settled::Outcome};
+use pli_api::quic::put_frame;
 use pli_api::{ErrorCode, edge};
 use pli_domain::{LogEpoch, Position, Seq};
 use pli_edge::{CarrierName, Config, LimitsConfig, SessionConfig};
@@ -108,6 +109,53 @@ impl Stage {
             _ => self.written(&[0x82, 0x80 | 100, 1, 2, 3, 4, 5]).await,
         }
     }
+    /// A frame as it stands below the frames.
+    fn below(&self, frame: &[u8]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        match self.carrier {
+            CarrierName::Quic => put_frame(&mut bytes, frame),
+            _ => {
+                // One final binary frame with a 16-bit length and a mask of zeros (RFC 6455 section 5.2).
+                bytes.extend([0x82, 0x80 | 126]);
+                bytes.extend(u16::try_from(frame.len()).unwrap().to_be_bytes());
+                bytes.extend([0; 4]);
+                bytes.extend(frame);
+            }
+        }
+        bytes
+    }
+    /// A frame that takes longer than a session may be silent, and more often than that some of it comes.
+    async fn slowly(&self) -> Answer {
+        let mut client = self.logged_in().await;
+        let sends = vec![client.message(77, &[7; 12_000])];
+        let frame = Some(client_frame::Frame::Send(edge::SendBatch { sends }));
+        let bytes = self.below(&edge::ClientFrame { frame }.encode_to_vec());
+        for piece in bytes.chunks(bytes.len() / 10) {
+            tokio::time::sleep(Duration::from_millis(350)).await;
+            client.write(piece).await;
+        }
+        let taken = client.result().await.result;
+        assert!(matches!(taken, Some(edge::send_result::Result::Accepted(_))), "{taken:?}");
+        assert!(alive(&mut client).await);
+        Taken
+    }
+    /// A large frame of which a byte comes now and then.
+    async fn trickling(&self) -> Answer {
+        let mut client = self.logged_in().await;
+        for byte in self.below(&[7; 60_000]) {
+            if let Ok(closed) = tokio::time::timeout(Duration::from_millis(50), client.closed()).await {
+                let close = closed.expect("a last frame says why");
+                return Closed(close.reason.unwrap().code(), close.reconnect);
+            }
+            // The edge may have closed it just now, and then says so.
+            client.try_write(&[byte]).await;
+        }
+        Taken
+    }
+    /// Most of a large frame comes at once, and nothing more.
+    async fn half_way(&self) -> Answer {
+        self.written(&self.below(&[7; 60_000])[..55_000]).await
+    }
     /// A call that its service refuses with `code`.
     async fn called(&self, method: &str, code: ErrorCode, body: Vec<u8>) -> Answer {
         let set = if method.contains("Directory") { &self.rig.directory.code } else { &self.rig.conversations.code };
@@ -156,6 +204,8 @@ const LISTED: &[&str] = &[
     "frame over the limit",
     "garbage after hello",
     "slow hello",
+    "slow frame, byte by byte",
+    "slow frame, steady",
     "half-open socket",
     "second session of a device",
     "replayed nonce",
@@ -220,6 +270,9 @@ fn transport() -> Vec<Row> {
         }),
         ("truncated frame", Closed(ErrorCode::MalformedFrame, false), |s| Box::pin(s.said(vec![0x12, 0x20, 0x01]))),
         ("truncated frame, never finished", Closed(ErrorCode::FrameTimeout, true), |s| Box::pin(s.begun())),
+        ("truncated frame, half-way", Closed(ErrorCode::FrameTimeout, true), |s| Box::pin(s.half_way())),
+        ("slow frame, byte by byte", Closed(ErrorCode::FrameTimeout, true), |s| Box::pin(s.trickling())),
+        ("slow frame, steady", Taken, |s| Box::pin(s.slowly())),
         ("empty frame", Closed(ErrorCode::MalformedFrame, false), |s| Box::pin(s.said(Vec::new()))),
         ("frame over the limit", Closed(ErrorCode::FrameTooLarge, false), |s| Box::pin(s.said(vec![0; 80 * 1024 + 1]))),
         ("frame over the limit, 1 MB", Closed(ErrorCode::FrameTooLarge, false), |s| Box::pin(s.said(vec![0; 1 << 20]))),
@@ -514,7 +567,7 @@ fn is_documented(answer: &Answer) -> bool {
 }
 
 async fn every_row_is_answered(carrier: CarrierName) -> BTreeSet<&'static str> {
-    let short = SessionConfig { hello_ms: 1_500, frame_ms: 800, idle_ms: 2_000, ..SessionConfig::default() };
+    let short = SessionConfig { hello_ms: 1_500, frame_ms: 2_500, idle_ms: 3_000, ..SessionConfig::default() };
     let stage = stage(short, carrier).await;
     let heard = Arc::new(AtomicU64::new(0));
     let talk = bystanders(&stage, heard.clone()).await;

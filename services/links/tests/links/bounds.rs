@@ -19,7 +19,10 @@ async fn a_field_that_cannot_be_used_is_named_with_the_fix() {
         ("rendezvous must have 16", OpenRendezvousRequest { rendezvous: short(), ..open(2) }),
         ("opener_secret_sha256 must", OpenRendezvousRequest { opener_secret_sha256: short(), ..open(2) }),
         ("approver_secret_sha256 must", OpenRendezvousRequest { approver_secret_sha256: Bytes::new(), ..open(2) }),
-        ("draw one for each", OpenRendezvousRequest { opener_secret_sha256: sha256(&APPROVER_SECRET), ..open(2) }),
+        (
+            "approver_secret_sha256 are the same; draw a secret for each",
+            OpenRendezvousRequest { opener_secret_sha256: sha256(&APPROVER_SECRET), ..open(2) },
+        ),
     ] {
         let error = refused(answer(client.open_rendezvous(request).await), ErrorCode::BadRequest);
         assert!(error.message.contains(field), "{error:?}");

@@ -34,7 +34,7 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::GroupTooLarge, "name fewer people, make several groups, or have devices that nobody uses any more removed: a group holds at \
         most 250 people with 1000 devices together"),
     (ErrorCode::RendezvousExpired, "begin again on the new device, and scan its new code within a minute"),
-    (ErrorCode::RendezvousTaken, "another device has used this code: begin again on the new device if that was not yours"),
+    (ErrorCode::RendezvousTaken, "begin again on the new device, with a new code, if that was not yours"),
     (ErrorCode::UploadUnknown, "it lasted 7 days or was taken in already: hand the history over again on the first device"),
     (ErrorCode::MediaQuota, "the account's uploads take all the room that it has on this server: wait until they expire, or ask \
         the operator"),

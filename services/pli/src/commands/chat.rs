@@ -3,6 +3,7 @@
 
 mod act;
 mod complete;
+mod devices;
 mod editor;
 mod input;
 mod keyboard;
@@ -36,6 +37,7 @@ use super::session::{self, Deadline, FirstUse, Session};
 use super::target::profile;
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
+use devices::Letting;
 use editor::Editor;
 use input::Input;
 use paper::Paper;
@@ -99,6 +101,7 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
     let ending = interrupted()?;
     let mut chat = Chat::new(session, &args.handle, args.offline).await?;
     let talked = chat.talk(&ending).await;
+    chat.end_letting().await;
     let settled = chat.settle(&ending, talked.is_ok()).await;
     chat.say_waiting().await;
     let ended = talked.and_then(|()| chat.outcome(settled));
@@ -137,6 +140,9 @@ struct Chat {
     undone: Cell<bool>,
     /// What was said last of who is in a group.
     announced: BTreeMap<ConversationId, String>,
+    /// A new device that is being let in, and whether its person is asked.
+    letting: Letting,
+    asks: bool,
     /// Whom the user named to begin a conversation; its members are known when it is ready.
     asked: BTreeMap<ConversationId, Handle>,
 }
@@ -168,6 +174,8 @@ impl Chat {
             unused,
             undone,
             announced,
+            letting: Letting::default(),
+            asks: false,
             asked,
         };
         chat.look_at_output();
@@ -191,6 +199,7 @@ impl Chat {
                 () = ending.cancelled() => return Ok(()),
                 event = self.session.next(Deadline::after(None)) => self.see(event?).await?,
                 () = sleep_until(self.lost_at.unwrap_or_else(Instant::now)), if self.lost_at.is_some() => self.say_lost(),
+                step = self.letting.next() => self.show_step(step),
                 line = self.editor.line() => {
                     let Some(line) = line else { return Ok(()) };
                     match Input::parse(&line.text) {

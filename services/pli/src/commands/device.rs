@@ -271,18 +271,24 @@ async fn devices(session: &mut Session, deadline: Deadline) -> Result<Vec<OwnDev
 }
 
 fn show(devices: &[OwnDevice], as_json: bool) -> Result<(), Failure> {
-    for OwnDevice { device, name, is_this } in devices {
+    for own in devices {
+        let OwnDevice { device, name, is_this } = own;
         if as_json {
             say!("{}", json!({ "event": "device", "device": device.to_string(), "name": name, "this": is_this }))?;
         } else {
-            say!("{device} {}{}", one_line(name), if *is_this { " (this one)" } else { "" })?;
+            say!("{}", shown(own))?;
         }
     }
     Ok(())
 }
 
+/// A device as people see it.
+pub fn shown(OwnDevice { device, name, is_this }: &OwnDevice) -> String {
+    format!("{device} {}{}", one_line(name), if *is_this { " (this one)" } else { "" })
+}
+
 /// The device that is called so, or whose id begins so.
-fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
+pub fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
     let by_name: Vec<&OwnDevice> = devices.iter().filter(|device| device.name == text).collect();
     let begins = |device: &&OwnDevice| !text.is_empty() && device.device.to_string().starts_with(&text.to_lowercase());
     let found = if by_name.is_empty() { devices.iter().filter(begins).collect() } else { by_name };
@@ -320,7 +326,7 @@ async fn may_change(session: &Session) -> Result<(), Failure> {
 }
 
 /// Whether another one than `device` is called so: then nobody could tell the two apart.
-fn called_so<'a>(devices: &'a [OwnDevice], name: &str, device: Option<DeviceId>) -> Option<&'a OwnDevice> {
+pub fn called_so<'a>(devices: &'a [OwnDevice], name: &str, device: Option<DeviceId>) -> Option<&'a OwnDevice> {
     devices.iter().find(|other| other.name == name && Some(other.device) != device)
 }
 

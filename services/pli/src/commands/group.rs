@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use pli_client::ProfileName;
 use pli_client::RequestError;
-use pli_client::core::Event;
 use pli_client::core::content::{Kind, group_name};
+use pli_client::core::{Core, Event};
 use pli_domain::{ConversationId, Handle};
 use tokio::time::{Instant, interval};
 
@@ -41,14 +41,20 @@ enum Action {
     /// Make a group.
     Create(Change),
     /// Add people to a group.
+    ///
+    /// Somebody who has asked to leave it, and is still in, is taken out first and then added.
     Add(Change),
     /// Remove people from a group.
     Remove(Change),
     /// Leave a group.
+    ///
+    /// Another member has to be online to carry it out. Where none is in time, the exit code is 10; the server keeps the
+    /// wish, and `list` marks the group `(leaving)` until it is done.
     Leave(Named),
     /// List the groups of a profile with their members, each once.
     ///
-    /// A line is the id of the conversation that takes new messages, what the group is called, and who is in it.
+    /// A line is the id of the conversation that takes new messages, what the group is called, and who is in it; behind that
+    /// `(leaving)` where one has asked to leave and is still in.
     List(List),
 }
 
@@ -125,6 +131,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         Action::Add(change) => {
             let conversation = group_here(session, &change.group.name).await?;
             taken(session, session.client.add_members(conversation, change.members.clone()).await)?;
+            say_leaving(session, conversation, &change.members).await?;
             wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
         }
         Action::Remove(change) => remove(change, session, deadline).await,
@@ -137,6 +144,16 @@ async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> R
     let (name, handles) = (change.group.name.clone(), change.members.clone());
     let conversation = taken(session, session.client.create_group(name, handles).await)?;
     wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
+}
+
+/// Says of whom the group has to let go before they are added.
+async fn say_leaving(session: &Session, group: ConversationId, members: &[Handle]) -> Result<(), Failure> {
+    let view = session.client.conversation(group).await.map_err(|error| session.request(error))?;
+    let leaving = view.iter().flat_map(|view| &view.leaving).filter_map(|member| member.handle.as_ref());
+    for handle in leaving.filter(|handle| members.contains(handle)) {
+        crate::terminal::tell!("@{handle} has asked to leave: taken out first, then added again");
+    }
+    Ok(())
 }
 
 /// Asks to leave, which is done when another member has committed it: nobody can take themselves out of an MLS group
@@ -152,11 +169,25 @@ async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Resu
                 return Err(refused("the group cannot be left", &why));
             }
             Ok(_) => {}
-            Err(late) if late.exit == Exit::TimedOut => {
-                return say!("asked to leave {}; you are out once another member is online", named.name);
-            }
+            Err(late) if late.exit == Exit::TimedOut => return Err(unanswered(session, named, late).await),
             Err(failure) => return Err(failure),
         }
+    }
+}
+
+/// Nobody has carried out the wish to leave in time; what was `late` says more where the server does not have it yet.
+async fn unanswered(session: &Session, named: &Named, late: Failure) -> Failure {
+    match session.client.query(|core| core.open_changes()).await {
+        Ok(0) => Failure::say(
+            Exit::TimedOut,
+            format_args!(
+                "not left yet: no other member of {} has carried it out in time; the server keeps the wish, and one who is \
+                 online for some seconds does. Until then you are in the group, and `{}` marks it (leaving)",
+                named.name,
+                session.invocation.line_here(&format!("group list {}", named.handle))
+            ),
+        ),
+        _ => late,
     }
 }
 
@@ -187,9 +218,12 @@ async fn wait(
     deadline: Deadline,
     wanted: impl Fn(&[Handle]) -> bool,
 ) -> Result<(), Failure> {
+    let mut look = interval(LOOK_EVERY);
     loop {
-        let view = session.client.conversation(group).await;
-        if let Some(view) = view.map_err(|error| session.request(error))?.filter(|view| view.ready) {
+        // Who is in may be about to be taken out, and who is out to come in.
+        let look_at = move |core: &Core| core.conversation(group).filter(|view| view.ready && !core.is_changing(group));
+        let view = session.client.query(look_at).await;
+        if let Some(view) = view.map_err(|error| session.request(error))? {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
                 settle(session, group).await?;
@@ -197,11 +231,11 @@ async fn wait(
                 return Ok(());
             }
         }
-        match session.next(deadline).await? {
-            Event::ConversationFailed { conversation, why } if conversation == group => {
+        match session.next_or(deadline, &mut look).await? {
+            Some(Event::ConversationFailed { conversation, why }) if conversation == group => {
                 return Err(refused("the group cannot be made", &why));
             }
-            Event::ChangeFailed { conversation, why } if conversation == group => {
+            Some(Event::ChangeFailed { conversation, why }) if conversation == group => {
                 return Err(refused("the group cannot be changed", &why));
             }
             _ => {}
@@ -225,12 +259,14 @@ async fn settle(session: &mut Session, group: ConversationId) -> Result<(), Fail
 }
 
 async fn list(session: &Session, all: bool) -> Result<(), Failure> {
-    let views = session.client.conversations().await.map_err(|error| session.request(error))?;
+    let look = |core: &Core| (core.address().account, core.conversations());
+    let (me, views) = session.client.query(look).await.map_err(|error| session.request(error))?;
     for view in views.into_iter().filter(|view| view.kind == Kind::Group) {
         let (id, name) = (view.id, one_line(&called(&view)));
         if !view.left {
             let members: Vec<_> = view.members.iter().map(json::name).collect();
-            say!("{id} {name} {}", members.join(","))?;
+            let leaving = if view.leaving.iter().any(|member| member.account == me) { " (leaving)" } else { "" };
+            say!("{id} {name} {}{leaving}", members.join(","))?;
         } else if all {
             say!("{id} {name} (ended)")?;
         }

@@ -152,7 +152,10 @@ fn show(options: &ClientOptions, link: &NewLink, how: &How) -> Result<(), Failur
     if how.args.qr {
         say!("{}", picture(code)?)?;
     }
-    say!("on the first device of @{handle}, within {seconds} s:\n\n  {} {code}\n", how.approve)
+    say!(
+        "on the first device of @{handle}, within {seconds} s, or in its open chat `/approve` and the code:\n\n  {} {code}\n",
+        how.approve
+    )
 }
 
 /// Capitals: they and digits are what a QR code holds in the least room (ISO/IEC 18004, alphanumeric mode).

@@ -148,6 +148,7 @@ mod tests {
             short_id: id.to_string()[..6].into(),
             members: Vec::new(),
             peer: None,
+            leaving: Vec::new(),
             ready: true,
             left: false,
             delivered: 0,

@@ -259,6 +259,7 @@ const fn exit_of(error: &CommandError) -> Exit {
         | CommandError::Oneself => Exit::Usage,
         CommandError::UnknownConversation
         | CommandError::NotAMember
+        | CommandError::Leaving
         | CommandError::NotAGroup
         | CommandError::GroupNameTaken(_)
         | CommandError::NotThere

@@ -346,9 +346,6 @@ fn a_group_is_made_changed_and_left() {
     bob.json(|line| line["event"] == "member_removed" && line["member"] == "carol");
     bob.signal(Signal::INT);
     bob.wait();
-    // Nobody is there to commit it.
-    let said = group(&["leave", "alice", "team", "--timeout", "1"]);
-    assert!(said.contains("asked to leave team"), "{said}");
 }
 
 #[test]

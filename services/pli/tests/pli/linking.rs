@@ -315,6 +315,7 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     assert_eq!(said(home, &["device", "list", "bob"]).lines().count(), 1);
     let (exit, why) = approve(&code);
     assert!(exit == Some(8) && why.contains("RENDEZVOUS_TAKEN"), "{exit:?} {why}");
+    assert_eq!(why.matches("begin again").count(), 1, "the advice is given once: {why}");
 
     // Used by the same device a second time.
     let (new, code) = shows_code(home, "alice/laptop");
@@ -604,4 +605,77 @@ fn a_first_device_that_is_killed_while_it_adds_another_leaves_a_whole_device_or_
             assert_eq!(said(home, &["device", "list", profile]).lines().count(), n + 2, "nobody's device is listed");
         }
     }
+}
+
+#[test]
+fn an_open_chat_lets_devices_in_and_removes_them() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    let mut alice = at_a_terminal(home, &["chat", "alice"]);
+    alice.until("connected over");
+    for (line, said) in [("/approve", "usage"), ("/approve x", "not a code"), ("/yes", "nothing is asked")] {
+        alice.keys(&format!("{line}\r"));
+        alice.until(said);
+    }
+
+    let (mut laptop, code) = asks_its_person(home, "alice/laptop");
+    alice.keys(&format!("/approve {code}\r"));
+    let asked = alice.until("/no does not");
+    laptop.until("[y/N]");
+    assert!(asked.contains("laptop"), "{asked}");
+    alice.keys("/yes\r");
+    laptop.keys("y\n");
+    laptop.until("linked:");
+    assert!(laptop.ended().success());
+    alice.until("laptop is one of your devices now");
+    alice.keys("/devices\r");
+    alice.until("(this one)");
+    alice.until("laptop");
+    // A companion may not.
+    let mut companion = at_a_terminal(home, &["chat", "alice/laptop"]);
+    companion.until("connected over");
+    companion.keys("/unlink first\r");
+    companion.until("only the account's first device");
+
+    // Two at once, and no.
+    let (mut tablet, code) = asks_its_person(home, "alice/tablet");
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("/no does not");
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("another device is being let in");
+    alice.keys("/no\r");
+    alice.until("declined: the device was not added");
+    tablet.until("said no");
+    assert!(!tablet.ended().success());
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("the code was used already");
+
+    alice.keys("/unlink nobody\r");
+    alice.until("has no device `nobody`");
+    alice.keys("/unlink laptop\r");
+    alice.until("is not one of yours any more");
+    assert!(!companion.ended().success());
+
+    // Whoever has said yes and ends the chat waits for it.
+    let (mut pad, code) = asks_its_person(home, "alice/pad");
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("/no does not");
+    pad.until("[y/N]");
+    pad.keys("y\n");
+    alice.keys("/yes\r");
+    alice.until("/yes");
+    alice.keys("\x04");
+    pad.until("linked:");
+    assert!(pad.ended().success() && alice.ended().success());
+    let mut alice = at_a_terminal(home, &["chat", "alice"]);
+    alice.until("connected over");
+
+    // Whoever ends it before says no.
+    let (mut watch, code) = asks_its_person(home, "alice/watch");
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("/no does not");
+    alice.keys("/quit\r");
+    assert!(alice.ended().success());
+    watch.until("said no");
 }

@@ -312,3 +312,27 @@ fn a_chat_without_a_terminal_waits_for_a_server_that_is_away_for_a_moment() {
     let _server = Server::start_on(home, port);
     assert_eq!(alice.wait(), Some(0));
 }
+
+#[test]
+fn a_chat_begins_with_ten_messages_from_before_what_nobody_has_read_yet() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let home = home.path();
+    register(home, &["alice"]);
+    text(&run(home, &with_data(&["send", "bob", "alice", "old", "--count", "30"])));
+    text(&run(home, &with_data(&["recv", "alice"])));
+    text(&run(home, &with_data(&["send", "bob", "alice", "new", "--count", "15"])));
+    // Takes them in, and prints none of them.
+    text(&run(home, &with_data(&["group", "list", "alice"])));
+    let (code, out, said) = chat(home, "alice", "/list\n");
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(out.contains("the last 10 messages"), "{out}");
+    let shown = |text: String| out.lines().filter(|line| line.ends_with(&format!(": {text}"))).count();
+    for n in 21..=30 {
+        assert_eq!(shown(format!("old {n}")), 1, "{n}: {out}");
+    }
+    assert_eq!(shown("old 20".into()), 0, "{out}");
+    for n in 1..=15 {
+        assert_eq!(shown(format!("new {n}")), 1, "{n}: {out}");
+    }
+}

@@ -56,6 +56,9 @@ impl Conversation {
             awaits_in_vain: self.awaits_in_vain,
             refresh: self.refresh.map(RefreshRecord::of),
             ticks_at_ms: self.ticks_at.map(|at| at.0),
+            crowded: self.crowded,
+            room_at_ms: self.room_at.map(|at| at.0),
+            renewal_asked_ms: self.renewal_asked.map(|at| at.0),
         }
         .encode_to_vec()
     }
@@ -92,6 +95,9 @@ impl Conversation {
             awaits_in_vain: r.awaits_in_vain,
             refresh: r.refresh.map(RefreshRecord::read),
             ticks_at: r.ticks_at_ms.map(UnixMillis),
+            crowded: r.crowded,
+            room_at: r.room_at_ms.map(UnixMillis),
+            renewal_asked: r.renewal_asked_ms.map(UnixMillis),
             gone: GoneRecord::read_all(&r.gone).ok_or_else(bad)?,
             // One that an earlier version took may not be shown.
             name: r.name.as_deref().and_then(|name| group_name(name).ok()).map(str::to_owned),
@@ -168,6 +174,12 @@ struct Record {
     refresh: Option<RefreshRecord>,
     #[prost(uint64, optional, tag = "30")]
     ticks_at_ms: Option<u64>,
+    #[prost(uint32, tag = "31")]
+    crowded: u32,
+    #[prost(uint64, optional, tag = "32")]
+    room_at_ms: Option<u64>,
+    #[prost(uint64, optional, tag = "33")]
+    renewal_asked_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -329,7 +341,7 @@ mod tests {
         "0202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a10050505050505050505050505",
         "0505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010a",
         "ca01300a100606060606060606060606060606060612100707070707070707070707070707070718052002",
-        "2a04010103043001d00101d80107e00101ea01080809100818072006f0010b",
+        "2a04010103043001d00101d80107e00101ea01080809100818072006f0010bf8010c80020d88020e",
     );
 
     #[test]
@@ -366,6 +378,9 @@ mod tests {
             awaits_in_vain: true,
             refresh: Some(Refresh { due: UnixMillis(9), since: UnixMillis(8), from: 7, heard: 6 }),
             ticks_at: Some(UnixMillis(11)),
+            crowded: 12,
+            room_at: Some(UnixMillis(13)),
+            renewal_asked: Some(UnixMillis(14)),
             gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
@@ -383,6 +398,8 @@ mod tests {
         assert_eq!((read.awaits, read.awaits_in_vain), (Some(7), true));
         assert_eq!((&read.gone, read.refresh), (&conversation.gone, conversation.refresh));
         assert_eq!(read.ticks_at, conversation.ticks_at);
+        assert_eq!((read.crowded, read.room_at), (12, conversation.room_at));
+        assert_eq!(read.renewal_asked, conversation.renewal_asked);
     }
 
     #[test]

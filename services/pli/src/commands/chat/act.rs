@@ -56,6 +56,10 @@ impl Chat {
             Input::Create(name, handles) => self.make_group(name, handles).await,
             Input::Safety(Some(person)) => self.safety(person).await,
             Input::List => self.list().await,
+            Input::Devices => self.devices().await,
+            Input::Approve(code) => self.approve(code).await,
+            Input::Answer(yes) => self.answer(yes),
+            Input::Unlink(device) => self.unlink(&device).await,
             here => match self.current {
                 Some(conversation) => self.act_here(here, conversation).await,
                 None => self.hint("in which conversation? turn to one with @HANDLE or #GROUP"),
@@ -74,7 +78,7 @@ impl Chat {
 
     async fn act_here(&mut self, input: Input, conversation: ConversationId) -> Result<(), Failure> {
         match input {
-            Input::Add(handles) => self.command(Command::AddMembers { conversation, handles }).await.map(|_| ()),
+            Input::Add(handles) => self.add(conversation, handles).await,
             Input::Remove(people) => self.remove(conversation, &people).await,
             Input::Leave => self.leave(conversation).await,
             Input::Who => self.who(conversation).await,
@@ -84,16 +88,49 @@ impl Chat {
         }
     }
 
+    async fn add(&mut self, conversation: ConversationId, handles: Vec<Handle>) -> Result<(), Failure> {
+        let before = self.view(conversation).await?;
+        if self.command(Command::AddMembers { conversation, handles: handles.clone() }).await?.is_none() {
+            return Ok(());
+        }
+        let Some(view) = before else { return Ok(()) };
+        let has = |all: &[Member], handle: &Handle| all.iter().any(|member| member.handle.as_ref() == Some(handle));
+        for handle in handles.iter().filter(|handle| has(&view.members, handle)) {
+            let (group, leaving) = (self.called(&view), has(&view.leaving, handle));
+            self.screen.note(&match leaving {
+                true => format!("@{handle} has asked to leave {group}: taken out first, then added again"),
+                false => format!("@{handle} is in {group} already"),
+            });
+        }
+        Ok(())
+    }
+
     async fn leave(&mut self, conversation: ConversationId) -> Result<(), Failure> {
-        let view = self.session.client.conversation(conversation).await;
-        let view = view.map_err(|error| self.session.request(error))?;
-        if view.is_some_and(|view| view.kind == Kind::Direct) {
+        let view = self.view(conversation).await?;
+        if view.as_ref().is_some_and(|view| view.kind == Kind::Direct) {
             return self.hint("this is a chat of two; only a group can be left");
         }
         if self.command(Command::Leave { conversation }).await?.is_some() {
-            (self.current, self.gone) = (None, Some("you left the group".into()));
+            (self.current, self.gone) = (None, Some("you have asked to leave the group".into()));
+            // Whoever is alone is out at once.
+            if let Some(view) = view.filter(|view| view.members.len() > 1) {
+                self.say_leaving(&view);
+            }
         }
         Ok(())
+    }
+
+    /// Nobody takes themselves out of a group.
+    pub(super) fn say_leaving(&self, view: &ConversationView) {
+        let group = self.called(view);
+        self.screen.note(&format!(
+            "you have asked to leave {group}; whoever of the others is online first carries it out, and until then you are in"
+        ));
+    }
+
+    /// Whether this account has asked to leave, and is still in.
+    pub(super) fn is_leaving(&self, view: &ConversationView) -> bool {
+        view.leaving.iter().any(|member| member.account == self.me)
     }
 
     /// Says at the end what was not sent.
@@ -123,12 +160,12 @@ impl Chat {
         }
     }
 
-    fn hint(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn hint(&self, text: &str) -> Result<(), Failure> {
         self.refuse(text);
         Ok(())
     }
 
-    fn tell(&self, failure: &Failure) -> Result<(), Failure> {
+    pub(super) fn tell(&self, failure: &Failure) -> Result<(), Failure> {
         self.hint(&failure.error.to_string())
     }
 
@@ -149,7 +186,7 @@ impl Chat {
     }
 
     /// Gives the core a command; what it does not take is said on the screen.
-    async fn command(&mut self, command: Command) -> Result<Option<Outcome>, Failure> {
+    pub(super) async fn command(&mut self, command: Command) -> Result<Option<Outcome>, Failure> {
         let done = self.session.client.command(command).await;
         self.taken(done)
     }
@@ -262,7 +299,11 @@ impl Chat {
 
     async fn who(&self, conversation: ConversationId) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(()) };
-        let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
+        let members = view.members.iter().map(|member| {
+            let leaving = if view.leaving.contains(member) { " (leaving)" } else { "" };
+            format!("@{}{leaving}", name(member))
+        });
+        let members: Vec<_> = members.collect();
         let state = if view.ready { "" } else { " (not ready yet)" };
         self.screen.line(&format!("  {}{state}: {}", self.called(&view), members.join(" ")));
         Ok(())
@@ -273,7 +314,8 @@ impl Chat {
         for view in &all {
             let here = if self.current.is_some_and(|current| view.parts.contains(&current)) { "→" } else { " " };
             let (short, members) = (&view.short_id, view.members.len());
-            self.screen.line(&format!(" {here} {}  ~{short}  ({members} members)", self.called(view)));
+            let leaving = if self.is_leaving(view) { " (leaving)" } else { "" };
+            self.screen.line(&format!(" {here} {}  ~{short}  ({members} members){leaving}", self.called(view)));
         }
         if all.is_empty() {
             self.screen.note("no conversation yet; @HANDLE TEXT begins one");

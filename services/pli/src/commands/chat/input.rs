@@ -2,6 +2,7 @@
 //! What a typed line asks for.
 
 use pli_client::core::content::SHORT_ID_MARK;
+use pli_client::core::linking::LinkCode;
 use pli_domain::Handle;
 
 use crate::commands::names::named;
@@ -17,6 +18,9 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("/list", "", "all conversations"),
     ("/history", "[N]", "the last N messages of the current conversation"),
     ("/safety", "[HANDLE]", "the safety number to compare with somebody; alone: with whom the prompt shows"),
+    ("/devices", "", "the devices of your account"),
+    ("/approve", "CODE", "let in a new device of yours that shows this code; /yes or /no answers what is asked then"),
+    ("/unlink", "DEVICE", "remove a device of yours: its name, or the beginning of its id"),
     ("/help", "", "this list"),
     ("/quit", "", "end (Ctrl-D does too)"),
 ];
@@ -56,6 +60,14 @@ pub enum Input {
     History(usize),
     /// `/safety HANDLE`, `/safety HANDLE~SHORTID`, or alone.
     Safety(Option<String>),
+    /// `/devices`.
+    Devices,
+    /// `/approve CODE`.
+    Approve(LinkCode),
+    /// `/yes`, `/no`.
+    Answer(bool),
+    /// `/unlink DEVICE`.
+    Unlink(String),
     /// `/help`.
     Help,
     /// An empty line.
@@ -99,7 +111,9 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         "/leave" if !rest.is_empty() => {
             Err("/leave leaves the group that you are in here: go to the one that you mean with #NAME first".into())
         }
-        "/who" | "/list" | "/help" | "/quit" | "/exit" if !rest.is_empty() => Err(format!("usage: {word}")),
+        "/who" | "/list" | "/devices" | "/yes" | "/no" | "/help" | "/quit" | "/exit" if !rest.is_empty() => {
+            Err(format!("usage: {word}"))
+        }
         "/group" => {
             let (name, members) =
                 named(rest.strip_prefix('#').unwrap_or(rest)).ok_or("usage: /group \"A NAME\" HANDLE…")?;
@@ -120,6 +134,15 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         }
         "/safety" if rest.is_empty() => Ok(Input::Safety(None)),
         "/safety" => person(rest).map(|person| Input::Safety(Some(person))),
+        "/devices" => Ok(Input::Devices),
+        "/approve" if rest.is_empty() => {
+            Err("usage: /approve CODE, the one that `pli chat HANDLE/NAME` prints there".into())
+        }
+        "/approve" => rest.parse().map(Input::Approve).map_err(|error| format!("not a code: {error}")),
+        "/yes" => Ok(Input::Answer(true)),
+        "/no" => Ok(Input::Answer(false)),
+        "/unlink" if rest.is_empty() => Err("usage: /unlink DEVICE; /devices lists them".into()),
+        "/unlink" => Ok(Input::Unlink(rest.to_string())),
         "/help" => Ok(Input::Help),
         "/quit" | "/exit" => Ok(Input::Quit),
         other => Err(format!("`{other}` is no command; /help lists them")),
@@ -208,6 +231,11 @@ mod tests {
             "/history 0",
             "/leave team",
             "/quit now",
+            "/devices all",
+            "/approve",
+            "/approve nonsense",
+            "/unlink",
+            "/yes please",
         ] {
             assert!(Input::parse(line).is_err(), "{line}");
         }

@@ -58,7 +58,7 @@ impl Screen {
     }
 
     /// Something to look at.
-    fn warning(&self, text: &str) {
+    pub fn warning(&self, text: &str) {
         self.styled(Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())), text);
     }
 

@@ -12,8 +12,12 @@ use crate::commands::about::Merged;
 use crate::commands::printed::conversation_of;
 use crate::exit::{Exit, ExitContext, Failure};
 
-/// Rows of each conversation that are shown at the start.
+/// Rows of each conversation that are shown at the start, before what was not printed yet.
 const SHOWN_AT_START: usize = 10;
+/// Rows of a conversation that are looked through for those at most, and how many times as many with each look: where much
+/// was missed they stand far up.
+const LOOKED_AT: usize = 10_000;
+const LOOKED_AT_TIMES: usize = 8;
 /// Conversations that are shown at the start.
 const CONVERSATIONS_AT_START: usize = 5;
 /// Messages and holes that were not printed yet and are shown at the start, the last ones; of those before is said how
@@ -33,6 +37,9 @@ impl Chat {
         let begins = missed.first().and_then(Event::order).unwrap_or(u64::MAX);
         let own = self.show_last(begins).await?;
         self.show_missed(missed, own).await?;
+        for view in self.session.conversations().await?.iter().filter(|view| self.is_leaving(view)) {
+            self.say_leaving(view);
+        }
         if !self.unused {
             self.screen.note("@HANDLE or #GROUP says who gets what you type; until then nobody does");
         }
@@ -44,19 +51,16 @@ impl Chat {
     async fn show_last(&mut self, before: u64) -> Result<Vec<Own>, Failure> {
         let mut last = Vec::new();
         for view in self.session.conversations().await? {
-            let mut rows = self.session.client.history(view.id, SHOWN_AT_START).await.exit(Exit::Folder)?;
-            rows.retain(|row| self.printed.was_there(row.order));
-            if let Some(newest) = rows.last() {
-                last.push((newest.order, view, rows));
+            let (old, new) = self.rows_around(view.id, before).await?;
+            if let Some(newest) = new.last().or(old.last()) {
+                last.push((newest.order, view, (old, new)));
             }
         }
         last.sort_unstable_by_key(|(newest, ..)| *newest);
         let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
         let mut own = Vec::new();
-        for (_, view, rows) in last.into_iter().skip(skipped) {
+        for (_, view, (old, new)) in last.into_iter().skip(skipped) {
             self.unused = false;
-            let (mut old, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.order < before);
-            old.retain(|row| self.printed.is_past(row.order, row.row.kind()));
             if !old.is_empty() {
                 self.show_items(&view, &old).await?;
             }
@@ -65,6 +69,28 @@ impl Chat {
         }
         own.sort_unstable_by_key(|(_, row)| row.order);
         Ok(own)
+    }
+
+    /// The last rows of a conversation that were there when the chat looked: before this place, and behind it.
+    async fn rows_around(
+        &self,
+        conversation: ConversationId,
+        before: u64,
+    ) -> Result<(Vec<HistoryItem>, Vec<HistoryItem>), Failure> {
+        let mut wanted = SHOWN_AT_START;
+        loop {
+            let rows = self.session.client.history(conversation, wanted).await.exit(Exit::Folder)?;
+            let is_all = rows.len() < wanted || wanted == LOOKED_AT;
+            let there = rows.into_iter().filter(|row| self.printed.was_there(row.order));
+            let (mut old, mut new): (Vec<_>, Vec<_>) = there.partition(|row| row.order < before);
+            old.retain(|row| self.printed.is_past(row.order, row.row.kind()));
+            if is_all || old.len() >= SHOWN_AT_START {
+                keep_last(&mut old);
+                keep_last(&mut new);
+                return Ok((old, new));
+            }
+            wanted = (wanted * LOOKED_AT_TIMES).min(LOOKED_AT);
+        }
     }
 
     /// What is shown here is printed, as far as `recv` is concerned, also what is only counted.
@@ -125,6 +151,10 @@ impl Chat {
             let _ = self.session.client.mark_read(*conversation).await;
         }
     }
+}
+
+fn keep_last(rows: &mut Vec<HistoryItem>) {
+    rows.drain(..rows.len().saturating_sub(SHOWN_AT_START));
 }
 
 /// Whether `/history` shows it.

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The devices of one's account, from within a chat that has its profile: `/devices`, `/unlink DEVICE`, and
+//! `/approve CODE` with `/yes` or `/no`. Letting a device in goes on beside everything else.
+
+use std::time::Duration;
+
+use pli_client::Client;
+use pli_client::core::Command;
+use pli_client::core::linking::LinkCode;
+use pli_client::linking::Approved;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Chat;
+use crate::commands::device::{called_so, named, shown};
+use crate::commands::link::{DECLINED_WITHIN, digits, failed};
+use crate::commands::session::Deadline;
+use crate::exit::{Exit, Failure};
+use crate::terminal::one_line;
+
+/// How long the end of a chat waits for a device that may come in.
+const APPROVED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A new device that is being let in.
+#[derive(Debug, Default)]
+pub(super) struct Letting {
+    task: JoinSet<Result<Option<Approved>, Failure>>,
+    met: Option<mpsc::Receiver<Newcomer>>,
+    answer: Option<oneshot::Sender<bool>>,
+}
+
+/// How far it came.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A person is asked.
+    Met(Newcomer),
+    /// It is in, was declined, or failed.
+    Ended(Result<Option<Approved>, Failure>),
+}
+
+/// What it calls itself, and the number that it shows.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    name: String,
+    number: String,
+}
+
+impl Letting {
+    fn begin(&mut self, client: Client, code: LinkCode) {
+        let ((tell, met), (answer, answered)) = (mpsc::channel(1), oneshot::channel());
+        (self.met, self.answer) = (Some(met), Some(answer));
+        self.task.spawn(let_in(client, code, tell, answered));
+    }
+
+    /// The next step; waits for ever where nothing goes on. Cancel safe.
+    pub(super) async fn next(&mut self) -> Step {
+        if let Some(met) = &mut self.met
+            && let Some(newcomer) = met.recv().await
+        {
+            return Step::Met(newcomer);
+        }
+        self.met = None;
+        match self.task.join_next().await {
+            Some(ended) => {
+                self.answer = None;
+                Step::Ended(ended.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, error))))
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The chat is over. Where nobody has answered yet the new device hears that it is not let in, and where that was
+    /// allowed it comes in, unless it takes too long; answers how it ended, where it did.
+    pub(super) async fn end(&mut self) -> Option<Step> {
+        let within = match self.answer.take() {
+            Some(answer) => {
+                let _ = answer.send(false);
+                DECLINED_WITHIN
+            }
+            None => APPROVED_WITHIN,
+        };
+        let ended = timeout(within, self.task.join_next()).await.unwrap_or_else(|_| {
+            let why = "the new device has not come in; link it again, where `/devices` does not name it";
+            Some(Ok(Err(Failure::say(Exit::TimedOut, why))))
+        });
+        ended.map(|ended| Step::Ended(ended.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, error)))))
+    }
+}
+
+/// Meets the new device, has somebody asked, and lets it in; nothing where that was declined.
+async fn let_in(
+    client: Client,
+    code: LinkCode,
+    tell: mpsc::Sender<Newcomer>,
+    answer: oneshot::Receiver<bool>,
+) -> Result<Option<Approved>, Failure> {
+    let mut met = client.meet_new_device(code, None).await.map_err(failed)?;
+    let name = met.name().to_owned();
+    let all = client.devices().await.map_err(|error| Failure::new(Exit::Failed, error))?;
+    if let Some(other) = called_so(&all, &name, None) {
+        let why =
+            format!("declined: {} is called \"{}\" already; link it under another name", other.device, one_line(&name));
+        let _ = timeout(DECLINED_WITHIN, met.decline()).await;
+        return Err(Failure::say(Exit::Failed, why));
+    }
+    let _ = tell.send(Newcomer { name, number: met.number() }).await;
+    let yes = tokio::select! {
+        biased;
+        yes = answer => yes.unwrap_or(false),
+        why = met.is_over() => return Err(failed(why)),
+    };
+    if yes {
+        return met.approve().await.map(Some).map_err(failed);
+    }
+    // Whether or not the other side hears of it.
+    let _ = timeout(DECLINED_WITHIN, met.decline()).await;
+    Ok(None)
+}
+
+impl Chat {
+    pub(super) async fn devices(&self) -> Result<(), Failure> {
+        let all = self.session.client.devices().await.map_err(|error| self.session.request(error))?;
+        if all.is_empty() {
+            return self.hint("the account's devices are not known yet; ask again when the prompt shows ●");
+        }
+        all.iter().for_each(|device| self.screen.line(&format!("  {}", shown(device))));
+        Ok(())
+    }
+
+    pub(super) async fn unlink(&mut self, text: &str) -> Result<(), Failure> {
+        let Some(()) = self.may_change_devices().await? else { return Ok(()) };
+        let all = self.session.client.devices().await.map_err(|error| self.session.request(error))?;
+        match named(&all, text) {
+            Err(failure) => self.tell(&failure),
+            Ok(device) if all.iter().any(|own| own.is_this && own.device == device) => {
+                self.hint("the first device of an account cannot be removed")
+            }
+            Ok(device) => self.command(Command::RemoveDevice { device }).await.map(|_| ()),
+        }
+    }
+
+    pub(super) async fn approve(&mut self, code: LinkCode) -> Result<(), Failure> {
+        let Some(()) = self.may_change_devices().await? else { return Ok(()) };
+        if !self.letting.task.is_empty() {
+            return self.hint(match self.asks {
+                true => "another device is being let in; answer that one first, with /yes or /no",
+                false => "another device is being let in; wait for that one, a minute at the most",
+            });
+        }
+        self.letting.begin(self.session.client.clone(), code);
+        Ok(())
+    }
+
+    /// `/yes` or `/no`.
+    pub(super) fn answer(&mut self, yes: bool) -> Result<(), Failure> {
+        match self.letting.answer.take_if(|_| self.asks) {
+            Some(answer) => {
+                self.asks = false;
+                // Where nobody hears it any more, the end of the link says why.
+                let _ = answer.send(yes);
+                Ok(())
+            }
+            None => self.hint("nothing is asked"),
+        }
+    }
+
+    /// Only the first device changes the list, and nothing is known of the newcomer without a server.
+    async fn may_change_devices(&self) -> Result<Option<()>, Failure> {
+        let signs = self.session.client.query(|core| core.signs_lists()).await;
+        let why = match signs.map_err(|error| self.session.request(error))? {
+            false => "only the account's first device adds and removes devices; do it there",
+            true if self.offline => "not while offline: start the chat without --offline",
+            true => return Ok(Some(())),
+        };
+        self.refuse(why);
+        Ok(None)
+    }
+
+    /// Ends what goes on, while events are read: where nobody reads them the client waits.
+    pub(super) async fn end_letting(&mut self) {
+        let mut letting = std::mem::take(&mut self.letting);
+        if letting.task.is_empty() {
+            return;
+        }
+        let mut ending = std::pin::pin!(letting.end());
+        let step = loop {
+            tokio::select! {
+                biased;
+                step = &mut ending => break step,
+                event = self.session.next(Deadline::after(None)) => match event {
+                    Ok(event) => {
+                        let _ = self.see(event).await;
+                    }
+                    // It has ended, and says why by itself.
+                    Err(_) => break None,
+                },
+            }
+        };
+        if let Some(step) = step {
+            self.show_step(step);
+        }
+    }
+
+    /// What is said of a device that is being let in.
+    pub(super) fn show_step(&mut self, step: Step) {
+        self.asks = matches!(step, Step::Met(_));
+        match step {
+            Step::Met(Newcomer { name, number }) => {
+                let (name, number) = (one_line(&name), digits(&number));
+                self.screen.warning(&format!(
+                    "* a new device that calls itself \"{name}\"; the number there must be {number}: /yes adds it, /no does not"
+                ));
+            }
+            Step::Ended(Ok(None)) => self.screen.note("declined: the device was not added"),
+            // That it is one of the account's devices now an event says.
+            Step::Ended(Ok(Some(approved))) if approved.confirmed => {}
+            Step::Ended(Ok(Some(_))) => {
+                self.screen.note("it did not say that it knows; start it again there, and it goes on");
+            }
+            Step::Ended(Err(failure)) => self.refuse(&failure.error.to_string()),
+        }
+    }
+}
