@@ -106,10 +106,6 @@ impl Calls {
     pub(super) fn is_put_off(&self, ask: &Ask) -> bool {
         self.retry.contains_key(ask) && !self.is_open(ask)
     }
-    /// What it waited for came: it may be asked again at once.
-    pub(super) fn put_off_no_more(&mut self, ask: &Ask) {
-        self.retry.remove(ask);
-    }
     /// The connection is gone: nothing will be answered, and what was open may be asked again at once.
     pub(super) fn clear(&mut self) {
         self.open.clear();
@@ -134,6 +130,7 @@ impl Calls {
         self.open.retain(|_, open| open.conversation() != Some(id));
         self.retry.retain(|ask, _| ask.conversation() != Some(id));
     }
+    /// It was answered, or what it waited for came: who asks again asks at once.
     pub(super) fn done(&mut self, ask: &Ask) {
         self.retry.remove(ask);
     }

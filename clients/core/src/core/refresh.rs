@@ -173,7 +173,7 @@ impl Core {
         match removed.next() {
             None => {}
             Some(first) if first.account == own.account || removed.any(|d| d.account == own.account) => {
-                self.renew_within(id, OWN_REMOVED);
+                self.renew_soon(id);
             }
             Some(_) => {
                 let within = self.turn_span(id);

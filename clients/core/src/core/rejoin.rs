@@ -116,7 +116,7 @@ impl Core {
     /// A commit came to a group that waits for one of somebody whom this device knows.
     pub(super) fn others_went_on(&mut self, id: ConversationId) {
         if self.conversations.get(&id).is_some_and(|c| c.vouchers_asked.is_some() || c.forsaken) {
-            self.calls.put_off_no_more(&Ask::GroupInfo(id));
+            self.calls.done(&Ask::GroupInfo(id));
         }
     }
 

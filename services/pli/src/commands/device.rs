@@ -288,7 +288,7 @@ pub fn shown(OwnDevice { device, name, is_this }: &OwnDevice) -> String {
 }
 
 /// The device that is called so, or whose id begins so.
-pub fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
+fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
     let by_name: Vec<&OwnDevice> = devices.iter().filter(|device| device.name == text).collect();
     let begins = |device: &&OwnDevice| !text.is_empty() && device.device.to_string().starts_with(&text.to_lowercase());
     let found = if by_name.is_empty() { devices.iter().filter(begins).collect() } else { by_name };
@@ -312,6 +312,15 @@ pub fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
             ))
         }
     }
+}
+
+/// The same, on the first device: it cannot be removed.
+pub fn removable(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
+    let device = named(devices, text)?;
+    if devices.iter().any(|own| own.is_this && own.device == device) {
+        return Err(Failure::say(Exit::Failed, "the first device of an account cannot be removed"));
+    }
+    Ok(device)
 }
 
 /// Said first: whatever else is wrong with the words is of no use to a device that may not change the list.
@@ -353,11 +362,7 @@ async fn rename(args: &Rename, session: &mut Session, deadline: Deadline) -> Res
 async fn remove(args: &Remove, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let all = devices(session, deadline).await?;
     may_change(session).await?;
-    let device = named(&all, &args.of.device)?;
-    // Only the first device comes here.
-    if all.iter().any(|own| own.is_this && own.device == device) {
-        return Err(Failure::say(Exit::Failed, "the first device of an account cannot be removed"));
-    }
+    let device = removable(&all, &args.of.device)?;
     change(session, Command::RemoveDevice { device }, device, deadline).await?;
     let (left, _) = everywhere(session, device, false).await?;
     if args.at.json {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Chat;
-use crate::commands::device::{called_so, named, shown};
+use crate::commands::device::{called_so, removable, shown};
 use crate::commands::link::{DECLINED_WITHIN, digits, failed};
 use crate::commands::session::Deadline;
 use crate::exit::{Exit, Failure};
@@ -129,19 +129,20 @@ impl Chat {
     }
 
     pub(super) async fn unlink(&mut self, text: &str) -> Result<(), Failure> {
-        let Some(()) = self.may_change_devices().await? else { return Ok(()) };
+        if !self.may_change_devices().await? {
+            return Ok(());
+        }
         let all = self.session.client.devices().await.map_err(|error| self.session.request(error))?;
-        match named(&all, text) {
+        match removable(&all, text) {
             Err(failure) => self.tell(&failure),
-            Ok(device) if all.iter().any(|own| own.is_this && own.device == device) => {
-                self.hint("the first device of an account cannot be removed")
-            }
             Ok(device) => self.command(Command::RemoveDevice { device }).await.map(|_| ()),
         }
     }
 
     pub(super) async fn approve(&mut self, code: LinkCode) -> Result<(), Failure> {
-        let Some(()) = self.may_change_devices().await? else { return Ok(()) };
+        if !self.may_change_devices().await? {
+            return Ok(());
+        }
         if !self.letting.task.is_empty() {
             return self.hint(match self.asks {
                 true => "another device is being let in; answer that one first, with /yes or /no",
@@ -166,15 +167,15 @@ impl Chat {
     }
 
     /// Only the first device changes the list, and nothing is known of the newcomer without a server.
-    async fn may_change_devices(&self) -> Result<Option<()>, Failure> {
+    async fn may_change_devices(&self) -> Result<bool, Failure> {
         let signs = self.session.client.query(|core| core.signs_lists()).await;
         let why = match signs.map_err(|error| self.session.request(error))? {
             false => "only the account's first device adds and removes devices; do it there",
             true if self.offline => "not while offline: start the chat without --offline",
-            true => return Ok(Some(())),
+            true => return Ok(true),
         };
         self.refuse(why);
-        Ok(None)
+        Ok(false)
     }
 
     /// Ends what goes on, while events are read: where nobody reads them the client waits.
