@@ -25,6 +25,7 @@ mod group;
 mod history;
 mod inbound;
 mod last_resort;
+mod leaving;
 mod linked;
 mod lives;
 mod mark;

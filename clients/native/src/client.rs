@@ -336,11 +336,8 @@ pub(crate) fn pin(profile: &Profile, given: Option<Fingerprint>) -> Result<Optio
             Err(OpenError::OtherServer { folder: profile.folder().display().to_string(), pinned, given })
         }
         (Some(pinned), _) => Ok(Some(pinned)),
-        (None, Some(given)) => {
-            profile.set_pin(given)?;
-            Ok(Some(given))
-        }
-        (None, None) => Ok(None),
+        // Pinned when the server has shown it: a slip of the keyboard is not kept.
+        (None, given) => Ok(given),
     }
 }
 

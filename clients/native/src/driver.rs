@@ -88,6 +88,8 @@ enum Input {
     Timer,
     Scrub,
     Emitted,
+    /// The link has taken what was too much.
+    Room,
 }
 
 impl Driver {
@@ -140,7 +142,7 @@ impl Driver {
                     self.link.give_up();
                     return Ok(());
                 }
-                Input::Emitted => {}
+                Input::Emitted | Input::Room => {}
                 Input::Request(Some(request)) => self.requested(request).await?,
                 Input::Frame(Ok(frame)) => self.received(frame).await?,
                 Input::Frame(Err(error)) => self.disconnected(&error).await?,
@@ -188,6 +190,7 @@ impl Driver {
                 link::LinkEvent::Frame(frame) => Input::Frame(frame),
                 link::LinkEvent::Opened(opened) => Input::Connected(opened),
                 link::LinkEvent::Due => Input::Connect,
+                link::LinkEvent::Room => Input::Room,
             },
         }
     }
@@ -256,9 +259,7 @@ impl Driver {
     }
 
     fn connected(&mut self, connection: Connection) -> Result<(), End> {
-        if self.link.pin().is_none() {
-            self.profile.set_pin(connection.fingerprint).map_err(|error| End::Profile(Arc::new(error)))?;
-        }
+        self.profile.keep_pin(connection.fingerprint).map_err(|error| End::Profile(Arc::new(error)))?;
         let carrier = connection.carrier();
         self.link.opened(connection);
         self.status.send_modify(|status| {
@@ -268,15 +269,23 @@ impl Driver {
         Ok(())
     }
 
+    fn wrong_server(&self, why: &TransportError) -> String {
+        let folder = self.profile.folder().display();
+        match self.profile.pin() {
+            Ok(None) => format!(
+                "{why}; check the fingerprint; none is pinned yet: give the right one with the next run, too, which otherwise trusts \
+                 whatever server it finds"
+            ),
+            _ => format!("{why}; if it was set up anew, move the profile folder {folder} away"),
+        }
+    }
+
     /// There is no connection any more, or there was none; the core says when to try again.
     async fn disconnected(&mut self, why: &TransportError) -> Result<(), End> {
         tracing::debug!(%why, "no connection");
         self.passing.lose();
         if let TransportError::WrongCertificate { .. } = why {
-            let folder = self.profile.folder().display();
-            return Err(End::WrongServer(format!(
-                "{why}; if it was set up anew, move the profile folder {folder} away"
-            )));
+            return Err(End::WrongServer(self.wrong_server(why)));
         }
         self.status.send_modify(|status| {
             status.why = Some(why.to_string());

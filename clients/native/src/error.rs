@@ -23,7 +23,7 @@ pub enum OpenError {
     /// The profile trusts another certificate than the one that was named.
     #[error(
         "the profile {folder} trusts the certificate {pinned}, not {given}: the server was set up anew, or somebody \
-         stands in between; if it was set up anew, move the profile folder away"
+         stands in between, or what was given is wrong; if it was set up anew, move the profile folder away"
     )]
     OtherServer {
         /// The profile.

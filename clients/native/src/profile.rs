@@ -151,8 +151,16 @@ impl Profile {
         }
     }
 
+    /// Pins the certificate of a connection that was made, durably, unless one is pinned.
+    pub fn keep_pin(&self, fingerprint: Fingerprint) -> Result<(), ProfileError> {
+        match self.pin()? {
+            Some(_) => Ok(()),
+            None => self.set_pin(fingerprint),
+        }
+    }
+
     /// Pins a certificate, durably.
-    pub fn set_pin(&self, fingerprint: Fingerprint) -> Result<(), ProfileError> {
+    fn set_pin(&self, fingerprint: Fingerprint) -> Result<(), ProfileError> {
         let path = self.folder.join(PIN_FILE);
         let fresh = self.folder.join(format!("{PIN_FILE}.new"));
         let write = || {
@@ -192,7 +200,8 @@ mod tests {
         let profile = Profile::lock(folder.path()).expect("free");
         assert_eq!(profile.pin().expect("readable"), None);
         let fingerprint = Fingerprint::of(b"x");
-        profile.set_pin(fingerprint).expect("written");
+        profile.keep_pin(fingerprint).expect("written");
+        profile.keep_pin(Fingerprint::of(b"y")).expect("nothing to do");
         assert_eq!(profile.pin().expect("readable"), Some(fingerprint));
     }
 

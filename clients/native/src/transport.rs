@@ -98,9 +98,10 @@ pub enum TransportError {
         /// The UDP port.
         port: u16,
     },
-    /// The presented certificate is not the pinned one.
+    /// The presented certificate is neither the pinned one nor, where none is pinned yet, the one that was named.
     #[error(
-        "the certificate of {address} is not the pinned one ({pinned}): somebody listens in, or the server was set up anew"
+        "the certificate of {address} is not the expected one ({pinned}): somebody listens in, the server was set up anew, or \
+         the fingerprint that was given is wrong"
     )]
     WrongCertificate {
         /// Where.
@@ -127,7 +128,7 @@ pub enum TransportError {
     #[error("the connection broke: {0}")]
     Quic(#[from] quinn::ConnectionError),
     /// The peer, or the way to it, takes nothing.
-    #[error("the server, or the network, took nothing that was sent for 15 s")]
+    #[error("the server, or the network, takes nothing of what is sent")]
     Stalled,
     /// The peer closed the connection.
     #[error("the server closed the connection")]
@@ -202,7 +203,7 @@ pub struct FrameSink(Sink);
 
 impl FrameSink {
     /// Sends the frames in order and flushes once, however long a slow link needs for them; errors with
-    /// [`TransportError::Stalled`] when nothing is taken for 15 s. Dropping the future may leave part of them unsent; the
+    /// [`TransportError::Stalled`] when nothing moves for 15 s. Dropping the future may leave part of them unsent; the
     /// next call begins with them.
     pub async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), TransportError> {
         let frames = frames.iter().map(|frame| frame.encode_to_vec());

@@ -82,7 +82,7 @@ pub enum NotAdmitted {
     #[error("another device has joined this rendezvous")]
     Taken,
     /// The device has not joined.
-    #[error("rendezvous is one that this device has not joined; join it first")]
+    #[error("rendezvous: this device has not joined it; join it first")]
     NotJoined,
 }
 
@@ -99,14 +99,14 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     /// A side counts its blobs from 1, without holes.
-    #[error("number does not follow; the next blob of this side is {next}")]
+    #[error("number: it does not follow; the next blob of this side is {next}")]
     Order {
         /// The number that follows.
         next: u8,
     },
     /// All blobs are there.
     #[error(
-        "number is one too many: the rendezvous holds {RENDEZVOUS_BLOBS_MAX} blobs, both sides together; begin another one"
+        "number: all {RENDEZVOUS_BLOBS_MAX} blobs of the rendezvous, of both sides together, are there; begin another one"
     )]
     Full,
 }

@@ -23,8 +23,11 @@ const CLAIM_MAX = 64;
 const LEAVER_STEP_MS = 1_500;
 const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
 const REJOINS_MAX = 20;
-/** Members that are asked to renew their keys. */
+/** Where nobody is there to vouch, after so many tries the group info is looked at so seldom, and when a commit comes. */
+const LOOKED_AT_EVERY_MS = 10 * 60_000;
+/** Members that are asked to renew their keys, and how long after them others are. */
 const VOUCHERS_MAX = 8;
+const VOUCHERS_EVERY_MS = 3_600_000;
 const TRIES_MAX = 50;
 const RACE_WAIT_MS = { first: 250, most: 8_000 };
 
@@ -36,9 +39,26 @@ export class ChangeFailed extends Error {
   override name = "ChangeFailed";
 }
 
+/** Of a conversation that this device cannot come back to yet. */
+const WAITS = "until a member whom this device knew there is online; messages wait until then";
+const FORSAKEN =
+  "nobody whom this device knew there is left: leave it, and have a member remove this account and add it again";
+
 /** Nobody whom this device knew in the group has signed what it would join again by. */
 class NotVouched extends Error {
   override name = "NotVouched";
+}
+
+/** How far a conversation that lost the thread at an epoch has come back; kept until it has, or the program ends. */
+interface Comeback {
+  readonly epoch: number;
+  tries: number;
+  reported: boolean;
+  /** When members were asked to renew their keys, in server time. */
+  asked?: number;
+  /** What the user was told last of who could bring it back. */
+  told?: string;
+  look?: NodeJS.Timeout;
 }
 
 export class Changes {
@@ -46,6 +66,7 @@ export class Changes {
   readonly #scheduled = new Set<string>();
   /** Commits in a row that others came before. */
   readonly #lost = new Map<string, number>();
+  readonly #comebacks = new Map<string, Comeback>();
 
   constructor(
     private readonly store: Store,
@@ -150,8 +171,10 @@ export class Changes {
   /** Proposes to leave, again in each epoch, until a member has committed it. */
   async leave(id: string): Promise<void> {
     const alone = await this.store.change(() => {
-      const conversation = this.#open(id);
-      if (accountsOf(conversation).length > 1) return void this.conversations.set({ ...conversation, leaving: true });
+      const forsaken = this.#comebacks.get(id)?.told === FORSAKEN && this.conversations.get(id)?.phase === "broken";
+      const conversation = forsaken ? this.conversations.get(id)! : this.#open(id);
+      if (!forsaken && accountsOf(conversation).length > 1)
+        return void this.conversations.set({ ...conversation, leaving: true });
       // Nobody is left who could commit it.
       this.conversations.markOver(conversation, "left");
       return true;
@@ -185,8 +208,9 @@ export class Changes {
 
   async #work(id: string): Promise<void> {
     await this.#finishPending(id);
-    for (let tries = 0; this.conversations.get(id)?.phase === "broken"; tries += 1)
-      if (!(await this.#joinAgain(id, tries))) return;
+    while (this.conversations.get(id)?.phase === "broken") if (!(await this.#joinAgain(id))) return;
+    clearTimeout(this.#comebacks.get(id)?.look);
+    this.#comebacks.delete(id);
     const conversation = this.conversations.get(id);
     if (conversation?.phase !== "open") return;
     if (conversation.leaving === true) return this.#leave(id);
@@ -306,33 +330,54 @@ export class Changes {
   }
 
   /** False where there is nothing more to try before the next commit, or the next session. */
-  async #joinAgain(id: string, tries: number): Promise<boolean> {
+  async #joinAgain(id: string): Promise<boolean> {
     const conversation = this.conversations.get(id)!;
+    const comeback = this.#comeback(conversation);
+    const tries = comeback.tries++;
     try {
-      await this.link.answered(() => this.#joinExternally(conversation, tries));
+      await this.link.answered(() => this.#joinExternally(conversation, comeback));
       await this.#finishPending(id);
     } catch (error) {
       if (isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION)) {
         await this.store.change(() => this.conversations.markOver(conversation, "removed"));
         return false;
       }
-      if (tries >= REJOINS_MAX && error instanceof NotVouched) return false;
-      if (tries >= REJOINS_MAX) throw error;
+      if (tries >= REJOINS_MAX && error instanceof NotVouched) return this.#lookLater(id, comeback);
+      if (tries >= REJOINS_MAX) {
+        comeback.tries = 0;
+        throw error;
+      }
     }
     if (this.conversations.get(id)?.phase === "broken")
       await pause(Math.min(REJOIN_PAUSE_MS.step * (tries + 1), REJOIN_PAUSE_MS.most), this.link.stopped);
     return true;
   }
 
-  async #joinExternally(conversation: Conversation, tries: number): Promise<void> {
+  #comeback({ id, group: { epoch } }: Conversation): Comeback {
+    const known = this.#comebacks.get(hex(id));
+    if (known?.epoch === epoch) return known;
+    clearTimeout(known?.look);
+    const comeback = { epoch, tries: 0, reported: false };
+    this.#comebacks.set(hex(id), comeback);
+    return comeback;
+  }
+
+  #lookLater(id: string, comeback: Comeback): false {
+    clearTimeout(comeback.look);
+    comeback.look = setTimeout(() => this.work(id), LOOKED_AT_EVERY_MS).unref();
+    return false;
+  }
+
+  async #joinExternally(conversation: Conversation, comeback: Comeback): Promise<void> {
     const { id, group } = conversation;
-    if (tries === 0) await this.#report(conversation, []);
+    if (!comeback.reported) await this.#report(conversation, []);
+    comeback.reported = true;
     const info = await this.link.call(Methods.method.getGroupInfo, { conversation: id });
     const [groupInfo, tree] = [await get(this.link, info.groupInfo), await get(this.link, info.ratchetTree)];
     const { signer, members, ...offer } = await mls.joinExternally(this.profile, id, groupInfo, tree);
     // Of a group that it was never in this device knows nobody.
     if (group.members.length > 0 && !(await this.#knew(group.members, signer))) {
-      if (tries === 0) await this.#askToVouch(conversation, members);
+      await this.#askToVouch(conversation, members, comeback);
       throw new NotVouched("nobody whom this device knew in the group vouches for it");
     }
     await this.store.change(() => {
@@ -357,16 +402,32 @@ export class Changes {
     return this.store.change(() => this.directory.vouches(account, device, key));
   }
 
-  /** Asks some of those whom it knew, and who are still there, to renew their keys: the group info is then theirs. */
-  async #askToVouch(conversation: Conversation, members: mls.Member[]): Promise<void> {
+  /**
+   * Asks some of those whom it knew, and who are still there, to renew their keys: the group info is then theirs. Says once
+   * that it waits for that, and that nobody of them is left.
+   */
+  async #askToVouch(conversation: Conversation, members: mls.Member[], comeback: Comeback): Promise<void> {
+    const now = this.conversations.now();
+    const lately = comeback.asked !== undefined && Math.abs(now - comeback.asked) < VOUCHERS_EVERY_MS;
+    if (lately && comeback.tries <= REJOINS_MAX) return;
     const others = members.filter(({ device }) => !same(device, this.profile.device));
     const known: mls.Member[] = [];
     for (const one of others) if (await this.#knew(conversation.group.members, one)) known.push(one);
+    if (known.length === 0) return this.#tell(conversation, comeback, FORSAKEN);
     const drawn = known.map((one) => ({ one, at: Math.random() })).sort((a, b) => a.at - b.at);
-    await this.#report(
-      conversation,
-      drawn.slice(0, VOUCHERS_MAX).map(({ one }) => one),
-    );
+    if (!lately) {
+      await this.#report(
+        conversation,
+        drawn.slice(0, VOUCHERS_MAX).map(({ one }) => one),
+      );
+      comeback.asked = now;
+    }
+    if (comeback.tries > REJOINS_MAX) this.#tell(conversation, comeback, WAITS);
+  }
+
+  #tell({ id }: Conversation, comeback: Comeback, why: string): void {
+    if (comeback.told !== why) this.conversations.waits(hex(id), why);
+    comeback.told = why;
   }
 
   async #leave(id: string): Promise<void> {

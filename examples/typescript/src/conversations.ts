@@ -181,6 +181,11 @@ export class Conversations {
     });
   }
 
+  /** A conversation is joined again later, for a reason that people have to know. */
+  waits(id: string, why: string): void {
+    this.tell({ event: "waiting", conversation: id, why });
+  }
+
   /** What the queue says by an envelope of any content: how far it has come. Within a change of the store. */
   reached(envelope: Envelope, isCommit: boolean): void {
     const conversation = this.get(hex(envelope.conversation));

@@ -52,6 +52,8 @@ export type Event =
     }
   /** This device lost the thread and comes in again by itself. */
   | { readonly event: "rejoining" | "rejoined"; readonly conversation: string }
+  /** It cannot yet: `why` says for whom it waits, or that nobody is left for whom it could, and what to do then. */
+  | { readonly event: "waiting"; readonly conversation: string; readonly why: string }
   | { readonly event: "foreign"; readonly conversation: string; readonly members: string[] }
   /** A device list that goes back or does not follow the one that is known: the server may want to bring a device back. */
   | { readonly event: "list_refused"; readonly handle: string; readonly why: ListRefusal }

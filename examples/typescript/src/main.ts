@@ -134,6 +134,7 @@ class Chat {
     else if (event.event === "failed") console.log(`${where} not sent: ${event.error.message}`);
     else if (event.event === "members" || event.event === "joined")
       console.log(`${where} ${event.event}: ${event.members.join(", ")}`);
+    else if (event.event === "waiting") console.log(`${where} waits: ${event.why}`);
     else if (event.event === "hole")
       console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);
     else if (event.event === "stopped" || event.event === "warning") console.log(`! ${event.error.message}`);

@@ -6,7 +6,8 @@ import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 
-import { folder, Person, PliServer, RustClient, until } from "./support.js";
+import type { Client } from "../src/client.js";
+import { callsOf, folder, Person, PliServer, RustClient, until } from "./support.js";
 
 let server: PliServer;
 let rust: RustClient;
@@ -26,6 +27,33 @@ async function agreed(id: string, members: Person[], size: number): Promise<void
     const epochs = new Set(groups.map((group) => group?.group.epoch));
     return epochs.size === 1 && groups.every((group) => group?.phase === "open" && group.group.members.length === size);
   });
+}
+
+/**
+ * A device that lost the thread of a group, of whose newest epoch a newcomer has signed the group info; `also` happens before
+ * that. The calls of the device are recorded.
+ */
+async function lost(name: string, also: (newer: Client, id: string) => Promise<void>) {
+  const [home, copy] = [folder(), join(folder(), "copy")];
+  const first = await open(`${name}alice`, 1, home);
+  const carol = await open(`${name}carol`);
+  await rust.register(`${name}bob`);
+  const id = await first.client.createGroup(name, [`${name}bob`]);
+  await first.close();
+  cpSync(home, copy, { recursive: true });
+  const newer = await open(`${name}alice`, 1, home);
+  await newer.client.add(id, [`${name}carol`]);
+  await also(newer.client, id);
+  await agreed(id, [newer, carol], newer.client.conversation(id)!.group.members.length);
+  await carol.client.rejoin(id);
+  await carol.heard("rejoined");
+  await agreed(id, [newer, carol], newer.client.conversation(id)!.group.members.length);
+  await newer.close();
+  const calls = callsOf(`${name}alice`);
+  const alice = await open(`${name}alice`, 1, copy);
+  // It ends when the device is back, or has tried for long.
+  void alice.client.rejoin(id).catch(() => undefined);
+  return { alice, carol, id, calls };
 }
 
 describe("a group", () => {
@@ -217,6 +245,41 @@ describe("a group", () => {
       await alice.client.send(id, "brought back");
       await carol.text("brought back");
     });
+
+  test("waits for somebody whom the device knew there: asked once, looked at with each commit, and told", async () => {
+    const { alice, carol, id, calls } = await lost("g12", async () => {});
+    const reports = () => calls.filter(({ name }) => name === "ReportFailure");
+    assert.match((await alice.heard("waiting")).why, /until a member whom this device knew there is online/);
+    assert.deepEqual(
+      reports().map(({ request }) => (request["renew"] as unknown[]).length),
+      [0, 1],
+      "that it lost the thread, and whom it asks for help",
+    );
+    const looks = () => calls.filter(({ name }) => name === "GetGroupInfo").length;
+    for (let round = 0; round < 3; round += 1) {
+      const before = looks();
+      await carol.client.rejoin(id);
+      await until("alice to look at the group again", () => looks() > before);
+    }
+    assert.equal(reports().length, 2, "not again with each commit");
+    assert.equal(alice.told.filter(({ event }) => event === "waiting").length, 1);
+    rust.follow(["pipe", "g12bob", "#g12", "--json"]);
+    await alice.heard("rejoined");
+    await alice.client.send(id, "at last");
+    await carol.text("at last");
+  });
+
+  test("where nobody is left whom the device knew is told, left, and entered again", async () => {
+    const { alice, carol, id } = await lost("g13", (newer, id) => newer.remove(id, ["g13bob"]));
+    assert.match((await alice.heard("waiting")).why, /nobody whom this device knew there is left/);
+    await alice.client.leave(id);
+    assert.equal((await alice.heard("over")).why, "left");
+    await carol.client.remove(id, ["g13alice"]);
+    await carol.client.add(id, ["g13alice"]);
+    await alice.heard("joined", ({ conversation }) => conversation === id);
+    await alice.client.send(id, "anew");
+    await carol.text("anew");
+  });
 
   test("of suite 0x0003: made, raced, left and joined again", async () => {
     const [alice, carol, erin] = [await open("s3alice", 3), await open("s3carol", 3), await open("s3erin", 3)];

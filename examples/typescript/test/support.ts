@@ -12,6 +12,7 @@ import { after } from "node:test";
 import { Client, type ClientOptions } from "../src/client.js";
 import type { Server } from "../src/connection.js";
 import type { Event } from "../src/events.js";
+import { Session } from "../src/session.js";
 
 export const PLI = resolve(process.env["PLI_BIN"] ?? "../../target/debug/pli");
 if (!existsSync(PLI)) throw new Error(`${PLI} is missing: build it with cargo build, or name another one in PLI_BIN`);
@@ -207,6 +208,30 @@ export class Following {
     this.child.kill("SIGINT");
     await until("pli to end", () => this.child.exitCode !== null || this.child.signalCode !== null);
   }
+}
+
+interface Called {
+  readonly name: string;
+  readonly request: Record<string, unknown>;
+}
+
+const { open } = Session;
+const { call } = Session.prototype;
+const handles = new WeakMap<Session, string>();
+
+/** What the clients of a handle ask the server for from now on, in sessions that they open from now on. */
+export function callsOf(handle: string): readonly Called[] {
+  const calls: Called[] = [];
+  Session.open = async (server, options) => {
+    const session = await open.call(Session, server, options);
+    if (options?.profile !== undefined) handles.set(session, options.profile.handle);
+    return session;
+  };
+  Session.prototype.call = function (this: Session, method, request) {
+    if (handles.get(this) === handle) calls.push({ name: method.name, request: request as Record<string, unknown> });
+    return call.call(this, method, request) as ReturnType<typeof call<typeof method.input, typeof method.output>>;
+  } as typeof call;
+  return calls;
 }
 
 /** An event by its name; some have several names. */

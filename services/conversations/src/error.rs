@@ -103,7 +103,7 @@ pub(crate) enum CommitError {
 pub(crate) enum ProposeError {
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("proposal has {0} bytes; at most {PROPOSAL_BYTES_MAX} are allowed")]
+    #[error("proposal: {0} bytes; at most {PROPOSAL_BYTES_MAX} are allowed")]
     TooLarge(usize),
     #[error("the proposal is of another epoch than the current one")]
     WrongEpoch { current: MlsEpoch },
@@ -131,9 +131,9 @@ pub(crate) enum QuestionError {
 pub(crate) enum ReportError {
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("reason must be one word of at most {REASON_BYTES_MAX} bytes: a-z 0-9 _ -")]
+    #[error("reason: one word of at most {REASON_BYTES_MAX} bytes: a-z 0-9 _ -")]
     Reason,
-    #[error("renew names {0} devices; name at most {RENEW_MAX} at a time")]
+    #[error("renew: {0} devices named; name at most {RENEW_MAX} at once")]
     TooMany(usize),
     #[error(transparent)]
     Finish(#[from] FinishError),
@@ -144,16 +144,16 @@ pub(crate) enum ReportError {
 pub(crate) enum PayloadError {
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("size is {0}; a payload has 1 to {OBJECT_BYTES_MAX} bytes")]
+    #[error("size: {0} given; a payload has 1 to {OBJECT_BYTES_MAX} bytes")]
     Size(u64),
     #[error(
-        "bytes has 1 to {PAGE_BYTES_MAX} bytes, of all pages but the last exactly {PAGE_BYTES_MAX}; offset is where the page begins, \
-         below size"
+        "bytes: send 1 to {PAGE_BYTES_MAX} of them, of all pages but the last exactly {PAGE_BYTES_MAX}; offset is where the page \
+         begins, below size"
     )]
     Page,
     #[error("offset: the page at {offset} is not there; send the pages in order, from the first")]
     MissingPage { offset: u64 },
-    #[error("id is that of a payload with other bytes; draw a new random one")]
+    #[error("id: a payload with other bytes has it; draw a new random one")]
     IdTaken,
     #[error("no such payload; it may have expired")]
     NotFound,

@@ -42,9 +42,12 @@ impl Inner {
         }
         let asked = request.renew.iter().map(|device| address("renew", Some(device)));
         let asked: BTreeSet<DeviceAddress> = asked.collect::<Result<_, _>>().map_err(Denied::from)?;
-        self.metrics.failures.add(1, &[]);
-        let conversation = membership.conversation;
-        tracing::warn!(?conversation, epoch = request.epoch, reason, "a device could not process a commit");
+        // Whoever asks has reported before.
+        if asked.is_empty() {
+            self.metrics.failures.add(1, &[]);
+            let conversation = membership.conversation;
+            tracing::warn!(?conversation, epoch = request.epoch, reason, "a device could not process a commit");
+        }
         self.ask_to_renew(&membership, &asked).await?;
         Ok(ReportFailureResponse {})
     }

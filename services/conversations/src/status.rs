@@ -204,13 +204,13 @@ mod tests {
     #[test]
     fn a_bad_request_names_the_field_first() {
         let refused: [(WireError, &str); 7] = [
-            (ProposeError::TooLarge(70_000).into(), "proposal "),
-            (PayloadError::Size(0).into(), "size "),
-            (PayloadError::Page.into(), "bytes "),
+            (ProposeError::TooLarge(70_000).into(), "proposal: "),
+            (PayloadError::Size(0).into(), "size: "),
+            (PayloadError::Page.into(), "bytes: "),
             (PayloadError::MissingPage { offset: 1 }.into(), "offset: "),
-            (PayloadError::IdTaken.into(), "id "),
-            (ReportError::Reason.into(), "reason "),
-            (ReportError::TooMany(9).into(), "renew "),
+            (PayloadError::IdTaken.into(), "id: "),
+            (ReportError::Reason.into(), "reason: "),
+            (ReportError::TooMany(9).into(), "renew: "),
         ];
         for (said, field) in refused {
             assert_eq!(said.code(), ErrorCode::BadRequest, "{said:?}");

@@ -49,9 +49,9 @@ pub(crate) enum LookupError {
 /// Why device lists were not given.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GetDeviceListsError {
-    #[error("accounts names {0}; ask for at most {DEVICE_LISTS_MAX} at once")]
+    #[error("accounts: {0} named; ask for at most {DEVICE_LISTS_MAX} at once")]
     TooMany(usize),
-    #[error("known has {known} versions for {accounts} accounts; give one for each, 0 for none, or none at all")]
+    #[error("known: {known} versions for {accounts} accounts; give one for each, 0 for none, or none at all")]
     Known { known: usize, accounts: usize },
     #[error("accounts: the answer has {0} bytes, more than a frame holds; ask for fewer at once")]
     TooLarge(usize),
@@ -95,9 +95,9 @@ pub(crate) enum ReplaceListError {
 pub(crate) enum PublishError {
     #[error("{}", .0.message)]
     Caller(Box<WireError>),
-    #[error("key_packages has {0}; publish at most {KEY_PACKAGES_MAX} at once")]
+    #[error("key_packages: {0} given; publish at most {KEY_PACKAGES_MAX} at once")]
     TooMany(usize),
-    #[error("{field} has {bytes} bytes; at most {KEY_PACKAGE_BYTES_MAX} are allowed")]
+    #[error("{field}: {bytes} bytes; at most {KEY_PACKAGE_BYTES_MAX} are allowed")]
     TooLarge { field: String, bytes: usize },
     #[error("key_packages[{index}]: {source}")]
     Invalid { index: usize, source: InvalidKeyPackage },
@@ -118,9 +118,9 @@ pub(crate) enum PublishError {
 pub(crate) enum ClaimError {
     #[error("{}", .0.message)]
     Caller(Box<WireError>),
-    #[error("devices names {0}; claim for 1 to {CLAIM_DEVICES_MAX} at once")]
+    #[error("devices: {0} named; claim for 1 to {CLAIM_DEVICES_MAX} at once")]
     Count(usize),
-    #[error("devices names one twice; name each once")]
+    #[error("devices: one is named twice; name each once")]
     Duplicate,
     #[error("devices that no device list names; fetch the lists again")]
     UnknownDevices(Vec<DeviceAddress>),

@@ -170,13 +170,13 @@ mod tests {
     #[test]
     fn a_bad_request_names_the_field_first() {
         let refused: [(WireError, &str); 7] = [
-            (GetDeviceListsError::TooMany(33).into(), "accounts "),
-            (GetDeviceListsError::Known { known: 1, accounts: 2 }.into(), "known "),
+            (GetDeviceListsError::TooMany(33).into(), "accounts: "),
+            (GetDeviceListsError::Known { known: 1, accounts: 2 }.into(), "known: "),
             (GetDeviceListsError::TooLarge(70_000).into(), "accounts: "),
-            (PublishError::TooMany(101).into(), "key_packages "),
-            (PublishError::TooLarge { field: "last_resort".into(), bytes: 20_000 }.into(), "last_resort "),
-            (ClaimError::Count(0).into(), "devices "),
-            (ClaimError::Duplicate.into(), "devices "),
+            (PublishError::TooMany(101).into(), "key_packages: "),
+            (PublishError::TooLarge { field: "last_resort".into(), bytes: 20_000 }.into(), "last_resort: "),
+            (ClaimError::Count(0).into(), "devices: "),
+            (ClaimError::Duplicate.into(), "devices: "),
         ];
         for (said, field) in refused {
             assert_eq!(said.code(), ErrorCode::BadRequest, "{said:?}");

@@ -20,10 +20,10 @@ use crate::carrier::{CarrierName, PeerInfo};
 use crate::config::ms;
 use crate::edge::Edge;
 use crate::tls::Identity;
-use arrived::Counted;
+use arrived::CountedReads;
 
-/// Counted below TLS, which shows nothing of a record before it is whole.
-type Tls = TlsStream<Counted<TcpStream>>;
+/// CountedReads below TLS, which shows nothing of a record before it is whole.
+type Tls = TlsStream<CountedReads<TcpStream>>;
 
 /// The protocol that ALPN names.
 const ALPN: &[u8] = b"http/1.1";
@@ -93,7 +93,7 @@ impl Listener {
 async fn handshake(tls: TlsAcceptor, tcp: TcpStream, address: SocketAddr, certificate: [u8; 32], open: Open) {
     // Frames are small and latency counts; an error here shows again on the first read.
     let _ = tcp.set_nodelay(true);
-    let stream = match tls.accept(Counted::new(tcp)).await {
+    let stream = match tls.accept(CountedReads::new(tcp)).await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "a TLS handshake failed");

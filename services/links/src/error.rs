@@ -19,9 +19,9 @@ pub(crate) enum InvalidField {
     SameSecret,
     #[error("side must be SIDE_OPENER or SIDE_APPROVER")]
     Side,
-    #[error("number is {0}; a blob has a number from 1 to {RENDEZVOUS_BLOBS_MAX}")]
+    #[error("number: {0} given; use 1 to {RENDEZVOUS_BLOBS_MAX}")]
     Number(u32),
-    #[error("blob has {0} bytes; put 1 to {RENDEZVOUS_BLOB_BYTES_MAX}")]
+    #[error("blob: {0} bytes; put 1 to {RENDEZVOUS_BLOB_BYTES_MAX}")]
     Blob(usize),
 }
 

@@ -92,9 +92,9 @@ mod tests {
     fn a_bad_request_names_the_field_first() {
         let refused: [(WireError, &str); 4] = [
             (OpenError::Field(InvalidField::SameSecret).into(), "opener_secret_sha256 "),
-            (PutError::Field(InvalidField::Number(0)).into(), "number "),
-            (PutError::Put(PutBlobError::NoPlace(NoPlace::Full)).into(), "number "),
-            (PutError::Put(PutBlobError::NotAdmitted(NotAdmitted::NotJoined)).into(), "rendezvous "),
+            (PutError::Field(InvalidField::Number(0)).into(), "number: "),
+            (PutError::Put(PutBlobError::NoPlace(NoPlace::Full)).into(), "number: "),
+            (PutError::Put(PutBlobError::NotAdmitted(NotAdmitted::NotJoined)).into(), "rendezvous: "),
         ];
         for (said, field) in refused {
             assert_eq!(said.code(), ErrorCode::BadRequest, "{said:?}");

@@ -13,15 +13,15 @@ use pli_runtime::limits::Limited;
 pub(crate) enum InvalidField {
     #[error(transparent)]
     Id(#[from] FieldError),
-    #[error("bytes is {0}; an upload has 1 to {MEDIA_UPLOAD_BYTES_MAX}")]
+    #[error("bytes: {0} given; an upload has 1 to {MEDIA_UPLOAD_BYTES_MAX}")]
     Bytes(u64),
     #[error(transparent)]
     Number(#[from] NoSuchPart),
-    #[error("part has {bytes} bytes; this one has {wanted}")]
+    #[error("part: {bytes} bytes; this one has {wanted}")]
     Part { bytes: u64, wanted: u64 },
     #[error("sha256 must have 32 bytes")]
     Sha256,
-    #[error("sha256 is not that of part; send both again")]
+    #[error("sha256: not that of part; send both again")]
     OtherHash,
 }
 

@@ -102,7 +102,8 @@ pub struct ClientArgs {
     pub data: PathBuf,
     /// The fingerprint of the server's certificate, as `pli dev` prints it.
     ///
-    /// Left out, the one in the data folder counts, else the first certificate seen is trusted from then on.
+    /// Left out, the one in the data folder counts, else the first certificate seen. The one of the first connection is
+    /// trusted from then on; one that no server has shown is not kept.
     #[arg(long, value_name = "HEX")]
     pub fingerprint: Option<Fingerprint>,
     /// Where profiles (keys, history, outbox) live; each in <HOME>/<server>/<handle>, a companion device in <handle>+<name>.

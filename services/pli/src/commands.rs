@@ -57,15 +57,22 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 
 /// A token that Ctrl-C and SIGTERM cancel; the command then ends cleanly.
 fn interrupted() -> Result<CancellationToken, Failure> {
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    cancelled_by(&[SignalKind::interrupt(), SignalKind::terminate()])
+}
+
+/// The same, also by a terminal that goes away: for a command that asks there. One that needs no terminal may outlive it.
+fn interrupted_or_hung_up() -> Result<CancellationToken, Failure> {
+    cancelled_by(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
+}
+
+fn cancelled_by(kinds: &[SignalKind]) -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
-    let cancelled = token.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = int.recv() => {}
-            _ = term.recv() => {}
-        }
-        cancelled.cancel();
-    });
+    for kind in kinds {
+        let (mut heard, cancelled) = (signal(*kind)?, token.clone());
+        tokio::spawn(async move {
+            heard.recv().await;
+            cancelled.cancel();
+        });
+    }
     Ok(token)
 }

@@ -5,6 +5,7 @@ use std::io::{Error, ErrorKind, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 use pli_domain::UnixMillis;
+use rustix::termios::tcgetwinsize;
 
 use crate::exit::{Exit, Failure};
 
@@ -30,6 +31,11 @@ pub fn tell_line(text: std::fmt::Arguments<'_>) {
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(written)
+}
+
+/// How wide the terminal of standard output is, as it is now; none where that is no terminal, or one that does not say.
+pub fn columns() -> Option<usize> {
+    tcgetwinsize(std::io::stdout()).ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
 /// What a failed write to standard output means for the command.

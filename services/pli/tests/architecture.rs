@@ -122,6 +122,21 @@ fn edges() -> Edges {
     packages.iter().map(|p| (text(&p["name"]), of(p))).collect()
 }
 
+/// A program of somebody else's is built with what the page says.
+#[test]
+fn the_page_of_the_client_crate_says_what_it_needs() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let client = packages.iter().find(|package| package["name"] == "pli-client").expect("there");
+    let page = include_str!("../../../docs/client.md");
+    let text = |field: &str| client[field].as_str().expect("a string").to_owned();
+    let (rust, edition) = (text("rust_version"), text("edition"));
+    assert!(page.contains(&format!("Rust {rust} (edition {edition})")), "Rust {rust}, edition {edition}");
+    assert!(page.contains(&format!("git = \"{}\"", text("repository"))), "the repository");
+    let features: Vec<&String> = client["features"].as_object().expect("features").keys().collect();
+    assert_eq!(features, ["fuzzing"], "docs/client.md names every feature");
+}
+
 /// What breaks the table.
 fn violations(edges: &Edges) -> Vec<String> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();

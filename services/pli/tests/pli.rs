@@ -19,6 +19,8 @@ mod groups;
 mod handing_over;
 #[path = "pli/leaving.rs"]
 mod leaving;
+#[path = "pli/letting_in.rs"]
+mod letting_in;
 #[path = "pli/linking.rs"]
 mod linking;
 #[path = "pli/links.rs"]

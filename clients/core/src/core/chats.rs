@@ -53,7 +53,7 @@ impl Core {
         let mut pairs: BTreeMap<AccountId, Vec<ConversationId>> = BTreeMap::new();
         let mut chats = Vec::new();
         for (id, conversation) in &self.conversations {
-            match conversation.peer {
+            match conversation.of_two_with() {
                 Some(peer) => pairs.entry(peer).or_default().push(*id),
                 None if self.next_of(*id).is_none() => chats.push(self.line_of(*id)),
                 None => {}
@@ -88,11 +88,11 @@ impl Core {
     }
 
     fn peer(&self, id: ConversationId) -> Option<AccountId> {
-        self.conversations.get(&id)?.peer
+        self.conversations.get(&id)?.of_two_with()
     }
 
     pub(super) fn parts_with(&self, peer: AccountId) -> impl Iterator<Item = (ConversationId, &Conversation)> {
-        self.conversations.iter().filter(move |(_, c)| c.peer == Some(peer)).map(|(id, c)| (*id, c))
+        self.conversations.iter().filter(move |(_, c)| c.of_two_with() == Some(peer)).map(|(id, c)| (*id, c))
     }
 
     /// The lowest that both are in; where there is none, the one that is being made.

@@ -148,16 +148,20 @@ pub(super) struct Conversation {
     pub(super) reported: bool,
     /// How the group stands, by which this device joins again; it may name objects that are still to be fetched.
     pub(super) comes_back: Option<GetGroupInfoResponse>,
+    /// Others went on since that was asked for: where it does not bring this device back, it is asked for again at once.
+    pub(super) outpaced: bool,
     /// How often that failed since it lost the thread.
     pub(super) rejoins: u32,
     /// Whom the next report asks to renew their keys.
     pub(super) vouchers: Vec<DeviceAddress>,
     /// When some were asked.
     pub(super) vouchers_asked: Option<UnixMillis>,
-    /// Nobody whom this device knew in it is there any more.
+    /// The user was told that this takes longer.
+    pub(super) waits_told: bool,
+    /// Nobody whom this device knew in it is there any more, but devices of its own account that say nothing.
     pub(super) forsaken: bool,
-    /// For whom this device renews its keys sooner, who waits for that to come back, and when it would without it.
-    pub(super) renews_for: Option<(DeviceAddress, Option<Refresh>)>,
+    /// For whom this device renews its keys sooner, who wait for that to come back, and when it would without them.
+    pub(super) renews_for: Option<(BTreeSet<DeviceAddress>, Option<Refresh>)>,
     /// Why the thread was lost, as it is reported.
     pub(super) lost_for: Option<&'static str>,
     pub(super) backlog: VecDeque<EpochCommit>,
@@ -248,6 +252,10 @@ pub(super) struct Proposal {
 impl Conversation {
     pub(super) fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Unknown)
+    }
+    /// Whom it is with, unless it is a group: one that was called so before that was known is none of two.
+    pub(super) fn of_two_with(&self) -> Option<AccountId> {
+        self.peer.filter(|_| self.kind() != Kind::Group)
     }
     /// What others said: the sum of their numbers.
     pub(super) fn heard(&self) -> u64 {

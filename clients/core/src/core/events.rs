@@ -145,7 +145,8 @@ pub enum Event {
         /// Which.
         message: SendId,
     },
-    /// A device has shown this device's messages up to this lane number, but for those that [`Event::Lost`] named.
+    /// A device has shown this device's messages from the first to the last of these lane numbers, but for those that
+    /// [`Event::Lost`] named.
     Delivered {
         /// Where.
         conversation: ConversationId,
@@ -153,7 +154,9 @@ pub enum Event {
         by: Member,
         /// On which device.
         device: DeviceId,
-        /// Lane number.
+        /// The lowest lane number that was for that device: those below were sent while it was out.
+        from: u64,
+        /// Lane number; not below `from`.
         up_to: u64,
     },
     /// Messages of this device will not be shown to somebody: they did not arrive, what follows them was shown, and they are
@@ -172,7 +175,7 @@ pub enum Event {
         /// Its place in the history.
         order: u64,
     },
-    /// Somebody read this device's messages up to this lane number.
+    /// Somebody read this device's messages from the first to the last of these lane numbers.
     Read {
         /// Where.
         conversation: ConversationId,
@@ -180,7 +183,9 @@ pub enum Event {
         by: Member,
         /// On which device.
         device: DeviceId,
-        /// Lane number.
+        /// The lowest lane number that was for that device: those below were sent while it was out.
+        from: u64,
+        /// Lane number; not below `from`.
         up_to: u64,
     },
     /// A conversation is part of a chat that others carry too: two people wrote first at once, or one of several is

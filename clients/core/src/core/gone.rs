@@ -74,7 +74,7 @@ impl Conversation {
     /// Remembers what this device told, beside what it told when it was in before.
     fn remember(&mut self, address: DeviceAddress, mark: Mark) {
         let Mark { delivered, read, mut lost, mut base, .. } = mark;
-        if delivered == 0 {
+        if delivered == 0 && base == 0 {
             return;
         }
         if let Some((_, last)) = lost.drain(..lost.len().saturating_sub(LOST_KEPT)).next_back() {

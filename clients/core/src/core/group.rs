@@ -8,15 +8,12 @@ use pli_api::{ErrorCode, common, conversations as api, refusal};
 use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
-use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
-use super::devices::is_own_alone;
+use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
 use crate::outbox::OutLane;
 
-/// Who reads first that somebody leaves removes them; the others wait this much longer each, so that few race.
-const DISMISS_STEP: Duration = Duration::from_millis(1_500);
 /// Commits of one piece of work that may be refused because device lists changed.
 const MISMATCHES_MAX: u32 = 3;
 /// How long the queue is waited for to come to an epoch: longer than any take-over of a shard, as what stands in it is
@@ -44,79 +41,6 @@ impl Core {
         }
     }
 
-    fn dismiss(&mut self, id: ConversationId, device: DeviceAddress, now: UnixMillis) {
-        let own = self.identity.address();
-        if device == own {
-            return;
-        }
-        if device.account == own.account {
-            // The whole account leaves; somebody else removes it, if there is anybody.
-            if is_own_alone(&self.mls.members(id), own.account) {
-                self.left(id);
-            }
-            return;
-        }
-        let members = self.mls.members(id);
-        let others: BTreeSet<DeviceAddress> = members.into_iter().map(|(d, _)| d).filter(|d| *d != device).collect();
-        let rank = others.iter().position(|d| *d == own).and_then(|r| u32::try_from(r).ok()).unwrap_or(0);
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let known = conversation.work.iter().any(|w| matches!(w, Work::Dismiss(d, _) if d.contains(&device)));
-        if known || conversation.work.len() >= WORK_MAX {
-            return;
-        }
-        let dismiss = Work::Dismiss(vec![device], now.after(DISMISS_STEP * rank));
-        if conversation.work.back() == Some(&Work::Leave) {
-            // Where everybody leaves, somebody has to go last.
-            conversation.work.push_front(dismiss);
-        } else {
-            conversation.work.push_back(dismiss);
-        }
-        self.dirty.insert(Row::Conversation(id));
-    }
-
-    /// Somebody whom the user adds has asked to leave: it is this device's turn to carry that out.
-    pub(super) fn hurry_wishes(&mut self, id: ConversationId, accounts: &BTreeSet<AccountId>) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        for work in conversation.work.iter_mut().filter(|work| is_wish_of(work, accounts)) {
-            if let Work::Dismiss(_, at) = work {
-                *at = UnixMillis(0);
-            }
-        }
-    }
-
-    /// Puts the wishes to leave of these before the first work, which adds them: taken out afterwards they would not be in.
-    /// Answers whether there are any.
-    pub(super) fn put_wishes_first(&mut self, id: ConversationId, accounts: &BTreeSet<AccountId>) -> bool {
-        self.hurry_wishes(id, accounts);
-        let Some(conversation) = self.conversations.get_mut(&id) else { return false };
-        let Some(wish) = conversation.work.iter().position(|work| is_wish_of(work, accounts)) else { return false };
-        if let Some(wish) = conversation.work.remove(wish) {
-            conversation.work.push_front(wish);
-        }
-        // What was claimed for the first work is not for this one.
-        conversation.packages.clear();
-        self.calls.abandon(&Ask::Claim(id));
-        self.dirty.insert(Row::Conversation(id));
-        true
-    }
-
-    /// Wishes to leave of those who are out: who is added again afterwards stays.
-    fn forget_wishes(&mut self, id: ConversationId) {
-        let inside: BTreeSet<AccountId> = self.mls.members(id).into_iter().map(|(d, _)| d.account).collect();
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        for work in &mut conversation.work {
-            if let Work::Dismiss(devices, at) = work {
-                devices.retain(|device| inside.contains(&device.account));
-                *at = if devices.is_empty() { UnixMillis(0) } else { *at };
-            }
-        }
-        // The first work ends as every first work does.
-        let mut first = true;
-        let is_done = |work: &Work| matches!(work, Work::Dismiss(devices, _) if devices.is_empty());
-        conversation.work.retain(|work| std::mem::take(&mut first) || !is_done(work));
-        self.dirty.insert(Row::Conversation(id));
-    }
-
     /// This device's commit made the epoch.
     pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -131,10 +55,16 @@ impl Core {
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.forget_gone(summary.removed.iter());
             }
-            if !self.was_put_out(id, summary) {
+            if self.left_elsewhere(id, summary) {
+                self.abandon(id);
+            } else if !self.was_put_out(id, summary) {
                 self.left(id);
             }
             return;
+        }
+        if self.took_own_along(id, summary) {
+            // They are to stay out: nothing is put right for them.
+            return self.abandon(id);
         }
         let lane = OutLane { conversation: id, class: Class::Message };
         let first = self.outbox.first_queued_lane_no(&lane);
@@ -372,6 +302,9 @@ impl Core {
     /// in which the commit comes back to it: by one epoch, which [`crate::mls`] keeps the keys for, and not by more.
     fn await_queue(&mut self, id: ConversationId, epoch: u64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if matches!(conversation.phase, Phase::Left | Phase::Failed) {
+            return;
+        }
         conversation.awaits = conversation.awaits.max(Some(epoch));
         self.dirty.insert(Row::Conversation(id));
     }
@@ -470,10 +403,10 @@ impl Core {
         let places = std::mem::take(&mut old.ours).into_iter().filter(|(_, mark)| !mark.places.is_empty());
         let ours = places.map(|(device, mark)| (device, Mark { places: mark.places, ..Mark::default() })).collect();
         // And what is written in another one, with what was written here.
-        let (said, lives) = (old.said, std::mem::take(&mut old.lives));
+        let (said, lives, void) = (old.said, std::mem::take(&mut old.lives), std::mem::take(&mut old.void));
         // What others told of this device's messages is shown on.
         let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device));
-        *old = Conversation { created: true, announced: true, ours, said, lives, gone, ..over };
+        *old = Conversation { created: true, announced: true, ours, said, lives, void, gone, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         self.calls.abandon_all_of(id);
@@ -489,9 +422,4 @@ impl Core {
         }
         self.out.events.push(event);
     }
-}
-
-/// Whether it is to take out one of these, who asked to leave.
-fn is_wish_of(work: &Work, accounts: &BTreeSet<AccountId>) -> bool {
-    matches!(work, Work::Dismiss(devices, _) if devices.iter().any(|device| accounts.contains(&device.account)))
 }

@@ -115,6 +115,12 @@ impl Core {
             self.queue_reached(sealed.conversation, sealed.epoch + 1);
             return self.skip(position);
         }
+        if content == log::Content::Commit && self.conversations.get(&sealed.conversation).is_some_and(|c| c.rejoining)
+        {
+            // Whoever joins again needs none of its bytes, which may be gone, but the group info that it brings.
+            self.others_went_on(sealed.conversation);
+            return self.skip(position);
+        }
         sealed.body = match envelope.body_or_ref {
             Some(log::envelope::BodyOrRef::Body(body)) => body,
             Some(log::envelope::BodyOrRef::BodyRef(reference)) => match self.fetch(None, &[reference], now) {
@@ -280,14 +286,7 @@ impl Core {
     /// After it the queue has come to the epoch `reached`.
     fn handshake_envelope(&mut self, sealed: &Sealed, reached: u64, now: UnixMillis) -> Step {
         let id = sealed.conversation;
-        if self.conversations.get(&id).is_some_and(|c| c.rejoining) {
-            // A proposal brings no other group info.
-            if reached > sealed.epoch {
-                self.others_went_on(id);
-            }
-            return self.skip(sealed.position);
-        }
-        if !self.mls.is_active(id) || !self.conversations.contains_key(&id) {
+        if !self.mls.is_active(id) || self.conversations.get(&id).is_none_or(|c| c.rejoining) {
             return self.skip(sealed.position);
         }
         match self.mls.handshake(id, &sealed.body) {
@@ -349,6 +348,7 @@ impl Core {
             lives: old.lives,
             disowned: old.disowned,
             kept: old.kept,
+            void: old.void,
             said: old.said,
             ..Conversation::default()
         };

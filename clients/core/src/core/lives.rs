@@ -300,8 +300,8 @@ impl Core {
         true
     }
 
-    /// The message of this number goes under another one.
-    fn renumbered(&mut self, lane: OutLane, lane_no: u64) {
+    /// The message of this number goes under another one, or not at all.
+    pub(super) fn renumbered(&mut self, lane: OutLane, lane_no: u64) {
         if let Some(conversation) =
             self.conversations.get_mut(&lane.conversation).filter(|_| lane.class == Class::Message)
         {

@@ -153,7 +153,12 @@ impl Core {
         let sent = self.outbox.next_lane_no(&lane).saturating_sub(1);
         let (by, device, conversation) = (self.member(from.account), from.device, id);
         let Some(known) = self.conversations.get_mut(&id) else { return };
-        let mark = known.theirs.entry(device).or_default();
+        let is_here = known.theirs.get(&device).map(|mark| tick.delivered >= mark.base);
+        let mark = match (is_here, known.gone.get_mut(&from).and_then(|stays| stays.last_mut())) {
+            // It says it of the time when it was in before.
+            (None | Some(false), Some(stay)) => stay,
+            (None | Some(_), _) => known.theirs.entry(device).or_default(),
+        };
         let lost = news_of_loss(mark, tick, sent);
         let lost = known.void.iter().fold(lost, |lost, void| cut(&lost, *void));
         let place = |id| known.lives.iter().position(|life| life.id == id);
@@ -161,7 +166,10 @@ impl Core {
             mark.life = tick.life;
         }
         let (delivered, read) = (tick.delivered.min(sent), tick.read.min(tick.delivered).min(sent));
-        let (news, read_news) = (delivered > mark.delivered, read > mark.read);
+        // What it says of numbers that were not for it is news to nobody.
+        let first = mark.base.max(1);
+        let news = delivered > mark.delivered && delivered >= first;
+        let read_news = read > mark.read && read >= first;
         mark.delivered = mark.delivered.max(delivered);
         mark.read = mark.read.max(read);
         self.dirty.insert(Row::Conversation(id));
@@ -176,10 +184,16 @@ impl Core {
             return self.forget_kept(id);
         }
         if news {
-            self.out.events.push(Event::Delivered { conversation, by: by.clone(), device, up_to: delivered });
+            self.out.events.push(Event::Delivered {
+                conversation,
+                by: by.clone(),
+                device,
+                from: first,
+                up_to: delivered,
+            });
         }
         if read_news {
-            self.out.events.push(Event::Read { conversation, by, device, up_to: read });
+            self.out.events.push(Event::Read { conversation, by, device, from: first, up_to: read });
         }
         self.forget_kept(id);
     }

@@ -191,6 +191,8 @@ impl Core {
     /// One's own message will never be sent, or not again.
     pub(super) fn refuse(&mut self, message: &OutMessage, why: &common::Error) {
         self.write_own(message, RowStatus::Refused, UnixMillis(0));
+        // Who misses it later has lost nothing that could be sent again.
+        self.renumbered(message.lane, message.lane_no);
         let conversation = message.lane.conversation;
         let mut why = why.clone();
         if message.is_in_doubt() {

@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::calls::Ask;
 use super::conversation::{Phase, Proposal, Work};
-use super::devices::{align_at, is_own_alone};
+use super::devices::align_at;
 use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
 use super::{Core, Event, Row};
@@ -370,7 +370,13 @@ impl Core {
         false
     }
 
-    fn make_commit(&mut self, id: ConversationId, add: &[Addition], remove: &[DeviceAddress], now: UnixMillis) {
+    pub(super) fn make_commit(
+        &mut self,
+        id: ConversationId,
+        add: &[Addition],
+        remove: &[DeviceAddress],
+        now: UnixMillis,
+    ) {
         if self.lets_others_commit(id, now) {
             return;
         }
@@ -400,12 +406,10 @@ impl Core {
     }
 
     fn advance_leave(&mut self, id: ConversationId, now: UnixMillis) -> bool {
-        let (own, epoch) = (self.identity.address(), self.mls.epoch(id).unwrap_or(0));
-        if is_own_alone(&self.mls.members(id), own.account) {
-            // Nobody is there who could commit it.
-            self.abandon(id);
+        if self.leave_last(id, now) {
             return false;
         }
+        let epoch = self.mls.epoch(id).unwrap_or(0);
         let stands = self.conversations.get(&id).and_then(|c| c.proposal.as_ref()).is_some_and(|p| p.epoch == epoch);
         if !stands {
             let Ok(bytes) = self.mls.propose_leave(id) else { return false };
@@ -423,14 +427,6 @@ impl Core {
             self.ask(Ask::Propose(id), |_| Some(request.encode_to_vec()), now);
         }
         false
-    }
-
-    /// This device is out of it, of which the server knows nothing: it has it in there on.
-    pub(super) fn abandon(&mut self, id: ConversationId) {
-        self.left(id);
-        if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.abandoned = true;
-        }
     }
 
     /// The first work is done.

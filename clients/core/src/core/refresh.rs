@@ -11,6 +11,7 @@
 //! with what the others had on them, the keys are new before anything is said. It is made only when the queue is worked
 //! through and nothing else is to be done in the conversation.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pli_domain::{Class, ConversationId, DeviceAddress, UnixMillis};
@@ -156,11 +157,8 @@ impl Core {
     /// keys.
     pub(super) fn note_renewal(&mut self, id: ConversationId, summary: &CommitSummary) {
         let own = self.identity.address();
-        let conversation = self.conversations.get_mut(&id).filter(|_| summary.external);
-        if let Some(c) = conversation.filter(|c| c.renews_for.is_some_and(|(device, _)| summary.by == Some(device))) {
-            // Somebody else was faster. Whatever else it was due for, it still is.
-            c.refresh = c.renews_for.take().and_then(|(_, before)| before);
-            self.dirty.insert(Row::Conversation(id));
+        if let Some(returned) = summary.by.filter(|_| summary.external) {
+            self.brought_back(id, returned);
         }
         if summary.by == Some(own) {
             if summary.renewed {
@@ -182,21 +180,38 @@ impl Core {
         }
     }
 
+    /// Somebody else was faster, for one that asked. Whatever else a renewal is due for, and whomever else, it still is.
+    fn brought_back(&mut self, id: ConversationId, device: DeviceAddress) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let Some((waiting, before)) = &mut conversation.renews_for else { return };
+        if waiting.remove(&device) && waiting.is_empty() {
+            conversation.refresh = *before;
+            conversation.renews_for = None;
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
     /// A member that cannot follow the group any more trusts this device to bring it back, by the group info of its next
     /// commit.
     pub(super) fn asked_to_renew(&mut self, id: ConversationId, by: DeviceAddress) {
         let at = self.session.server_time(self.stepped_at);
         let is_member = self.mls.members(id).iter().any(|(device, _)| *device == by);
-        let may = |c: &&mut Conversation| {
-            let lately = c.renewal_asked.is_some_and(|asked| asked <= at && at.since(asked) < ASKED_EVERY);
-            is_member && !lately && !c.rejoining && c.phase == Phase::Active
-        };
+        let may = |c: &&mut Conversation| is_member && !c.rejoining && c.phase == Phase::Active;
         let Some(conversation) = self.conversations.get_mut(&id).filter(may) else { return };
+        if conversation.renewal_asked.is_some_and(|asked| asked <= at && at.since(asked) < ASKED_EVERY) {
+            // One that is due already is for this one, too, whoever else is back before.
+            if let Some((waiting, _)) = &mut conversation.renews_for {
+                waiting.insert(by);
+            }
+            return;
+        }
         conversation.renewal_asked = Some(at);
-        let before = conversation.renews_for.map_or(conversation.refresh, |(_, before)| before);
+        let now = conversation.refresh;
+        let (mut waiting, before) = conversation.renews_for.take().unwrap_or_else(|| (BTreeSet::new(), now));
+        waiting.insert(by);
         self.renew_within(id, ASKED_FOR);
         if let Some(conversation) = self.conversations.get_mut(&id) {
-            conversation.renews_for = Some((by, before));
+            conversation.renews_for = Some((waiting, before));
         }
     }
 
@@ -231,9 +246,11 @@ impl Core {
         }
     }
 
-    /// Another commit came before the one by which this device renews its keys: many may be due at once.
+    /// Another commit came before the one by which this device renews its keys: many may be due at once. Where somebody
+    /// waits for it, they are few.
     pub(super) fn refresh_overtaken(&mut self, id: ConversationId) {
-        let within = self.turn_span(id) / 4;
+        let is_asked_for = self.conversations.get(&id).is_some_and(|c| c.renews_for.is_some());
+        let within = if is_asked_for { ASKED_FOR } else { self.turn_span(id) / 4 };
         let delay = AGAIN + self.drawn(within);
         self.refresh_later(id, delay);
     }

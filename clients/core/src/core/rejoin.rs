@@ -10,7 +10,7 @@ use prost::Message as _;
 use rand_chacha::rand_core::RngCore as _;
 
 use super::calls::Ask;
-use super::conversation::{LostThread, Phase, Work};
+use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::reconcile::id_bytes;
 use super::{Core, Event, Row};
 use crate::mls::Leaf;
@@ -36,8 +36,8 @@ impl Core {
         }
         conversation.rejoining = true;
         conversation.reported = false;
-        (conversation.comes_back, conversation.rejoins) = (None, 0);
-        (conversation.vouchers_asked, conversation.forsaken) = (None, false);
+        (conversation.comes_back, conversation.outpaced, conversation.rejoins) = (None, false, 0);
+        (conversation.vouchers_asked, conversation.waits_told, conversation.forsaken) = (None, false, false);
         conversation.vouchers.clear();
         conversation.lost_for = Some(why.word());
         conversation.behind = None;
@@ -97,27 +97,27 @@ impl Core {
             conversation.vouchers = there.into_iter().map(|(device, _)| device).take(VOUCHERS_MAX).collect();
             (conversation.vouchers_asked, conversation.reported) = (Some(now), false);
         }
-        let was_forsaken = std::mem::replace(&mut conversation.forsaken, accounts.is_empty());
-        let why = match accounts.len() {
-            0 if was_forsaken => return,
-            0 => "nobody whom this device knew in it is in it any more, so nobody can say that it is still the same \
-                  conversation: leave it, and have a member remove you and add you again"
-                .into(),
-            _ if conversation.rejoins != TRIES_SOON => return,
-            count => format!(
-                "this device comes back as soon as one of {count} members whom it knew there renews the keys of the \
-                 group; they are asked to, and do when they are online"
-            ),
+        let no_others = accounts.iter().all(|account| *account == own.account);
+        let forsaken = accounts.is_empty() || no_others && conversation.rejoins >= TRIES_SOON;
+        let was_forsaken = std::mem::replace(&mut conversation.forsaken, forsaken);
+        let was_told = match forsaken {
+            true => was_forsaken,
+            false => conversation.rejoins < TRIES_SOON || std::mem::replace(&mut conversation.waits_told, true),
         };
-        let why = refusal(ErrorCode::CommitInvalid, why);
-        self.out.events.push(Event::Waiting { conversation: id, why });
+        if !was_told {
+            let why = refusal(ErrorCode::CommitInvalid, awaited(accounts.len(), forsaken));
+            self.out.events.push(Event::Waiting { conversation: id, why });
+        }
     }
 
-    /// A commit came to a group that waits for one of somebody whom this device knows.
+    /// A commit came to a group that waits for one of somebody whom this device knows. What is under way may be the group
+    /// info of before; that ends first, so that of many commits each does not begin it anew.
     pub(super) fn others_went_on(&mut self, id: ConversationId) {
-        if self.conversations.get(&id).is_some_and(|c| c.vouchers_asked.is_some() || c.forsaken) {
-            self.calls.done(&Ask::GroupInfo(id));
-        }
+        let waits = |c: &&mut Conversation| c.vouchers_asked.is_some() || c.forsaken;
+        let Some(conversation) = self.conversations.get_mut(&id).filter(waits) else { return };
+        let ask = Ask::GroupInfo(id);
+        conversation.outpaced = conversation.comes_back.is_some() || self.calls.is_open(&ask);
+        self.calls.done(&ask);
     }
 
     /// Whether a leaf may bring this device back: one of whom it knew in the group, with the key that it had there or that its
@@ -145,6 +145,10 @@ impl Core {
     pub(super) fn come_back_later(&mut self, id: ConversationId, why: &common::Error, now: UnixMillis) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.rejoins = conversation.rejoins.saturating_add(1);
+        if std::mem::take(&mut conversation.outpaced) {
+            self.calls.done(&Ask::GroupInfo(id));
+            return self.ask_group_info(id, now);
+        }
         let tries = conversation.rejoins;
         let waits = conversation.vouchers_asked.is_some() || conversation.forsaken;
         let pause = if waits && tries > TRIES_SOON { TRIES_APART_MS } else { why.retry_after_ms };
@@ -169,7 +173,6 @@ impl Core {
         conversation.proposal = None;
         // They are of an epoch that is over: whoever still wants to leave proposes it again.
         conversation.work.retain(|work| !matches!(work, Work::Dismiss(..)));
-
         self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);
@@ -200,8 +203,32 @@ impl Core {
         } else if conversation.comes_back.is_some() {
             self.come_back(id, now);
         } else {
-            let request = api::GetGroupInfoRequest { conversation: id_bytes(id) };
-            self.ask(Ask::GroupInfo(id), |_| Some(request.encode_to_vec()), now);
+            self.ask_group_info(id, now);
+        }
+    }
+
+    fn ask_group_info(&mut self, id: ConversationId, now: UnixMillis) {
+        let request = api::GetGroupInfoRequest { conversation: id_bytes(id) };
+        self.ask(Ask::GroupInfo(id), |_| Some(request.encode_to_vec()), now);
+    }
+}
+
+/// What somebody whose device does not come back by itself has to know; of so many accounts that it knew somebody is there.
+fn awaited(accounts: usize, forsaken: bool) -> String {
+    match accounts {
+        0 => "nobody whom this device knew in it is in it any more, so nobody can say that it is still the same \
+              conversation: leave it, and have a member remove you and add you again"
+            .into(),
+        _ if forsaken => "nobody whom this device knew in it is in it any more but your own devices, and none of them says \
+                          that it is still the same conversation: leave it on each of them, and have a member remove you \
+                          and add you again"
+            .into(),
+        count => {
+            let whom = if count == 1 { "a member".into() } else { format!("one of {count} members") };
+            format!(
+                "this device comes back as soon as {whom} whom it knew there renews the keys of the group; they are asked to, \
+                 and they do so when they are online"
+            )
         }
     }
 }

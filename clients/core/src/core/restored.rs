@@ -223,7 +223,7 @@ impl Core {
             Some(there) => {
                 there.root = there.root.or(Some(root));
                 there.kind = there.kind.or(kind);
-                there.peer = there.peer.or(peer);
+                there.peer = there.peer.or(peer).filter(|_| there.kind() != Kind::Group);
                 there.name = there.name.take().or(name);
                 there.work.extend(work);
                 self.gather_soon(next, now);

@@ -289,7 +289,7 @@ impl Core {
             conversation.backlog.clear();
             conversation.awaits_until = None;
             // What was answered is of before, and what it names may be gone.
-            conversation.comes_back = None;
+            (conversation.comes_back, conversation.outpaced) = (None, false);
         }
         self.set_state(ConnectionState::Offline);
     }

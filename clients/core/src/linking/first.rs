@@ -30,6 +30,10 @@ pub enum Refusal {
     TooManyDevices,
     /// The server did not take the list, or something else failed there.
     Failed,
+    /// Another device of the account is called so; nobody was asked.
+    NameTaken,
+    /// The program there ended before its person answered.
+    Ended,
 }
 
 impl Refusal {
@@ -38,6 +42,8 @@ impl Refusal {
             LinkRefusal::Declined => Self::Declined,
             LinkRefusal::TooManyDevices => Self::TooManyDevices,
             LinkRefusal::Server | LinkRefusal::Unspecified => Self::Failed,
+            LinkRefusal::NameTaken => Self::NameTaken,
+            LinkRefusal::Ended => Self::Ended,
         }
     }
     const fn write(self) -> LinkRefusal {
@@ -45,6 +51,8 @@ impl Refusal {
             Self::Declined => LinkRefusal::Declined,
             Self::TooManyDevices => LinkRefusal::TooManyDevices,
             Self::Failed => LinkRefusal::Server,
+            Self::NameTaken => LinkRefusal::NameTaken,
+            Self::Ended => LinkRefusal::Ended,
         }
     }
 }
@@ -55,6 +63,8 @@ impl fmt::Display for Refusal {
             Self::Declined => "its user said no",
             Self::TooManyDevices => "the account has as many devices as it may have; remove one there first",
             Self::Failed => "the new device list was not taken; see what it says",
+            Self::NameTaken => "another device of the account is called like this one; begin again under another name",
+            Self::Ended => "its program ended before anybody there answered; begin again with a new code",
         })
     }
 }

@@ -357,7 +357,7 @@ fn a_no_of_either_person_is_told_to_the_other() {
     let first = first_device("alice", 1);
     let (joining, approving) = asked(&first, 2);
     assert_eq!(approving.consented(&joining.decline(), &first).expect_err("no"), LinkError::Declined);
-    for why in [Refusal::Declined, Refusal::TooManyDevices, Refusal::Failed] {
+    for why in [Refusal::Declined, Refusal::TooManyDevices, Refusal::Failed, Refusal::NameTaken, Refusal::Ended] {
         let (joining, approving) = asked(&first, 2);
         let (_, _, consented) = joining.accept([4; 32], NOW).expect("accepted");
         let newcomer = approving.consented(consented.blob(), &first).expect("consented");

@@ -72,6 +72,8 @@ pub(super) enum LinkRefusal {
     Declined = 1,
     TooManyDevices = 2,
     Server = 3,
+    NameTaken = 4,
+    Ended = 5,
 }
 
 /// Blob 5.

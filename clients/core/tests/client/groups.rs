@@ -497,6 +497,102 @@ fn a_late_verdict_on_one_commit_is_not_taken_for_the_next_one() {
 }
 
 #[test]
+fn what_was_sent_while_somebody_was_out_is_never_told_as_delivered_there() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.say(0, id, "to all");
+    world.run();
+    let carol = world.address(2).account;
+    world.command(0, Command::RemoveMembers { conversation: id, accounts: vec![carol] });
+    world.run();
+    let without = world.say(0, id, "without carol").message.unwrap().lane_no;
+    world.run();
+    world.devices[0].events.clear();
+    world.command(0, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+    world.run();
+    let with = world.say(0, id, "carol again").message.unwrap().lane_no;
+    world.run();
+    world.command(2, Command::MarkRead { conversation: id });
+    world.run();
+    let by_carol = |event: &Event| match event {
+        Event::Delivered { by, from, up_to, .. } if by.account == carol => Some((Reached::Delivered, *from, *up_to)),
+        Event::Read { by, from, up_to, .. } if by.account == carol => Some((Reached::Read, *from, *up_to)),
+        _ => None,
+    };
+    let told: Vec<_> = world.devices[0].events.iter().filter_map(by_carol).collect();
+    for reached in [Reached::Delivered, Reached::Read] {
+        assert!(told.iter().any(|told| told.0 == reached && told.2 == with), "{told:?}");
+    }
+    assert!(told.iter().all(|(_, from, up_to)| (without + 1..=*up_to).contains(from)), "{told:?}");
+}
+
+#[test]
+fn what_somebody_told_before_going_is_of_that_time_even_if_it_comes_later() {
+    for again in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let id = group(&mut world, &["bob", "carol"]);
+        let bob = world.address(1);
+        let put_out = Command::RemoveMembers { conversation: id, accounts: vec![bob.account] };
+        let let_in = Command::AddMembers { conversation: id, handles: vec![handle("bob")] };
+        world.command(2, put_out.clone());
+        world.run();
+        let without = world.say(0, id, "without bob").message.unwrap().lane_no;
+        world.run();
+        world.command(2, let_in.clone());
+        world.run();
+        let with = world.say(0, id, "with bob").message.unwrap().lane_no;
+        world.devices[0].events.clear();
+        // It is stored, and bob's answer waits for alice behind the commit that puts him out.
+        world.run_a_little(1);
+        world.take_offline(0);
+        world.run();
+        world.command(2, put_out);
+        world.run();
+        world.server.reverse(world.address(0));
+        if again {
+            world.command(2, let_in);
+            world.run();
+        }
+        world.bring_online(0);
+        world.run();
+        let told = |event: &Event| match event {
+            Event::Delivered { by, from, up_to, .. } if by.account == bob.account => Some((*from, *up_to)),
+            _ => None,
+        };
+        let told: Vec<_> = world.devices[0].events.iter().filter_map(told).collect();
+        assert!(told.iter().any(|(from, up_to)| (*from..=*up_to).contains(&with)), "{told:?}");
+        assert!(told.iter().all(|(from, _)| *from > without), "{told:?}");
+        assert_eq!(
+            reached(&world, id, with),
+            [(handle("bob"), Reached::Delivered), (handle("carol"), Reached::Delivered)]
+        );
+    }
+}
+
+#[test]
+fn what_was_refused_is_not_told_as_lost_when_one_is_in_again() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.say(1, id, "hello");
+    world.run();
+    world.take_offline(1);
+    let refused = world.say(1, id, "too late").message.unwrap();
+    let bob = world.address(1).account;
+    world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
+    world.run();
+    world.bring_online(1);
+    world.run();
+    let is_refused = |event: &&Event| matches!(event, Event::Refused { message, .. } if *message == refused.send_id);
+    assert_eq!(world.devices[1].events.iter().filter(is_refused).count(), 1);
+    world.command(2, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+    world.run();
+    let again = world.say(1, id, "in again").message.unwrap().lane_no;
+    world.run();
+    assert_eq!(world.devices[1].core.reached(id, again).len(), 2, "{:?}", world.history(0, id));
+    assert!(!world.devices[1].events.iter().any(|event| matches!(event, Event::Lost { .. })));
+}
+
+#[test]
 fn what_was_told_by_somebody_who_left_is_shown_on_and_nobody_else_is_named() {
     let mut world = World::new(&["alice", "bob", "carol", "dave"]);
     let id = group(&mut world, &["bob", "carol"]);

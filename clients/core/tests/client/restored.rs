@@ -562,6 +562,31 @@ fn what_goes_on_has_the_name_before_the_restored_server_was_asked() {
 }
 
 #[test]
+fn what_goes_on_is_a_group_also_where_its_maker_went_before_saying_so() {
+    for steps in 0..30 {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = group(&mut world, &["bob"]);
+        let backup = world.server.restored(1);
+        world.take_offline(1);
+        go_back(&mut world, backup);
+        world.run_a_little(steps);
+        world.take_offline(0);
+        world.bring_online(1);
+        world.run();
+        world.bring_online(0);
+        world.run();
+        for n in 0..2 {
+            let views = world.devices[n].core.conversations();
+            assert_eq!(views.len(), 1, "{steps}: {views:?}");
+            assert!(
+                views[0].peer.is_none() && views[0].parts.len() == 2 && views[0].parts[1] == id,
+                "{steps}: {views:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_group_of_one_goes_on_wherever_its_member_is_killed() {
     for (step, kill) in (1..14).flat_map(|step| [(step, Kill::BeforeCommit), (step, Kill::AfterCommit)]) {
         let mut world = World::new(&["alice", "bob"]);

@@ -72,6 +72,9 @@ pub struct Server {
     /// Whether verdicts on commits are answered later, and these answers.
     pub hold_commits: bool,
     held_commits: Vec<(DeviceAddress, edge::ServerFrame)>,
+    /// The method whose calls are answered later, and these answers.
+    pub hold_calls: Option<&'static str>,
+    held_calls: Vec<(DeviceAddress, edge::ServerFrame)>,
     /// Codes that sends were refused with.
     pub refused: Vec<ErrorCode>,
     /// Objects that are larger than one page, and pages of those that are not whole yet.
@@ -148,6 +151,7 @@ impl Server {
             client_frame::Frame::Call(call) => {
                 let late = from.device.filter(|d| self.late_creates.contains(d) && call.method.ends_with("/Create"));
                 let is_held = self.hold_commits && call.method.ends_with("/Commit");
+                let is_late = self.hold_calls.is_some_and(|method| call.method.ends_with(method));
                 let is_put = call.method.ends_with("/PutDeviceList");
                 let dies = is_put && self.half_puts > 0;
                 let answer = self.call(from, call);
@@ -156,6 +160,10 @@ impl Server {
                 }
                 if let Some(device) = from.device.filter(|_| is_put && self.hold_puts) {
                     self.held_puts.push((device, answer));
+                    return Vec::new();
+                }
+                if let Some(device) = from.device.filter(|_| is_late) {
+                    self.held_calls.push((device, answer));
                     return Vec::new();
                 }
                 let refused = format!("{answer:?}").contains("Error(");
@@ -329,6 +337,12 @@ impl Server {
         if !self.hold_commits {
             let (due, rest) = std::mem::take(&mut self.held_commits).into_iter().partition(|(to, _)| *to == device);
             self.held_commits = rest;
+            let due: Vec<_> = due;
+            out.extend(due.into_iter().map(|(_, answer)| answer));
+        }
+        if self.hold_calls.is_none() {
+            let (due, rest) = std::mem::take(&mut self.held_calls).into_iter().partition(|(to, _)| *to == device);
+            self.held_calls = rest;
             let due: Vec<_> = due;
             out.extend(due.into_iter().map(|(_, answer)| answer));
         }

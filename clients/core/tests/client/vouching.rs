@@ -28,6 +28,19 @@ fn pass_a_little(world: &mut World, is_so: impl Fn(&World) -> bool) {
     }
 }
 
+/// Frames, and time, until it is so; answers how long that takes.
+fn run_until(world: &mut World, is_so: impl Fn(&World) -> bool) -> u64 {
+    let begun = world.now;
+    for _ in 0..10_000 {
+        if is_so(world) {
+            return world.now - begun;
+        }
+        world.run_on(1);
+        world.now += 100;
+    }
+    panic!("it does not come to that");
+}
+
 /// A group of Alice (0), Bob (1) and these; then carol and dave, in this order the last of all, come in while Bob is away,
 /// and carol makes the newest epoch. All that was for Bob is gone.
 fn lost_to_a_newcomer(others: &[&str]) -> (World, ConversationId) {
@@ -210,4 +223,90 @@ fn a_renewal_that_is_due_for_another_reason_stays_due_when_whoever_asked_is_back
     assert_eq!(world.server.committers(id, epoch), [mallory], "it is back before anybody renewed keys");
     pass(&mut world, 11 * MINUTE, SECOND);
     assert!(world.server.committers(id, epoch).contains(&device));
+}
+
+#[test]
+fn whoever_is_asked_and_is_late_by_a_newcomers_commit_tries_again_within_two_minutes() {
+    let (mut world, id) = lost_to_a_newcomer(&[]);
+    let (alice, dave, _) = (world.address(0), 3, world.join("frank"));
+    world.run();
+    world.bring_online(BOB);
+    run_until(&mut world, |world| world.server.renewals_asked == [alice]);
+    world.run_a_little(20);
+    // Dave, whom Bob does not know, commits, and Alice renews her keys before she hears of that.
+    world.server.hold.insert(alice);
+    let epoch = world.server.epoch(id);
+    world.command(dave, Command::AddMembers { conversation: id, handles: vec![handle("frank")] });
+    world.run_a_little(50);
+    assert_eq!(world.server.epoch(id), epoch + 1);
+    run_until(&mut world, |world| world.server.lost_races > 0);
+    world.server.hold.clear();
+    let took = run_until(&mut world, |world| is_back(world, id));
+    assert!(took < 2 * MINUTE, "{took}");
+    assert_eq!(world.server.committers(id, epoch + 1), [alice, world.address(BOB)]);
+}
+
+#[test]
+fn who_asks_while_another_is_waited_for_is_served_although_that_one_is_back_first() {
+    let mut world = World::new(&["alice", "bob", "mallory", "carol"]);
+    let (alice, mallory) = (world.address(0), 2);
+    let handles = vec![handle("bob"), handle("mallory")];
+    let id = world.command(0, Command::CreateGroup { name: "team".into(), handles }).conversation.unwrap();
+    world.run();
+    world.take_offline(mallory);
+    add(&mut world, BOB, id, "carol");
+    let epoch = world.server.epoch(id);
+    for asking in [mallory, BOB] {
+        let by = world.address(asking);
+        world.server.ask_to_renew(by, id, &[alice]);
+        world.run_a_little(20);
+    }
+    let back = world.address(mallory);
+    world.server.damage_queue(back);
+    world.bring_online(mallory);
+    pass_a_little(&mut world, |world| !world.server.committers(id, epoch).is_empty());
+    assert_eq!(world.server.committers(id, epoch), [back], "it is back before anybody renewed keys");
+    pass(&mut world, 2 * MINUTE, SECOND);
+    assert_eq!(world.server.committers(id, epoch), [back, alice]);
+}
+
+/// Bob has waited so long for Alice, who is away, that it asks for the group info every ten minutes.
+fn waits_long(inline_max: Option<usize>) -> (World, ConversationId) {
+    let (mut world, id) = lost_to_a_newcomer(&[]);
+    world.server.inline_max = inline_max;
+    world.take_offline(0);
+    world.bring_online(BOB);
+    pass(&mut world, 30 * MINUTE, MINUTE);
+    (world, id)
+}
+
+#[test]
+fn a_group_info_of_before_the_commit_that_is_waited_for_delays_nothing() {
+    // One that was asked for before, and one of which the bytes were.
+    for (held, inline_max) in [("GetGroupInfo", None), ("FetchPayload", Some(64))] {
+        let (mut world, id) = waits_long(inline_max);
+        world.server.hold_calls = Some(held);
+        let before = calls(&world, held);
+        run_until(&mut world, |world| calls(world, held) > before);
+        let epoch = world.server.epoch(id);
+        world.bring_online(0);
+        run_until(&mut world, |world| world.server.epoch(id) > epoch);
+        world.run_a_little(20);
+        world.server.hold_calls = None;
+        let took = run_until(&mut world, |world| is_back(world, id));
+        assert!(took < MINUTE, "{held}: {took}");
+    }
+}
+
+#[test]
+fn a_commit_of_which_the_bytes_are_gone_ends_the_wait_for_it_too() {
+    let (mut world, id) = waits_long(Some(64));
+    let (bob, epoch) = (world.address(BOB), world.server.epoch(id));
+    world.server.hold.insert(bob);
+    world.bring_online(0);
+    run_until(&mut world, |world| world.server.epoch(id) > epoch);
+    world.server.payloads.clear();
+    world.server.hold.clear();
+    let took = run_until(&mut world, |world| is_back(world, id));
+    assert!(took < MINUTE, "{took}");
 }

@@ -26,6 +26,8 @@ pub(crate) enum LinkEvent {
     Frame(Result<ServerFrame, TransportError>),
     Opened(Result<Connection, TransportError>),
     Due,
+    /// [`Link::has_room`] again.
+    Room,
 }
 
 /// One server at one or several addresses, one connection at a time.
@@ -127,7 +129,7 @@ impl Link {
                 LinkEvent::Due
             }
             State::Opening(attempt) => LinkEvent::Opened(attempt.await.unwrap_or(Err(TransportError::Closed))),
-            State::Open(wire) => LinkEvent::Frame(wire.next(read).await),
+            State::Open(wire) => wire.next(read).await.map_or(LinkEvent::Room, LinkEvent::Frame),
         }
     }
 

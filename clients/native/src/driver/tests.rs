@@ -194,6 +194,15 @@ async fn a_server_that_asks_and_does_not_read_the_answers_is_read_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_had_too_much_to_send_goes_on_when_it_was_taken() {
+    let mut talk = Talk::begin().await;
+    while timeout(Duration::from_secs(5), talk.say(Frame::Ping(Ping { id: 1 }))).await.is_ok() {}
+    // All of it is read now.
+    while timeout(Duration::from_secs(5), talk.server.next()).await.is_ok() {}
+    talk.command("bob").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_takes_nothing_is_given_up() {
     let mut talk = Talk::begin().await;
     let begun = Instant::now();

@@ -40,7 +40,7 @@ impl Wire {
 
     /// Whether the core may be given what it could answer with more frames.
     pub const fn has_room(&self) -> bool {
-        self.out.bytes + self.out.under_way < BYTES_MAX
+        self.out.has_room()
     }
 
     /// Whether everything has left.
@@ -48,17 +48,17 @@ impl Wire {
         self.out.bytes + self.out.under_way == 0
     }
 
-    /// The next frame, or why there are no more; what is to be sent leaves meanwhile. With `read` false nothing is read.
-    /// Cancel safe.
-    pub async fn next(&mut self, read: bool) -> Result<ServerFrame, TransportError> {
+    /// The next frame, or why there are no more; nothing when there is room again ([`Self::has_room`]). What is to be sent
+    /// leaves meanwhile. With `read` false nothing is read. Cancel safe.
+    pub async fn next(&mut self, read: bool) -> Option<Result<ServerFrame, TransportError>> {
         if let Some(why) = self.ended.take() {
-            return Err(why);
+            return Some(Err(why));
         }
         tokio::select! {
             biased;
             // What has arrived may say why nothing more is taken.
-            frame = self.stream.next(), if read => frame,
-            why = self.out.broken() => Err(why),
+            frame = self.stream.next(), if read => Some(frame),
+            room = self.out.room() => room.err().map(Err),
         }
     }
 
@@ -110,20 +110,30 @@ impl Out {
         }
     }
 
-    /// Ends when everything has left, or cannot. Cancel safe: what is under way stays in the state.
+    const fn has_room(&self) -> bool {
+        self.bytes + self.under_way < BYTES_MAX
+    }
+
+    /// Ends when everything has left, or cannot. Cancel safe.
     async fn all(&mut self) -> Result<(), TransportError> {
-        loop {
-            match &mut self.state {
-                State::Broken(why) => return Err(why.take().unwrap_or(TransportError::Closed)),
-                State::UnderWay(batch) => {
-                    let (sink, sent) = batch.await;
-                    self.under_way = 0;
-                    self.state = sent.map_or_else(|why| State::Broken(Some(why)), |()| State::Idle(sink));
-                }
-                State::Idle(_) if self.waiting.is_empty() => return Ok(()),
-                State::Idle(_) => self.next_batch(),
+        while self.step().await? {}
+        Ok(())
+    }
+
+    /// Begins a batch or waits for its end; answers whether there is more to do. Cancel safe: what is under way stays in the
+    /// state.
+    async fn step(&mut self) -> Result<bool, TransportError> {
+        match &mut self.state {
+            State::Broken(why) => return Err(why.take().unwrap_or(TransportError::Closed)),
+            State::UnderWay(batch) => {
+                let (sink, sent) = batch.await;
+                self.under_way = 0;
+                self.state = sent.map_or_else(|why| State::Broken(Some(why)), |()| State::Idle(sink));
             }
+            State::Idle(_) if self.waiting.is_empty() => return Ok(false),
+            State::Idle(_) => self.next_batch(),
         }
+        Ok(true)
     }
 
     fn next_batch(&mut self) {
@@ -136,12 +146,15 @@ impl Out {
         }));
     }
 
-    /// Sends until it cannot, and says why. Cancel safe.
-    async fn broken(&mut self) -> TransportError {
-        match self.all().await {
-            Ok(()) => std::future::pending().await,
-            Err(why) => why,
+    /// Sends until it cannot, and says why; ends sooner when there is room where there was none. Cancel safe.
+    async fn room(&mut self) -> Result<(), TransportError> {
+        let was_full = !self.has_room();
+        while self.step().await? {
+            if was_full && self.has_room() {
+                return Ok(());
+            }
         }
+        std::future::pending().await
     }
 }
 
@@ -223,6 +236,10 @@ mod tests {
         ids
     }
 
+    async fn frame(wire: &mut Wire) -> Result<ServerFrame, TransportError> {
+        wire.next(true).await.expect("a frame or the end: there was room")
+    }
+
     fn pinged(frame: Result<ServerFrame, TransportError>) -> u64 {
         match frame.expect("a frame").frame {
             Some(server_frame::Frame::Ping(ping)) => ping.id,
@@ -237,7 +254,7 @@ mod tests {
         let begun = Instant::now();
         for id in 0..50 {
             server.send(ping(id)).await.expect("sent");
-            assert_eq!(pinged(wire.next(true).await), id);
+            assert_eq!(pinged(frame(&mut wire).await), id);
             // What is given meanwhile leaves behind what waits.
             wire.send(vec![call(8 + id, 1)]);
         }
@@ -273,7 +290,7 @@ mod tests {
         let why = loop {
             tokio::select! {
                 _ = talks.tick() => server.send(ping(1)).await.expect("sent"),
-                frame = wire.next(true) => if let Err(why) = frame { break why },
+                frame = frame(&mut wire) => if let Err(why) = frame { break why },
             }
         };
         assert!(matches!(why, TransportError::Stalled), "{why}");
@@ -288,8 +305,8 @@ mod tests {
         drop(server);
         // Giving more finds that nothing is taken any more.
         wire.send(vec![call(1, 1)]);
-        assert_eq!(pinged(wire.next(true).await), 1);
-        assert!(wire.next(true).await.is_err());
+        assert_eq!(pinged(frame(&mut wire).await), 1);
+        assert!(frame(&mut wire).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -309,8 +326,12 @@ mod tests {
             small += 1;
         }
         assert!(small < BYTES_MAX / FRAME_BYTES, "frames of no size count too");
+        let sent = async {
+            assert!(wire.next(true).await.is_none(), "there is room again");
+            let _ = wire.next(true).await;
+        };
         let read = async {
-            tokio::select! { ids = calls(&mut server, count) => ids.len(), _ = wire.next(true) => 0 }
+            tokio::select! { ids = calls(&mut server, count) => ids.len(), () = sent => 0 }
         };
         assert_eq!(read.await, count);
         assert!(timeout(Duration::ZERO, wire.next(false)).await.is_err());

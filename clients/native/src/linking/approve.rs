@@ -109,9 +109,9 @@ impl Approval {
         }
     }
 
-    /// The person said no; the new device hears of it at once.
-    pub async fn decline(mut self) -> Result<(), LinkFailure> {
-        self.meeting.put(2, &self.approving.refused(Refusal::Declined)).await
+    /// The device is not let in, most often because the person said no; the new device hears of it, and why, at once.
+    pub async fn decline(mut self, why: Refusal) -> Result<(), LinkFailure> {
+        self.meeting.put(2, &self.approving.refused(why)).await
     }
 
     /// The person said yes. On return the device is in the account's list.

@@ -103,10 +103,10 @@ impl Stranger {
 
     async fn connect(&mut self) -> Result<(), CallError> {
         let (connection, _) = self.servers.open().await.map_err(CallError::Transport)?;
+        // What cannot be pinned is not trusted further.
+        let pinned = self.profile.keep_pin(connection.fingerprint);
+        pinned.map_err(|error| CallError::Profile(error.into()))?;
         if self.servers.connector.pin().is_none() {
-            // What cannot be pinned is not trusted further.
-            let pinned = self.profile.set_pin(connection.fingerprint);
-            pinned.map_err(|error| CallError::Profile(error.into()))?;
             self.servers.connector = self.servers.connector.pinned(connection.fingerprint);
         }
         let (mut sink, mut stream) = connection.split();

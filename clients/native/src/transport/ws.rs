@@ -18,7 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::moving::{Counted, Taken};
+use super::moving::{CountedWrites, Taken};
 use super::{Connection, Ends, TLS_EXPORTER_LABEL, TransportError, WRITE_BUFFER_BYTES_MAX};
 use crate::{Fingerprint, ServerAddress};
 
@@ -36,13 +36,14 @@ impl From<tungstenite::Error> for TransportError {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Closed,
             // A server that was killed says no goodbye; for a user it is the same.
             tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Self::Closed,
+            tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Self::Stalled,
             other => Self::WebSocket(Box::new(other)),
         }
     }
 }
 
-/// Counted below TLS, which takes more than it passes on.
-type Tls = TlsStream<Counted<TcpStream>>;
+/// CountedWrites below TLS, which takes more than it passes on.
+type Tls = TlsStream<CountedWrites<TcpStream>>;
 pub(super) type Socket = WebSocketStream<Tls>;
 
 /// Opens WebSockets.
@@ -60,7 +61,7 @@ impl Dialer {
         tcp.set_nodelay(true).map_err(unreachable)?;
         // Where that cannot be set a slow link is given up too early; nothing else depends on it.
         let _ = sockopt::set_socket_send_buffer_size(&tcp, SEND_BUFFER_BYTES);
-        let tls = self.handshake(address, Counted::new(tcp)).await?;
+        let tls = self.handshake(address, CountedWrites::watched(tcp)).await?;
         let (exporter, fingerprint) = binding(address, &tls)?;
         let resumed = Some(tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
         let request = format!("wss://{}{SESSION_PATH}", address.authority());
@@ -68,7 +69,7 @@ impl Dialer {
         Ok(Connection { ends: Ends::WebSocket(Box::new(socket)), exporter, fingerprint, resumed })
     }
 
-    async fn handshake(&self, address: &ServerAddress, tcp: Counted<TcpStream>) -> Result<Tls, TransportError> {
+    async fn handshake(&self, address: &ServerAddress, tcp: CountedWrites<TcpStream>) -> Result<Tls, TransportError> {
         let name = ServerName::try_from(address.host().to_string())
             .map_err(|_| TransportError::Host(address.host().to_string()))?;
         TlsConnector::from(self.tls.clone()).connect(name, tcp).await.map_err(|source| match self.pin {
@@ -119,7 +120,7 @@ where
 #[cfg(test)]
 pub(super) async fn over(near: tokio::io::DuplexStream) -> (Sink, Stream) {
     use tokio_tungstenite::tungstenite::protocol::Role;
-    let near = Counted::new(near);
+    let near = CountedWrites::new(near);
     let taken = near.taken();
     halves(WebSocketStream::from_raw_socket(near, Role::Client, Some(limits())).await, taken)
 }

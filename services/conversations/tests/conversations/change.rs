@@ -303,7 +303,7 @@ async fn whoever_lost_the_thread_asks_members_of_the_newest_epoch_to_renew_their
     assert_eq!((f.told(carol.address).await.len(), f.told(stranger.address).await.len()), (told, 0));
 
     let error = f.client.report_failure(by(alice.address, report(vec![bob.address; 9]))).await;
-    assert!(assert_refused(error, ErrorCode::BadRequest).message.contains("renew names 9 devices"));
+    assert!(assert_refused(error, ErrorCode::BadRequest).message.contains("renew: 9 devices named"));
     let mut short = report(vec![bob.address]);
     short.renew[0].device = Bytes::from_static(b"short");
     let error = assert_refused(f.client.report_failure(by(alice.address, short)).await, ErrorCode::BadRequest);

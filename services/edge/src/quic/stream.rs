@@ -34,7 +34,8 @@ pub(super) struct Stream {
     cutter: FrameCutter,
     /// Read and not cut yet.
     read: Bytes,
-    partial: Option<Partial>,
+    /// The frame of which a part was read, and what had arrived when that was last looked at.
+    partial: Option<(Partial, Arrived)>,
     /// Taken and not handed to the connection yet; at most [`WRITE_BUFFER`] and one frame.
     out: BytesMut,
     /// The next stream that the client opens.
@@ -42,6 +43,15 @@ pub(super) struct Stream {
     refused: u32,
     closing: Closing,
     metrics: Arc<Metrics>,
+}
+
+/// What has come over the connection.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    /// STREAM frames (RFC 9000 section 19.8), also those that cannot be read yet.
+    pieces: u64,
+    /// In datagrams.
+    bytes: u64,
 }
 
 /// How far the goodbye is.
@@ -74,20 +84,35 @@ impl Stream {
         if self.read.is_empty() {
             return Ok(None);
         }
-        let before = self.read.len();
         let frame = self.cutter.cut(&mut self.read).map_err(|_| CarrierError::TooLarge)?;
         if self.cutter.is_between() {
             self.partial = None;
-        } else {
+        } else if self.partial.is_none() {
             let now = Instant::now();
-            let partial = self.partial.get_or_insert(Partial { since: now, moved: now, bytes: 0 });
-            partial.moved = now;
-            partial.bytes += (before - self.read.len()) as u64;
+            self.partial = Some((Partial { since: now, moved: now, bytes: 0 }, self.arrived()));
         }
         if self.read.is_empty() {
             self.read = Bytes::new();
         }
         Ok(frame)
+    }
+
+    fn arrived(&self) -> Arrived {
+        let stats = self.connection.stats();
+        Arrived { pieces: stats.frame_rx.stream, bytes: stats.udp_rx.bytes }
+    }
+
+    /// Notes whether a frame that is not whole goes on. What follows a lost packet arrives and cannot be read yet: on a slow
+    /// link nothing of the stream can for seconds, though the connection never rests.
+    fn note_progress(&mut self) {
+        let Some((mut partial, before)) = self.partial else { return };
+        let now = self.arrived();
+        // Acknowledgements arrive without it, too.
+        if now.pieces > before.pieces {
+            partial.moved = Instant::now();
+            partial.bytes += now.bytes - before.bytes;
+            self.partial = Some((partial, now));
+        }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
@@ -175,12 +200,13 @@ impl Carrier for Stream {
                 continue;
             }
             self.poll_others(cx)?;
+            self.note_progress();
             return Poll::Pending;
         }
     }
 
     fn partial(&self) -> Option<Partial> {
-        self.partial
+        self.partial.map(|(partial, _)| partial)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {

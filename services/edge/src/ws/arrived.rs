@@ -33,18 +33,18 @@ impl Arrivals for Tls {
 
 /// A stream that counts what arrives.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
+pub(super) struct CountedReads<S> {
     stream: S,
     arrived: Arrived,
 }
 
-impl<S> Counted<S> {
+impl<S> CountedReads<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, arrived: Arrived { bytes: 0, at: Instant::now() } }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountedReads<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -56,7 +56,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedReads<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Knows whether a WebSocket message has begun and not ended, and whether it goes on, by following frame headers as bytes pass (RFC 6455
-//! section 5.2). The WebSocket library keeps that to itself.
+//! Knows whether a WebSocket message has begun and not ended, and whether it goes on, by following frame headers as bytes
+//! pass (RFC 6455 section 5.2). The WebSocket library keeps that to itself.
 
 use std::io;
 use std::pin::Pin;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
     CONNECTION, CONTENT_TYPE, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
@@ -28,6 +29,8 @@ use crate::edge::Edge;
 
 /// Where sessions begin.
 pub(crate) const SESSION_PATH: &str = "/v1/session";
+/// Where server info stands.
+const INFO_PATH: &str = "/.well-known/pli";
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest origin that is looked at.
@@ -55,13 +58,16 @@ type Visit = Mutex<Option<(PeerInfo, Open)>>;
 
 fn answer(edge: &Edge, request: Request<Incoming>, visit: &Visit) -> Response<String> {
     let get = request.method() == Method::GET;
+    // What HTTP leaves away of the answer is its body alone, and hyper does that.
+    let read = get || request.method() == Method::HEAD;
     match request.uri().path() {
         SESSION_PATH if get => begin_session(request, visit),
-        "/.well-known/pli" if get => page(StatusCode::OK, "application/json", info(&edge.info())),
-        "/healthz" if get && edge.is_draining() => {
+        INFO_PATH if read => shared(page(StatusCode::OK, "application/json", info(&edge.info()))),
+        INFO_PATH if request.method() == Method::OPTIONS => preflight(),
+        "/healthz" if read && edge.is_draining() => {
             page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())
         }
-        "/healthz" if get => page(StatusCode::OK, "text/plain", "ok\n".into()),
+        "/healthz" if read => page(StatusCode::OK, "text/plain", "ok\n".into()),
         _ => page(StatusCode::NOT_FOUND, "text/plain", "not found\n".into()),
     }
 }
@@ -72,6 +78,24 @@ fn page(status: StatusCode, kind: &'static str, body: String) -> Response<String
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     // Set here and not for the whole connection: hyper would close upgrades too.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What pages of every origin may read (Fetch standard, CORS protocol): server info is public and the same for everybody,
+/// so the origins that may bind a session have no say in it.
+fn shared(mut response: Response<String>) -> Response<String> {
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// A browser asks first where a page adds headers of its own to its request.
+fn preflight() -> Response<String> {
+    let mut response = shared(page(StatusCode::NO_CONTENT, "text/plain", String::new()));
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_TYPE);
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     response
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pli_api::ErrorCode;
@@ -10,6 +11,8 @@ use pli_api::edge::{Binding, ClientHello, client_frame, notice, server_frame::Fr
 use pli_edge::{CarrierName, Config, SessionConfig};
 use pli_ports::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 
 use crate::client::{Client, Link, Quic, body};
 use crate::rig::{Door, Rig, device, key};
@@ -248,18 +251,48 @@ async fn tls_sessions_resume_and_the_exporter_is_of_the_new_connection() {
     assert_ne!(exporters[0], exporters[1]);
 }
 
+/// What the public port answers, head and body.
+async fn page(door: &Door, method: &str, path: &str) -> String {
+    let mut tls = door.trust.tls(door.ws).await;
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\norigin: https://other.example\r\n\r\n");
+    tls.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    // The server ends the connection after one answer.
+    let _ = tls.read_to_string(&mut text).await;
+    text
+}
+
+/// Server info is public: `edge.origins`, which lists nobody here, is about sessions alone.
+#[tokio::test]
+async fn a_web_page_of_any_origin_may_read_server_info_and_nothing_else() {
+    let rig = Rig::new(Config::default()).await;
+    let door = rig.listen().await;
+    let shared = "\r\naccess-control-allow-origin: *\r\n";
+    for method in ["GET", "HEAD"] {
+        let info = page(&door, method, "/.well-known/pli").await;
+        assert!(info.starts_with("HTTP/1.1 200") && info.contains(shared), "{method}: {info}");
+        assert_eq!(info.ends_with("\r\n\r\n"), method == "HEAD", "{info}");
+    }
+    let asked = page(&door, "OPTIONS", "/.well-known/pli").await;
+    assert!(asked.starts_with("HTTP/1.1 204") && asked.contains(shared), "{asked}");
+    assert!(asked.contains("\r\naccess-control-allow-methods: GET, HEAD\r\n"), "{asked}");
+    assert!(asked.contains("\r\naccess-control-allow-headers: *\r\n"), "{asked}");
+    assert!(asked.contains("\r\naccess-control-max-age: 86400\r\n"), "{asked}");
+    for (method, path, status) in
+        [("POST", "/.well-known/pli", "404"), ("OPTIONS", "/v1/session", "404"), ("GET", "/healthz", "200")]
+    {
+        let text = page(&door, method, path).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+        assert!(!text.contains("access-control"), "{text}");
+    }
+    rig.stop.cancel();
+}
+
 #[tokio::test]
 async fn pages_beside_the_session_are_few() {
     let rig = Rig::new(Config::default()).await;
     let door = rig.listen().await;
-    let get = async |path: &str| {
-        let mut tls = door.trust.tls(door.ws).await;
-        tls.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
-        let mut text = String::new();
-        // The server ends the connection after one answer.
-        let _ = tls.read_to_string(&mut text).await;
-        text
-    };
+    let get = async |path: &str| page(&door, "GET", path).await;
     let info = get("/.well-known/pli").await;
     assert!(info.starts_with("HTTP/1.1 200"), "{info}");
     let json: serde_json::Value = serde_json::from_str(info.split("\r\n\r\n").nth(1).unwrap()).unwrap();
@@ -300,5 +333,59 @@ async fn a_websocket_over_a_slow_link_may_take_longer_for_a_record_than_a_frame_
     door.ws = slow_way(door.ws).await;
     let mut alice = Client::over(CarrierName::WebSocket, &door, 1, clock(&rig)).await.log_in(&door.trust).await;
     let sent = alice.message(1, &[7; 50_000]);
+    alice.send_one(sent).await.unwrap();
+}
+
+/// Passes datagrams on to `edge` and back; from when `slow` is set, full ones at 3 KB/s, and two early ones of them never.
+/// Answers where it listens.
+async fn lossy_way(edge: SocketAddr, slow: Arc<AtomicBool>) -> SocketAddr {
+    const FULL: usize = 1_000;
+    let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    far.connect(edge).await.unwrap();
+    let address = near.local_addr().unwrap();
+    let (queue, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
+    let onwards = far.clone();
+    tokio::spawn(async move {
+        while let Some(datagram) = queued.recv().await {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            onwards.send(&datagram).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        let (mut out, mut back, mut client, mut full) = ([0; 2_048], [0; 2_048], None, 0);
+        loop {
+            tokio::select! {
+                Ok((read, from)) = near.recv_from(&mut out) => {
+                    client = Some(from);
+                    if read < FULL || !slow.load(Ordering::Relaxed) {
+                        far.send(&out[..read]).await.unwrap();
+                        continue;
+                    }
+                    full += 1;
+                    if !(3..=4).contains(&full) {
+                        queue.send(out[..read].to_vec()).unwrap();
+                    }
+                }
+                Ok(read) = far.recv(&mut back) => {
+                    near.send_to(&back[..read], client.unwrap()).await.unwrap();
+                }
+            }
+        }
+    });
+    address
+}
+
+/// What follows a lost packet arrives and cannot be read, for longer than a frame may pause.
+#[tokio::test]
+async fn a_frame_over_quic_goes_on_while_a_lost_packet_of_it_is_sent_again() {
+    let session = SessionConfig { frame_ms: 2_000, ..SessionConfig::default() };
+    let rig = Rig::new(Config { session, ..Config::default() }).await;
+    let mut door = rig.listen().await;
+    let slow = Arc::new(AtomicBool::new(false));
+    door.quic = lossy_way(door.quic, slow.clone()).await;
+    let mut alice = Client::over(CarrierName::Quic, &door, 1, clock(&rig)).await.log_in(&door.trust).await;
+    slow.store(true, Ordering::Relaxed);
+    let sent = alice.message(1, &[7; 24_000]);
     alice.send_one(sent).await.unwrap();
 }

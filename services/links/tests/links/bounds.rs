@@ -39,18 +39,18 @@ async fn a_field_that_cannot_be_used_is_named_with_the_fix() {
     for (field, end, number, blob) in [
         ("side must be", unspecified, 1, vec![1]),
         ("secret must have 32", no_secret, 1, vec![1]),
-        ("number is 0", new_one.clone(), 0, vec![1]),
-        ("number is 9", new_one.clone(), 9, vec![1]),
-        ("number is 257", new_one.clone(), 257, vec![1]),
+        ("number: 0 given", new_one.clone(), 0, vec![1]),
+        ("number: 9 given", new_one.clone(), 9, vec![1]),
+        ("number: 257 given", new_one.clone(), 257, vec![1]),
         ("the next blob of this side is 1", new_one.clone(), 2, vec![1]),
-        ("blob has 0 bytes", new_one.clone(), 1, Vec::new()),
-        ("blob has 16385 bytes; put 1 to 16384", first.clone(), 1, vec![1; 16 * 1024 + 1]),
+        ("blob: 0 bytes", new_one.clone(), 1, Vec::new()),
+        ("blob: 16385 bytes; put 1 to 16384", first.clone(), 1, vec![1; 16 * 1024 + 1]),
     ] {
         let error = refused(end.clone().put(number, &blob).await, ErrorCode::BadRequest);
         assert!(error.message.contains(field), "{error:?}");
     }
     let error = refused(first.clone().wait(9, 0).await, ErrorCode::BadRequest);
-    assert!(error.message.contains("number is 9"), "{error:?}");
+    assert!(error.message.contains("number: 9 given"), "{error:?}");
     new_one.clone().put(1, &[1; 16 * 1024]).await.expect("the largest one");
 }
 

@@ -16,8 +16,8 @@ async fn a_field_that_cannot_be_used_is_named_with_the_fix() {
     let short = Bytes::from_static(&[1; 15]);
     for (field, upload, bytes) in [
         ("upload must have 16", short.clone(), 1),
-        ("bytes is 0; an upload has 1 to 67108864", id(1), 0),
-        ("bytes is 67108865", id(1), (64 << 20) + 1),
+        ("bytes: 0 given; an upload has 1 to 67108864", id(1), 0),
+        ("bytes: 67108865", id(1), (64 << 20) + 1),
     ] {
         let error = refused(one.begin_with(upload, bytes).await, ErrorCode::BadRequest);
         assert!(error.message.contains(field), "{error:?}");
@@ -29,11 +29,11 @@ async fn a_field_that_cannot_be_used_is_named_with_the_fix() {
         ("upload must have 16", PutPartRequest { upload: short, ..right.clone() }),
         ("parts 1 to 2", PutPartRequest { number: 0, ..right.clone() }),
         ("parts 1 to 2", PutPartRequest { number: 3, ..right.clone() }),
-        ("part has 5 bytes; this one has 65536", PutPartRequest { number: 1, ..right.clone() }),
-        ("part has 0 bytes; this one has 5", PutPartRequest { part: Bytes::new(), ..right.clone() }),
-        ("part has 6 bytes; this one has 5", PutPartRequest { part: part(2, 6), ..right.clone() }),
+        ("part: 5 bytes; this one has 65536", PutPartRequest { number: 1, ..right.clone() }),
+        ("part: 0 bytes; this one has 5", PutPartRequest { part: Bytes::new(), ..right.clone() }),
+        ("part: 6 bytes; this one has 5", PutPartRequest { part: part(2, 6), ..right.clone() }),
         ("sha256 must have 32", PutPartRequest { sha256: Bytes::new(), ..right.clone() }),
-        ("sha256 is not that of part", PutPartRequest { sha256: sha256(b""), ..right.clone() }),
+        ("sha256: not that of part", PutPartRequest { sha256: sha256(b""), ..right.clone() }),
     ] {
         let error = refused(one.put_with(request).await, ErrorCode::BadRequest);
         assert!(error.message.contains(field), "{error:?}");

@@ -53,6 +53,10 @@ pub struct Merged {
     at_first: BTreeMap<u64, Vec<DeviceId>>,
     /// The places of the others.
     told: BTreeSet<u64>,
+    /// Devices of which was told that they are awaited; each is of every conversation of its account.
+    awaited: BTreeSet<DeviceId>,
+    /// What devices were called that are being removed: the list of afterwards does not say it.
+    removed: BTreeMap<DeviceId, String>,
     invocation: Invocation,
 }
 
@@ -80,6 +84,16 @@ impl Merged {
         new_device(event).is_some_and(|(.., order)| self.told.contains(&order))
     }
 
+    /// Whether it was told before, of another conversation, that this newcomer is awaited.
+    pub fn has_told_awaited(&mut self, event: &Event) -> bool {
+        matches!(event, Event::DeviceAwaited { device, .. } if !self.awaited.insert(*device))
+    }
+
+    /// Keeps what a device is called that is about to be removed.
+    pub fn removes(&mut self, device: DeviceId, name: String) {
+        self.removed.insert(device, name);
+    }
+
     /// Whose devices an event is about, oneself where that is not said, and which.
     fn devices(&self, event: &Event) -> (Option<AccountId>, Vec<DeviceId>) {
         match event {
@@ -102,10 +116,17 @@ impl Merged {
         if devices.is_empty() {
             return About::default();
         }
-        let short = |device: &DeviceId| device.to_string()[..SHORT_ID_DIGITS].to_owned();
+        let removed: BTreeMap<_, _> = devices
+            .iter()
+            .filter_map(|device| self.removed.get_key_value(device))
+            .map(|(d, n)| (*d, n.clone()))
+            .collect();
+        let short = move |device: &DeviceId| {
+            removed.get(device).cloned().unwrap_or_else(|| device.to_string()[..SHORT_ID_DIGITS].to_owned())
+        };
         let invocation = self.invocation.clone();
         let without_names =
-            About { devices: devices.iter().map(short).collect(), invocation: invocation.clone(), ..About::default() };
+            About { devices: devices.iter().map(&short).collect(), invocation: invocation.clone(), ..About::default() };
         let look = move |core: &Core| {
             let own = core.address().account;
             let account = account.unwrap_or(own);
@@ -194,6 +215,19 @@ mod tests {
             assert!(each.iter().all(|device| both.contains(device)), "cut off behind {printed}: {both:?}");
             assert!(printed != 4 || both.len() == each.len(), "told twice: {both:?}");
         }
+    }
+
+    #[test]
+    fn a_newcomer_is_awaited_once_however_many_conversations_await_it() {
+        let awaited = |conversation: u8, device: u8| Event::DeviceAwaited {
+            conversation: ConversationId::from_bytes([conversation; 16]),
+            member: Member { account: AccountId::from_bytes([1; 16]), handle: None, former: None },
+            device: DeviceId::from_bytes([device; 16]),
+        };
+        let mut merged = Merged::default();
+        let told = [(1, 1), (2, 1), (2, 2), (3, 1)].map(|(c, d)| !merged.has_told_awaited(&awaited(c, d)));
+        assert_eq!(told, [true, false, true, false]);
+        assert!(!merged.has_told_awaited(&Event::Gap) && !merged.has_told_awaited(&Event::Gap));
     }
 
     #[test]

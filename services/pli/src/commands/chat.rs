@@ -267,6 +267,7 @@ impl Chat {
                 self.screen.members(event, &place);
                 self.show_target().await?;
             }
+            Event::DeviceAwaited { .. } if self.merged.has_told_awaited(event) => {}
             // Nobody has to know what is over before it is read.
             Event::Waiting { why, .. } if passes_soon(why.code()) => {}
             _ => self.tick(event).await?,

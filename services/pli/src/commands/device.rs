@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pli device`: the devices of an account.
 
-mod approve;
+pub mod approve;
 mod history;
 
 use std::future::Future;
@@ -323,15 +323,15 @@ pub fn removable(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure>
     Ok(device)
 }
 
-/// Said first: whatever else is wrong with the words is of no use to a device that may not change the list.
+/// Why this device may not change the list, if so. Said first: whatever else is wrong with the words is of no use then.
+pub async fn no_change(session: &Session) -> Result<Option<Failure>, Failure> {
+    let signs = session.client.query(|core| core.signs_lists()).await.map_err(|error| session.request(error))?;
+    let why = "only the account's first device adds, renames and removes devices; do it there";
+    Ok((!signs).then(|| Failure::say(Exit::Failed, why)))
+}
+
 async fn may_change(session: &Session) -> Result<(), Failure> {
-    match session.client.query(|core| core.signs_lists()).await.map_err(|error| session.request(error))? {
-        true => Ok(()),
-        false => Err(Failure::say(
-            Exit::Failed,
-            "only the account's first device adds, renames and removes devices; do it there",
-        )),
-    }
+    no_change(session).await?.map_or(Ok(()), Err)
 }
 
 /// Whether another one than `device` is called so: then nobody could tell the two apart.

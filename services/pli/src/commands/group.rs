@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use pli_client::ProfileName;
 use pli_client::RequestError;
 use pli_client::core::content::{Kind, group_name};
-use pli_client::core::{Core, Event};
-use pli_domain::{ConversationId, Handle};
+use pli_client::core::{CommandError, ConversationView, Core, Event};
+use pli_domain::{AccountId, ConversationId, Handle};
 use tokio::time::{Instant, interval};
 
 use super::json;
-use super::names::{called, group_here};
+use super::names::{called, ended, group_here, group_or_over, leaves_first};
 use super::number::seconds;
 use super::session::{self, Deadline, FirstUse, LOOK_EVERY, Session, refused};
 use super::target::{group, handle, profile};
@@ -29,7 +29,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 /// HANDLE has no profile here, and change nothing.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pli group create alice team bob carol\n  pli group add alice team dave\n  pli group list alice\n  pli group list alice --all"
+    after_help = "Examples:\n  pli group create alice team bob carol\n  pli group add alice team dave\n  pli group list alice\n  pli group list alice --all\n  pli group list alice --json"
 )]
 pub struct GroupArgs {
     #[command(subcommand)]
@@ -54,7 +54,7 @@ enum Action {
     /// List the groups of a profile with their members, each once.
     ///
     /// A line is the id of the conversation that takes new messages, what the group is called, and who is in it; behind that
-    /// `(leaving)` where one has asked to leave and is still in.
+    /// `(leaving)` where one has asked to leave and is still in. With --json it is one object (docs/events.md).
     List(List),
 }
 
@@ -88,6 +88,9 @@ struct List {
     /// on in another one after the server was restored.
     #[arg(long)]
     all: bool,
+    /// One JSON object a line (docs/events.md).
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     at: At,
 }
@@ -130,38 +133,56 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         Action::Create(change) => create(change, session, deadline).await,
         Action::Add(change) => {
             let conversation = group_here(session, &change.group.name).await?;
-            taken(session, session.client.add_members(conversation, change.members.clone()).await)?;
+            let answer = session.client.add_members(conversation, change.members.clone()).await;
+            taken(session, &change.group.name, answer)?;
             say_leaving(session, conversation, &change.members).await?;
-            wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
+            wait(session, &change.group.name, conversation, deadline, |members| {
+                change.members.iter().all(|m| members.contains(m))
+            })
+            .await
         }
         Action::Remove(change) => remove(change, session, deadline).await,
         Action::Leave(named) => leave(named, session, deadline).await,
-        Action::List(named) => list(session, named.all).await,
+        Action::List(named) => list(session, named).await,
     }
 }
 
 async fn create(change: &Change, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let (name, handles) = (change.group.name.clone(), change.members.clone());
-    let conversation = taken(session, session.client.create_group(name, handles).await)?;
-    wait(session, conversation, deadline, |members| change.members.iter().all(|m| members.contains(m))).await
+    let answer = session.client.create_group(name, handles).await;
+    let conversation = taken(session, &change.group.name, answer)?;
+    wait(session, &change.group.name, conversation, deadline, |members| {
+        change.members.iter().all(|m| members.contains(m))
+    })
+    .await
 }
 
 /// Says of whom the group has to let go before they are added.
 async fn say_leaving(session: &Session, group: ConversationId, members: &[Handle]) -> Result<(), Failure> {
     let view = session.client.conversation(group).await.map_err(|error| session.request(error))?;
-    let leaving = view.iter().flat_map(|view| &view.leaving).filter_map(|member| member.handle.as_ref());
-    for handle in leaving.filter(|handle| members.contains(handle)) {
-        crate::terminal::tell!("@{handle} has asked to leave: taken out first, then added again");
+    for said in view.iter().flat_map(|view| members.iter().filter_map(|handle| leaves_first(view, handle))) {
+        crate::terminal::tell!("{said}");
     }
     Ok(())
 }
 
 /// Asks to leave, which is done when another member has committed it: nobody can take themselves out of an MLS group
-/// (RFC 9420, section 12.1.3).
+/// (RFC 9420, section 12.1.3). Where nobody else is in it, it is done when the server has taken out the account's other
+/// devices.
 async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
-    let group = group_here(session, &named.name).await?;
-    taken(session, session.client.leave(group).await)?;
-    crate::terminal::tell!("asked to leave {}; waiting for another member, who has to be online for it", named.name);
+    let Some(group) = group_or_over(session, &named.name).await? else { return left_before(named) };
+    let alone = session.conversations().await?.iter().any(|view| view.id == group && view.members.len() == 1);
+    match session.client.leave(group).await {
+        Err(RequestError::Command(CommandError::NotAMember)) => return left_before(named),
+        answer => taken(session, &named.name, answer)?,
+    };
+    match alone {
+        true => crate::terminal::tell!("leaving {}: nobody else is in it", named.name),
+        false => crate::terminal::tell!(
+            "asked to leave {}; waiting for another member, who has to be online for it",
+            named.name
+        ),
+    }
     loop {
         match session.next(deadline).await {
             Ok(Event::Left { conversation }) if conversation == group => return say!("left {}", named.name),
@@ -173,6 +194,11 @@ async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Resu
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// Another device of the account was first, or this is asked for again.
+fn left_before(named: &Named) -> Result<(), Failure> {
+    say!("{} was left already: you are not in it", named.name)
 }
 
 /// Nobody has carried out the wish to leave in time; what was `late` says more where the server does not have it yet.
@@ -202,18 +228,26 @@ async fn remove(change: &Change, session: &mut Session, deadline: Deadline) -> R
             member.ok_or_else(|| Failure::say(Exit::Refused, format_args!("@{handle} is not in the group")))?;
         accounts.push(member.account);
     }
-    taken(session, session.client.remove_members(conversation, accounts).await)?;
-    wait(session, conversation, deadline, |members| !change.members.iter().any(|m| members.contains(m))).await
+    taken(session, &change.group.name, session.client.remove_members(conversation, accounts).await)?;
+    wait(session, &change.group.name, conversation, deadline, |members| {
+        !change.members.iter().any(|m| members.contains(m))
+    })
+    .await
 }
 
-/// What a client answers to a request, as a failure of this command.
-fn taken<T>(session: &Session, answer: Result<T, RequestError>) -> Result<T, Failure> {
-    answer.map_err(|error| session.request(error))
+/// What a client answers to a request on a group, as a failure of this command.
+fn taken<T>(session: &Session, name: &str, answer: Result<T, RequestError>) -> Result<T, Failure> {
+    answer.map_err(|error| match error {
+        // Since it was looked up.
+        RequestError::Command(CommandError::NotAMember) => ended(session, name),
+        error => session.request(error),
+    })
 }
 
-/// Waits until the group's members are as wanted, and prints the group.
+/// Waits until the group's members are as wanted, and prints the group; a group that ends meanwhile is waited for no longer.
 async fn wait(
     session: &mut Session,
+    name: &str,
     group: ConversationId,
     deadline: Deadline,
     wanted: impl Fn(&[Handle]) -> bool,
@@ -221,9 +255,10 @@ async fn wait(
     let mut look = interval(LOOK_EVERY);
     loop {
         // Who is in may be about to be taken out, and who is out to come in.
-        let look_at = move |core: &Core| core.conversation(group).filter(|view| view.ready && !core.is_changing(group));
-        let view = session.client.query(look_at).await;
-        if let Some(view) = view.map_err(|error| session.request(error))? {
+        let look_at = move |core: &Core| (core.conversation(group), core.is_changing(group));
+        let (view, is_changing) = session.client.query(look_at).await.map_err(|error| session.request(error))?;
+        let is_over = view.as_ref().is_some_and(|view| view.left);
+        if let Some(view) = view.filter(|view| view.ready && !view.left && !is_changing) {
             let members: Vec<Handle> = view.members.iter().filter_map(|member| member.handle.clone()).collect();
             if wanted(&members) {
                 settle(session, group).await?;
@@ -238,6 +273,8 @@ async fn wait(
             Some(Event::ChangeFailed { conversation, why }) if conversation == group => {
                 return Err(refused("the group cannot be changed", &why));
             }
+            // What says why comes first.
+            None if is_over => return Err(ended(session, name)),
             _ => {}
         }
     }
@@ -258,23 +295,33 @@ async fn settle(session: &mut Session, group: ConversationId) -> Result<(), Fail
     Ok(())
 }
 
-async fn list(session: &Session, all: bool) -> Result<(), Failure> {
+async fn list(session: &Session, args: &List) -> Result<(), Failure> {
     let look = |core: &Core| (core.address().account, core.conversations());
     let (me, views) = session.client.query(look).await.map_err(|error| session.request(error))?;
     for view in views.into_iter().filter(|view| view.kind == Kind::Group) {
-        let (id, name) = (view.id, one_line(&called(&view)));
-        if !view.left {
-            let members: Vec<_> = view.members.iter().map(json::name).collect();
-            let leaving = if view.leaving.iter().any(|member| member.account == me) { " (leaving)" } else { "" };
-            say!("{id} {name} {}{leaving}", members.join(","))?;
-        } else if all {
-            say!("{id} {name} (ended)")?;
+        if !view.left || args.all {
+            let line = if args.json { json::group(&view, me).to_string() } else { listed(&view, me) };
+            say!("{line}")?;
         }
-        for part in view.parts.iter().skip(1).filter(|_| all) {
-            say!("{part} {name} (ended, goes on in {id})")?;
+        for part in view.parts.iter().skip(1).filter(|_| args.all) {
+            match args.json {
+                true => say!("{}", json::former_part(&view, *part))?,
+                false => say!("{part} {} (ended, goes on in {})", one_line(&called(&view)), view.id)?,
+            }
         }
     }
     Ok(())
+}
+
+/// A group as people read it.
+fn listed(view: &ConversationView, me: AccountId) -> String {
+    let (id, name) = (view.id, one_line(&called(view)));
+    if view.left {
+        return format!("{id} {name} (ended)");
+    }
+    let members: Vec<_> = view.members.iter().map(json::name).collect();
+    let leaving = if view.leaving.iter().any(|member| member.account == me) { " (leaving)" } else { "" };
+    format!("{id} {name} {}{leaving}", members.join(","))
 }
 
 fn names(members: &[Handle]) -> String {

@@ -3,7 +3,10 @@
 
 use pli_api::common;
 use pli_client::core::content::SHORT_ID_MARK;
-use pli_client::core::{ConnectionState, Event, IncomingMessage, Member, NewKey, Outcome, RefusedList};
+use pli_client::core::{
+    ConnectionState, ConversationView, Event, IncomingMessage, Member, NewKey, Outcome, RefusedList,
+};
+use pli_domain::{AccountId, ConversationId};
 use serde_json::{Value, json};
 
 use super::about::About;
@@ -64,6 +67,29 @@ pub fn sent(outcome: &Outcome) -> Option<Value> {
     }))
 }
 
+/// A group, as `pli group list` tells it to `me`.
+pub fn group(view: &ConversationView, me: AccountId) -> Value {
+    let members: Vec<String> = view.members.iter().filter(|_| !view.left).map(name).collect();
+    json!({
+        "event": "group", "conversation": view.id.to_string(), "group": called(view), "members": members,
+        "leaving": !view.left && view.leaving.iter().any(|member| member.account == me), "ended": view.left,
+        "into": Value::Null,
+    })
+}
+
+/// An older conversation of a group, which goes on in another one.
+pub fn former_part(view: &ConversationView, part: ConversationId) -> Value {
+    json!({
+        "event": "group", "conversation": part.to_string(), "group": called(view), "members": [], "leaving": false,
+        "ended": true, "into": view.id.to_string(),
+    })
+}
+
+/// What a group is called; none where its name is not known.
+fn called(view: &ConversationView) -> Option<&str> {
+    Some(view.label.as_str()).filter(|label| !label.is_empty() && !label.starts_with(SHORT_ID_MARK))
+}
+
 /// A line of the input is not sent.
 pub fn not_sent(number: u64, unfit: &Unfit) -> Value {
     json!({ "event": "not_sent", "line": number, "code": unfit.code(), "message": unfit.to_string() })
@@ -81,17 +107,17 @@ pub fn of_tick(event: &Event) -> Option<Value> {
         Event::Resending { conversation, message } => {
             json!({ "event": "resending", "conversation": conversation.to_string(), "send_id": message.to_string() })
         }
-        Event::Delivered { conversation, by, up_to, .. } => {
-            json!({ "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
-        }
+        Event::Delivered { conversation, by, from, up_to, .. } => json!({
+            "event": "delivered", "conversation": conversation.to_string(), "by": name(by), "from": from, "up_to": up_to,
+        }),
         Event::Lost { conversation, by, lane_nos: (first, last), messages, order, .. } => json!({
             "event": "lost", "conversation": conversation.to_string(), "by": name(by), "first": first, "last": last,
             "order": order,
             "send_ids": messages.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
-        Event::Read { conversation, by, up_to, .. } => {
-            json!({ "event": "read", "conversation": conversation.to_string(), "by": name(by), "up_to": up_to })
-        }
+        Event::Read { conversation, by, from, up_to, .. } => json!({
+            "event": "read", "conversation": conversation.to_string(), "by": name(by), "from": from, "up_to": up_to,
+        }),
         Event::Moved { conversation, into, message } => json!({
             "event": "moved", "conversation": conversation.to_string(), "into": into.to_string(),
             "send_id": message.send_id.to_string(), "lane_no": message.lane_no,

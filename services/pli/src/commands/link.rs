@@ -8,28 +8,33 @@ use std::time::Duration;
 use clap::Args;
 use pli_client::core::CommandError;
 use pli_client::core::linking::{LinkCode, LinkError};
-use pli_client::linking::{LinkFailure, NewLink, Offer, Resumed, Standing, resume, standing};
+use pli_client::linking::{Approval, Approved, LinkFailure, NewLink, Offer, Resumed, Standing, resume, standing};
 use pli_client::{ClientOptions, ProfileName};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{opening, sentence};
 use super::to_copy::{line, line_here, quoted};
 use crate::cli::ClientArgs;
 use crate::exit::{Exit, Failure};
-use crate::terminal::{one_line, say, tell};
+use crate::terminal::{self, one_line, say, tell};
 
 /// How long the other side is told of a no.
 pub const DECLINED_WITHIN: Duration = Duration::from_secs(5);
+/// What a device that is let in may take without a word.
+const SLOW_AFTER: Duration = Duration::from_secs(3);
+/// Said of a device that is in the account's list, and did not answer that it has heard so.
+pub const UNCONFIRMED: &str = "it is linked, and has not said that it knows: it was stopped or lost its connection before it \
+                               heard so; start it again there, and it goes on";
 /// Between two questions whether this device was listed after all.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// How a companion device is linked at its first use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct LinkArgs {
-    /// Also draw the code of a companion device as a QR code.
+    /// Also draw the code of a companion device as a QR code, where the terminal is wide enough.
     #[arg(long)]
     pub qr: bool,
     /// Join the account that answers without asking, where its handle is the one that was named, and the server's directory has
@@ -150,12 +155,24 @@ fn show(options: &ClientOptions, link: &NewLink, how: &How) -> Result<(), Failur
         return say!("{}", json!({ "event": "link_code", "code": code.to_string(), "expires_in_s": seconds }));
     }
     if how.args.qr {
-        say!("{}", picture(code)?)?;
+        say!("{}", fitting(picture(code)?, terminal::columns()))?;
     }
     say!(
         "on the first device of @{handle}, within {seconds} s, or in its open chat `/approve` and the code:\n\n  {} {code}\n",
         how.approve
     )
+}
+
+/// The picture, where the terminal is wide enough for it: wrapped, no scanner reads it.
+fn fitting(picture: String, columns: Option<usize>) -> String {
+    let wide = picture.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    match columns {
+        Some(columns) if columns < wide => format!(
+            "no QR code: it is {wide} columns wide and this terminal {columns}; copy the text below, or widen the terminal \
+             and begin again"
+        ),
+        _ => picture,
+    }
 }
 
 /// Capitals: they and digits are what a QR code holds in the least room (ISO/IEC 18004, alphanumeric mode).
@@ -210,6 +227,21 @@ pub async fn yes(question: &str, over: impl Future<Output = LinkFailure>) -> Res
     Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
+/// Lets a device in. Where that takes long `slow` says so, once: a device that has died is waited for as long as its code
+/// lives.
+pub async fn let_in(met: Approval, slow: impl FnOnce(String)) -> Result<Approved, LinkFailure> {
+    let (name, end) = (one_line(met.name()), met.deadline());
+    let mut work = Box::pin(met.approve());
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = sleep(SLOW_AFTER) => {}
+    }
+    let seconds = end.saturating_duration_since(Instant::now()).as_secs();
+    slow(format!("waiting for the new device \"{name}\" to join; its code lives {seconds} s more"));
+    work.await
+}
+
 /// How a command ends whose link ended.
 pub fn failed(failure: LinkFailure) -> Failure {
     let exit = match &failure {
@@ -250,5 +282,11 @@ mod tests {
         assert!((10..=24).contains(&lines), "{lines} lines");
         assert!(columns.is_some_and(|columns| columns <= 50), "{columns:?} columns");
         assert_eq!(digits("012345"), "012 345");
+        let wide = columns.unwrap_or_default();
+        for shown in [None, Some(wide), Some(200)] {
+            assert_eq!(fitting(drawn.clone(), shown), drawn, "{shown:?}");
+        }
+        let said = fitting(drawn, Some(wide - 1));
+        assert!(said.contains(&format!("{wide} columns wide and this terminal {}", wide - 1)), "{said}");
     }
 }

@@ -6,9 +6,10 @@
 
 use pli_client::core::content::Kind;
 use pli_client::core::{ConnectionState, ConversationView, Event, Member};
-use pli_domain::{AccountId, ConversationId};
+use pli_domain::{AccountId, ConversationId, Handle};
+use tokio::time::interval;
 
-use super::session::{Deadline, Session};
+use super::session::{Deadline, LOOK_EVERY, Session};
 use crate::exit::{Exit, Failure};
 
 /// Names that an error lists.
@@ -40,35 +41,87 @@ pub fn group_named(conversations: &[ConversationView], text: &str) -> Result<Con
 
 /// The same, of what is here once everything has arrived that waited at the server.
 pub async fn group_here(session: &mut Session, text: &str) -> Result<ConversationId, Failure> {
-    group_named(&session.conversations().await?, text)
+    group_or_over(session, text).await?.ok_or_else(|| ended(session, text))
 }
 
-/// The same; a group that nothing here is called by is waited for, because its invitation may still be on its way. What
-/// happens meanwhile goes to `seen`.
+/// The same; none where it is a group that is over for this account.
+pub async fn group_or_over(session: &mut Session, text: &str) -> Result<Option<ConversationId>, Failure> {
+    let all = session.client.conversations().await.map_err(|error| session.request(error))?;
+    let (over, conversations): (Vec<_>, Vec<_>) = all.into_iter().partition(|view| view.left);
+    let found = group_named(&conversations, text);
+    if found.is_err() && may_arrive(&conversations, text) && over.iter().any(|view| is_called(view, text)) {
+        return Ok(None);
+    }
+    found.map(Some)
+}
+
+/// The same; a group that nothing here is called by is waited for, because its invitation may still be on its way, unless
+/// it is one that is over for this account: what brings it back would be here with everything else that waited. What happens
+/// meanwhile goes to `seen`.
 pub async fn group_arriving(
     session: &mut Session,
     text: &str,
     deadline: Deadline,
     mut seen: impl AsyncFnMut(&Event),
 ) -> Result<ConversationId, Failure> {
-    let mut told = false;
+    let (mut told, mut look) = (false, interval(LOOK_EVERY));
     loop {
-        let conversations = session.conversations().await?;
+        let all = session.client.conversations().await.map_err(|error| session.request(error))?;
+        let (over, conversations): (Vec<_>, Vec<_>) = all.into_iter().partition(|view| view.left);
         let unknown = match group_named(&conversations, text) {
             Err(unknown) if may_arrive(&conversations, text) => unknown,
             found => return found,
         };
-        if !told && session.client.status().borrow().state == ConnectionState::Online {
+        let is_over = over.iter().any(|view| is_called(view, text));
+        if is_over && session.has_shown_all().await? {
+            return Err(ended(session, text));
+        }
+        if !told && !is_over && session.client.status().borrow().state == ConnectionState::Online {
             told = true;
             crate::terminal::tell!("waiting for the group `{text}`, which is not here yet; Ctrl-C ends it");
         }
-        match session.next(deadline).await {
-            Ok(event) => seen(&event).await,
+        match session.next_or(deadline, &mut look).await {
+            Ok(event) => {
+                if let Some(event) = event {
+                    seen(&event).await;
+                }
+            }
             // Everything is here that the server has, and the group is not.
             Err(late) if late.exit == Exit::TimedOut => return Err(unknown),
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// Said of somebody who is added to a group that they have asked to leave.
+pub fn leaves_first(view: &ConversationView, handle: &Handle) -> Option<String> {
+    let leaves = view.leaving.iter().any(|member| member.handle.as_ref() == Some(handle));
+    let group = typed(&called(view));
+    leaves.then(|| format!("@{handle} has asked to leave #{group}: taken out first, then added again"))
+}
+
+/// Whether a group could be meant by this that takes no messages any more.
+fn is_called(view: &ConversationView, text: &str) -> bool {
+    let (name, short) = text.split_once('~').unwrap_or((text, ""));
+    let has = |part: &str| view.parts.iter().any(|id| id.to_string().starts_with(part));
+    let fits = match short {
+        "" => view.name.as_deref() == Some(name),
+        short => (name.is_empty() || view.name.as_deref() == Some(name)) && has(short),
+    };
+    view.kind == Kind::Group && (fits || view.parts.iter().any(|id| id.to_string() == text))
+}
+
+/// That a group is over for this account.
+pub fn ended(session: &Session, text: &str) -> Failure {
+    let handle = &session.name.handle;
+    let lists = session.invocation.line_here(&format!("group list {handle} --all"));
+    Failure::say(
+        Exit::Refused,
+        format_args!(
+            "you are no longer in the group `{text}`: you left it, were removed, or it has ended; somebody in it has to add \
+             you again (`pli group add THEM NAME {handle}`), or send to another one; `{lists}` shows all"
+        ),
+    )
 }
 
 /// Whether nothing here could be what is meant. A name that fits with another short id is a slip of the user.
@@ -207,6 +260,18 @@ mod tests {
         }
         assert_eq!(other(&chat(&[], Some(&bob))).as_deref(), Some("bob"));
         assert_eq!(other(&chat(std::slice::from_ref(&me), None)), None);
+    }
+
+    #[test]
+    fn a_group_that_is_over_is_known_by_its_name_and_its_ids() {
+        let over = view(0x12, "team", "");
+        let id = over.id.to_string();
+        for (text, is) in
+            [("team", true), ("team~12", true), ("~1212", true), (&id, true), ("team~99", false), ("", false)]
+        {
+            assert_eq!(is_called(&over, text), is, "{text}");
+        }
+        assert!(!is_called(&ConversationView { kind: Kind::Direct, ..over }, &id), "a chat of two");
     }
 
     #[test]

@@ -208,7 +208,8 @@ impl Printer {
         if self.printed.knows(event) {
             return true;
         }
-        let shown = match self.merged.has_told(event) {
+        let told = self.merged.has_told(event) || self.output.merges() && self.merged.has_told_awaited(event);
+        let shown = match told {
             true => Ok(true),
             false => {
                 let to = if group.is_none() { self.recipient(event).await } else { None };

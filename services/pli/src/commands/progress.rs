@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
 use pli_client::core::{Event, Member, Outcome, OutgoingMessage};
-use pli_domain::{AccountId, ConversationId, SendId};
+use pli_domain::{AccountId, ConversationId, DeviceId, SendId};
 
 use super::json::name;
 use super::session::refused;
@@ -29,8 +29,8 @@ pub struct Progress {
     conversations: BTreeSet<ConversationId>,
     wait: Wait,
     open: BTreeMap<SendId, (ConversationId, u64)>,
-    /// Up to which lane number of a conversation each other member has delivered.
-    delivered: BTreeMap<(ConversationId, AccountId), u64>,
+    /// From which lane number of a conversation on, and up to which, each device of another member has delivered.
+    delivered: BTreeMap<(ConversationId, AccountId), BTreeMap<DeviceId, (u64, u64)>>,
     others: Vec<AccountId>,
     /// Who is in each conversation that became ready, for a message that moves into it.
     ready: BTreeMap<ConversationId, Vec<AccountId>>,
@@ -98,9 +98,10 @@ impl Progress {
             Event::Lost { conversation, by, lane_nos, .. } if self.wait == Wait::Delivered => {
                 self.lost(*conversation, by, *lane_nos)?;
             }
-            Event::Delivered { conversation, by, up_to, .. } if self.conversations.contains(conversation) => {
-                let known = self.delivered.entry((*conversation, by.account)).or_default();
-                *known = (*known).max(*up_to);
+            Event::Delivered { conversation, by, device, from, up_to } if self.conversations.contains(conversation) => {
+                let devices = self.delivered.entry((*conversation, by.account)).or_default();
+                let known = devices.entry(*device).or_default();
+                *known = (*from, known.1.max(*up_to));
                 self.settle_delivered();
             }
             Event::ConversationFailed { conversation, why } if self.conversations.contains(conversation) => {
@@ -145,16 +146,24 @@ impl Progress {
             return;
         }
         let (delivered, others) = (&self.delivered, &self.others);
-        let has = |conversation, account: &AccountId| delivered.get(&(conversation, *account)).copied().unwrap_or(0);
-        self.open.retain(|_, (conversation, lane_no)| others.iter().any(|a| has(*conversation, a) < *lane_no));
+        self.open.retain(|_, (conversation, lane_no)| {
+            let is_settled =
+                |account| delivered.get(&(*conversation, account)).is_some_and(|has| settles(has, *lane_no));
+            !others.iter().all(|account| is_settled(*account))
+        });
         self.accepted.retain(|message| self.open.contains_key(message));
     }
 }
 
+/// Whether a message is not waited for any more, given what each device of its reader has: one of them has it, or it was
+/// for none, as it was sent while they were out.
+fn settles(devices: &BTreeMap<DeviceId, (u64, u64)>, lane_no: u64) -> bool {
+    let has = |(from, up_to): &(u64, u64)| (*from..=*up_to).contains(&lane_no);
+    devices.values().any(has) || devices.values().all(|(from, _)| lane_no < *from)
+}
+
 #[cfg(test)]
 mod tests {
-    use pli_domain::DeviceId;
-
     use super::*;
 
     const HERE: ConversationId = ConversationId::from_bytes([1; 16]);
@@ -174,7 +183,7 @@ mod tests {
 
     fn delivered_in(conversation: ConversationId, by: u8, up_to: u64) -> Event {
         let by = Member { account: AccountId::from_bytes([by; 16]), handle: None, former: None };
-        Event::Delivered { conversation, by, device: DeviceId::from_bytes([9; 16]), up_to }
+        Event::Delivered { conversation, by, device: DeviceId::from_bytes([9; 16]), from: 1, up_to }
     }
 
     #[test]
@@ -187,6 +196,39 @@ mod tests {
         assert_eq!(progress.open(), 2);
         progress.see(&delivered(2, 1), ME).expect("fine");
         assert_eq!(progress.open(), 1);
+    }
+
+    #[test]
+    fn a_message_is_waited_for_on_the_devices_that_it_is_for() {
+        let by = Member { account: AccountId::from_bytes([1; 16]), handle: None, former: None };
+        let told = |device: u8, from, up_to| {
+            let (by, device) = (by.clone(), DeviceId::from_bytes([device; 16]));
+            Event::Delivered { conversation: HERE, by, device, from, up_to }
+        };
+        let waits = || {
+            let mut progress = Progress::new(HERE, Wait::Delivered);
+            progress.expect(vec![by.account]);
+            (1..=5).for_each(|n| progress.sent(sent(HERE, n)));
+            progress
+        };
+        let mut progress = waits();
+        let steps = [
+            (told(8, 1, 1), 4),
+            // A newer device, for which the second and the third were not: the older one still has to tell of them.
+            (told(9, 4, 5), 2),
+            (told(8, 1, 2), 1),
+            (told(8, 1, 3), 0),
+        ];
+        for (event, open) in steps {
+            progress.see(&event, ME).expect("fine");
+            assert_eq!(progress.open(), open, "{event:?}");
+        }
+        let mut progress = waits();
+        // Whoever was out for the second and the third, and is in again, is not waited for over these.
+        for (event, open) in [(told(8, 1, 1), 4), (told(8, 4, 4), 1), (told(8, 4, 5), 0)] {
+            progress.see(&event, ME).expect("fine");
+            assert_eq!(progress.open(), open, "{event:?}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Session {
     /// For lines to copy.
     pub invocation: Invocation,
     /// Whose profile.
-    name: ProfileName,
+    pub name: ProfileName,
     /// What the server refuses for now, where something waits for that.
     refusal: Option<common::Error>,
     /// The profile's database was gone.

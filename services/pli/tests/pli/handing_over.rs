@@ -16,6 +16,8 @@ const SLOWLY: [(&str, &str); 2] =
 /// The upload that begins an archive.
 const GIVE: &[&str] = &["device", "history", "alice", "--to", "laptop", "--json"];
 const TAKE: &[&str] = &["device", "history", "alice/laptop", "--json"];
+/// Enough for a connection on a machine that has much to do.
+const WAITS_LITTLE: &[&str] = &["--timeout", "8"];
 
 fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [arguments, &["--data", "data"]].concat()
@@ -35,7 +37,8 @@ fn done(home: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON")
 }
 
-fn link(home: &Path, name: &str) {
+/// One more device of Alice's.
+pub fn link(home: &Path, name: &str) {
     let mut new = Running::start(pli(home, &with_data(&["device", "link", name, "--yes", "--json"])));
     let code = new.json(|event| event["event"] == "link_code")["code"].as_str().expect("text").to_owned();
     said(home, &["device", "approve", "alice", &code, "--yes"]);
@@ -91,7 +94,7 @@ fn older_messages_come_to_a_companion_in_order_and_once_through_kills_of_everybo
 
     killed_at(home, GIVE, 3);
     assert_eq!(archives(&folder(home, "alice")).len(), 1, "what was sealed is kept");
-    let (code, why) = refused(home, &[TAKE, &["--timeout", "1"]].concat());
+    let (code, why) = refused(home, &[TAKE, WAITS_LITTLE].concat());
     assert!(code == Some(10) && why.contains("not whole") && why.contains("first device"), "{code:?} {why}");
     let server = again(home, server, &SLOWLY);
     let given = done(home, GIVE);
@@ -130,8 +133,9 @@ fn older_messages_come_to_a_companion_in_order_and_once_through_kills_of_everybo
     let given = done(home, GIVE);
     assert_eq!(given["resumed"], 0, "{given}");
     assert_eq!(done(home, TAKE)["new"], 0);
-    let (code, why) = refused(home, &[TAKE, &["--timeout", "1"]].concat());
-    assert!(code == Some(10) && why.contains("device history alice --to laptop --data data`"), "{code:?} {why}");
+    let (code, why) = refused(home, &[TAKE, WAITS_LITTLE].concat());
+    let line = format!("device history alice --to laptop --server {}`", server.address());
+    assert!(code == Some(10) && why.contains(&line), "{code:?} {why}");
     drop(server);
 }
 
@@ -198,7 +202,7 @@ fn an_archive_that_is_not_what_was_sealed_is_refused_in_words() {
 fn who_may_not_hand_over_or_take_in_is_told_what_to_do() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
-    let _server = Server::start(home);
+    let server = Server::start(home);
     said(home, &["recv", "bob"]);
     said(home, &["send", "alice", "bob", "hello"]);
     link(home, "alice/laptop");
@@ -213,8 +217,19 @@ fn who_may_not_hand_over_or_take_in_is_told_what_to_do() {
         assert!(code == Some(exit) && why.contains(words), "{arguments:?}: {code:?} {why}");
     }
     let given = said(home, &["device", "history", "alice", "--to", "laptop"]);
-    assert!(given.contains("1 message for laptop") && given.contains("pli device history alice/laptop"), "{given}");
-    said(home, &["device", "remove", "alice", "laptop"]);
+    // The other device may be another computer: no folder of this one is named, nor what its profile is surely not called.
+    let there = format!("pli device history alice/NAME --server {}` there takes them in", server.address());
+    assert!(given.contains("1 message for laptop") && given.contains(&there), "{given}");
+    assert!(given.contains("as (laptop, unless it was renamed since)") && !given.contains("--data"), "{given}");
+    said(home, &["device", "rename", "alice", "laptop", "work laptop"]);
+    let given = said(home, &["device", "history", "alice", "--to", "work laptop"]);
+    assert!(given.contains("1 message for work laptop") && given.contains(&there), "{given}");
+    assert!(given.trim_end().ends_with("NAME is what it was linked as") && !given.contains("alice/work"), "{given}");
+    said(home, TAKE);
+    let (code, why) = refused(home, &[TAKE, WAITS_LITTLE].concat());
+    let line = format!("device history alice --to 'work laptop' --server {}`", server.address());
+    assert!(code == Some(10) && why.contains(&line), "by the name that it has in the list: {code:?} {why}");
+    said(home, &["device", "remove", "alice", "work laptop"]);
     let (code, why) = refused(home, &["device", "history", "alice", "--to", "laptop"]);
     assert!(code == Some(1) && why.contains("no device `laptop`"), "{code:?} {why}");
     let (code, why) = refused(home, TAKE);

@@ -2,7 +2,11 @@
 //! Groups that somebody has asked to leave, where nobody was online to carry it out.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::handing_over::link;
 use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
 
 fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
@@ -51,6 +55,32 @@ fn a_wish_to_leave_is_kept_and_shown_until_somebody_carries_it_out() {
         process.json(|event| event["event"] == "member_removed" && event["member"] == "carol");
     }
     assert_eq!(said(home, &["group", "list", "carol"]), "");
+    // What is over is told at once, also to a script, and not after the whole time.
+    drop((alice, bob));
+    for (to, command) in [("#team", "send"), ("team", "pipe")] {
+        let to = if command == "pipe" { format!("group:{to}") } else { to.to_owned() };
+        let text = if command == "send" { vec!["hello"] } else { vec![] };
+        let begun = Instant::now();
+        let line = [&[command, "carol", to.as_str()], text.as_slice(), &["--timeout", "50"]].concat();
+        let (code, why) = failure(&run(home, &with_data(&line)));
+        assert!(begun.elapsed() < Duration::from_secs(40), "it waited");
+        assert!(code == Some(8) && why.contains("you are no longer in the group `team`"), "{code:?} {why}");
+        assert!(why.contains("group list carol --all"), "{why}");
+    }
+    for change in ["add", "remove"] {
+        let (code, why) = failure(&run(home, &with_data(&["group", change, "carol", "team", "bob"])));
+        assert!(code == Some(8) && why.contains("you are no longer in the group `team`"), "{code:?} {why}");
+    }
+    let again = said(home, &["group", "leave", "carol", "team"]);
+    assert!(again.contains("team was left already"), "{again}");
+    let ended: Value = serde_json::from_str(&said(home, &["group", "list", "carol", "--all", "--json"])).expect("JSON");
+    assert!(ended["group"] == "team" && ended["ended"] == true && ended["into"].is_null(), "{ended}");
+    let there: Value = serde_json::from_str(&said(home, &["group", "list", "alice", "--json"])).expect("JSON");
+    assert!(there["ended"] == false && there["leaving"] == false, "{there}");
+    assert_eq!(there["members"].as_array().map(Vec::len), Some(2), "{there}");
+    // Added again, its name is that of the group that is there.
+    said(home, &["group", "add", "alice", "team", "carol"]);
+    said(home, &["send", "carol", "#team", "back"]);
 }
 
 #[test]
@@ -75,4 +105,29 @@ fn who_has_asked_to_leave_and_is_added_again_is_in_for_good() {
     assert!(shown.contains("@bob is in #team already"), "{shown}");
     let listed = said(home, &["group", "list", "carol"]);
     assert!(listed.contains("carol") && !listed.contains("leaving"), "{listed}");
+}
+
+#[test]
+fn the_last_account_of_a_group_leaves_it_on_all_its_devices() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "bob"]);
+    said(home, &["group", "create", "alice", "team", "bob"]);
+    link(home, "alice/laptop");
+    let mut alice = Running::start(pli(home, &with_data(&["recv", "alice", "--follow", "--json"])));
+    said(home, &["group", "leave", "bob", "team"]);
+    alice.json(|event| event["event"] == "member_removed" && event["member"] == "bob");
+    let leaves = run(home, &with_data(&["group", "leave", "alice/laptop", "team"]));
+    assert!(text(&leaves).contains("left team"), "{leaves:?}");
+    let (_, told) = failure(&leaves);
+    assert!(told.contains("nobody else is in it") && !told.contains("waiting"), "{told}");
+    alice.json(|event| event["event"] == "left");
+    drop(alice);
+    for name in ["alice", "alice/laptop"] {
+        assert_eq!(said(home, &["group", "list", name]), "", "{name}");
+    }
+    // Both are the account's as before.
+    said(home, &["group", "create", "alice/laptop", "club", "bob"]);
+    assert!(said(home, &["group", "list", "alice"]).contains("club"));
 }

@@ -12,31 +12,31 @@ use serde_json::Value;
 use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
 use crate::terminal::Terminal;
 
-fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+pub fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [arguments, &["--data", "data"]].concat()
 }
 
-fn said(home: &Path, arguments: &[&str]) -> String {
+pub fn said(home: &Path, arguments: &[&str]) -> String {
     text(&run(home, &with_data(arguments)))
 }
 
-fn refused(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn refused(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     failure(&run(home, &with_data(arguments)))
 }
 
-fn is<'a>(name: &'a str) -> impl Fn(&Value) -> bool + 'a {
+pub fn is<'a>(name: &'a str) -> impl Fn(&Value) -> bool + 'a {
     move |event| event["event"] == name
 }
 
 /// A new device that shows its code.
-fn shows_code(home: &Path, name: &str) -> (Running, String) {
+pub fn shows_code(home: &Path, name: &str) -> (Running, String) {
     let mut new = Running::start(pli(home, &with_data(&["device", "link", name, "--yes", "--json"])));
     let code = new.json(is("link_code"))["code"].as_str().expect("text").to_owned();
     (new, code)
 }
 
 /// Links a companion device of alice's; what the approval said, as JSON lines.
-fn link(home: &Path, name: &str) -> Vec<Value> {
+pub fn link(home: &Path, name: &str) -> Vec<Value> {
     link_of(home, "alice", name)
 }
 
@@ -229,7 +229,7 @@ fn a_removed_device_that_chats_says_why_it_ends_and_nothing_before() {
 fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
-    let _server = Server::start(home);
+    let server = Server::start(home);
     said(home, &["recv", "alice"]);
     said(home, &["recv", "bob"]);
     for arguments in
@@ -248,7 +248,7 @@ fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
     let mut chat = Running::start(pli(home, &with_data(&["chat", "alice/laptop", "--yes", "--qr"])));
     let line = loop {
         let line = chat.line();
-        if line.contains("pli device approve alice --data data pli1") {
+        if line.contains(&format!("pli device approve alice --server {} pli1", server.address())) {
             break line;
         }
     };
@@ -356,21 +356,26 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
 }
 
 /// A command whose person sits at a terminal.
-fn at_a_terminal(home: &Path, arguments: &[&str]) -> Terminal {
+pub fn at_a_terminal(home: &Path, arguments: &[&str]) -> Terminal {
     Terminal::start_whole(pli(home, &with_data(arguments)))
 }
 
 /// A new device at a terminal, and its code.
-fn asks_its_person(home: &Path, name: &str) -> (Terminal, String) {
-    let mut new = at_a_terminal(home, &["device", "link", name]);
-    new.until("--data data pli1");
+pub fn asks_its_person(home: &Path, name: &str) -> (Terminal, String) {
+    asks_its_person_with(home, &["device", "link", name])
+}
+
+/// The same with a command that links one.
+pub fn asks_its_person_with(home: &Path, arguments: &[&str]) -> (Terminal, String) {
+    let mut new = at_a_terminal(home, arguments);
+    new.until(" pli1");
     let mut code = String::from("pli1");
     new.until_line(&mut code);
     (new, code.trim().to_owned())
 }
 
 /// A code lives longer than these tests wait for anything: what ends before has ended by what somebody said.
-const LONG_CODE: [(&str, &str); 1] = [("PLI_LINKS__RENDEZVOUS_MS", "600000")];
+pub const LONG_CODE: [(&str, &str); 1] = [("PLI_LINKS__RENDEZVOUS_MS", "600000")];
 
 #[test]
 fn a_person_who_says_no_on_either_side_ends_it_on_both_at_once() {
@@ -473,7 +478,7 @@ fn whose_answer_did_not_come_in_time_is_said() {
     assert!(told.contains("nobody answered the question, neither on this device nor on the new one;"), "{told}");
     // On the new device.
     let mut new = at_a_terminal(home, &["device", "link", "alice/phone", "--timeout", PATIENCE_S]);
-    new.until("--data data pli1");
+    new.until(" pli1");
     let mut code = String::from("pli1");
     new.until_line(&mut code);
     let _first = Running::start(pli(home, &with_data(&["device", "approve", "alice", code.trim(), "--yes"])));
@@ -614,7 +619,9 @@ fn an_open_chat_lets_devices_in_and_removes_them() {
     let _server = Server::start_with(home, 0, &LONG_CODE);
     let mut alice = at_a_terminal(home, &["chat", "alice"]);
     alice.until("connected over");
-    for (line, said) in [("/approve", "usage"), ("/approve x", "not a code"), ("/yes", "nothing is asked")] {
+    for (line, said) in
+        [("/approve", "usage"), ("/approve x", "not a code"), ("/yes", "there is no question to answer")]
+    {
         alice.keys(&format!("{line}\r"));
         alice.until(said);
     }
@@ -628,7 +635,9 @@ fn an_open_chat_lets_devices_in_and_removes_them() {
     laptop.keys("y\n");
     laptop.until("linked:");
     assert!(laptop.ended().success());
-    alice.until("laptop is one of your devices now");
+    let joined = alice.until("what was written before stays here");
+    assert!(joined.contains("laptop is one of your devices now"), "{joined}");
+    alice.until("alice --to laptop");
     alice.keys("/devices\r");
     alice.until("(this one)");
     alice.until("laptop");
@@ -654,7 +663,7 @@ fn an_open_chat_lets_devices_in_and_removes_them() {
     alice.keys("/unlink nobody\r");
     alice.until("has no device `nobody`");
     alice.keys("/unlink laptop\r");
-    alice.until("is not one of yours any more");
+    alice.until("device laptop is not one of yours any more");
     assert!(!companion.ended().success());
 
     // Whoever has said yes and ends the chat waits for it.
@@ -677,5 +686,5 @@ fn an_open_chat_lets_devices_in_and_removes_them() {
     alice.until("/no does not");
     alice.keys("/quit\r");
     assert!(alice.ended().success());
-    watch.until("said no");
+    watch.until("its program ended before anybody there answered");
 }

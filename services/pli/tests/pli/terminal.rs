@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::process::{PATIENCE, Server, pli, run, text};
 
@@ -40,9 +40,21 @@ impl Terminal {
         Self::start_on(command, false)
     }
 
-    fn start_on(mut command: Command, errors: bool) -> Self {
+    /// Starts a command on a terminal that is so wide.
+    pub fn start_in(command: Command, columns: u16) -> Self {
+        Self::start_sized(command, true, columns)
+    }
+
+    fn start_on(command: Command, errors: bool) -> Self {
+        Self::start_sized(command, errors, 0)
+    }
+
+    /// With 0 columns it says nothing of its size.
+    fn start_sized(mut command: Command, errors: bool, columns: u16) -> Self {
         let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("ours");
+        let size = Winsize { ws_row: 0, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&keyboard, size).expect("sized");
         let name = ptsname(&keyboard, Vec::new()).expect("a name");
         let open = || rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");
         if errors {
@@ -84,7 +96,8 @@ impl Terminal {
         wait_for("it runs on", || self.child.try_wait().expect("a child"))
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("signalled");
     }
 

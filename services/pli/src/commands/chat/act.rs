@@ -11,7 +11,7 @@ use pli_domain::{ConversationId, Handle};
 use super::Chat;
 use super::input::{COMMANDS, Input};
 use crate::commands::json::name;
-use crate::commands::names::{called, group_named, other_of, typed};
+use crate::commands::names::{called, group_named, leaves_first, other_of, typed};
 use crate::commands::printed::people;
 use crate::exit::{Exit, ExitContext, Failure};
 
@@ -96,11 +96,10 @@ impl Chat {
         let Some(view) = before else { return Ok(()) };
         let has = |all: &[Member], handle: &Handle| all.iter().any(|member| member.handle.as_ref() == Some(handle));
         for handle in handles.iter().filter(|handle| has(&view.members, handle)) {
-            let (group, leaving) = (self.called(&view), has(&view.leaving, handle));
-            self.screen.note(&match leaving {
-                true => format!("@{handle} has asked to leave {group}: taken out first, then added again"),
-                false => format!("@{handle} is in {group} already"),
-            });
+            self.screen.note(&leaves_first(&view, handle).unwrap_or_else(|| {
+                let group = self.called(&view);
+                format!("@{handle} is in {group} already")
+            }));
         }
         Ok(())
     }
@@ -124,7 +123,8 @@ impl Chat {
     pub(super) fn say_leaving(&self, view: &ConversationView) {
         let group = self.called(view);
         self.screen.note(&format!(
-            "you have asked to leave {group}; whoever of the others is online first carries it out, and until then you are in"
+            "you have asked to leave {group}; the first other member who is online carries it out, and until then you are \
+             still in it"
         ));
     }
 
@@ -369,14 +369,14 @@ impl Chat {
             return Ok(true);
         }
         let Some((conversation, numbers)) = self.ticks.unknown(event) else { return Ok(true) };
-        if let Some(known) = self.own.has(conversation, numbers) {
+        if let Some(known) = self.own.has(conversation, &numbers) {
             return Ok(known);
         }
         let rows = self.session.client.history(conversation, LOOKED_AT).await.exit(Exit::Folder)?;
         let is_own = |item: &&HistoryItem| item.conversation == conversation && item.row.kind() == RowKind::Outgoing;
         let own = || rows.iter().filter(is_own).map(|item| item.row.lane_no).collect();
         self.own.learn(conversation, (rows.len() < LOOKED_AT).then(own));
-        Ok(self.own.has(conversation, numbers).unwrap_or(true))
+        Ok(self.own.has(conversation, &numbers).unwrap_or(true))
     }
 
     /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told

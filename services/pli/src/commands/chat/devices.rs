@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use pli_client::Client;
 use pli_client::core::Command;
-use pli_client::core::linking::LinkCode;
+use pli_client::core::linking::{LinkCode, Refusal};
 use pli_client::linking::Approved;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Chat;
-use crate::commands::device::{called_so, removable, shown};
-use crate::commands::link::{DECLINED_WITHIN, digits, failed};
+use crate::commands::device::approve::{Place, under_a_free_name};
+use crate::commands::device::{no_change, removable, shown};
+use crate::commands::link::{DECLINED_WITHIN, UNCONFIRMED, digits, failed, let_in};
 use crate::commands::session::Deadline;
+use crate::commands::to_copy::quoted;
 use crate::exit::{Exit, Failure};
 use crate::terminal::one_line;
 
@@ -26,15 +28,20 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Letting {
     task: JoinSet<Result<Option<Approved>, Failure>>,
-    met: Option<mpsc::Receiver<Newcomer>>,
-    answer: Option<oneshot::Sender<bool>>,
+    steps: Option<mpsc::Receiver<Step>>,
+    answer: Option<oneshot::Sender<Answer>>,
 }
+
+/// What is said of a newcomer: that it comes in, or why not.
+type Answer = Result<(), Refusal>;
 
 /// How far it came.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A person is asked.
     Met(Newcomer),
+    /// It takes long, and this says what is waited for.
+    Slow(String),
     /// It is in, was declined, or failed.
     Ended(Result<Option<Approved>, Failure>),
 }
@@ -47,20 +54,20 @@ pub(super) struct Newcomer {
 }
 
 impl Letting {
-    fn begin(&mut self, client: Client, code: LinkCode) {
-        let ((tell, met), (answer, answered)) = (mpsc::channel(1), oneshot::channel());
-        (self.met, self.answer) = (Some(met), Some(answer));
-        self.task.spawn(let_in(client, code, tell, answered));
+    fn begin(&mut self, client: Client, at: Place, code: LinkCode) {
+        let ((tell, steps), (answer, answered)) = (mpsc::channel(2), oneshot::channel());
+        (self.steps, self.answer) = (Some(steps), Some(answer));
+        self.task.spawn(meet(client, at, code, tell, answered));
     }
 
     /// The next step; waits for ever where nothing goes on. Cancel safe.
     pub(super) async fn next(&mut self) -> Step {
-        if let Some(met) = &mut self.met
-            && let Some(newcomer) = met.recv().await
+        if let Some(steps) = &mut self.steps
+            && let Some(step) = steps.recv().await
         {
-            return Step::Met(newcomer);
+            return step;
         }
-        self.met = None;
+        self.steps = None;
         match self.task.join_next().await {
             Some(ended) => {
                 self.answer = None;
@@ -70,12 +77,12 @@ impl Letting {
         }
     }
 
-    /// The chat is over. Where nobody has answered yet the new device hears that it is not let in, and where that was
+    /// The chat is over. Where nobody has answered yet the new device hears that nobody will, and where that was
     /// allowed it comes in, unless it takes too long; answers how it ended, where it did.
     pub(super) async fn end(&mut self) -> Option<Step> {
         let within = match self.answer.take() {
             Some(answer) => {
-                let _ = answer.send(false);
+                let _ = answer.send(Err(Refusal::Ended));
                 DECLINED_WITHIN
             }
             None => APPROVED_WITHIN,
@@ -89,33 +96,31 @@ impl Letting {
 }
 
 /// Meets the new device, has somebody asked, and lets it in; nothing where that was declined.
-async fn let_in(
+async fn meet(
     client: Client,
+    at: Place,
     code: LinkCode,
-    tell: mpsc::Sender<Newcomer>,
-    answer: oneshot::Receiver<bool>,
+    tell: mpsc::Sender<Step>,
+    answer: oneshot::Receiver<Answer>,
 ) -> Result<Option<Approved>, Failure> {
-    let mut met = client.meet_new_device(code, None).await.map_err(failed)?;
-    let name = met.name().to_owned();
+    let met = client.meet_new_device(code, None).await.map_err(failed)?;
     let all = client.devices().await.map_err(|error| Failure::new(Exit::Failed, error))?;
-    if let Some(other) = called_so(&all, &name, None) {
-        let why =
-            format!("declined: {} is called \"{}\" already; link it under another name", other.device, one_line(&name));
-        let _ = timeout(DECLINED_WITHIN, met.decline()).await;
-        return Err(Failure::say(Exit::Failed, why));
-    }
-    let _ = tell.send(Newcomer { name, number: met.number() }).await;
-    let yes = tokio::select! {
+    let mut met = under_a_free_name(met, &all, &at).await?;
+    let _ = tell.send(Step::Met(Newcomer { name: met.name().to_owned(), number: met.number() })).await;
+    let answer = tokio::select! {
         biased;
-        yes = answer => yes.unwrap_or(false),
+        answer = answer => answer.unwrap_or(Err(Refusal::Ended)),
         why = met.is_over() => return Err(failed(why)),
     };
-    if yes {
-        return met.approve().await.map(Some).map_err(failed);
+    match answer {
+        // A chat that is over looks at no steps.
+        Ok(()) => let_in(met, |slow| drop(tell.try_send(Step::Slow(slow)))).await.map(Some).map_err(failed),
+        Err(why) => {
+            // Whether or not the other side hears of it.
+            let _ = timeout(DECLINED_WITHIN, met.decline(why)).await;
+            Ok(None)
+        }
     }
-    // Whether or not the other side hears of it.
-    let _ = timeout(DECLINED_WITHIN, met.decline()).await;
-    Ok(None)
 }
 
 impl Chat {
@@ -135,7 +140,11 @@ impl Chat {
         let all = self.session.client.devices().await.map_err(|error| self.session.request(error))?;
         match removable(&all, text) {
             Err(failure) => self.tell(&failure),
-            Ok(device) => self.command(Command::RemoveDevice { device }).await.map(|_| ()),
+            Ok(device) => {
+                let name = all.into_iter().find(|own| own.device == device).map(|own| own.name);
+                name.into_iter().for_each(|name| self.merged.removes(device, name));
+                self.command(Command::RemoveDevice { device }).await.map(|_| ())
+            }
         }
     }
 
@@ -149,7 +158,8 @@ impl Chat {
                 false => "another device is being let in; wait for that one, a minute at the most",
             });
         }
-        self.letting.begin(self.session.client.clone(), code);
+        let (handle, invocation) = (self.session.name.handle.clone(), self.session.invocation.clone());
+        self.letting.begin(self.session.client.clone(), Place { handle, invocation, in_chat: true }, code);
         Ok(())
     }
 
@@ -159,22 +169,20 @@ impl Chat {
             Some(answer) => {
                 self.asks = false;
                 // Where nobody hears it any more, the end of the link says why.
-                let _ = answer.send(yes);
+                let _ = answer.send(if yes { Ok(()) } else { Err(Refusal::Declined) });
                 Ok(())
             }
-            None => self.hint("nothing is asked"),
+            None => self.hint("there is no question to answer"),
         }
     }
 
     /// Only the first device changes the list, and nothing is known of the newcomer without a server.
     async fn may_change_devices(&self) -> Result<bool, Failure> {
-        let signs = self.session.client.query(|core| core.signs_lists()).await;
-        let why = match signs.map_err(|error| self.session.request(error))? {
-            false => "only the account's first device adds and removes devices; do it there",
-            true if self.offline => "not while offline: start the chat without --offline",
-            true => return Ok(true),
-        };
-        self.refuse(why);
+        match no_change(&self.session).await? {
+            Some(failure) => self.tell(&failure)?,
+            None if self.offline => self.hint("not while offline: start the chat without --offline")?,
+            None => return Ok(true),
+        }
         Ok(false)
     }
 
@@ -214,12 +222,20 @@ impl Chat {
                 ));
             }
             Step::Ended(Ok(None)) => self.screen.note("declined: the device was not added"),
-            // That it is one of the account's devices now an event says.
-            Step::Ended(Ok(Some(approved))) if approved.confirmed => {}
-            Step::Ended(Ok(Some(_))) => {
-                self.screen.note("it did not say that it knows; start it again there, and it goes on");
-            }
+            Step::Slow(slow) => self.screen.note(&slow),
+            Step::Ended(Ok(Some(approved))) => self.show_approved(&approved),
             Step::Ended(Err(failure)) => self.refuse(&failure.error.to_string()),
         }
+    }
+
+    /// That it is one of the account's devices now an event says.
+    fn show_approved(&self, approved: &Approved) {
+        if !approved.confirmed {
+            self.screen.note(UNCONFIRMED);
+        }
+        let (profile, to) = (&self.session.name, quoted(approved.name.clone()));
+        let gives = self.session.invocation.line_here(&format!("device history {profile} --to {to}"));
+        self.screen
+            .note(&format!("what was written before stays here; `{gives}` hands it over when this chat has ended"));
     }
 }

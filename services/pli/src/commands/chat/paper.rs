@@ -5,12 +5,12 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
 use super::line::Line;
 use super::prompt::Prompt;
 use super::wrap::wrapped;
+use crate::terminal;
 
 /// Columns where the terminal does not say.
 const COLUMNS_DEFAULT: usize = 80;
@@ -179,8 +179,7 @@ impl State {
 
 /// Of the terminal, as it is now.
 fn columns() -> usize {
-    let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col.into());
-    if columns == 0 { COLUMNS_DEFAULT } else { columns }
+    terminal::columns().unwrap_or(COLUMNS_DEFAULT)
 }
 
 fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {

@@ -1,25 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a chat shows before anything happens: the last rows of its history, then what no command has printed yet.
 
-use std::collections::BTreeSet;
+mod last;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use pli_client::HistoryItem;
 use pli_client::core::{ConversationView, Event, RowKind};
 use pli_domain::ConversationId;
 
+use self::last::{Place, last_of};
 use super::Chat;
 use crate::commands::about::Merged;
 use crate::commands::printed::conversation_of;
 use crate::exit::{Exit, ExitContext, Failure};
 
-/// Rows of each conversation that are shown at the start, before what was not printed yet.
-const SHOWN_AT_START: usize = 10;
-/// Rows of a conversation that are looked through for those at most, and how many times as many with each look: where much
-/// was missed they stand far up.
-const LOOKED_AT: usize = 10_000;
-const LOOKED_AT_TIMES: usize = 8;
-/// Conversations that are shown at the start.
-const CONVERSATIONS_AT_START: usize = 5;
 /// Messages and holes that were not printed yet and are shown at the start, the last ones; of those before is said how
 /// many they are.
 const MISSED_AT_START: usize = 300;
@@ -49,47 +44,30 @@ impl Chat {
     /// The history's last rows before this place, oldest conversation first, so that the newest stands right above the
     /// prompt. Answers the rows of one's own behind it. What arrives meanwhile is in the history too, and left to its event.
     async fn show_last(&mut self, before: u64) -> Result<Vec<Own>, Failure> {
-        let mut last = Vec::new();
-        for view in self.session.conversations().await? {
-            let (old, new) = self.rows_around(view.id, before).await?;
-            if let Some(newest) = new.last().or(old.last()) {
-                last.push((newest.order, view, (old, new)));
-            }
-        }
-        last.sort_unstable_by_key(|(newest, ..)| *newest);
-        let skipped = last.len().saturating_sub(CONVERSATIONS_AT_START);
+        let mut views: BTreeMap<_, _> =
+            self.session.conversations().await?.into_iter().map(|view| (view.id, view)).collect();
+        let read = async |id, rows| self.session.client.history(id, rows).await.exit(Exit::Folder);
+        let all = last_of(views.keys().copied(), |row| self.place_at_start(row, before), read).await?;
         let mut own = Vec::new();
-        for (_, view, (old, new)) in last.into_iter().skip(skipped) {
+        for last in all {
+            let Some(view) = views.remove(&last.conversation) else { continue };
             self.unused = false;
-            if !old.is_empty() {
-                self.show_items(&view, &old).await?;
+            if !last.old.is_empty() {
+                self.show_items(&view, &last.old).await?;
             }
-            let new = new.into_iter().filter(|row| row.row.kind() == RowKind::Outgoing);
+            let new = last.new.into_iter().filter(|row| row.row.kind() == RowKind::Outgoing);
             own.extend(new.map(|row| (view.clone(), row)));
         }
         own.sort_unstable_by_key(|(_, row)| row.order);
         Ok(own)
     }
 
-    /// The last rows of a conversation that were there when the chat looked: before this place, and behind it.
-    async fn rows_around(
-        &self,
-        conversation: ConversationId,
-        before: u64,
-    ) -> Result<(Vec<HistoryItem>, Vec<HistoryItem>), Failure> {
-        let mut wanted = SHOWN_AT_START;
-        loop {
-            let rows = self.session.client.history(conversation, wanted).await.exit(Exit::Folder)?;
-            let is_all = rows.len() < wanted || wanted == LOOKED_AT;
-            let there = rows.into_iter().filter(|row| self.printed.was_there(row.order));
-            let (mut old, mut new): (Vec<_>, Vec<_>) = there.partition(|row| row.order < before);
-            old.retain(|row| self.printed.is_past(row.order, row.row.kind()));
-            if is_all || old.len() >= SHOWN_AT_START {
-                keep_last(&mut old);
-                keep_last(&mut new);
-                return Ok((old, new));
-            }
-            wanted = (wanted * LOOKED_AT_TIMES).min(LOOKED_AT);
+    /// Where a row belongs, if it was there when the chat looked.
+    fn place_at_start(&self, row: &HistoryItem, before: u64) -> Place {
+        match row.order < before {
+            true if self.printed.is_past(row.order, row.row.kind()) => Place::Old,
+            false if self.printed.was_there(row.order) => Place::New,
+            _ => Place::Elsewhere,
         }
     }
 
@@ -151,10 +129,6 @@ impl Chat {
             let _ = self.session.client.mark_read(*conversation).await;
         }
     }
-}
-
-fn keep_last(rows: &mut Vec<HistoryItem>) {
-    rows.drain(..rows.len().saturating_sub(SHOWN_AT_START));
 }
 
 /// Whether `/history` shows it.

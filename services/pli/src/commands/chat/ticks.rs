@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which of one's own messages came how far.
 
+mod ranges;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pli_client::core::{Event, Member, OutgoingMessage};
-use pli_domain::{ConversationId, SendId};
+use pli_domain::{AccountId, ConversationId, SendId};
+
+pub(super) use self::ranges::Range;
+use self::ranges::Ranges;
 
 use crate::commands::about::About;
 use crate::commands::json::name;
@@ -26,12 +31,27 @@ struct Sent {
     excerpt: String,
 }
 
+/// What was said of somebody in a conversation, whichever of their devices it was of: each tells of the numbers that were
+/// for it, which need not begin where those of another do.
+#[derive(Debug, Default)]
+struct Said {
+    delivered: Ranges,
+    read: Ranges,
+}
+
+impl Said {
+    /// The numbers of these that a watermark is news of. What is read is delivered.
+    fn news(&self, is_read: bool, range: Range) -> Vec<Range> {
+        let unread = self.read.missing_of(vec![range]);
+        if is_read { unread } else { self.delivered.missing_of(unread) }
+    }
+}
+
 /// Remembers what was sent and says what became of it.
 #[derive(Debug, Default)]
 pub struct Ticks {
     sent: VecDeque<Sent>,
-    /// How far each (conversation, person) had delivered and read when it was last said.
-    said: BTreeMap<(ConversationId, pli_domain::AccountId), (u64, u64)>,
+    said: BTreeMap<(ConversationId, AccountId), Said>,
 }
 
 impl Ticks {
@@ -62,24 +82,16 @@ impl Ticks {
             Event::Refused { message, why, .. } => {
                 Some(format!("✗ not sent   {}: {}", self.called(message, place), sentence(why)))
             }
-            Event::Delivered { conversation, by, up_to, .. } => {
-                let said = self.said.entry((*conversation, by.account)).or_default();
-                let before = said.0.max(said.1);
-                said.0 = said.0.max(*up_to);
-                let line =
-                    || format!("✓✓ delivered to @{} {}", name(by), self.up_to(*conversation, (before, *up_to), place));
-                (*up_to > before).then(line)
+            Event::Delivered { conversation, by, from, up_to, .. } => {
+                let which = self.news(false, (*conversation, by), (*from, *up_to), place)?;
+                Some(format!("✓✓ delivered to @{} {which}", name(by)))
             }
             Event::Lost { conversation, by, lane_nos, .. } => {
                 Some(self.lost((*conversation, *lane_nos), place, |which| lost(by, which, about)))
             }
-            Event::Read { conversation, by, up_to, .. } => {
-                let said = self.said.entry((*conversation, by.account)).or_default();
-                let before = said.1;
-                said.1 = said.1.max(*up_to);
-                let line =
-                    || format!("✓✓ read by @{} {}", name(by), self.up_to(*conversation, (before, *up_to), place));
-                (*up_to > before).then(line)
+            Event::Read { conversation, by, from, up_to, .. } => {
+                let which = self.news(true, (*conversation, by), (*from, *up_to), place)?;
+                Some(format!("✓✓ read by @{} {which}", name(by)))
             }
             _ => None,
         }
@@ -87,12 +99,11 @@ impl Ticks {
 
     fn lost(
         &self,
-        (conversation, (first, last)): (ConversationId, (u64, u64)),
+        (conversation, lane_nos): (ConversationId, Range),
         place: &str,
         told: impl FnOnce(&str) -> String,
     ) -> String {
-        let is = |sent: &&Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
-        let known: Vec<_> = self.sent.iter().filter(is).map(|sent| format!("“{}”", sent.excerpt)).collect();
+        let known: Vec<_> = self.covered(conversation, &[lane_nos]).map(|sent| format!("“{}”", sent.excerpt)).collect();
         let which = if known.is_empty() { format!("(earlier messages{place})") } else { known.join(" ") };
         format!("✗ {}", told(&which))
     }
@@ -102,35 +113,60 @@ impl Ticks {
         sent.map_or_else(|| format!("an earlier message{place}"), |sent| format!("“{}”", sent.excerpt))
     }
 
-    /// The last one that a watermark covers, and how many it is news of besides. It may name a number behind the last that
-    /// stands for no message.
-    fn up_to(&self, conversation: ConversationId, (before, lane_no): (u64, u64), place: &str) -> String {
-        let is = |sent: &&Sent| sent.conversation == conversation && sent.message.lane_no <= lane_no;
-        let Some(last) = self.sent.iter().filter(is).max_by_key(|sent| sent.message.lane_no) else {
-            return format!("(earlier messages{place})");
-        };
-        match self.sent.iter().filter(is).filter(|sent| sent.message.lane_no > before).count() {
-            0 | 1 => format!("“{}”", last.excerpt),
-            news => format!("“{}” and {} before it", last.excerpt, news - 1),
+    /// What a watermark is news of, which is said by that: the last message, and how many before it. It may name numbers
+    /// that stand for no message.
+    fn news(
+        &mut self,
+        is_read: bool,
+        (conversation, by): (ConversationId, &Member),
+        range: Range,
+        place: &str,
+    ) -> Option<String> {
+        let said = self.said.entry((conversation, by.account)).or_default();
+        let news = said.news(is_read, range);
+        let ranges = if is_read { &mut said.read } else { &mut said.delivered };
+        ranges.add(range);
+        if news.is_empty() {
+            return None;
         }
+        let covered = || self.covered(conversation, &news);
+        let Some(last) = covered().max_by_key(|sent| sent.message.lane_no) else {
+            return Some(format!("(earlier messages{place})"));
+        };
+        Some(match covered().count() {
+            0 | 1 => format!("“{}”", last.excerpt),
+            all => format!("“{}” and {} before it", last.excerpt, all - 1),
+        })
+    }
+
+    fn covered<'a>(&'a self, conversation: ConversationId, ranges: &'a [Range]) -> impl Iterator<Item = &'a Sent> {
+        self.sent.iter().filter(move |sent| sent.conversation == conversation && is_in(sent.message.lane_no, ranges))
     }
 
     /// The numbers that a tick is news of, where no message under them is remembered here: messages of before, or none at
     /// all, as a group's name has a number too.
-    pub fn unknown(&self, event: &Event) -> Option<(ConversationId, (u64, u64))> {
-        let said = |by: &Member, id| self.said.get(&(id, by.account)).copied().unwrap_or_default();
-        let (conversation, (first, last)) = match event {
-            Event::Delivered { conversation, by, up_to, .. } => {
-                let (delivered, read) = said(by, *conversation);
-                (*conversation, (delivered.max(read) + 1, *up_to))
+    pub fn unknown(&self, event: &Event) -> Option<(ConversationId, Vec<Range>)> {
+        let news = |is_read, by: &Member, id, range| match self.said.get(&(id, by.account)) {
+            Some(said) => said.news(is_read, range),
+            None => vec![range],
+        };
+        let (conversation, ranges) = match event {
+            Event::Delivered { conversation, by, from, up_to, .. } => {
+                (*conversation, news(false, by, *conversation, (*from, *up_to)))
             }
-            Event::Read { conversation, by, up_to, .. } => (*conversation, (said(by, *conversation).1 + 1, *up_to)),
-            Event::Lost { conversation, lane_nos, .. } => (*conversation, *lane_nos),
+            Event::Read { conversation, by, from, up_to, .. } => {
+                (*conversation, news(true, by, *conversation, (*from, *up_to)))
+            }
+            Event::Lost { conversation, lane_nos, .. } => (*conversation, vec![*lane_nos]),
             _ => return None,
         };
-        let is = |sent: &Sent| sent.conversation == conversation && (first..=last).contains(&sent.message.lane_no);
-        (!self.sent.iter().any(is)).then_some((conversation, (first, last)))
+        let is_known = self.covered(conversation, &ranges).next().is_some();
+        (!is_known).then_some((conversation, ranges))
     }
+}
+
+fn is_in(lane_no: u64, ranges: &[Range]) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
 }
 
 /// Numbers of one's own messages, as the history has them: read once for each conversation, and again only after
@@ -140,9 +176,12 @@ pub struct OwnNumbers(BTreeMap<ConversationId, Option<BTreeSet<u64>>>);
 
 impl OwnNumbers {
     /// Whether a message has one of these numbers; none where the history has to be looked at.
-    pub fn has(&self, conversation: ConversationId, (first, last): (u64, u64)) -> Option<bool> {
+    pub fn has(&self, conversation: ConversationId, ranges: &[Range]) -> Option<bool> {
         let known = self.0.get(&conversation)?.as_ref();
-        Some(known.is_none_or(|numbers| numbers.range(first..=last.max(first)).next().is_some()))
+        let is_any = |numbers: &BTreeSet<u64>| {
+            ranges.iter().any(|(first, last)| numbers.range(*first..=*last.max(first)).next().is_some())
+        };
+        Some(known.is_none_or(is_any))
     }
 
     /// The history has these; none where it has more than were looked at, and most likely any.
@@ -178,8 +217,8 @@ mod tests {
         ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
         let accepted = Event::Accepted { conversation: here, message: id, at: UnixMillis(0) };
         assert_eq!(ticks.see(&accepted, "", &About::default()).as_deref(), Some("✓ accepted   “hello”"));
-        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
-        let read = Event::Read { conversation: here, by, device, up_to: 1 };
+        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, from: 1, up_to: 1 };
+        let read = Event::Read { conversation: here, by, device, from: 1, up_to: 1 };
         assert_eq!(ticks.see(&delivered, "", &About::default()).as_deref(), Some("✓✓ delivered to @bob “hello”"));
         assert_eq!(ticks.see(&delivered, "", &About::default()), None);
         assert_eq!(ticks.see(&read, "", &About::default()).as_deref(), Some("✓✓ read by @bob “hello”"));
@@ -195,9 +234,9 @@ mod tests {
             former: None,
         };
         let mut ticks = Ticks::default();
-        let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, up_to };
+        let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, from: 1, up_to };
         // The group's name has the first number, and nothing was said before it.
-        assert_eq!(ticks.unknown(&delivered(1)), Some((here, (1, 1))));
+        assert_eq!(ticks.unknown(&delivered(1)), Some((here, vec![(1, 1)])));
         ticks.see(&delivered(1), "", &About::default());
         ticks.sent(here, OutgoingMessage { send_id: SendId::from_bytes([2; 16]), lane_no: 2, order: 1 }, "hello");
         // The name is said again to somebody new, under the third.
@@ -206,7 +245,7 @@ mod tests {
             ticks.see(&delivered(3), " in #one", &About::default()).as_deref(),
             Some("✓✓ delivered to @bob “hello”")
         );
-        assert_eq!(ticks.unknown(&delivered(4)), Some((here, (4, 4))));
+        assert_eq!(ticks.unknown(&delivered(4)), Some((here, vec![(4, 4)])));
         for lane_no in 4..=6 {
             let send_id = SendId::from_bytes([lane_no as u8; 16]);
             ticks.sent(here, OutgoingMessage { send_id, lane_no, order: lane_no }, "more");
@@ -218,18 +257,79 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_for_somebody_is_never_said_to_be_delivered() {
+        let (here, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("carol".parse().expect("a handle")),
+            former: None,
+        };
+        let mut ticks = Ticks::default();
+        for (lane_no, text) in [(1, "before"), (2, "without her"), (3, "without her either"), (5, "again")] {
+            let send_id = SendId::from_bytes([lane_no as u8; 16]);
+            ticks.sent(here, OutgoingMessage { send_id, lane_no, order: lane_no }, text);
+        }
+        let delivered = |from, up_to| Event::Delivered { conversation: here, by: by.clone(), device, from, up_to };
+        let read = |from, up_to| Event::Read { conversation: here, by: by.clone(), device, from, up_to };
+        ticks.see(&delivered(1, 1), "", &About::default());
+        // The group's name, under the fourth number, is the first that she is told after she came in again.
+        assert_eq!(ticks.unknown(&delivered(4, 4)), Some((here, vec![(4, 4)])));
+        ticks.see(&delivered(4, 4), "", &About::default());
+        let said = ticks.see(&delivered(4, 5), "", &About::default());
+        assert_eq!(said.as_deref(), Some("✓✓ delivered to @carol “again”"));
+        let said = ticks.see(&read(4, 5), "", &About::default());
+        assert_eq!(said.as_deref(), Some("✓✓ read by @carol “again”"));
+    }
+
+    #[test]
+    fn what_an_older_device_has_later_is_said_once_for_all_of_them() {
+        let here = ConversationId::from_bytes([1; 16]);
+        let by = Member {
+            account: AccountId::from_bytes([3; 16]),
+            handle: Some("bob".parse().expect("a handle")),
+            former: None,
+        };
+        let mut ticks = Ticks::default();
+        for n in 1..=6_u8 {
+            let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
+            ticks.sent(here, message, &format!("m{n}"));
+        }
+        let (old, new) = (DeviceId::from_bytes([4; 16]), DeviceId::from_bytes([5; 16]));
+        let delivered =
+            |device, from, up_to| Event::Delivered { conversation: here, by: by.clone(), device, from, up_to };
+        let read = |device, from, up_to| Event::Read { conversation: here, by: by.clone(), device, from, up_to };
+        let told = [
+            (delivered(old, 1, 1), Some("✓✓ delivered to @bob “m1”")),
+            // A device that came after the third says first what it has.
+            (delivered(new, 4, 5), Some("✓✓ delivered to @bob “m5” and 1 before it")),
+            (read(new, 4, 4), Some("✓✓ read by @bob “m4”")),
+            (delivered(old, 1, 3), Some("✓✓ delivered to @bob “m3” and 1 before it")),
+            (delivered(old, 1, 5), None),
+            (delivered(old, 1, 6), Some("✓✓ delivered to @bob “m6”")),
+            (read(old, 1, 5), Some("✓✓ read by @bob “m5” and 3 before it")),
+            (delivered(new, 4, 6), None),
+            (read(new, 4, 6), Some("✓✓ read by @bob “m6”")),
+        ];
+        for (event, said) in told {
+            let unknown = said.is_none().then(|| (here, Vec::new()));
+            assert_eq!(ticks.unknown(&event), unknown, "{event:?}");
+            assert_eq!(ticks.see(&event, "", &About::default()).as_deref(), said, "{event:?}");
+        }
+    }
+
+    #[test]
     fn the_history_is_looked_at_once_for_the_numbers_of_a_conversation() {
         let id = |n: usize| ConversationId::from_bytes([u8::try_from(n).expect("small"); 16]);
         let mut own = OwnNumbers::default();
-        assert_eq!(own.has(id(1), (1, 9)), None);
+        assert_eq!(own.has(id(1), &[(1, 9)]), None);
         own.learn(id(1), Some([2, 5].into()));
         for (range, has) in [((1, 1), false), ((1, 2), true), ((3, 4), false), ((5, 9), true), ((9, 3), false)] {
-            assert_eq!(own.has(id(1), range), Some(has), "{range:?}");
+            assert_eq!(own.has(id(1), &[(3, 3), range]), Some(has), "{range:?}");
         }
         own.learn(id(2), None);
-        assert_eq!(own.has(id(2), (7, 7)), Some(true), "more than were looked at");
+        assert_eq!(own.has(id(2), &[(7, 7)]), Some(true), "more than were looked at");
         own.forget(id(1));
-        assert_eq!(own.has(id(1), (2, 2)), None, "something was sent");
+        assert_eq!(own.has(id(1), &[(2, 2)]), None, "something was sent");
         (0..2 * NUMBERED_MAX).for_each(|n| own.learn(id(n), None));
         assert!(own.0.len() <= NUMBERED_MAX);
     }
@@ -263,7 +363,7 @@ mod tests {
         };
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
-        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, up_to: 1 };
+        let delivered = Event::Delivered { conversation: here, by: by.clone(), device, from: 1, up_to: 1 };
         let said = ticks.see(&delivered, " in #team", &About::default());
         assert_eq!(said.as_deref(), Some("✓✓ delivered to @bob (earlier messages in #team)"));
         let lost = Event::Lost { conversation: here, by, device, lane_nos: (2, 2), messages: Vec::new(), order: 1 };

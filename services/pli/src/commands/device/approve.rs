@@ -4,15 +4,19 @@
 use std::io::{IsTerminal, stdin};
 
 use pli_api::common;
+use pli_client::core::linking::Refusal;
 use pli_client::core::{Event, OwnDevice};
-use pli_client::linking::{Approved, LinkFailure};
+use pli_client::linking::{Approval, Approved, LinkFailure};
+use pli_domain::Handle;
 use serde_json::json;
 use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{Approve, called_so, everywhere, meanwhile, watching};
-use crate::commands::link::{DECLINED_WITHIN, digits, failed, yes};
+use crate::commands::interrupted_or_hung_up;
+use crate::commands::link::{DECLINED_WITHIN, UNCONFIRMED, digits, failed, let_in, yes};
 use crate::commands::session::{Deadline, LOOK_EVERY, Session, another, refused};
-use crate::commands::to_copy::{line, line_here, quoted};
+use crate::commands::to_copy::{Invocation, line_here, quoted};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{one_line, say, tell};
 
@@ -31,7 +35,7 @@ pub(super) fn may_ask(args: &Approve) -> Result<(), Failure> {
 pub(super) async fn approve(args: &Approve, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
     let client = session.client.clone();
     let met = meanwhile(session, client.meet_new_device(args.code.clone(), deadline.at())).await?;
-    let mut met = met.map_err(failed)?;
+    let met = met.map_err(failed)?;
     let (name, number) = (met.name().to_owned(), met.number());
     if args.at.json {
         say!("{}", json!({ "event": "device_waits", "name": name, "number": number }))?;
@@ -39,20 +43,39 @@ pub(super) async fn approve(args: &Approve, session: &mut Session, deadline: Dea
         say!("a new device that calls itself \"{}\"; the number there must be {}", one_line(&name), digits(&number))?;
     }
     let all = session.client.devices().await.map_err(|error| session.request(error))?;
-    if let Some(other) = called_so(&all, &name, None) {
-        let why = taken(args, &all, other);
-        // Whether or not the other side hears of it.
-        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
-        return Err(why);
-    }
+    let at = Place { handle: args.handle.handle.clone(), invocation: session.invocation.clone(), in_chat: false };
+    let mut met = meanwhile(session, under_a_free_name(met, &all, &at)).await??;
     let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(&name), args.handle.handle);
-    if !args.yes && !meanwhile(session, yes(&question, met.is_over())).await?? {
-        // Whether or not the other side hears of it.
-        let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline())).await?;
-        return Err(Failure::say(Exit::Failed, "declined: the device was not added"));
+    // Who asks nobody needs to say nothing either, and ends as ever.
+    let stop = if args.yes { CancellationToken::new() } else { interrupted_or_hung_up()? };
+    if !args.yes {
+        let answer = stop.run_until_cancelled(meanwhile(session, yes(&question, met.is_over()))).await;
+        let (why, said) = match answer.transpose()?.transpose()? {
+            Some(true) => (None, ""),
+            Some(false) => (Some(Refusal::Declined), "declined: the device was not added"),
+            None => (Some(Refusal::Ended), "ended before anybody answered: the device was not added"),
+        };
+        if let Some(why) = why {
+            // Whether or not the other side hears of it.
+            let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline(why))).await?;
+            return Err(Failure::say(Exit::Failed, said));
+        }
     }
+    let ends = async {
+        stop.cancelled().await;
+        let why = "ended while the device was let in; `pli device list` tells whether it is in";
+        Err(Failure::say(Exit::Failed, why))
+    };
+    tokio::select! {
+        biased;
+        ended = ends => ended,
+        done = finish(args, session, met) => done,
+    }
+}
+
+async fn finish(args: &Approve, session: &mut Session, met: Approval) -> Result<(), Failure> {
     let mut refusal = None;
-    let approved = match watching(session, met.approve(), &mut refusal).await? {
+    let approved = match watching(session, let_in(met, |slow| tell!("{slow}")), &mut refusal).await? {
         Ok(approved) => approved,
         Err(LinkFailure::NotListed) => return Err(why_not(session, refusal).await),
         Err(error) => return Err(failed(error)),
@@ -60,22 +83,43 @@ pub(super) async fn approve(args: &Approve, session: &mut Session, deadline: Dea
     added(args, session, &approved).await
 }
 
-/// A new device has the name of another one.
-fn taken(args: &Approve, all: &[OwnDevice], other: &OwnDevice) -> Failure {
-    let (handle, name) = (&args.handle.handle, one_line(&other.name));
+/// Where a new device is met, for lines that a person copies.
+#[derive(Debug)]
+pub struct Place {
+    /// Of the account.
+    pub handle: Handle,
+    /// How this program was started.
+    pub invocation: Invocation,
+    /// Whether a chat has the profile, which no other command can use then.
+    pub in_chat: bool,
+}
+
+/// A new device that has the name of another one is declined, and hears so; the error says what to do.
+pub async fn under_a_free_name(met: Approval, all: &[OwnDevice], at: &Place) -> Result<Approval, Failure> {
+    let Some(other) = called_so(all, met.name(), None) else { return Ok(met) };
+    let why = taken(all, other, at);
+    // Whether or not the other side hears of it.
+    let _ = timeout(DECLINED_WITHIN, met.decline(Refusal::NameTaken)).await;
+    Err(why)
+}
+
+fn taken(all: &[OwnDevice], other: &OwnDevice, Place { handle, invocation, in_chat }: &Place) -> Failure {
+    let name = one_line(&other.name);
     let next = another(handle, &name, |name| called_so(all, name, None).is_none());
-    let links = line(&args.at.client, &format!("device link {}", quoted(next)));
+    let links = invocation.line(&format!("device link {}", quoted(next)));
+    let here = |command: &str| format!("`{}` here", invocation.line_here(command));
     // The first device cannot be removed.
-    let frees = match other.is_this {
-        true => format!("device rename {handle} {} NAME", quoted(name.clone())),
-        false => format!("device remove {handle} {}", quoted(name.clone())),
+    let frees = match (other.is_this, in_chat) {
+        (false, false) => here(&format!("device remove {handle} {}", quoted(name.clone()))),
+        (false, true) => format!("`/unlink {name}` here"),
+        (true, _) => here(&format!("device rename {handle} {} NAME", quoted(name.clone()))),
     };
-    let removes = line_here(&args.at.client, &frees);
+    let when = if other.is_this && *in_chat { ", when this chat has ended" } else { "" };
     Failure::say(
         Exit::Failed,
         format_args!(
             "declined: {} is called \"{name}\" already; link the new device under another name, as with `{links}` there, or, \
-             where that one needs the name no more, first `{removes}` here",
+             where that one needs the name no more, first {frees}{when}",
             other.device
         ),
     )
@@ -110,7 +154,7 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
     }
     say!("{} {} added", approved.device, one_line(&approved.name))?;
     if !approved.confirmed {
-        tell!("it did not say that it knows; start it again there, and it goes on");
+        tell!("{UNCONFIRMED}");
     }
     match outside {
         0 => say!("it is in all conversations ({inside})")?,
@@ -119,4 +163,39 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
     let to = quoted(approved.name.clone());
     let gives = line_here(&args.at.client, &format!("device history {} --to {to}", args.handle.handle));
     say!("what was written before stays here; `{gives}` hands it over")
+}
+
+#[cfg(test)]
+mod tests {
+    use pli_domain::DeviceId;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_freed_by_what_works_where_one_is() {
+        let device = |n: u8, name: &str, is_this| OwnDevice {
+            device: DeviceId::from_bytes([n; 16]),
+            name: name.into(),
+            is_this,
+        };
+        let all = [device(1, "first device", true), device(2, "laptop", false)];
+        let said = |other: &OwnDevice, in_chat| {
+            let handle = "alice".parse().expect("a handle");
+            let at = Place { handle, invocation: Invocation::default(), in_chat };
+            taken(&all, other, &at).error.to_string()
+        };
+        assert!(
+            said(&all[1], false).ends_with("first `pli device remove alice laptop` here"),
+            "{}",
+            said(&all[1], false)
+        );
+        let renames = "first `pli device rename alice 'first device' NAME` here";
+        assert!(said(&all[0], false).ends_with(renames), "{}", said(&all[0], false));
+        // The profile is in use.
+        let unlinks = said(&all[1], true);
+        assert!(unlinks.ends_with("first `/unlink laptop` here"), "{unlinks}");
+        assert!(unlinks.contains("`pli device link alice/laptop-2` there"), "{unlinks}");
+        let renames = said(&all[0], true);
+        assert!(renames.ends_with("NAME` here, when this chat has ended"), "{renames}");
+    }
 }

@@ -5,9 +5,10 @@ use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 use clap::Args;
+use pli_client::core::Core;
 use pli_client::handover::{HandedOver, HandoverError, Progress, TakenIn};
 use pli_client::{ProfileName, RequestError};
-use pli_domain::{DeviceId, UnixMillis};
+use pli_domain::{DeviceId, Handle, UnixMillis};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -68,8 +69,10 @@ async fn give(args: &History, device: &str, session: &mut Session, deadline: Dea
     let (client, mut bar) = (session.client.clone(), Bar::new(args.at.json));
     let given = meanwhile(session, client.hand_history_over(device, |progress| bar.show(progress))).await?;
     drop(bar);
-    let given = given.map_err(|error| failed("the history is not handed over", error, (args, session)))?;
-    given_over(args, device, &name, given)
+    match given {
+        Ok(given) => given_over(args, device, &name, given),
+        Err(error) => Err(failed("the history is not handed over", error, (args, session)).await),
+    }
 }
 
 fn given_over(args: &History, device: DeviceId, name: &str, given: HandedOver) -> Result<(), Failure> {
@@ -88,8 +91,18 @@ fn given_over(args: &History, device: DeviceId, name: &str, given: HandedOver) -
         tell!("older messages were left out: all of them would not fit");
     }
     let (what, handle) = (counted(messages, "message"), &args.name.handle);
-    let there = to_copy::line(&args.at.client, &format!("device history {}", quoted(format!("{handle}/{name}"))));
-    say!("{what} for {name}, sealed, on the server for up to 7 days; `{there}` there takes them in")
+    let there = to_copy::line(&args.at.client, &format!("device history {handle}/NAME"));
+    say!(
+        "{what} for {name}, sealed, on the server for up to 7 days; `{there}` there takes them in: NAME is what it was linked \
+         as{}",
+        linked_as(handle, name)
+    )
+}
+
+/// What a device's profile is called on it, as far as its name in the list tells: another name there changes no profile.
+fn linked_as(handle: &Handle, name: &str) -> String {
+    let named = format!("{handle}/{name}").parse::<ProfileName>().ok().and_then(|profile| profile.device);
+    named.map_or_else(String::new, |device| format!(" ({device}, unless it was renamed since)"))
 }
 
 async fn take(args: &History, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
@@ -103,7 +116,7 @@ async fn take(args: &History, session: &mut Session, deadline: Deadline) -> Resu
             Err(HandoverError::Nothing | HandoverError::Unfinished(_)) if !deadline.is_over() => {
                 meanwhile(session, sleep(LOOK_EVERY)).await?;
             }
-            Err(error) => return Err(failed("the history is not taken in", error, (args, session))),
+            Err(error) => return Err(failed("the history is not taken in", error, (args, session)).await),
         }
     }
 }
@@ -129,7 +142,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn failed(what: &str, error: HandoverError, (args, session): (&History, &Session)) -> Failure {
+async fn failed(what: &str, error: HandoverError, (args, session): (&History, &Session)) -> Failure {
     let exit = match &error {
         HandoverError::Refused(why) => return refused(what, why),
         HandoverError::Ended => return session.request(RequestError::Ended),
@@ -138,19 +151,21 @@ fn failed(what: &str, error: HandoverError, (args, session): (&History, &Session
         HandoverError::Nothing | HandoverError::Unfinished(_) => Exit::TimedOut,
         HandoverError::NotListed | HandoverError::NoSecret | HandoverError::Archive(_) => Exit::Failed,
     };
-    match line_for(&error, args) {
+    match line_for(&error, args, session).await {
         Some(line) => Failure::say(exit, format_args!("{error}: `{line}`")),
         None => Failure::new(exit, error),
     }
 }
 
 /// The line that goes on from there.
-fn line_for(error: &HandoverError, args: &History) -> Option<String> {
+async fn line_for(error: &HandoverError, args: &History, session: &Session) -> Option<String> {
     let (client, handle) = (&args.at.client, &args.name.handle);
     match error {
         HandoverError::NotListed => Some(line_here(client, &format!("device list {handle}"))),
         HandoverError::Nothing | HandoverError::Unfinished(_) => {
-            let device = args.name.device.as_ref().map_or_else(|| "DEVICE".into(), |name| quoted(name.to_string()));
+            let called = |core: &Core| core.devices().into_iter().find(|own| own.is_this).map(|own| own.name);
+            let called = session.client.query(called).await.ok().flatten();
+            let device = called.map_or_else(|| "DEVICE".into(), |name| quoted(one_line(&name)));
             Some(to_copy::line(client, &format!("device history {handle} --to {device}")))
         }
         _ => None,

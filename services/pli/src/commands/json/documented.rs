@@ -112,9 +112,9 @@ fn samples() -> Vec<Event> {
         Event::Accepted { conversation, message: SEND, at: UnixMillis(1) },
         Event::Stored { conversation, message: SEND },
         Event::Resending { conversation, message: SEND },
-        Event::Delivered { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
+        Event::Delivered { conversation, by: by.clone(), device: DEVICE, from: 1, up_to: 1 },
         lost(vec![SEND]),
-        Event::Read { conversation, by: by.clone(), device: DEVICE, up_to: 1 },
+        Event::Read { conversation, by: by.clone(), device: DEVICE, from: 1, up_to: 1 },
         Event::SameChat { conversation, into: HERE },
         Event::Moved { conversation, into: HERE, message: OWN },
         Event::Refused { conversation, message: SEND, why: why() },
@@ -154,6 +154,7 @@ fn note(events: &mut BTreeMap<String, Fields>, line: &Value) {
         let known = fields.entry(name.clone()).or_insert_with(|| of.into());
         match (known.as_str(), of) {
             (known, of) if known == of => {}
+            ("string or null", "string" | "null") => {}
             ("string", "null") | ("null", "string") => *known = "string or null".into(),
             (known, of) => panic!("{name} is {known} and {of}"),
         }
@@ -195,6 +196,36 @@ fn the_page_describes_every_event_with_every_field_and_nothing_else() {
     assert_eq!(described(PAGE), printed());
     // The comparison sees a field that is missing on either side.
     assert_ne!(described(&PAGE.replace("| `up_to` | integer", "| `upto` | integer")), printed());
+}
+
+#[test]
+fn the_page_describes_the_groups_that_are_listed() {
+    let view = |name: &str, left| ConversationView {
+        id: HERE,
+        parts: vec![HERE],
+        kind: Kind::Group,
+        name: None,
+        label: name.into(),
+        short_id: "010101".into(),
+        members: vec![somebody()],
+        peer: None,
+        leaving: vec![somebody()],
+        ready: true,
+        left,
+        delivered: 0,
+        read: 0,
+    };
+    let (me, bob) = (AccountId::from_bytes([9; 16]), somebody().account);
+    let mut printed = BTreeMap::new();
+    for line in [group(&view("team", false), me), group(&view("", true), bob), former_part(&view("team", false), HERE)]
+    {
+        note(&mut printed, &line);
+    }
+    let table = PAGE.split("prints one `group` for each group:").nth(1).and_then(|rest| rest.split("\n## ").next());
+    assert_eq!(described(&format!("\n### `group`{}", table.expect("it is described"))), printed);
+    let leaving =
+        [(false, bob), (false, me), (true, bob)].map(|(left, me)| group(&view("team", left), me)["leaving"] == true);
+    assert_eq!(leaving, [true, false, false]);
 }
 
 #[test]

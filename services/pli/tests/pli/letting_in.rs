@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What both devices are told where a new one is not let in, or not at once.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::linking::{
+    LONG_CODE, asks_its_person, asks_its_person_with, at_a_terminal, is, link, refused, said, shows_code, with_data,
+};
+use crate::process::{Running, Server, pli};
+use crate::terminal::Terminal;
+
+#[test]
+fn a_new_device_whose_name_is_taken_hears_so_and_not_that_somebody_said_no() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    said(home, &["recv", "alice"]);
+    link(home, "alice/laptop");
+    let elsewhere = home.join("elsewhere").display().to_string();
+    let links = ["device", "link", "alice/laptop", "--home", &elsewhere];
+    let (mut new, code) = asks_its_person_with(home, &links);
+    let (exit, why) = refused(home, &["device", "approve", "alice", &code, "--yes"]);
+    assert!(exit == Some(1) && why.contains("is called \"laptop\" already"), "{exit:?} {why}");
+    let heard = new.until("begin again under another name");
+    assert!(heard.contains("refused: another device of the account is called like this one"), "{heard}");
+    assert_eq!(new.ended().code(), Some(1));
+    // From within a chat.
+    let mut alice = at_a_terminal(home, &["chat", "alice"]);
+    alice.until("connected over");
+    let (mut new, code) = asks_its_person_with(home, &links);
+    alice.keys(&format!("/approve {code}\r"));
+    let why = alice.until("/unlink laptop");
+    assert!(why.contains("is called \"laptop\" already"), "{why}");
+    new.until("another device of the account is called like this one");
+}
+
+#[test]
+fn a_qr_code_is_drawn_where_the_terminal_is_wide_enough_and_else_the_text_alone() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "alice"]);
+    for (columns, drawn) in [(0, true), (80, true), (30, false)] {
+        let links = with_data(&["device", "link", "alice/laptop", "--qr"]);
+        let mut new = Terminal::start_in(pli(home, &links), columns);
+        let shown = new.until(" pli1");
+        assert_eq!(shown.contains('█'), drawn, "{columns}: {shown}");
+        assert_eq!(shown.contains("this terminal 30; copy the text below"), !drawn, "{columns}: {shown}");
+    }
+}
+
+#[test]
+fn a_chat_says_that_it_waits_for_a_new_device_that_has_died() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    let mut alice = at_a_terminal(home, &["chat", "alice"]);
+    alice.until("connected over");
+    let (mut new, code) = asks_its_person(home, "alice/laptop");
+    alice.keys(&format!("/approve {code}\r"));
+    alice.until("/no does not");
+    new.until("[y/N]");
+    drop(new);
+    alice.keys("/yes\r");
+    alice.until("waiting for the new device \"laptop\" to join; its code lives");
+}
+
+#[test]
+fn a_device_that_is_linked_and_did_not_hear_so_is_said_to_be_linked() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &[("PLI_LINKS__RENDEZVOUS_MS", "12000")]);
+    said(home, &["recv", "alice"]);
+    let (mut new, code) = shows_code(home, "alice/laptop");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+    first.until("[y/N] ");
+    new.json(is("link_offer"));
+    // It says yes by itself, and is gone before anybody answers it.
+    std::thread::sleep(Duration::from_secs(2));
+    new.signal(Signal::KILL);
+    new.wait();
+    first.keys("y\r");
+    let told = first.until("hands it over");
+    assert!(told.contains("waiting for the new device \"laptop\" to join"), "{told}");
+    assert!(told.contains("it is linked, and has not said that it knows"), "{told}");
+    assert_eq!(first.ended().code(), Some(0));
+    // As it says: the new device goes on where it was.
+    let mut again = Running::start(pli(home, &with_data(&["device", "link", "alice/laptop", "--json"])));
+    assert_eq!(again.json(is("linked"))["fresh"], true);
+    assert_eq!(again.wait(), Some(0));
+}
+
+#[test]
+fn an_approval_that_is_ended_at_its_question_tells_the_new_device() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    said(home, &["recv", "alice"]);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (mut new, code) = asks_its_person(home, "alice/laptop");
+        let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+        first.until("[y/N] ");
+        first.signal(signal);
+        new.until("its program ended before anybody there answered");
+        assert_eq!(first.ended().code(), Some(1), "{signal:?}");
+        assert_eq!(new.ended().code(), Some(1), "{signal:?}");
+    }
+}
