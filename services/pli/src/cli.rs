@@ -14,7 +14,7 @@ use crate::exit::TABLE;
 
 /// End-to-end encrypted messaging: server and clients in one binary.
 ///
-/// Try it with two commands in three terminals: `pli dev` starts a server, `pli chat alice` and `pli chat bob` open two
+/// Try it in three terminals: `pli dev` starts a server, `pli chat alice` and `pli chat bob` open two
 /// conversations with it. The server prints the lines to copy.
 #[derive(Debug, Parser)]
 #[command(name = "pli", version, after_help = TABLE, max_term_width = 110, propagate_version = true)]

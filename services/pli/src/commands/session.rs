@@ -180,7 +180,7 @@ async fn resolve(servers: &[NamedServer]) -> Result<(), Failure> {
 /// Says which port is asked where none was written: a server on a laptop has another one.
 fn say_port(named: &NamedServer) {
     let (host, port) = (&named.address, named.address.port());
-    crate::terminal::tell!("--server {host} names no port: {port} is taken; `pli dev` says which one it has");
+    crate::terminal::tell!("--server {host} names no port: {port} is assumed; `pli dev` says which one it has");
 }
 
 fn unresolved(named: &ServerAddress, error: std::io::Error) -> Failure {

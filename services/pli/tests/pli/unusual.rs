@@ -146,7 +146,7 @@ fn an_address_without_a_port_says_which_one_is_taken() {
     let recv = |server: &str| failure(&run(home.path(), &["recv", "bob", "--server", server, "--timeout", "1"]));
     let (code, said) = recv("127.0.0.1");
     assert_eq!(code, Some(7), "{said}");
-    assert!(said.contains("--server 127.0.0.1 names no port: 443 is taken"), "{said}");
+    assert!(said.contains("--server 127.0.0.1 names no port: 443 is assumed"), "{said}");
     let (_, said) = recv("127.0.0.1:1");
     assert!(!said.contains("names no port"), "{said}");
 }
