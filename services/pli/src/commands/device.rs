@@ -395,13 +395,12 @@ async fn change(session: &mut Session, command: Command, device: DeviceId, deadl
 mod tests {
     use super::*;
 
+    pub(super) fn device(n: u8, name: &str, is_this: bool) -> OwnDevice {
+        OwnDevice { device: DeviceId::from_bytes([n; 16]), name: name.into(), is_this }
+    }
+
     #[test]
     fn no_two_devices_are_called_the_same() {
-        let device = |n: u8, name: &str, is_this| OwnDevice {
-            device: DeviceId::from_bytes([n; 16]),
-            name: name.into(),
-            is_this,
-        };
         let all = [device(1, "first device", true), device(2, "laptop", false), device(3, "phone", false)];
         assert_eq!(called_so(&all, "laptop", Some(all[2].device)), Some(&all[1]));
         assert_eq!(called_so(&all, "laptop", Some(all[1].device)), None, "its own name");

@@ -204,14 +204,15 @@ mod tests {
 
     use super::*;
 
+    fn member(handle: &str) -> Member {
+        let handle = Some(handle.parse().expect("a handle"));
+        Member { account: AccountId::from_bytes([3; 16]), handle, former: None }
+    }
+
     #[test]
     fn a_watermark_is_said_once_and_never_after_it_was_read() {
         let (here, id) = (ConversationId::from_bytes([1; 16]), SendId::from_bytes([2; 16]));
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("bob".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("bob");
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
         ticks.sent(here, OutgoingMessage { send_id: id, lane_no: 1, order: 1 }, "hello");
@@ -228,11 +229,7 @@ mod tests {
     #[test]
     fn a_watermark_names_the_last_message_that_it_covers_and_unknown_numbers_are_told_apart() {
         let (here, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("bob".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("bob");
         let mut ticks = Ticks::default();
         let delivered = |up_to| Event::Delivered { conversation: here, by: by.clone(), device, from: 1, up_to };
         // The group's name has the first number, and nothing was said before it.
@@ -259,11 +256,7 @@ mod tests {
     #[test]
     fn what_was_not_for_somebody_is_never_said_to_be_delivered() {
         let (here, device) = (ConversationId::from_bytes([1; 16]), DeviceId::from_bytes([4; 16]));
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("carol".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("carol");
         let mut ticks = Ticks::default();
         for (lane_no, text) in [(1, "before"), (2, "without her"), (3, "without her either"), (5, "again")] {
             let send_id = SendId::from_bytes([lane_no as u8; 16]);
@@ -284,11 +277,7 @@ mod tests {
     #[test]
     fn what_an_older_device_has_later_is_said_once_for_all_of_them() {
         let here = ConversationId::from_bytes([1; 16]);
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("bob".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("bob");
         let mut ticks = Ticks::default();
         for n in 1..=6_u8 {
             let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
@@ -337,11 +326,7 @@ mod tests {
     #[test]
     fn what_is_lost_is_named() {
         let here = ConversationId::from_bytes([1; 16]);
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("bob".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("bob");
         let mut ticks = Ticks::default();
         for (n, text) in [(1, "one"), (2, "two"), (3, "three")] {
             let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
@@ -356,11 +341,7 @@ mod tests {
     #[test]
     fn what_is_not_remembered_any_more_is_told_with_its_conversation() {
         let here = ConversationId::from_bytes([1; 16]);
-        let by = Member {
-            account: AccountId::from_bytes([3; 16]),
-            handle: Some("bob".parse().expect("a handle")),
-            former: None,
-        };
+        let by = member("bob");
         let device = DeviceId::from_bytes([4; 16]);
         let mut ticks = Ticks::default();
         let delivered = Event::Delivered { conversation: here, by: by.clone(), device, from: 1, up_to: 1 };

@@ -44,23 +44,13 @@ pub(super) async fn approve(args: &Approve, session: &mut Session, deadline: Dea
     }
     let all = session.client.devices().await.map_err(|error| session.request(error))?;
     let at = Place { handle: args.handle.handle.clone(), invocation: session.invocation.clone(), in_chat: false };
-    let mut met = meanwhile(session, under_a_free_name(met, &all, &at)).await??;
-    let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(&name), args.handle.handle);
-    // Who asks nobody needs to say nothing either, and ends as ever.
-    let stop = if args.yes { CancellationToken::new() } else { interrupted_or_hung_up()? };
-    if !args.yes {
-        let answer = stop.run_until_cancelled(meanwhile(session, yes(&question, met.is_over()))).await;
-        let (why, said) = match answer.transpose()?.transpose()? {
-            Some(true) => (None, ""),
-            Some(false) => (Some(Refusal::Declined), "declined: the device was not added"),
-            None => (Some(Refusal::Ended), "ended before anybody answered: the device was not added"),
-        };
-        if let Some(why) = why {
-            // Whether or not the other side hears of it.
-            let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline(why))).await?;
-            return Err(Failure::say(Exit::Failed, said));
-        }
+    let met = meanwhile(session, under_a_free_name(met, &all, &at)).await??;
+    if args.yes {
+        // Who asks nobody needs to say nothing either, and ends as ever.
+        return finish(args, session, met).await;
     }
+    let stop = interrupted_or_hung_up()?;
+    let met = allowed(args, session, met, &stop).await?;
     let ends = async {
         stop.cancelled().await;
         let why = "ended while the device was let in; `pli device list` tells whether it is in";
@@ -71,6 +61,25 @@ pub(super) async fn approve(args: &Approve, session: &mut Session, deadline: Dea
         ended = ends => ended,
         done = finish(args, session, met) => done,
     }
+}
+
+/// Asks whether the device may come in; where it may not, or nobody answers any more, it hears so.
+async fn allowed(
+    args: &Approve,
+    session: &mut Session,
+    mut met: Approval,
+    stop: &CancellationToken,
+) -> Result<Approval, Failure> {
+    let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(met.name()), args.handle.handle);
+    let answer = stop.run_until_cancelled(meanwhile(session, yes(&question, met.is_over()))).await;
+    let (why, said) = match answer.transpose()?.transpose()? {
+        Some(true) => return Ok(met),
+        Some(false) => (Refusal::Declined, "declined: the device was not added"),
+        None => (Refusal::Ended, "ended before anybody answered: the device was not added"),
+    };
+    // Whether or not the other side hears of it.
+    let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline(why))).await?;
+    Err(Failure::say(Exit::Failed, said))
 }
 
 async fn finish(args: &Approve, session: &mut Session, met: Approval) -> Result<(), Failure> {
@@ -167,17 +176,11 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
 
 #[cfg(test)]
 mod tests {
-    use pli_domain::DeviceId;
-
+    use super::super::tests::device;
     use super::*;
 
     #[test]
     fn a_name_that_is_taken_is_freed_by_what_works_where_one_is() {
-        let device = |n: u8, name: &str, is_this| OwnDevice {
-            device: DeviceId::from_bytes([n; 16]),
-            name: name.into(),
-            is_this,
-        };
         let all = [device(1, "first device", true), device(2, "laptop", false)];
         let said = |other: &OwnDevice, in_chat| {
             let handle = "alice".parse().expect("a handle");

@@ -56,8 +56,10 @@ pub(super) async fn last_of<E>(
     all.sort_unstable_by_key(|(newest, _)| *newest);
     all.drain(..all.len().saturating_sub(CONVERSATIONS_SHOWN));
     let mut shown = Vec::with_capacity(all.len());
+    let is_enough = |last: &Last| last.old.len() >= ROWS_SHOWN;
     for (_, last) in all {
-        shown.push(look(last.conversation, &place, &read, |last| last.old.len() >= ROWS_SHOWN).await?);
+        let more = !is_enough(&last);
+        shown.push(if more { look(last.conversation, &place, &read, is_enough).await? } else { last });
     }
     Ok(shown)
 }
