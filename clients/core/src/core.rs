@@ -57,7 +57,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::edge::{self, client_frame, server_frame};
-use pli_domain::{AccountId, ConversationId, Position, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, Position, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 
 use crate::identity::{Identity, IdentityError};
@@ -140,6 +140,8 @@ pub struct Core {
     session: Session,
     calls: Calls,
     inbound: VecDeque<Inbound>,
+    /// Devices that were found to be removed while this one is catching up, with their keys.
+    parting: BTreeMap<DeviceAddress, [u8; 32]>,
     fetches: Vec<Fetch>,
     puts: Vec<Put>,
     lists_wanted: BTreeSet<AccountId>,
@@ -253,6 +255,7 @@ impl Core {
         self.drain_inbound(now);
         self.reconcile(now);
         self.drain_inbound(now);
+        self.part();
         self.forget_spent(now);
         self.tell_ticks(now);
         self.move_orphans();

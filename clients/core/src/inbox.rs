@@ -50,7 +50,7 @@ pub struct InboxConfig {
     /// Most messages held behind holes in one lane; above it the first hole is marked at once.
     pub lane_held_max: usize,
     /// Most lanes; above it one that holds nothing is forgotten for each new one (about 150 bytes of memory each). A
-    /// forgotten lane begins again, so its next message waits like one behind a hole; nothing is lost.
+    /// forgotten lane begins again behind what was shown of it; nothing is lost.
     pub lanes_max: usize,
     /// Most messages held in all lanes; above it the lane that received one is released at once.
     pub held_max: usize,
@@ -83,6 +83,10 @@ pub struct Delivery {
     /// The lane number from which on this device is addressed, as the sender knows it; 1 unless the device joined
     /// later. Looked at for the first message of a lane only.
     pub lane_base: u64,
+    /// The first number that this device can lack, as far as it knows itself. Looked at while the lane is not known.
+    pub floor: u64,
+    /// Numbers from this one up to the one before `lane_no` stand for nothing; 0 for none.
+    pub unsent_from: u64,
     /// What the lane orders.
     pub body: Bytes,
 }

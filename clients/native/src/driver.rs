@@ -273,8 +273,8 @@ impl Driver {
         let folder = self.profile.folder().display();
         match self.profile.pin() {
             Ok(None) => format!(
-                "{why}; check the fingerprint; none is pinned yet: give the right one with the next run, too, which otherwise trusts \
-                 whatever server it finds"
+                "{why}; check the fingerprint, which was given or stands in the server's data folder; none is pinned yet: give the \
+                 right one with the next run, too, which otherwise trusts whatever server it finds"
             ),
             _ => format!("{why}; if it was set up anew, move the profile folder {folder} away"),
         }
@@ -284,7 +284,8 @@ impl Driver {
     async fn disconnected(&mut self, why: &TransportError) -> Result<(), End> {
         tracing::debug!(%why, "no connection");
         self.passing.lose();
-        if let TransportError::WrongCertificate { .. } = why {
+        let is_wrong = matches!(why, TransportError::WrongCertificate { .. });
+        if self.link.is_given_up(is_wrong) {
             return Err(End::WrongServer(self.wrong_server(why)));
         }
         self.status.send_modify(|status| {

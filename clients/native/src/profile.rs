@@ -80,6 +80,11 @@ pub fn exists(folder: &Path) -> bool {
     folder.join(DATABASE_FILE).exists()
 }
 
+/// Whether the profile in this folder trusts a certificate already.
+pub fn is_pinned(folder: &Path) -> bool {
+    folder.join(PIN_FILE).exists()
+}
+
 /// Whether the folder held a profile once and its database is gone: deleted or emptied, with its keys. Remembered in the
 /// folder, because the next start finds a new database there.
 pub fn lost(folder: &Path) -> bool {

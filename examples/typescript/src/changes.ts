@@ -116,6 +116,11 @@ export class Changes {
     done.catch(() => this.#scheduled.delete(id));
   }
 
+  /** Once the link was stopped: waits for what is under way, which ends soon without it. */
+  async ended(): Promise<void> {
+    await Promise.all(this.#last.values());
+  }
+
   /** Makes a conversation with these accounts. */
   async create(kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
     const id = newId();

@@ -145,6 +145,7 @@ export class Client {
     this.#outbox.stop();
     await this.#link.stop();
     await this.#working;
+    await this.#changes.ended();
     await this.store.close();
   }
 
@@ -442,8 +443,12 @@ export class Client {
 
   async #renewIfCaughtUp(): Promise<void> {
     if (!this.#caughtUp || this.#frames.length > 0) return;
-    await this.store.change(() => this.#keyPackages.forgetSpent());
-    await this.#changes.renew().catch((error: unknown) => this.#failed(error));
+    try {
+      await this.store.change(() => this.#keyPackages.forgetSpent());
+      await this.#changes.renew();
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** Somebody let this device in by its key package of last resort (docs/protocol.md, "Key packages"). */

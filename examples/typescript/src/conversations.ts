@@ -11,6 +11,7 @@ import { Conversations as Methods } from "./gen/pli/conversations/v1/conversatio
 import { Class, type Envelope } from "./gen/pli/log/v1/log_pb.js";
 import { Kind } from "./gen/pli/sealed/v1/sealed_pb.js";
 import type { KeyPackages } from "./keypackages.js";
+import { beginAgain, noteStay, type Lane } from "./lanes.js";
 import type { Link } from "./link.js";
 import * as mls from "./mls.js";
 import { BadObject, bodyOf, get } from "./objects.js";
@@ -37,6 +38,8 @@ export interface Pending {
 export interface Numbers {
   readonly given: number;
   readonly base: number;
+  /** The last range of numbers whose messages were not sent: nobody is to wait for them. */
+  readonly unsent?: [number, number];
 }
 
 export interface Conversation {
@@ -135,7 +138,8 @@ export class Conversations {
   async advance(conversation: Conversation, state: Bytes): Promise<Conversation> {
     const group = await mls.describe(state);
     const devices = conversation.group.members.map(({ device }) => hex(device));
-    const newcomers = group.members.some(({ device }) => !devices.includes(hex(device)));
+    const newcomers = group.members.map(({ device }) => hex(device)).filter((device) => !devices.includes(device));
+    for (const device of newcomers) this.#eachLane(`${hex(conversation.id)}/${device}/`, noteStay);
     const { renewal } = conversation;
     const { account } = this.profile;
     const next = this.set({
@@ -143,7 +147,7 @@ export class Conversations {
       ...(renewal && { renewal: hastened(renewal, conversation.group.members, group.members, account, this.now()) }),
       state,
       group,
-      numbers: newcomers ? addressedFromNow(conversation.numbers) : conversation.numbers,
+      numbers: newcomers.length > 0 ? addressedFromNow(conversation.numbers) : conversation.numbers,
     });
     if (group.epoch !== conversation.group.epoch) await this.#learn(next, "members");
     return next;
@@ -320,8 +324,7 @@ export class Conversations {
   ): Promise<void> {
     const group = await mls.describe(state);
     // Whoever comes in anew begins every lane anew; its own numbers go on.
-    const lanes = this.store.table("lane");
-    for (const [key] of lanes.entries()) if (key.startsWith(`${id}/`)) lanes.delete(key);
+    this.#eachLane(`${id}/`, beginAgain);
     const numbers = addressedFromNow(known?.numbers ?? {});
     const kind = known?.kind ?? Kind.UNSPECIFIED;
     await this.#learn(
@@ -337,6 +340,12 @@ export class Conversations {
       }),
       "joined",
     );
+  }
+
+  /** Changes the lanes whose keys begin so. */
+  #eachLane(prefix: string, change: (lane: Lane<unknown>) => Lane<unknown>): void {
+    const lanes = this.store.table<Lane<unknown>>("lane");
+    for (const [key, lane] of lanes.entries()) if (key.startsWith(prefix)) lanes.set(key, change(lane));
   }
 
   /** The key package is gone: comes in by an external commit. */
@@ -411,7 +420,7 @@ function isChatWith(conversation: Conversation, own: Bytes, other: Bytes): boole
 
 /** The next number of each lane is the first one for whoever came in now. */
 function addressedFromNow(numbers: Conversation["numbers"]): Conversation["numbers"] {
-  return Object.fromEntries(Object.entries(numbers).map(([of, { given }]) => [of, { given, base: given + 1 }]));
+  return Object.fromEntries(Object.entries(numbers).map(([of, all]) => [of, { ...all, base: all.given + 1 }]));
 }
 
 /** Gives the next number of a lane. */
@@ -422,6 +431,20 @@ export function number(conversation: Conversation, of: Class): { conversation: C
     no,
     conversation: { ...conversation, numbers: { ...conversation.numbers, [of]: { ...before, given: no } } },
   };
+}
+
+/** The conversation, where the message with this number is not sent. */
+export function withoutNumber(conversation: Conversation, of: Class, no: number): Conversation {
+  const before = conversation.numbers[of] ?? NO_NUMBERS;
+  const [first, last] = before.unsent ?? [no, no - 1];
+  const unsent: [number, number] = last + 1 === no ? [first, no] : [no, no];
+  return { ...conversation, numbers: { ...conversation.numbers, [of]: { ...before, unsent } } };
+}
+
+/** The first of the numbers before this one that stand for nothing; 0 for none. */
+export function unsentBefore(conversation: Conversation, of: Class, no: number): number {
+  const [first, last] = conversation.numbers[of]?.unsent ?? [0, 0];
+  return last === no - 1 ? first : 0;
 }
 
 export const laneBase = (conversation: Conversation, of: Class): number =>

@@ -29,6 +29,7 @@ export type Event =
       readonly first: number;
       readonly last: number;
     }
+  /** Messages that cannot be read; told once until one of that device can be. */
   | { readonly event: "unreadable"; readonly conversation: string; readonly from: string; readonly why: string }
   | { readonly event: "accepted" | "stored" | "resending"; readonly conversation: string; readonly sendId: string }
   | { readonly event: "failed"; readonly conversation: string; readonly sendId: string; readonly error: Error }

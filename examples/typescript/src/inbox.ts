@@ -44,6 +44,8 @@ export class Inbox {
   readonly #read: Table<number>;
   /** The highest place of each life that was shown. */
   readonly #places: Table<number>;
+  /** Conversations and devices of which something unreadable was told, and nothing could be read since. */
+  readonly #unread = new Set<string>();
 
   constructor(
     private readonly store: Store,
@@ -106,7 +108,9 @@ export class Inbox {
       this.#opened(this.conversations.set({ ...conversation, state: opened.state }), envelope, opened);
     } catch (error) {
       if (!(error instanceof MlsFailure || error instanceof BadObject)) throw error;
-      this.#unreadable(conversation, sender.account, error.message);
+      this.#unreadable(hex(conversation.id), hex(sender.device), sender.account, error.message);
+      // Again, so that a sender who is behind learns of it.
+      this.#tick(hex(conversation.id));
     }
   }
 
@@ -139,7 +143,10 @@ export class Inbox {
       written: writtenOf(frame),
     };
     const key = `${hex(conversation.id)}/${hex(sender.device)}/${envelope.class}`;
-    this.#show(key, receive(this.#lanes.get(key), first, Number(frame.laneNo), item, Date.now()));
+    this.#show(
+      key,
+      receive(this.#lanes.get(key), first, Number(frame.laneNo), item, Date.now(), Number(frame.unsentFrom)),
+    );
   }
 
   #show(key: string, { lane, shown, hole }: Step<Item>): void {
@@ -159,8 +166,9 @@ export class Inbox {
   #showOne(id: string, device: string, laneNo: number, item: Item, late: boolean): void {
     if (item.content.length === 0) return;
     const conversation = this.conversations.get(id)!;
-    const content = this.#decoded(conversation, item);
+    const content = this.#decoded(id, device, item);
     if (content === undefined) return;
+    this.store.afterwards(() => this.#unread.delete(`${id}/${device}`));
     if (content.kind === "group") return this.#named(conversation, content);
     if (content.kind === "ticks") return this.#ticks(conversation, item.account, content.ticks);
     const text = content.kind === "text" ? content.text : `[${content.mediaType}, which this client cannot show]`;
@@ -189,17 +197,12 @@ export class Inbox {
     return behind;
   }
 
-  #decoded(conversation: Conversation, item: Item): Content | undefined {
+  #decoded(id: string, device: string, item: Item): Content | undefined {
     try {
       return decodeContent(item.content);
     } catch (error) {
       if (!(error instanceof BadContent || error instanceof TypeError)) throw error;
-      this.#later({
-        event: "unreadable",
-        conversation: hex(conversation.id),
-        from: this.directory.handleOf(item.account),
-        why: error.message,
-      });
+      this.#unreadable(id, device, item.account, error.message);
       return undefined;
     }
   }
@@ -231,14 +234,11 @@ export class Inbox {
   #tick(id: string): void {
     const conversation = this.conversations.get(id);
     if (conversation === undefined || conversation.phase === "over") return;
-    const ticks = this.#messageLanes(id).map(([key, lane]): Tick => {
-      const delivered = watermark(lane);
-      return {
-        device: unhex(key.split("/")[1]!),
-        delivered,
-        read: Math.min(this.#read.get(key) ?? 0, delivered),
-        lost: lane.lost,
-      };
+    const ticks = this.#messageLanes(id).flatMap(([key, lane]): Tick[] => {
+      const device = unhex(key.split("/")[1]!);
+      const read = this.#read.get(key) ?? 0;
+      const upTo = (delivered: number) => ({ device, delivered, read: Math.min(read, delivered) });
+      return [{ ...upTo(watermark(lane)), lost: lane.lost }, ...(lane.stays ?? []).map(upTo)];
     });
     if (ticks.length > 0) this.outbox.writeTicks(id, encodeContent({ kind: "ticks", ticks }));
   }
@@ -247,11 +247,14 @@ export class Inbox {
     return this.#lanes.entries().filter(([key]) => key.startsWith(`${id}/`) && key.endsWith(`/${Class.MESSAGE}`));
   }
 
-  /** Tells the watermark again, so that a sender who is behind learns of it. */
-  #unreadable(conversation: Conversation, sender: Bytes, why: string): void {
-    const id = hex(conversation.id);
-    this.#later({ event: "unreadable", conversation: id, from: this.directory.handleOf(sender), why });
-    this.#tick(id);
+  /** It is told once until something of that device can be read. */
+  #unreadable(id: string, device: string, account: Bytes, why: string): void {
+    const from = this.directory.handleOf(account);
+    this.store.afterwards(() => {
+      const isNew = !this.#unread.has(`${id}/${device}`);
+      this.#unread.add(`${id}/${device}`);
+      if (isNew) this.tell({ event: "unreadable", conversation: id, from, why });
+    });
   }
 
   #later(event: Parameters<Tell>[0]): void {

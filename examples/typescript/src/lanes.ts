@@ -7,6 +7,8 @@ export const HOLE_HELD_MS = 10_000;
 export interface Held<Item> {
   readonly no: number;
   readonly item: Item;
+  /** Numbers from this one up to the one before `no` stand for nothing. */
+  readonly unsentFrom?: number;
 }
 
 export interface Lane<Item> {
@@ -18,6 +20,10 @@ export interface Lane<Item> {
   readonly heldSince: number;
   /** Numbers below `next` that were never shown, as rising ranges. */
   readonly lost: [number, number][];
+  /** This device came into the group again: the next message says with which number the lane goes on. */
+  readonly anew?: true;
+  /** The watermarks of each time that this device, or the sender, was put out, the last one last. */
+  readonly stays?: number[];
 }
 
 export interface Shown<Item> extends Held<Item> {
@@ -32,30 +38,66 @@ export interface Step<Item> {
 }
 
 const RANGES_MAX = 64;
+const STAYS_MAX = 4;
 
 export const newLane = <Item>(first: number): Lane<Item> => ({ next: first, held: [], heldSince: 0, lost: [] });
 
-/** Takes in what has the number `no`; a number below `first` of a lane that nothing is known of was not for this device. */
+/** What was shown up to here is told by itself from now on: this device, or the sender, was put out. */
+export function noteStay<Item>(lane: Lane<Item>): Lane<Item> {
+  const { stays = [] } = lane;
+  const now = watermark(lane);
+  return now > (stays.at(-1) ?? 0) ? { ...lane, stays: [...stays, now].slice(-STAYS_MAX) } : lane;
+}
+
+/** What is kept of a lane when this device comes into the group again. */
+export const beginAgain = <Item>(lane: Lane<Item>): Lane<Item> => ({ ...noteStay(lane), anew: true });
+
+/** Takes in what has the number `no`; a lane that nothing is known of, or that begins again, goes on at `first`. */
 export function receive<Item>(
   known: Lane<Item> | undefined,
   first: number,
   no: number,
   item: Item,
   now: number,
+  unsentFrom = 0,
 ): Step<Item> {
-  const lane = known ?? newLane<Item>(first);
-  if (known === undefined && no < first) return { lane, shown: [] };
-  if (no < lane.next) return { lane: { ...lane, lost: without(lane.lost, no) }, shown: [{ no, item, late: true }] };
-  if (lane.held.some((other) => other.no === no)) return { lane, shown: [{ no, item, late: true }] };
-  const held = [...lane.held, { no, item }].sort((a, b) => a.no - b.no);
-  return drain({ ...lane, held, heldSince: lane.held.length === 0 ? now : lane.heldSince });
+  const before = known ?? newLane<Item>(Math.min(first, no));
+  if (no < before.next) {
+    return { lane: { ...before, lost: without(before.lost, no) }, shown: [{ no, item, late: true }] };
+  }
+  const { lane, shown } = goOn(before, Math.min(first, no));
+  if (lane.held.some((other) => other.no === no)) return { lane, shown: [...shown, { no, item, late: true }] };
+  const fresh = { no, item, ...(unsentFrom > 0 && { unsentFrom }) };
+  const held = [...lane.held, fresh].sort((a, b) => a.no - b.no);
+  const step = drain({ ...lane, held, heldSince: lane.held.length === 0 ? now : lane.heldSince });
+  return { ...step, shown: [...shown, ...step.shown] };
+}
+
+/** Where the lane begins again, at `first`: what was held below is shown, with what is missing between. */
+function goOn<Item>({ anew, ...lane }: Lane<Item>, first: number): Step<Item> {
+  if (anew === undefined || first <= lane.next) return { lane, shown: [] };
+  let [next, lost] = [lane.next, lane.lost];
+  const below = lane.held.filter(({ no }) => no < first);
+  for (const held of below) {
+    const hole = holeBefore(held, next);
+    if (hole !== undefined) lost = [...lost, hole].slice(-RANGES_MAX);
+    next = held.no + 1;
+  }
+  const shown = below.map(({ no, item }) => ({ no, item, late: false }));
+  return { lane: { ...lane, next: first, held: lane.held.slice(below.length), lost }, shown };
+}
+
+/** What is missing where `next` is expected, before what is held. */
+function holeBefore<Item>({ no, unsentFrom }: Held<Item>, next: number): [number, number] | undefined {
+  const end = Math.min(unsentFrom ?? no, no);
+  return next < end ? [next, end - 1] : undefined;
 }
 
 /** Gives up the hole in front of what is held, where its time is over. */
 export function giveUp<Item>(lane: Lane<Item>, now: number): Step<Item> | undefined {
   const first = lane.held[0];
   if (first === undefined || now - lane.heldSince < HOLE_HELD_MS) return undefined;
-  const hole: [number, number] = [lane.next, first.no - 1];
+  const hole = holeBefore(first, lane.next)!;
   const lost = [...lane.lost, hole].slice(-RANGES_MAX);
   const step = drain({ ...lane, next: first.no, heldSince: now, lost });
   return { ...step, hole };
@@ -68,9 +110,9 @@ function drain<Item>(lane: Lane<Item>): Step<Item> {
   const shown: Shown<Item>[] = [];
   let { next } = lane;
   for (const held of lane.held) {
-    if (held.no !== next) break;
-    shown.push({ ...held, late: false });
-    next += 1;
+    if (holeBefore(held, next) !== undefined) break;
+    shown.push({ no: held.no, item: held.item, late: false });
+    next = held.no + 1;
   }
   return { lane: { ...lane, next, held: lane.held.slice(shown.length) }, shown };
 }

@@ -121,7 +121,10 @@ class Chat {
 
   #label(id: string): string {
     const name = this.client.conversation(id)?.name ?? "";
-    return name === "" ? `@${this.client.members(id).join(",@")}` : `#${name}`;
+    if (name !== "") return `#${name}`;
+    const members = this.client.members(id);
+    // Of a conversation that the device is not in yet it knows neither.
+    return members.length === 0 ? `conversation ${id.slice(0, 8)}` : `@${members.join(",@")}`;
   }
 
   #show(event: Event): void {
@@ -134,6 +137,8 @@ class Chat {
     else if (event.event === "failed") console.log(`${where} not sent: ${event.error.message}`);
     else if (event.event === "members" || event.event === "joined")
       console.log(`${where} ${event.event}: ${event.members.join(", ")}`);
+    else if (event.event === "unreadable")
+      console.log(`${where} messages of ${event.from} cannot be read: ${event.why}`);
     else if (event.event === "waiting") console.log(`${where} waits: ${event.why}`);
     else if (event.event === "hole")
       console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);

@@ -17,8 +17,6 @@ import {
   generateKeyPackageWithKey,
   getCiphersuiteFromName,
   getCiphersuiteImpl,
-  joinGroup,
-  joinGroupExternal,
   processPrivateMessage,
   processPublicMessage,
   zeroOutUint8Array,
@@ -45,6 +43,7 @@ import { decryptSenderData } from "ts-mls/privateMessage.js";
 import { decodeRatchetTree } from "ts-mls/ratchetTree.js";
 
 import { concat, hex, same, type Bytes } from "./bytes.js";
+import * as joining from "./joining.js";
 import type { Profile, Suite } from "./profile.js";
 
 const SUITES: Record<Suite, CiphersuiteName> = {
@@ -250,7 +249,7 @@ const groupInfoMessage = (groupInfo: GroupInfo): Bytes =>
   encodeMlsMessage({ version: "mls10", wireformat: "mls_group_info", groupInfo });
 
 // ts-mls 1.6 writes and reads the key of `external_pub` without the length that RFC 9420 section 12.4.3.2 gives it. Here it
-// is written as the RFC says, and the key is taken out of it where ts-mls imports it.
+// is written and read as the RFC says.
 
 async function externalPub(state: ClientState, impl: CiphersuiteImpl): Promise<Extension> {
   const { publicKey } = await impl.hpke.deriveKeyPair(state.keySchedule.externalSecret);
@@ -260,13 +259,11 @@ async function externalPub(state: ClientState, impl: CiphersuiteImpl): Promise<E
   };
 }
 
-function withExternalPub(impl: CiphersuiteImpl, info: GroupInfo): CiphersuiteImpl {
+function externalKeyOf(info: GroupInfo): Bytes {
   const wire = info.extensions.find(({ extensionType }) => extensionType === "external_pub")?.extensionData;
   const key = wire && decodeVarLenData(wire, 0)?.[0];
-  if (wire === undefined || key === undefined) throw new MlsFailure("the group info has no key for external commits");
-  const importPublicKey: typeof impl.hpke.importPublicKey = (bytes) =>
-    impl.hpke.importPublicKey(same(bytes, wire) ? key : bytes);
-  return { ...impl, hpke: { ...impl.hpke, importPublicKey } };
+  if (key === undefined) throw new MlsFailure("the group info has no key for external commits");
+  return key;
 }
 
 /** References of the key packages that a welcome is for. */
@@ -291,14 +288,8 @@ export function joinByWelcome(
       hpkePrivateKey: own.leafKey,
       signaturePrivateKey: profile.deviceKey.secret,
     };
-    const join = (ratchetTree?: RatchetTree) =>
-      joinGroup(welcome, keyPackage, keys, emptyPskIndex, impl, ratchetTree, undefined, config());
-    try {
-      return encodeGroupState(await join());
-    } catch (error) {
-      if (!(error as Error).message.startsWith("No RatchetTree")) throw error;
-      return encodeGroupState(await join(treeOf(await tree())));
-    }
+    const given = async () => treeOf(await tree());
+    return encodeGroupState(await joining.joinByWelcome(welcome, keyPackage, keys, given, impl, config()));
   });
 }
 
@@ -318,26 +309,25 @@ export function joinExternally(
   return attempt("the group cannot be joined", async () => {
     const info = message(groupInfo, "mls_group_info").groupInfo;
     if (!same(info.groupContext.groupId, conversation)) throw new MlsFailure("the group info is of another group");
-    const impl = withExternalPub(await implOf(info.groupContext.cipherSuite), info);
-    // The one that ts-mls takes and verifies, so that the signer is looked up in no other.
+    const impl = await implOf(info.groupContext.cipherSuite);
     const own = info.extensions.find(({ extensionType }) => extensionType === "ratchet_tree");
     const tree = treeOf(own?.extensionData ?? ratchetTree);
     const { publicPackage, privatePackage } = await generate(
       { ...profile, suite: suiteOf(info.groupContext.cipherSuite) },
       false,
     );
-    const isIn = membersOf(tree).some((member) => same(member.key, profile.deviceKey.public));
-    const { publicMessage, newState } = await joinGroupExternal(
+    const members = membersOf(tree);
+    const { publicMessage, newState } = await joining.joinByCommit(
       info,
+      externalKeyOf(info),
+      tree,
       publicPackage,
       privatePackage,
-      isIn,
+      members.find((member) => same(member.key, profile.deviceKey.public))?.leaf,
       impl,
-      tree,
       config(),
     );
     const commit = encodeMlsMessage({ version: "mls10", wireformat: "mls_public_message", publicMessage });
-    const members = membersOf(tree);
     const signer = members.find(({ leaf }) => leaf === info.signer);
     if (signer === undefined) throw new MlsFailure("the group info is signed by nobody in the group");
     const offer = { commit, groupInfo: await newGroupInfo(newState, impl), next: encodeGroupState(newState) };

@@ -6,7 +6,14 @@ import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 
 import { concat, hex, newId, unhex, type Bytes } from "./bytes.js";
 import { Offline } from "./connection.js";
-import { laneBase, number, type Conversation, type Conversations } from "./conversations.js";
+import {
+  laneBase,
+  number,
+  unsentBefore,
+  withoutNumber,
+  type Conversation,
+  type Conversations,
+} from "./conversations.js";
 import type { Tell } from "./events.js";
 import { Refused } from "./frames.js";
 import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
@@ -272,6 +279,7 @@ export class Outbox {
         kind: conversation.kind,
         sentAtMs: BigInt(entry.sentAtMs),
         content: entry.content,
+        unsentFrom: BigInt(unsentBefore(conversation, entry.class, entry.laneNo)),
       });
       const sealed = await mls.seal(
         conversation.state,
@@ -318,6 +326,8 @@ export class Outbox {
     this.#rows.delete(at);
     if (entry.class === Class.TICK) return;
     const { conversation, sendId } = entry;
+    const known = this.conversations.get(conversation);
+    if (known !== undefined) this.conversations.set(withoutNumber(known, entry.class, entry.laneNo));
     this.store.afterwards(() => this.tell({ event: "failed", conversation, sendId, error }));
   }
 

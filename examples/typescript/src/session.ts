@@ -233,7 +233,11 @@ function checkVersion(server: Server, hello: ServerHello): void {
 
 function helloFrame(server: Server, options: HelloOptions, hello: ServerHello, binding: ChannelBinding): ToServer {
   const { profile } = options;
-  const common = { version: VERSION, userAgent: options.userAgent ?? "pli-typescript/0.1.0" };
+  const common = {
+    version: VERSION,
+    host: server.address,
+    userAgent: options.userAgent ?? "pli-typescript/0.1.0",
+  };
   if (profile === undefined) return { case: "hello", value: common };
   const signed = authenticationTranscript(server.address, profile, hello.nonce, binding.value);
   return {
@@ -243,7 +247,6 @@ function helloFrame(server: Server, options: HelloOptions, hello: ServerHello, b
       account: profile.account,
       device: profile.device,
       binding: binding.kind,
-      host: server.address,
       signature: sign(profile.deviceKey, signed),
       committed: options.committed ?? 0n,
       history: options.history ?? new Uint8Array(),

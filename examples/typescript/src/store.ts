@@ -68,10 +68,16 @@ export class Table<Row> {
   }
 }
 
+/** Something was to be changed after the store was closed. */
+export class Closed extends Error {
+  override name = "Closed";
+}
+
 export class Store {
   readonly #tables = new Map<string, Table<unknown>>();
   #queue: Promise<unknown> = Promise.resolve();
   #afterwards: (() => void)[] = [];
+  #closed = false;
 
   private constructor(private readonly level: ClassicLevel<string, Bytes>) {}
 
@@ -101,9 +107,10 @@ export class Store {
 
   /**
    * Runs one operation at a time. What it changed is durable when this returns; where it throws, nothing has changed.
-   * `afterwards` callbacks of the operation run once it is durable.
+   * `afterwards` callbacks of the operation run once it is durable. Once the store is being closed nothing begins any more.
    */
   change<T>(operation: () => Promise<T> | T): Promise<T> {
+    if (this.#closed) return Promise.reject(new Closed("this client was closed"));
     const run = this.#queue.then(() => this.#transaction(operation));
     this.#queue = run.catch(() => undefined);
     return run;
@@ -114,7 +121,9 @@ export class Store {
     this.#afterwards.push(callback);
   }
 
+  /** What was begun is finished first. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#queue;
     await this.level.close();
   }

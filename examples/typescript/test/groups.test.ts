@@ -167,6 +167,35 @@ describe("a group", () => {
     assert.ok(!alice.texts(id).includes("without alice"));
   });
 
+  test("of six that pli makes, to which this client is added after somebody was removed and added again", async () => {
+    const others = ["g14bob", "g14dave", "g14gus", "g14fred"];
+    for (const handle of ["g14carol", ...others]) await rust.register(handle);
+    const tess = await open("g14tess");
+    await rust.run(["group", "create", "g14carol", "fourteen", ...others]);
+    await rust.run(["group", "remove", "g14carol", "fourteen", "g14bob"]);
+    await rust.run(["group", "add", "g14carol", "fourteen", "g14bob"]);
+    await rust.run(["group", "add", "g14carol", "fourteen", "g14tess"]);
+    const { conversation: id } = await tess.heard("named", ({ name }) => name === "fourteen");
+    await agreed(id, [tess], 6);
+    await rust.run(["send", "g14carol", "#fourteen", "hello tess"]);
+    await tess.text("hello tess");
+    const broke = tess.told.some(({ event }) => event === "rejoining" || event === "unreadable");
+    assert.ok(!broke, "the welcome was enough");
+    // By an external commit, too, and a commit of its own goes through the same tree.
+    await tess.client.rejoin(id);
+    await tess.heard("rejoined");
+    await tess.client.remove(id, ["g14dave"]);
+    await agreed(id, [tess], 5);
+    await tess.client.send(id, "hello all");
+    for (const handle of ["g14carol", "g14bob", "g14fred"]) {
+      const events = await rust.receive(handle, handle === "g14carol" ? 1 : 2);
+      assert.ok(
+        events.some(({ text }) => text === "hello all"),
+        handle,
+      );
+    }
+  });
+
   test("from which this client removes pli", async () => {
     await rust.register("g6bob");
     const [alice, carol] = [await open("g6alice"), await open("g6carol")];

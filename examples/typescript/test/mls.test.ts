@@ -4,15 +4,25 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { decodeMlsMessage } from "ts-mls";
+import {
+  decodeGroupState,
+  decodeMlsMessage,
+  getCiphersuiteFromName,
+  getCiphersuiteImpl,
+  type RatchetTree,
+} from "ts-mls";
+import { defaultClientConfig } from "ts-mls/clientConfig.js";
+import { encodeRatchetTree } from "ts-mls/ratchetTree.js";
+import { treeHashRoot } from "ts-mls/treeHash.js";
 
 import { newId, random, same, utf8, type Bytes } from "../src/bytes.js";
+import { checkTree } from "../src/joining.js";
 import { KeyPackages } from "../src/keypackages.js";
 import type { Link } from "../src/link.js";
 import * as mls from "../src/mls.js";
 import { isNear, mayFollow } from "../src/order.js";
 import { newProfile, type Profile, type Suite } from "../src/profile.js";
-import { Store } from "../src/store.js";
+import { Closed, Store } from "../src/store.js";
 import { folder } from "./support.js";
 
 test("key packages are made anew a third of their life after the last ones", async () => {
@@ -156,6 +166,118 @@ for (const suite of [1, 3] as const) {
     });
   });
 }
+
+/** Who is added to a group, and what lets them in. */
+async function added(state: Bytes, names: string[]): Promise<{ devices: Device[]; next: Bytes }> {
+  const profiles = names.map((name) => newProfile(name, 1));
+  const own = await Promise.all(profiles.map(async (profile) => (await mls.newKeyPackage(profile, false))[1]));
+  const add = await Promise.all(
+    profiles.map(({ account, device, deviceKey }, i) =>
+      mls.checkKeyPackage(own[i]!.message, 1, { account, device, key: deviceKey.public }),
+    ),
+  );
+  const { welcome, next } = await mls.makeCommit(state, { add, remove: [] });
+  const within = () => Promise.reject(new Error("the welcome has the tree"));
+  const devices = profiles.map(async (profile, i) => ({
+    profile,
+    state: await mls.joinByWelcome(profile, welcome!, own[i]!, within),
+  }));
+  return { devices: await Promise.all(devices), next };
+}
+
+/** Six leaves: the second was removed and filled again, so it is unmerged where the sixth is not. */
+async function refilled(): Promise<{ first: Bytes; last: Device }> {
+  const alone = await mls.createAlone(newProfile("one", 1), newId());
+  const five = await added(alone.state, ["two", "three", "four", "five"]);
+  const { next: four } = await mls.makeCommit(five.next, { add: [], remove: [1] });
+  const again = await added(four, ["another"]);
+  const six = await added(again.next, ["six"]);
+  return { first: six.next, last: six.devices[0]! };
+}
+
+const treeOf = (state: Bytes) => decodeGroupState(state, 0)![0];
+const unmergedIn = (tree: RatchetTree) =>
+  tree.flatMap((node, place) => (node?.nodeType === "parent" ? [[place, node.parent.unmergedLeaves]] : []));
+
+test("a group in which a leaf was filled again is joined by a welcome, and by an external commit", async () => {
+  const { first, last } = await refilled();
+  assert.deepEqual(unmergedIn(treeOf(last.state).ratchetTree), [
+    [3, [1]],
+    [7, [1, 5]],
+  ]);
+  const sealed = await mls.seal(first, utf8("hello"), utf8("x"));
+  assert.ok(same((await mls.open(last.state, sealed.body)).data, utf8("hello")));
+  // A commit that renews the path of whoever gives the group info.
+  const offer = await mls.makeCommit(first, { add: [], remove: [] });
+  const heard = (await mls.processHandshake(last.state, offer.commit))!;
+  const { groupId } = treeOf(first).groupContext;
+  const encoded = encodeRatchetTree(treeOf(offer.next).ratchetTree);
+  for (const profile of [last.profile, newProfile("seven", 1)]) {
+    const joined = await mls.joinExternally(profile, groupId, offer.groupInfo, encoded);
+    const next = (await mls.processHandshake(offer.next, joined.commit))!;
+    const said = await mls.seal(joined.next, utf8("in"), utf8("x"));
+    assert.ok(same((await mls.open(next, said.body)).data, utf8("in")));
+  }
+  assert.equal((await mls.describe(heard)).members.length, 6);
+});
+
+test("a tree whose parents are wrong is not joined", async () => {
+  const { ratchetTree: tree, groupContext } = treeOf((await refilled()).last.state);
+  const impl = await getCiphersuiteImpl(getCiphersuiteFromName("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"));
+  /** With a tree hash that fits, as whoever forges a tree would make it. */
+  const check = async (changed: RatchetTree) => {
+    const treeHash = await treeHashRoot(changed, impl.hash);
+    return checkTree(changed, { ...groupContext, treeHash }, impl, defaultClientConfig);
+  };
+  const withParent = (place: number, change: object): RatchetTree =>
+    tree.map((node, at) =>
+      at === place && node?.nodeType === "parent" ? { ...node, parent: { ...node.parent, ...change } } : node,
+    );
+  await check(tree);
+  await assert.rejects(
+    checkTree(tree, { ...groupContext, treeHash: random(32) }, impl, defaultClientConfig),
+    /another/,
+  );
+  const unmerged: [number, number[]][] = [
+    [7, [5, 1]],
+    [7, [1, 1, 5]],
+    [7, [1, 5, 6]],
+    [7, [1, 5, 1_000_000]],
+    [3, [1, 5]],
+  ];
+  for (const [place, unmergedLeaves] of unmerged)
+    await assert.rejects(check(withParent(place, { unmergedLeaves })), /unmerged leaves of node/, `${unmergedLeaves}`);
+  // Keys of leaves that came later, and that nobody vouches for.
+  await assert.rejects(check(withParent(3, { unmergedLeaves: [] })), /no parent hash/);
+  await assert.rejects(check(withParent(7, { unmergedLeaves: [1] })), /no parent hash/);
+  // Leaves that were there when the key was made do not have it.
+  await assert.rejects(check(withParent(7, { unmergedLeaves: [1, 2, 5] })), /unmerged leaves of node|no parent hash/);
+  await assert.rejects(check(withParent(3, { hpkePublicKey: random(32) })), /no parent hash/);
+  await assert.rejects(check(withParent(7, { parentHash: random(32) })), /no parent hash/);
+  const { hpkePublicKey } = (tree[0] as Extract<RatchetTree[number], { nodeType: "leaf" }>).leaf;
+  await assert.rejects(check(withParent(3, { hpkePublicKey })), /twice/);
+  const misplaced = tree.map((node, at) => (at === 1 ? tree[0] : node));
+  await assert.rejects(check(misplaced));
+});
+
+test("the store finishes what was begun before it is closed, and begins nothing after", async () => {
+  const home = folder();
+  const store = await Store.open(home);
+  const table = store.table<number>("numbers");
+  const under = store.change(async () => {
+    await new Promise((wake) => setTimeout(wake, 20));
+    table.set("one", 1);
+  });
+  const closing = store.close();
+  await assert.rejects(
+    store.change(() => table.set("two", 2)),
+    Closed,
+  );
+  await Promise.all([under, closing]);
+  const again = await Store.open(home);
+  assert.deepEqual(again.table<number>("numbers").entries(), [["one", 1]]);
+  await again.close();
+});
 
 test("who signed is looked up in the tree that is joined, and another group is not joined at all", async () => {
   const [stranger, device, id] = [newProfile("stranger", 1), newProfile("device", 1), newId()];

@@ -58,6 +58,7 @@ interface SealedFrame {
   place: number;
   written_in: string;
   line: string[];
+  unsent_from: number;
   lives: { id: string; first: number }[];
   addressed: { device: string; first: number }[];
 }
@@ -148,6 +149,7 @@ describe("what is sealed", () => {
         addressed: vector.addressed.map(({ device, first }) => ({ device: unhex(device), first: BigInt(first) })),
         writtenIn: BigInt(vector.written_in),
         line: vector.line.map(BigInt),
+        unsentFrom: BigInt(vector.unsent_from),
       });
       assert.equal(hex(toBinary(FrameSchema, frame)), vector.hex);
       assert.deepEqual(fromBinary(FrameSchema, unhex(vector.hex)), frame);

@@ -87,8 +87,9 @@ pub struct ClientArgs {
     /// The server, as HOST:PORT; several addresses of it with commas or with the flag again.
     ///
     /// The first one names the profile; whenever a connection is lost or cannot be had, the next one is tried, in turn. All
-    /// must have the same certificate. Left out, it is read from the file `server.json` that a running `pli dev` keeps in
-    /// its data folder (see --data).
+    /// must have the same certificate: a command ends where each of them shows another one than is pinned, and after a minute
+    /// where it was connected before. Left out, it is read from the file `server.json` that `pli dev` writes into its
+    /// data folder and leaves there (see --data).
     #[arg(long, env = "PLI_SERVER", value_name = "HOST:PORT", value_delimiter = ',')]
     pub server: Vec<NamedServer>,
     /// What to connect over: `quic`, `ws` (WebSocket), or `auto`, which is QUIC where it works and else WebSocket.

@@ -33,9 +33,12 @@ pub fn put(text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(written)
 }
 
-/// How wide the terminal of standard output is, as it is now; none where that is no terminal, or one that does not say.
-pub fn columns() -> Option<usize> {
-    tcgetwinsize(std::io::stdout()).ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
+/// How many columns and rows the terminal of standard output has, as it is now; none where that is no terminal, or one that
+/// does not say.
+pub fn size() -> Option<(usize, usize)> {
+    let size = tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0)?;
+    let rows = if size.ws_row > 0 { size.ws_row.into() } else { usize::MAX };
+    Some((size.ws_col.into(), rows))
 }
 
 /// What a failed write to standard output means for the command.

@@ -47,6 +47,8 @@ mod suites;
 mod telling;
 #[path = "pli/terminal.rs"]
 mod terminal;
+#[path = "pli/trusting.rs"]
+mod trusting;
 #[path = "pli/unusual.rs"]
 mod unusual;
 #[path = "pli/uploading.rs"]

@@ -66,6 +66,9 @@ pub struct Frame {
     /// first, at most [`LIVES_TOLD_MAX`]. What is shown after a higher place of one of them is late.
     #[prost(fixed64, repeated, tag = "10")]
     pub line: Vec<u64>,
+    /// Numbers from this one up to the one before `lane_no` stand for nothing: what had them was refused. 0 for none.
+    #[prost(uint64, tag = "11")]
+    pub unsent_from: u64,
 }
 
 /// Most members whose own first number is in a frame, 30 bytes each.
@@ -123,6 +126,8 @@ impl Frame {
 mod tests {
     use super::*;
 
+    /// What was added last.
+    const ADDED_LAST: &str = "5803";
     /// As the first version wrote it.
     const FIRST: &str = "08041003180220062a07636f6e74656e74";
     /// What was added stands behind it: earlier versions do not look at it.
@@ -147,7 +152,9 @@ mod tests {
             ..first.clone()
         };
         assert_eq!(hex::encode(added.to_bytes()), [FIRST, ADDED].concat());
-        for frame in [&first, &added] {
+        let last = Frame { unsent_from: 3, ..added.clone() };
+        assert_eq!(hex::encode(last.to_bytes()), [FIRST, ADDED, ADDED_LAST].concat());
+        for frame in [&first, &added, &last] {
             assert_eq!(Frame::from_bytes(&frame.to_bytes()).expect("read"), *frame);
         }
         assert_eq!((first.base_for(device), added.base_for(device)), (3, 2));
@@ -157,11 +164,23 @@ mod tests {
     /// Clients in other languages are generated from the contract.
     #[test]
     fn the_contract_describes_the_same_bytes() {
-        for bytes in [FIRST.to_owned(), [FIRST, ADDED].concat()].map(|text| hex::decode(text).expect("hex")) {
+        let all = [FIRST.to_owned(), [FIRST, ADDED].concat(), [FIRST, ADDED, ADDED_LAST].concat()];
+        for bytes in all.map(|text| hex::decode(text).expect("hex")) {
             let by_contract = pli_api::sealed::Frame::decode(bytes.as_slice()).expect("by the contract");
             assert_eq!(by_contract.encode_to_vec(), bytes, "no field is unknown to the contract");
-            let Frame { lane_no, lane_base, kind, sent_at_ms, content, lives, place, addressed, written_in, line } =
-                Frame::from_bytes(&bytes).expect("by the derive");
+            let Frame {
+                lane_no,
+                lane_base,
+                kind,
+                sent_at_ms,
+                content,
+                lives,
+                place,
+                addressed,
+                written_in,
+                line,
+                unsent_from,
+            } = Frame::from_bytes(&bytes).expect("by the derive");
             let lives = lives.into_iter().map(|life| pli_api::sealed::LifeSpan { id: life.id, first: life.first });
             let addressed =
                 addressed.into_iter().map(|a| pli_api::sealed::Addressed { device: a.device, first: a.first });
@@ -176,6 +195,7 @@ mod tests {
                 addressed: addressed.collect(),
                 written_in,
                 line,
+                unsent_from,
             };
             assert_eq!(by_contract, same);
         }

@@ -199,8 +199,8 @@ impl Core {
         for part in self.chat(id) {
             let Ok(conversation) = self.active(part) else { continue };
             let mut changed = false;
-            for mark in conversation.ours.values_mut().filter(|m| m.read < m.delivered) {
-                mark.read = mark.delivered;
+            for mark in conversation.ours.values_mut().filter(|m| m.read < m.shown()) {
+                mark.read = mark.shown();
                 changed = true;
             }
             if changed {

@@ -128,6 +128,9 @@ pub(super) struct Conversation {
     pub(super) refresh: Option<Refresh>,
     /// When it was last asked to.
     pub(super) renewal_asked: Option<UnixMillis>,
+    /// Numbers of this device whose messages were refused, so that nobody waits for them; at most
+    /// [`super::lives::UNSENT_MAX`] ranges, rising and apart; the lowest are forgotten.
+    pub(super) unsent: Vec<(u64, u64)>,
 
     // Not stored: found out again after a restart.
     /// How often something was sent again because this member said so.
@@ -250,6 +253,16 @@ pub(super) struct Proposal {
 }
 
 impl Conversation {
+    /// What is kept of what this device was shown, when it was put out: what it has yet to tell.
+    pub(super) fn put_out(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        let read = |device: &DeviceId| told.get(device).map_or(0, |told| told.read);
+        let ours = std::mem::take(&mut self.ours).into_iter();
+        let kept = ours.map(|(device, mark)| (device, mark.put_out(read(&device))));
+        self.ours = kept.filter(|(_, mark)| *mark != Mark::default()).collect();
+        let silent = self.ours.iter().filter(|(_, mark)| mark.shown() == 0);
+        self.told = silent.map(|(device, mark)| (*device, mark.clone())).collect();
+    }
     pub(super) fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Unknown)
     }

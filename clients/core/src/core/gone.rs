@@ -14,7 +14,7 @@ use super::mark::Mark;
 /// Devices that are remembered of one conversation. Those with the lowest watermarks are forgotten.
 const GONE_MAX: usize = MEMBERS_MAX;
 /// Times that a device was in the conversation; the first are forgotten.
-const STAYS_MAX: usize = 4;
+pub(super) const STAYS_MAX: usize = 4;
 /// Ranges of lost messages that are kept for each; what lies at or below the last one that is not is not told of any more.
 const LOST_KEPT: usize = 16;
 
@@ -71,10 +71,11 @@ impl GoneRecord {
 }
 
 impl Conversation {
-    /// Remembers what this device told, beside what it told when it was in before.
-    fn remember(&mut self, address: DeviceAddress, mark: Mark) {
+    /// Remembers what this device told, beside what it told when it was in before; nothing where it was not addressed by any
+    /// number below `next`.
+    fn remember(&mut self, address: DeviceAddress, mark: Mark, next: u64) {
         let Mark { delivered, read, mut lost, mut base, .. } = mark;
-        if delivered == 0 && base == 0 {
+        if delivered == 0 && (base == 0 || base >= next) {
             return;
         }
         if let Some((_, last)) = lost.drain(..lost.len().saturating_sub(LOST_KEPT)).next_back() {
@@ -90,11 +91,11 @@ impl Conversation {
         }
     }
 
-    /// These devices are not in it any more: nobody waits for what they tell.
-    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>) {
+    /// These devices are not in it any more: nobody waits for what they tell. `next` is the first number that is not sent.
+    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>, next: u64) {
         for address in gone {
             if let Some(mark) = self.theirs.remove(&address.device) {
-                self.remember(*address, mark);
+                self.remember(*address, mark, next);
             }
             self.believed.remove(&address.device);
             self.answered.remove(&address.device);
@@ -105,8 +106,9 @@ impl Conversation {
     pub(super) fn gone_with<'a>(
         mut self,
         members: impl Iterator<Item = &'a DeviceAddress>,
+        next: u64,
     ) -> BTreeMap<DeviceAddress, Vec<Mark>> {
-        self.forget_gone(members);
+        self.forget_gone(members, next);
         self.gone
     }
 }
@@ -132,7 +134,7 @@ mod tests {
         let mut conversation = Conversation::default();
         for n in 0..300 {
             conversation.theirs.insert(address(n).device, told(u64::from(n) + 1));
-            conversation.forget_gone([address(n)].iter());
+            conversation.forget_gone([address(n)].iter(), u64::MAX);
         }
         assert_eq!(conversation.gone.len(), GONE_MAX);
         assert!(conversation.gone.values().all(|stays| stays[0].delivered > 50));
@@ -146,16 +148,21 @@ mod tests {
         let later = Mark { delivered: 90, base: 8, lost: many, ..Mark::default() };
         for mark in [told(5), later, Mark::default()] {
             conversation.theirs.insert(address(1).device, mark);
-            conversation.forget_gone([address(1)].iter());
+            conversation.forget_gone([address(1)].iter(), u64::MAX);
         }
         let stays = &conversation.gone[&address(1)];
         assert_eq!(stays[0], told(5));
         // What is not told as lost any more is not told as delivered either.
         assert_eq!((stays[1].base, stays[1].lost.len(), stays[1].lost[0]), (9, LOST_KEPT, (10, 10)));
         assert_eq!(stays.len(), 2);
+        for (next, remembered) in [(95, 2), (96, 3)] {
+            conversation.theirs.insert(address(1).device, Mark { base: 95, ..Mark::default() });
+            conversation.forget_gone([address(1)].iter(), next);
+            assert_eq!(conversation.gone[&address(1)].len(), remembered, "nothing was sent while it was in: {next}");
+        }
         for n in 0..9 {
             conversation.theirs.insert(address(1).device, told(100 + n));
-            conversation.forget_gone([address(1)].iter());
+            conversation.forget_gone([address(1)].iter(), u64::MAX);
         }
         assert_eq!(conversation.gone[&address(1)].len(), STAYS_MAX);
     }

@@ -9,7 +9,6 @@ use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
-use super::mark::Mark;
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
 use crate::outbox::OutLane;
@@ -51,9 +50,11 @@ impl Core {
     }
 
     fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
+        let lane = OutLane { conversation: id, class: Class::Message };
+        let first = self.outbox.first_queued_lane_no(&lane);
         if summary.self_removed {
             if let Some(conversation) = self.conversations.get_mut(&id) {
-                conversation.forget_gone(summary.removed.iter());
+                conversation.forget_gone(summary.removed.iter(), first);
             }
             if self.left_elsewhere(id, summary) {
                 self.abandon(id);
@@ -66,14 +67,19 @@ impl Core {
             // They are to stay out: nothing is put right for them.
             return self.abandon(id);
         }
-        let lane = OutLane { conversation: id, class: Class::Message };
-        let first = self.outbox.first_queued_lane_no(&lane);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let returned = summary.by.filter(|by| summary.external && summary.removed.contains(by));
-        conversation.forget_gone(summary.removed.iter().filter(|device| Some(**device) != returned));
+        conversation.forget_gone(summary.removed.iter().filter(|device| Some(**device) != returned), first);
         if !summary.added.is_empty() || summary.external && returned.is_none() {
             let newcomer = summary.by.filter(|_| summary.external);
             conversation.address_from(first, summary.added.iter().chain(&newcomer));
+            for came in summary.added.iter().chain(&newcomer) {
+                if let Some(mark) = conversation.ours.get_mut(&came.device) {
+                    mark.note_stay();
+                    // What was told while they were out did not reach them.
+                    conversation.told.remove(&came.device);
+                }
+            }
         }
         if !summary.added.is_empty() || summary.external {
             // Said again when the newcomers' handles are known.
@@ -233,6 +239,8 @@ impl Core {
     ) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let target = conversation.behind.unwrap_or(current_epoch).min(current_epoch);
+        // There is no later one to wait for.
+        conversation.awaits = conversation.awaits.map(|awaited| awaited.min(current_epoch));
         conversation.backlog = commits.into_iter().filter(|commit| commit.epoch < target).collect();
         conversation.behind = Some(target);
         self.work_backlog(id, now);
@@ -395,18 +403,20 @@ impl Core {
     pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
         let members = self.mls.members(id);
+        let next = self.outbox.first_queued_lane_no(&OutLane { conversation: id, class: Class::Message });
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);
         let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
         // What comes in another conversation of the chat is compared with what was shown here.
-        let places = std::mem::take(&mut old.ours).into_iter().filter(|(_, mark)| !mark.places.is_empty());
-        let ours = places.map(|(device, mark)| (device, Mark { places: mark.places, ..Mark::default() })).collect();
+        old.put_out();
+        let ours = std::mem::take(&mut old.ours);
         // And what is written in another one, with what was written here.
         let (said, lives, void) = (old.said, std::mem::take(&mut old.lives), std::mem::take(&mut old.void));
+        let unsent = std::mem::take(&mut old.unsent);
         // What others told of this device's messages is shown on.
-        let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device));
-        *old = Conversation { created: true, announced: true, ours, said, lives, void, gone, ..over };
+        let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device), next);
+        *old = Conversation { created: true, announced: true, ours, said, lives, void, unsent, gone, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);
         self.calls.abandon_all_of(id);

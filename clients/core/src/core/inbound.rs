@@ -15,6 +15,7 @@ use super::{Core, Event, Row};
 use crate::content::{Frame, Kind, LIVES_TOLD_MAX, LifeSpan};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, MlsError, OpenError, Opened};
+use crate::outbox::OutLane;
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -189,9 +190,17 @@ impl Core {
         }
         let seen = self.inbox.is_seen(sealed.sender.device, sealed.send_id);
         let own = self.identity.address().device;
-        let shown = self.inbox.deliver(delivery(&sealed, &frame, (own, seen)), now);
+        let mut delivery = delivery(&sealed, &frame, (own, seen));
+        delivery.floor = self.first_missing(delivery.lane);
+        let shown = self.inbox.deliver(delivery, now);
         self.show(shown);
         Step::Done
+    }
+
+    /// The first number of a lane that this device can lack, as far as it knows by itself.
+    fn first_missing(&self, lane: InLane) -> u64 {
+        let mark = self.conversations.get(&lane.conversation).and_then(|known| known.ours.get(&lane.sender));
+        mark.filter(|_| lane.class == Class::Message).map_or(1, |mark| mark.shown().saturating_add(1))
     }
 
     /// Says that there was a message, and tells its sender anew how far this device has come: one that went back in time
@@ -232,7 +241,8 @@ impl Core {
     fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
         let members = self.mls.members(sealed.conversation);
         let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
-        !self.is_listed(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
+        let known = self.is_listed(sealed.sender, &key) || self.is_parting(sealed.sender, &key);
+        !known && self.ask_lists([sealed.sender.account])
     }
 
     /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.
@@ -241,7 +251,8 @@ impl Core {
         let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
         // Who is out meanwhile, for whatever reason, was vouched for while it was in, and sealed it then: nobody has the keys
         // of an epoch that it is not in. What was accepted before a removal may come after it.
-        let vouched = key.is_none_or(|key| self.is_listed(opened.sender, &key));
+        let is_known = |key: Vec<u8>| self.is_listed(opened.sender, &key) || self.is_parting(opened.sender, &key);
+        let vouched = key.is_none_or(is_known);
         if opened.sender != sealed.sender || !vouched {
             return None;
         }
@@ -326,8 +337,7 @@ impl Core {
         let held = self.inbox.begin_again(id, self.stepped_at);
         self.show(held);
         let mut old = self.conversations.remove(&id).unwrap_or_default();
-        // What was said while this device was out of the conversation was not for it.
-        old.ours.values_mut().chain(old.told.values_mut()).for_each(|mark| mark.absent = true);
+        old.put_out();
         // Whom the maker did not know of is brought in by those who do.
         let gather = std::mem::take(&mut old.work).into_iter().filter(|work| matches!(work, Work::Gather(..)));
         let conversation = Conversation {
@@ -339,7 +349,8 @@ impl Core {
             known: old.known,
             phase: Phase::Active,
             created: true,
-            lane_base: old.lane_base,
+            // Nobody who has come in meanwhile lacks what has a lower number.
+            lane_base: self.outbox.first_queued_lane_no(&OutLane { conversation: id, class: Class::Message }),
             ours: old.ours,
             told: old.told,
             theirs: old.theirs,
@@ -349,6 +360,7 @@ impl Core {
             disowned: old.disowned,
             kept: old.kept,
             void: old.void,
+            unsent: old.unsent,
             said: old.said,
             ..Conversation::default()
         };
@@ -399,6 +411,8 @@ fn delivery(sealed: &Sealed, frame: &Frame, (own, seen): (DeviceId, bool)) -> De
         send_id: sealed.send_id,
         lane_no: frame.lane_no,
         lane_base,
+        floor: 1,
+        unsent_from: frame.unsent_from,
         body: body.encode_to_vec().into(),
     }
 }

@@ -108,7 +108,7 @@ impl Core {
         let took = members.iter().all(|(device, _)| *device == own)
             && summary.removed.iter().all(|device| device.account == own.account);
         if took {
-            conversation.forget_gone(summary.removed.iter());
+            conversation.forget_gone(summary.removed.iter(), u64::MAX);
         }
         took
     }

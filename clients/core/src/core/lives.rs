@@ -28,7 +28,7 @@ use rand_chacha::rand_core::RngCore;
 
 use super::conversation::Conversation;
 use super::history::Draft;
-use super::mark::Mark;
+use super::mark::{Mark, join};
 use super::notices::Notice;
 use super::tables::RowStatus;
 use super::{Core, Event, OutgoingMessage, Row};
@@ -51,6 +51,8 @@ const BELIEVED_MAX: u8 = 4;
 const ANSWERS_MAX: usize = 32;
 /// Ranges of numbers that stand for nothing that are remembered of one conversation.
 pub(super) const VOID_MAX: usize = 1_024;
+/// Ranges of refused numbers that are kept.
+pub(super) const UNSENT_MAX: usize = 16;
 /// Most numbers of one conversation whose messages are remembered in one run of the program.
 const NUMBERED_MAX: usize = 1_024;
 
@@ -205,6 +207,16 @@ impl Core {
         }
     }
 
+    /// A message of this number is sealed now: whoever came in while it was on the wire is addressed by it after all.
+    pub(super) fn address_anew(&mut self, id: ConversationId, lane_no: u64) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if conversation.lane_base > lane_no {
+            conversation.lane_base = lane_no;
+            conversation.theirs.values_mut().for_each(|mark| mark.base = mark.base.min(lane_no));
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
     /// This device has come in: whoever is there is addressed from its next number on, if not before.
     pub(super) fn note_bases(&mut self, id: ConversationId) {
         let first = self.outbox.first_queued_lane_no(&message_lane(id));
@@ -306,6 +318,9 @@ impl Core {
             self.conversations.get_mut(&lane.conversation).filter(|_| lane.class == Class::Message)
         {
             conversation.make_void(lane_no, lane_no);
+            join(&mut conversation.unsent, (lane_no, lane_no));
+            conversation.unsent.drain(..conversation.unsent.len().saturating_sub(UNSENT_MAX));
+            self.dirty.insert(Row::Conversation(lane.conversation));
         }
     }
 

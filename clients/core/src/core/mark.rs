@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
 
+use super::conversation::Conversation;
+use super::gone::STAYS_MAX;
 use super::notices::Notice;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, LIVES_TOLD_MAX, LOST_RANGES_MAX, LifeSpan, Tick, Ticks};
@@ -29,14 +31,15 @@ pub(super) struct Mark {
     pub(super) life: u64,
     /// The lives of which something was shown, the last one last; at most [`SEEN_MAX`].
     pub(super) seen: Vec<u64>,
-    /// This device was out of the conversation meanwhile: what is missing next was not for it.
-    pub(super) absent: bool,
     /// The highest [`Frame::place`] of each life that was shown, the newest last; at most [`super::places::PLACES_MAX`].
     pub(super) places: Vec<(u64, u64)>,
     /// Of another device: the number from which on it is addressed; 0 where that is not known.
     pub(super) base: u64,
     /// Of another device: it came in again by itself since.
     pub(super) returned: bool,
+    /// How far this device had come each time that it, or the other one, was put out, as long as that is not told as read:
+    /// at most [`STAYS_MAX`], the last one last.
+    pub(super) stays: Vec<u64>,
 }
 
 impl Mark {
@@ -63,6 +66,30 @@ impl Mark {
         Some(unshown.first.max(1))
     }
 
+    /// The highest number that was shown, also when this device was in before.
+    pub(super) fn shown(&self) -> u64 {
+        self.delivered.max(self.stays.last().copied().unwrap_or(0))
+    }
+
+    /// What was shown up to here is told by itself from now on: this device, or the other one, was put out.
+    pub(super) fn note_stay(&mut self) {
+        if self.delivered > self.stays.last().copied().unwrap_or(0) {
+            self.stays.push(self.delivered);
+            self.stays.drain(..self.stays.len().saturating_sub(STAYS_MAX));
+        }
+    }
+
+    /// What is kept of it when this device was put out, which has told that it has read up to `read`.
+    pub(super) fn put_out(mut self, read: u64) -> Self {
+        self.note_stay();
+        self.stays.retain(|stay| read < *stay);
+        let Self { read, lost, places, stays, .. } = self;
+        if stays.is_empty() {
+            return Self { places, ..Self::default() };
+        }
+        Self { read, lost, places, stays, ..Self::default() }
+    }
+
     fn see(&mut self, life: u64) {
         if life != 0 && self.seen.last() != Some(&life) {
             self.seen.retain(|seen| *seen != life);
@@ -73,16 +100,7 @@ impl Mark {
 
     /// A hole was given up.
     pub(super) fn lose(&mut self, from: u64, to: u64) {
-        self.lost.push((from, to));
-        self.lost.sort_unstable();
-        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(self.lost.len());
-        for (first, last) in self.lost.drain(..) {
-            match apart.last_mut() {
-                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
-                _ => apart.push((first, last)),
-            }
-        }
-        self.lost = apart;
+        join(&mut self.lost, (from, to));
         self.lost.drain(..self.lost.len().saturating_sub(LOST_RANGES_MAX));
         self.delivered = self.delivered.max(to);
     }
@@ -103,10 +121,9 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
         let mark: &mut Mark = conversation.ours.entry(lane.sender).or_default();
-        let absent = std::mem::take(&mut mark.absent);
-        if lane_no > mark.delivered {
+        if lane_no > mark.shown() {
             // Another life gave the numbers below it: whatever was shown under them, this one's were not.
-            if let Some(first) = mark.first_unshown(lives).filter(|first| *first < lane_no && !absent) {
+            if let Some(first) = mark.first_unshown(lives).filter(|first| *first < lane_no) {
                 mark.lose(first, lane_no - 1);
             }
             (mark.delivered, mark.life) = (lane_no, life);
@@ -128,9 +145,7 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&lane.conversation) else { return };
         let mark = conversation.ours.entry(lane.sender).or_default();
-        if !std::mem::take(&mut mark.absent) {
-            mark.lose(from, to);
-        }
+        mark.lose(from, to);
         self.dirty.insert(Row::Conversation(lane.conversation));
     }
 
@@ -139,12 +154,17 @@ impl Core {
         let Ok(content) = Content::decode(&frame.content) else { return };
         let Some(Ok(ticks)) = Ticks::of(&content) else { return };
         let own = self.identity.address().device;
-        let about_this_one = ticks.0.iter().filter(|tick| tick.sender == own);
-        let Some(tick) = about_this_one.max_by_key(|tick| tick.delivered) else { return };
-        if self.is_of_this_life(id, tick) {
-            self.told(id, from, tick);
-        } else {
-            self.tell_older(id, from.device, tick);
+        let about_this_one: Vec<&Tick> = ticks.0.iter().filter(|tick| tick.sender == own).take(1 + STAYS_MAX).collect();
+        let Some(first) = about_this_one.first() else { return };
+        // What is of earlier times stands behind.
+        for tick in about_this_one.iter().rev() {
+            // What was lost stands with the first alone.
+            let tick = Tick { lost: first.lost.clone(), ..(*tick).clone() };
+            if self.is_of_this_life(id, &tick) {
+                self.told(id, from, &tick);
+            } else {
+                self.tell_older(id, from.device, &tick);
+            }
         }
     }
 
@@ -153,15 +173,11 @@ impl Core {
         let sent = self.outbox.next_lane_no(&lane).saturating_sub(1);
         let (by, device, conversation) = (self.member(from.account), from.device, id);
         let Some(known) = self.conversations.get_mut(&id) else { return };
-        let is_here = known.theirs.get(&device).map(|mark| tick.delivered >= mark.base);
-        let mark = match (is_here, known.gone.get_mut(&from).and_then(|stays| stays.last_mut())) {
-            // It says it of the time when it was in before.
-            (None | Some(false), Some(stay)) => stay,
-            (None | Some(_), _) => known.theirs.entry(device).or_default(),
-        };
+        let Conversation { theirs, gone, void, unsent, lives, .. } = known;
+        let Some(mark) = mark_of(theirs, gone.get_mut(&from), device, tick.delivered) else { return };
         let lost = news_of_loss(mark, tick, sent);
-        let lost = known.void.iter().fold(lost, |lost, void| cut(&lost, *void));
-        let place = |id| known.lives.iter().position(|life| life.id == id);
+        let lost = void.iter().chain(&*unsent).fold(lost, |lost, void| cut(&lost, *void));
+        let place = |id| lives.iter().position(|life| life.id == id);
         if place(tick.life) >= place(mark.life) {
             mark.life = tick.life;
         }
@@ -199,10 +215,27 @@ impl Core {
     }
 }
 
+/// What is known of a member whose watermark this is: of now, or of the earlier time that it is in; none where it was never
+/// addressed by such a number.
+fn mark_of<'a>(
+    theirs: &'a mut BTreeMap<DeviceId, Mark>,
+    earlier: Option<&'a mut Vec<Mark>>,
+    device: DeviceId,
+    delivered: u64,
+) -> Option<&'a mut Mark> {
+    match theirs.get(&device).map(|mark| delivered >= mark.base) {
+        Some(true) => theirs.get_mut(&device),
+        None if earlier.is_none() => Some(theirs.entry(device).or_default()),
+        Some(false) | None => earlier?.iter_mut().rfind(|stay| delivered >= stay.base),
+    }
+}
+
 /// Takes what a tick says of loss; answers the ranges that were not known.
 fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
-    let mut lost: Vec<(u64, u64)> =
+    let told: Vec<(u64, u64)> =
         tick.lost.iter().filter(|(_, last)| *last <= sent.min(tick.delivered)).copied().collect();
+    // What lies below was not for it, or is of an earlier time.
+    let mut lost = cut(&told, (0, mark.base.saturating_sub(1)));
     let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
     if let (LOST_RANGES_MAX, Some(&(lowest, _))) = (lost.len(), lost.first()) {
         // The lowest may have been left out.
@@ -213,6 +246,20 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
     }
     mark.lost = lost;
     news
+}
+
+/// Adds a range to ranges that rise and lie apart.
+pub(super) fn join(ranges: &mut Vec<(u64, u64)>, range: (u64, u64)) {
+    ranges.push(range);
+    ranges.sort_unstable();
+    let mut apart: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges.drain(..) {
+        match apart.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => apart.push((first, last)),
+        }
+    }
+    *ranges = apart;
 }
 
 /// The ranges, but for those numbers.
@@ -255,8 +302,6 @@ pub(super) struct MarkRecord {
     /// First and last of each range.
     #[prost(uint64, repeated, tag = "4")]
     lost: Vec<u64>,
-    #[prost(bool, tag = "5")]
-    absent: bool,
     #[prost(fixed64, tag = "6")]
     life: u64,
     #[prost(fixed64, repeated, tag = "7")]
@@ -268,6 +313,8 @@ pub(super) struct MarkRecord {
     base: u64,
     #[prost(bool, tag = "10")]
     returned: bool,
+    #[prost(uint64, repeated, tag = "11")]
+    stays: Vec<u64>,
 }
 
 pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
@@ -276,12 +323,12 @@ pub(super) fn marks(marks: &BTreeMap<DeviceId, Mark>) -> Vec<MarkRecord> {
         delivered: mark.delivered,
         read: mark.read,
         lost: mark.lost.iter().flat_map(|(first, last)| [*first, *last]).collect(),
-        absent: mark.absent,
         life: mark.life,
         seen: mark.seen.clone(),
         places: mark.places.iter().flat_map(|(life, place)| [*life, *place]).collect(),
         base: mark.base,
         returned: mark.returned,
+        stays: mark.stays.clone(),
     });
     each.collect()
 }
@@ -291,12 +338,12 @@ pub(super) fn unmarks(records: &[MarkRecord]) -> Option<BTreeMap<DeviceId, Mark>
         delivered: r.delivered,
         read: r.read,
         lost: r.lost.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
-        absent: r.absent,
         life: r.life,
         seen: r.seen.clone(),
         places: r.places.chunks_exact(2).map(|one| (one[0], one[1])).collect(),
         base: r.base,
         returned: r.returned,
+        stays: r.stays.clone(),
     };
     records.iter().map(|r| Some((DeviceId::try_from(r.device.as_ref()).ok()?, mark(r)))).collect()
 }

@@ -30,6 +30,8 @@ struct Ready {
     said: u64,
     line: Vec<u64>,
     addressed: Vec<Addressed>,
+    /// Numbers that stand for nothing.
+    unsent: Vec<(u64, u64)>,
 }
 
 impl Core {
@@ -93,7 +95,18 @@ impl Core {
     pub(super) fn poll_outbox(&mut self, now: UnixMillis) {
         let ready = self.ready_conversations();
         let mls = &mut self.mls;
-        let poll = self.outbox.poll(now, |message| seal(mls, &ready, message));
+        let mut lowest: BTreeMap<ConversationId, u64> = BTreeMap::new();
+        let poll = self.outbox.poll(now, |message| {
+            let sealed = seal(mls, &ready, message);
+            if matches!(sealed, Seal::Sealed(_)) && message.lane.class == Class::Message {
+                let lowest = lowest.entry(message.lane.conversation).or_insert(message.lane_no);
+                *lowest = message.lane_no.min(*lowest);
+            }
+            sealed
+        });
+        for (id, lane_no) in lowest {
+            self.address_anew(id, lane_no);
+        }
         self.out.frames.extend(poll.frames);
         for event in poll.events {
             self.outbox_event(event);
@@ -125,6 +138,7 @@ impl Core {
                         said: self.said(id),
                         line: self.line(id),
                         addressed: conversation.addressed(),
+                        unsent: conversation.unsent.clone(),
                     }),
                 )),
             }
@@ -209,6 +223,11 @@ impl Core {
     }
 }
 
+/// The first of the numbers before this one that stand for nothing; 0 for none.
+fn unsent_before(unsent: &[(u64, u64)], lane_no: u64) -> u64 {
+    unsent.iter().find(|(first, last)| (*first..=*last).contains(&(lane_no - 1))).map_or(0, |(first, _)| *first)
+}
+
 fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message: &OutMessage) -> Seal {
     let id = message.lane.conversation;
     let ready = match ready.get(&id) {
@@ -231,6 +250,7 @@ fn seal(mls: &mut Mls, ready: &BTreeMap<ConversationId, Option<Ready>>, message:
         written_in: draft.written_in,
         line: if (1..ready.said).contains(&draft.place) { ready.line.clone() } else { Vec::new() },
         addressed: if numbered { ready.addressed.clone() } else { Vec::new() },
+        unsent_from: if numbered { unsent_before(&ready.unsent, message.lane_no) } else { 0 },
     };
     match mls.seal(id, message.send_id, message.lane.class, &frame.to_bytes()) {
         Ok(sealed) if sealed.body.len() > ENVELOPE_BODY_BYTES_MAX => {

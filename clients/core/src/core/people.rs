@@ -27,6 +27,9 @@ pub(super) struct Contact {
     gone: Vec<(DeviceId, u64)>,
 }
 
+/// A device with its key.
+type Keyed = (DeviceId, [u8; 32]);
+
 /// Removed devices that are remembered of one account.
 const GONE_MAX: usize = 32;
 
@@ -88,7 +91,9 @@ impl Core {
         lists: &[SignedDeviceList],
     ) -> Result<(), DeviceListError> {
         let Some(signed) = lists.last() else { return Ok(()) };
-        let devices = self.follow(account, lists)?;
+        let (devices, parting) = self.follow(account, lists)?;
+        let parting = parting.into_iter().map(|(device, key)| (DeviceAddress { account, device }, key));
+        self.parting.extend(parting);
         let known = self.contacts.get(&account);
         // Nobody else is called as this account is.
         let handle = handle.filter(|handle| handle != self.identity.handle());
@@ -131,20 +136,29 @@ impl Core {
         Ok(())
     }
 
-    /// The list at the end of the chain.
-    fn follow(&self, account: AccountId, lists: &[SignedDeviceList]) -> Result<VerifiedDevices, DeviceListError> {
+    /// The list at the end of the chain, and devices with their keys that it, or one before it, names no more.
+    fn follow(
+        &self,
+        account: AccountId,
+        lists: &[SignedDeviceList],
+    ) -> Result<(VerifiedDevices, Vec<Keyed>), DeviceListError> {
         let own = account == self.identity.address().account;
         let newest = || {
             let newest = lists.last().ok_or(DeviceListError::Malformed)?;
             let devices = verify_devices(newest, account, None)?;
             match own && devices.identity_key != self.identity.identity_key() {
                 true => Err(DeviceListError::IdentityKey),
-                false => Ok(devices),
+                false => Ok((devices, Vec::new())),
             }
         };
         let Some(known) = self.contacts.get(&account).map(|contact| &contact.devices) else { return newest() };
         match follow_lists(known, lists) {
-            Ok(mut chain) => Ok(chain.pop().unwrap_or_else(|| known.clone())),
+            Ok(mut chain) => {
+                let newest = chain.pop().unwrap_or_else(|| known.clone());
+                let earlier = std::iter::once(known).chain(&chain).flat_map(|list| &list.devices);
+                let parting = earlier.filter(|device| !newest.devices.contains(device)).copied().collect();
+                Ok((newest, parting))
+            }
             // Shown as what it is: an account that was made anew, or somebody in between.
             Err(DeviceListError::IdentityKey) if !own => newest(),
             Err(error) => Err(error),
@@ -223,6 +237,19 @@ impl Core {
         }
         let Some(contact) = self.contacts.get(&device.account) else { return false };
         contact.devices.devices.iter().any(|(d, k)| *d == device.device && k.as_slice() == key)
+    }
+
+    /// Whether a list that was followed named the device with this key, and a later one did no more, while this device is
+    /// catching up: what stands before its removal in the queue was accepted of it.
+    pub(super) fn is_parting(&self, device: DeviceAddress, key: &[u8]) -> bool {
+        self.parting.get(&device).is_some_and(|known| known.as_slice() == key)
+    }
+
+    /// Everything that waited has been taken in: a removed device is believed no longer.
+    pub(super) fn part(&mut self) {
+        if self.session.is_online() && self.inbound.is_empty() {
+            self.parting.clear();
+        }
     }
 
     /// Accounts in a conversation with a device that their device list, as known here, does not vouch for.

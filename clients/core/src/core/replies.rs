@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers to calls.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -335,9 +336,28 @@ impl Core {
         }
     }
 
+    /// Asks about conversations that would stand in this page, which begins behind the last one: the gap may have taken the
+    /// commit by which this device was put out.
+    fn look_for_unlisted(&mut self, page: &api::ListResponse) {
+        let all: BTreeSet<&[u8]> = page.conversations.iter().map(|one| one.conversation.as_ref()).collect();
+        let last = all.last().filter(|_| page.more).copied();
+        let begins_behind = self.resync_after.clone();
+        let is_unlisted = |id: &ConversationId| {
+            let id = id.as_bytes().as_slice();
+            id > begins_behind.as_ref() && last.is_none_or(|last| id < last) && !all.contains(id)
+        };
+        let unlisted: Vec<ConversationId> = self.conversations.keys().copied().filter(is_unlisted).collect();
+        for id in unlisted {
+            if let Some(epoch) = self.mls.epoch(id).filter(|_| self.mls.is_active(id)) {
+                self.await_after_gap(id, epoch.saturating_add(1));
+            }
+        }
+    }
+
     /// A page of the account's conversations, after a gap: those that moved on are caught up with, those that are not
     /// here are joined again.
     fn resynced(&mut self, page: &api::ListResponse) {
+        self.look_for_unlisted(page);
         for one in &page.conversations {
             let Ok(id) = ConversationId::try_from(one.conversation.as_ref()) else { continue };
             self.resync_after = Bytes::copy_from_slice(&one.conversation);

@@ -120,6 +120,7 @@ impl Core {
             session: Session::default(),
             calls: Calls::default(),
             inbound: VecDeque::new(),
+            parting: BTreeMap::new(),
             fetches: Vec::new(),
             puts: Vec::new(),
             lists_wanted: BTreeSet::new(),

@@ -109,12 +109,12 @@ impl Core {
         // The form by which an edge tells clients that are too old: docs/protocol.md, client_version_min.
         let user_agent = concat!("pli/", env!("CARGO_PKG_VERSION")).to_owned();
         let mut answer = edge::ClientHello { version: PROTOCOL_VERSION, user_agent, ..Default::default() };
+        answer.host = host.into();
         if self.identity.registered {
             let address = self.identity.address();
             answer.account = Bytes::copy_from_slice(address.account.as_bytes());
             answer.device = Bytes::copy_from_slice(address.device.as_bytes());
             answer.binding = binding.0.into();
-            answer.host = host.into();
             answer.signature = Bytes::copy_from_slice(&self.identity.authenticate(host, &hello.nonce, binding.1));
             answer.committed = self.inbox.position().get();
             answer.history = self.history.clone();

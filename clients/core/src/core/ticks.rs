@@ -52,7 +52,7 @@ impl Core {
             let salt = self.random_id();
             let Some(conversation) = self.conversations.get(&id) else { continue };
             let news = untold(conversation);
-            let ticks = Ticks(news.iter().map(|(sender, mark)| tick(*sender, mark)).collect());
+            let ticks = Ticks(news.iter().flat_map(|(sender, mark)| ticks_of(*sender, mark)).collect());
             let lane = OutLane { conversation: id, class: Class::Tick };
             if self.push(lane, 0, &ticks.content(salt), now).is_ok()
                 && let Some(conversation) = self.conversations.get_mut(&id)
@@ -60,6 +60,7 @@ impl Core {
                 conversation.ticked = news.last().map(|(device, _)| *device);
                 conversation.told.retain(|device, _| conversation.ours.contains_key(device));
                 conversation.told.extend(news);
+                conversation.forget_stays();
                 self.dirty.insert(Row::Conversation(id));
             }
         }
@@ -115,19 +116,34 @@ fn untold(conversation: &Conversation) -> Vec<(DeviceId, Mark)> {
     let (behind, before): (Vec<_>, Vec<_>) = news.partition(|(device, _)| Some(**device) > conversation.ticked);
     let mut bytes = 0;
     let fitting = behind.into_iter().chain(before).take_while(|(_, mark)| {
-        bytes += MARK_BYTES_MAX + RANGE_BYTES_MAX * mark.lost.len().min(LOST_RANGES_MAX);
+        bytes += MARK_BYTES_MAX * (1 + mark.stays.len()) + RANGE_BYTES_MAX * mark.lost.len().min(LOST_RANGES_MAX);
         bytes <= TICK_BYTES_MAX
     });
     fitting.map(|(device, mark)| (*device, mark.clone())).collect()
 }
 
-fn tick(sender: DeviceId, mark: &Mark) -> Tick {
-    Tick {
+/// How far this device has come, and behind that how far it had come each time that it, or the sender, was put out. What was
+/// lost stands with the first.
+fn ticks_of(sender: DeviceId, mark: &Mark) -> impl Iterator<Item = Tick> {
+    let now = Some(mark.delivered).filter(|now| *now > 0);
+    let before = mark.stays.iter().rev().copied().filter(move |stay| Some(*stay) != now);
+    now.into_iter().chain(before).enumerate().map(move |(n, delivered)| Tick {
         sender,
-        delivered: mark.delivered,
-        read: mark.read.min(mark.delivered),
-        lost: mark.lost.clone(),
-        life: mark.life,
+        delivered,
+        read: mark.read.min(delivered),
+        lost: if n == 0 { mark.lost.clone() } else { Vec::new() },
+        life: if Some(delivered) == now { mark.life } else { 0 },
+    })
+}
+
+impl Conversation {
+    /// What was told of earlier stays need not be told again once all of it was read.
+    fn forget_stays(&mut self) {
+        for (sender, told) in &mut self.told {
+            let Some(ours) = self.ours.get_mut(sender).filter(|ours| ours == &told) else { continue };
+            told.stays.retain(|stay| told.read < *stay);
+            ours.stays.clone_from(&told.stays);
+        }
     }
 }
 
@@ -152,7 +168,7 @@ mod tests {
             let mut ticks = 0;
             while conversation.told != conversation.ours {
                 let news = untold(&conversation);
-                let told = Ticks(news.iter().map(|(sender, mark)| tick(*sender, mark)).collect());
+                let told = Ticks(news.iter().flat_map(|(sender, mark)| ticks_of(*sender, mark)).collect());
                 let content = told.content([1; 16]);
                 assert!(content.encode().len() < ENVELOPE_BODY_BYTES_MAX - 1_024, "{}", content.encode().len());
                 assert_eq!(Ticks::of(&content).expect("ticks").expect("decodes"), told, "nothing is cut off");
@@ -162,6 +178,31 @@ mod tests {
             }
             assert!(ticks <= most, "{ticks} ticks, {lost} losses each");
         }
+    }
+
+    #[test]
+    fn what_was_shown_and_lost_before_this_device_was_put_out_is_told_behind_how_far_it_is_now() {
+        let before = Mark { delivered: 5, read: 2, lost: vec![(3, 4)], life: 7, ..Mark::default() };
+        let sender = DeviceId::from_bytes([1; 16]);
+        let told = |mark: &Mark| {
+            let content = Ticks(ticks_of(sender, mark).collect()).content([1; 16]);
+            let ticks = Ticks::of(&content).expect("ticks").expect("decodes").0;
+            assert_eq!(ticks[0].lost, [(3, 4)]);
+            ticks.iter().map(|tick| (tick.delivered, tick.read)).collect::<Vec<_>>()
+        };
+        let out = before.clone().put_out(2);
+        assert_eq!(before.put_out(5), Mark::default(), "all was read, and told so");
+        assert_eq!(told(&out), [(5, 2)]);
+        let again = Mark { delivered: 9, read: 9, ..out };
+        assert_eq!(told(&again), [(9, 9), (5, 5)]);
+        let mut conversation = Conversation::default();
+        conversation.ours.insert(sender, again.clone());
+        conversation.told.insert(sender, Mark { read: 2, ..again.clone() });
+        conversation.forget_stays();
+        assert_eq!(conversation.ours[&sender].stays, [5], "it was not told yet");
+        conversation.told.insert(sender, again);
+        conversation.forget_stays();
+        assert!(conversation.ours[&sender].stays.is_empty() && conversation.ours == conversation.told);
     }
 
     #[test]

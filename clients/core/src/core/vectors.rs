@@ -46,7 +46,13 @@ fn frames() -> Value {
         ..first.clone()
     };
     let void = Frame { content: Bytes::new(), lane_no: 10, place: 0, written_in: 0, line: Vec::new(), ..lives.clone() };
-    let named = [("a first message", first), ("one that tells lives", lives), ("a number that shows nothing", void)];
+    let behind = Frame { lane_no: 14, unsent_from: 12, ..lives.clone() };
+    let named = [
+        ("a first message", first),
+        ("one that tells lives", lives),
+        ("a number that shows nothing", void),
+        ("one behind numbers that stand for nothing", behind),
+    ];
     named.into_iter().map(|(name, frame)| shown_frame(name, &frame)).collect()
 }
 
@@ -60,7 +66,7 @@ fn shown_frame(name: &str, frame: &Frame) -> Value {
         "addressed": frame.addressed.iter().map(one).collect::<Vec<_>>(),
         "written_in": frame.written_in.to_string(),
         "line": frame.line.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "hex": hex::encode(frame.to_bytes()),
+        "unsent_from": frame.unsent_from, "hex": hex::encode(frame.to_bytes()),
     })
 }
 

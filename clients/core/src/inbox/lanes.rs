@@ -22,14 +22,26 @@ pub(super) struct Held {
     pub(super) send_id: SendId,
     pub(super) body: Bytes,
     pub(super) since: UnixMillis,
+    /// See [`Delivery::unsent_from`].
+    pub(super) unsent_from: u64,
+}
+
+impl Held {
+    /// What is missing where `expected` is, before this one, which has the number `lane_no`.
+    fn hole(&self, expected: u64, lane_no: u64) -> Option<(u64, u64)> {
+        let end = if self.unsent_from == 0 { lane_no } else { self.unsent_from.min(lane_no) };
+        (expected < end).then(|| (expected, end - 1))
+    }
 }
 
 impl Inbox {
     pub(super) fn arrange(&mut self, delivery: Delivery, now: UnixMillis) -> Vec<Shown> {
-        let Delivery { lane, send_id, lane_no, lane_base, body, .. } = delivery;
+        let Delivery { lane, send_id, lane_no, lane_base, floor, unsent_from, body, .. } = delivery;
         let expected = match self.lanes.get(&lane) {
             Some(known) => known.expected,
-            None => self.begin(lane, lane_base.max(1).min(lane_no)),
+            // It does not say where the lane goes on.
+            None if lane_no < floor => floor,
+            None => self.begin(lane, lane_base.max(1).min(lane_no).max(floor)),
         };
         if lane_no < expected {
             return vec![Shown::Message { lane, lane_no, send_id, body, late: true }];
@@ -40,7 +52,11 @@ impl Inbox {
             self.follow_on(lane, now, &mut shown);
             return shown;
         }
-        self.hold(lane, lane_no, Held { send_id, body, since: now })
+        let mut shown = self.hold(lane, lane_no, Held { send_id, body, since: now, unsent_from });
+        if unsent_from != 0 {
+            self.follow_on(lane, now, &mut shown);
+        }
+        shown
     }
 
     /// Takes the place of a content that was seen under another number.
@@ -55,11 +71,9 @@ impl Inbox {
     /// Marks the first hole of a lane and shows what it held up.
     pub(super) fn release(&mut self, lane: InLane, now: UnixMillis) -> Vec<Shown> {
         let Some(state) = self.lanes.get(&lane) else { return Vec::new() };
-        let Some(&first) = state.held.keys().next() else { return Vec::new() };
-        let mut shown = Vec::new();
-        if first > state.expected {
-            shown.push(Shown::Hole { lane, from: state.expected, to: first - 1 });
-        }
+        let Some((&first, held)) = state.held.first_key_value() else { return Vec::new() };
+        let hole = held.hole(state.expected, first).map(|(from, to)| Shown::Hole { lane, from, to });
+        let mut shown: Vec<Shown> = hole.into_iter().collect();
         self.expect(lane, first);
         self.follow_on(lane, now, &mut shown);
         shown
@@ -128,15 +142,14 @@ impl Inbox {
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         let before = state.expected;
         while let Some((&lane_no, held)) = state.held.first_key_value() {
-            if lane_no != state.expected {
+            if let Some((from, to)) = held.hole(state.expected, lane_no) {
                 let oldest = state.held.values().map(|h| h.since).min().unwrap_or(held.since);
                 let deadline = oldest.after(hole_held);
                 state.release_at = Some(deadline);
                 if deadline > now {
                     break;
                 }
-                shown.push(Shown::Hole { lane, from: state.expected, to: lane_no - 1 });
-                state.expected = lane_no;
+                shown.push(Shown::Hole { lane, from, to });
             }
             if let Some(Held { send_id, body, .. }) = state.held.remove(&lane_no) {
                 self.held -= 1;

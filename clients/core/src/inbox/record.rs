@@ -28,17 +28,21 @@ struct Record {
     body: Bytes,
     #[prost(uint64, tag = "3")]
     since_ms: u64,
+    #[prost(uint64, tag = "4")]
+    unsent_from: u64,
 }
 
 pub(super) fn encode_held(held: &Held) -> Vec<u8> {
     let send_id = Bytes::copy_from_slice(held.send_id.as_bytes());
-    Record { send_id, body: held.body.clone(), since_ms: held.since.0 }.encode_to_vec()
+    let Held { body, since, unsent_from, .. } = held.clone();
+    Record { send_id, body, since_ms: since.0, unsent_from }.encode_to_vec()
 }
 
 fn decode_held(bytes: &[u8]) -> Result<Held, InboxRecordError> {
     let record = Record::decode(bytes)?;
     let send_id = SendId::try_from(record.send_id.as_ref())?;
-    Ok(Held { send_id, body: record.body, since: UnixMillis(record.since_ms) })
+    let Record { body, since_ms, unsent_from, .. } = record;
+    Ok(Held { send_id, body, since: UnixMillis(since_ms), unsent_from })
 }
 
 impl Inbox {
@@ -83,10 +87,16 @@ mod tests {
     #[test]
     fn a_held_message_keeps_its_bytes() {
         let body = Bytes::from_static(b"body");
-        let held = Held { send_id: SendId::from_bytes([1; 16]), body, since: UnixMillis(9) };
-        assert_eq!(hex::encode(encode_held(&held)), HELD);
-        let read = decode_held(&hex::decode(HELD).expect("hexadecimal")).expect("read");
-        assert_eq!((read.send_id, read.body, read.since), (held.send_id, held.body, held.since));
+        let first = Held { send_id: SendId::from_bytes([1; 16]), body, since: UnixMillis(9), unsent_from: 0 };
+        let later = Held { unsent_from: 3, ..first.clone() };
+        for (held, bytes) in [(first, HELD.to_owned()), (later, format!("{HELD}2003"))] {
+            assert_eq!(hex::encode(encode_held(&held)), bytes);
+            let read = decode_held(&hex::decode(bytes).expect("hexadecimal")).expect("read");
+            assert_eq!(
+                (read.send_id, read.body, read.since, read.unsent_from),
+                (held.send_id, held.body, held.since, held.unsent_from)
+            );
+        }
         assert!(decode_held(&[0xff]).is_err());
     }
 }

@@ -16,7 +16,16 @@ fn send_id(n: u64) -> SendId {
 }
 fn delivery(position: u64, lane_no: u64) -> Delivery {
     let position = Position::from_u64(position).expect("small");
-    Delivery { position, lane: lane(), send_id: send_id(lane_no), lane_no, lane_base: 1, body: Bytes::new() }
+    Delivery {
+        position,
+        lane: lane(),
+        send_id: send_id(lane_no),
+        lane_no,
+        lane_base: 1,
+        floor: 1,
+        unsent_from: 0,
+        body: Bytes::new(),
+    }
 }
 /// Numbers shown; late ones negative, holes as (from, to).
 fn numbers(shown: &[Shown]) -> Vec<(i64, i64)> {

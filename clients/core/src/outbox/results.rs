@@ -93,7 +93,9 @@ impl Outbox {
         rng: &mut impl RngCore,
     ) -> Option<OutboxEvent> {
         let (send_id, lane) = self.messages.get(&at).map(|m| (m.send_id, m.lane))?;
-        if why.code() == ErrorCode::WrongEpoch {
+        // Who was put out since hears of it in the queue, behind what was said before.
+        let is_ahead = why.code() == ErrorCode::UnknownConversation && why.current_epoch > 0;
+        if why.code() == ErrorCode::WrongEpoch || is_ahead {
             // The first catch-up is at once; a server that keeps refusing is not asked in a loop.
             let delay = self.backoff(at, rng);
             let repeated = self.messages.get(&at).is_some_and(|m| m.attempts > 2);

@@ -79,6 +79,39 @@ fn what_was_written_while_away_reaches_devices_that_came_meanwhile() {
 }
 
 #[test]
+fn what_a_device_wrote_before_it_was_removed_reaches_whoever_was_away_all_the_while() {
+    for knew in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        let id = world.start(0, "bob");
+        world.say(0, id, "before");
+        world.run();
+        let away = |world: &mut World| world.take_offline(0);
+        if !knew {
+            away(&mut world);
+        }
+        let laptop = world.link(1, "laptop");
+        world.run();
+        away(&mut world);
+        for text in ["one", "two", "three"] {
+            world.say(laptop, id, text);
+        }
+        world.run();
+        let device = world.address(laptop).device;
+        world.take_offline(laptop);
+        world.command(1, Command::RemoveDevice { device });
+        world.run();
+        world.bring_online(0);
+        world.run();
+        assert_eq!(world.history(0, id), ["bob: one", "bob: two", "bob: three"], "it had known of it: {knew}");
+        assert_eq!(count(&world, 0, |event| matches!(event, Event::Unreadable { .. })), 0);
+        world.say(1, id, "after");
+        world.run();
+        assert_eq!(world.history(0, id).last().unwrap(), "bob: after");
+        assert_one_group(&world, id, &[0, 1]);
+    }
+}
+
+#[test]
 fn a_queue_that_stands_still_holds_messages_up_for_seconds_only() {
     let mut world = World::new(&["alice", "bob"]);
     let chat = world.start(0, "bob");

@@ -523,7 +523,7 @@ fn what_was_sent_while_somebody_was_out_is_never_told_as_delivered_there() {
     for reached in [Reached::Delivered, Reached::Read] {
         assert!(told.iter().any(|told| told.0 == reached && told.2 == with), "{told:?}");
     }
-    assert!(told.iter().all(|(_, from, up_to)| (without + 1..=*up_to).contains(from)), "{told:?}");
+    assert!(told.iter().all(|(_, from, up_to)| from <= up_to && !(*from..=*up_to).contains(&without)), "{told:?}");
 }
 
 #[test]
@@ -590,6 +590,204 @@ fn what_was_refused_is_not_told_as_lost_when_one_is_in_again() {
     world.run();
     assert_eq!(world.devices[1].core.reached(id, again).len(), 2, "{:?}", world.history(0, id));
     assert!(!world.devices[1].events.iter().any(|event| matches!(event, Event::Lost { .. })));
+    for n in [0, 2] {
+        assert_eq!(world.history(n, id), ["bob: hello", "bob: in again"], "nobody lacks what was never there");
+    }
+    world.say(1, id, "and on");
+    world.run();
+    assert_eq!(world.history(0, id).last().map(String::as_str), Some("bob: and on"));
+}
+
+#[test]
+fn who_comes_in_with_somebody_who_was_in_before_lacks_nothing_of_theirs() {
+    for together in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+        let id = group(&mut world, &["bob", "carol"]);
+        for text in ["one", "two"] {
+            world.say(1, id, text);
+        }
+        world.run();
+        let accounts = vec![world.address(1).account];
+        world.command(0, Command::RemoveMembers { conversation: id, accounts });
+        world.run();
+        let names = if together { vec![vec!["bob", "dave"]] } else { vec![vec!["dave"], vec!["bob"]] };
+        for names in names {
+            let handles = names.into_iter().map(handle).collect();
+            world.command(0, Command::AddMembers { conversation: id, handles });
+            world.run();
+        }
+        let lane_no = world.say(1, id, "three").message.unwrap().lane_no;
+        world.run();
+        assert_eq!(world.history(3, id), ["bob: three"]);
+        assert_eq!(world.history(0, id), ["bob: one", "bob: two", "bob: three"]);
+        let told = |event: &Event| matches!(event, Event::Lost { .. } | Event::Hole { .. });
+        assert!(!world.devices.iter().any(|device| device.events.iter().any(told)));
+        assert_eq!(world.devices[1].core.reached(id, lane_no).len(), 3);
+    }
+}
+
+#[test]
+fn who_writes_before_hearing_of_being_put_out_reads_what_was_said_before() {
+    for again in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let id = group(&mut world, &["bob", "carol"]);
+        let bob = world.address(1);
+        world.server.hold.insert(bob);
+        world.say(0, id, "before");
+        world.run();
+        world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob.account] });
+        world.run();
+        world.say(1, id, "too late");
+        world.run();
+        if again {
+            world.command(2, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+            world.run();
+        }
+        world.server.hold.clear();
+        world.run();
+        assert_eq!(world.history(1, id), ["alice: before"]);
+        let is_in = world.devices[1].core.conversation(id).is_some_and(|view| !view.left);
+        assert_eq!(is_in, again);
+        if again {
+            world.say(1, id, "here");
+            world.say(0, id, "too");
+            world.run();
+            assert_eq!(world.history(1, id).last().unwrap(), "alice: too");
+            assert_eq!(world.history(0, id).last().unwrap(), "bob: here");
+            assert!(!world.history(0, id).iter().any(|line| line.contains("missing")), "{:?}", world.history(0, id));
+        }
+    }
+}
+
+#[test]
+fn what_was_lost_before_somebody_was_put_out_stays_lost_and_is_told_once() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let bob = world.address(1);
+    world.say(0, id, "one");
+    world.run();
+    world.take_offline(1);
+    let lost = world.say(0, id, "two").message.unwrap().lane_no;
+    world.say(0, id, "three");
+    world.run();
+    world.server.lose_first(bob);
+    world.bring_online(1);
+    world.run_on(20);
+    let told = |world: &World| world.devices[0].events.iter().filter(|e| matches!(e, Event::Lost { .. })).count();
+    let before = told(&world);
+    world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob.account] });
+    world.run();
+    world.command(2, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+    world.run();
+    assert!(reached(&world, id, lost).contains(&(handle("bob"), Reached::Lost)), "{:?}", reached(&world, id, lost));
+    world.say(0, id, "four");
+    world.run();
+    assert!(reached(&world, id, lost).contains(&(handle("bob"), Reached::Lost)));
+    assert_eq!(told(&world), before);
+}
+
+#[test]
+fn what_its_sender_said_before_being_put_out_is_told_to_them_too() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let bob = world.address(1);
+    world.take_offline(0);
+    let mut said = Vec::new();
+    for text in ["one", "two", "three"] {
+        said.push(world.say(1, id, text).message.unwrap().lane_no);
+        world.run();
+        world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob.account] });
+        world.run();
+        world.command(2, Command::AddMembers { conversation: id, handles: vec![handle("bob")] });
+        world.run();
+    }
+    said.push(world.say(1, id, "four").message.unwrap().lane_no);
+    world.run();
+    world.bring_online(0);
+    world.run();
+    for lane_no in said {
+        assert_eq!(world.devices[1].core.reached(id, lane_no).len(), 2, "{lane_no}");
+    }
+}
+
+#[test]
+fn who_was_let_in_and_comes_in_by_itself_leaves_no_hole_either() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    world.say(1, id, "hello");
+    world.run();
+    world.take_offline(1);
+    world.say(1, id, "too late");
+    let bob = world.address(1);
+    world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob.account] });
+    world.run();
+    world.bring_online(1);
+    world.run();
+    world.take_offline(1);
+    for name in ["bob", "dave"] {
+        world.command(2, Command::AddMembers { conversation: id, handles: vec![handle(name)] });
+        world.run();
+    }
+    // The welcome is gone.
+    let to = world.server.lose_queue(bob);
+    world.server.gaps.insert(bob, to);
+    world.bring_online(1);
+    world.run();
+    world.devices[1].restart(world.now);
+    world.run();
+    world.say(1, id, "in again");
+    world.run();
+    assert_eq!(world.history(0, id), ["bob: hello", "bob: in again"]);
+    assert_eq!(world.history(3, id), ["bob: in again"]);
+    assert!(!world.devices[1].events.iter().any(|event| matches!(event, Event::Lost { .. })));
+}
+
+#[test]
+fn what_somebody_was_shown_of_each_time_that_they_were_in_is_told() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let id = group(&mut world, &["bob", "carol"]);
+    let carol = world.address(2).account;
+    world.run();
+    world.take_offline(2);
+    let mut said = Vec::new();
+    for stay in ["first", "second", "third"] {
+        said.push((world.say(0, id, stay).message.unwrap().lane_no, true));
+        world.run();
+        world.command(1, Command::RemoveMembers { conversation: id, accounts: vec![carol] });
+        world.run();
+        said.push((world.say(0, id, "without carol").message.unwrap().lane_no, false));
+        world.run();
+        world.command(1, Command::AddMembers { conversation: id, handles: vec![handle("carol")] });
+        world.run();
+    }
+    said.push((world.say(0, id, "the last").message.unwrap().lane_no, true));
+    world.run();
+    let all = |world: &World, which: Reached| {
+        let has = |lane_no| {
+            world.devices[0].core.reached(id, lane_no).into_iter().any(|(by, how)| by.account == carol && how == which)
+        };
+        said.iter().map(|(lane_no, _)| has(*lane_no)).collect::<Vec<bool>>()
+    };
+    let expected: Vec<bool> = said.iter().map(|(_, with)| *with).collect();
+    world.devices[0].events.clear();
+    world.bring_online(2);
+    world.run();
+    assert_eq!(world.history(2, id).len(), 4, "{:?}", world.history(2, id));
+    assert_eq!(all(&world, Reached::Delivered), expected);
+    world.devices[2].restart(world.now);
+    world.run();
+    world.command(2, Command::MarkRead { conversation: id });
+    world.run();
+    assert_eq!(all(&world, Reached::Read), expected, "read as well, though it was read in the last stay");
+    let told = |event: &Event| match event {
+        Event::Delivered { by, from, up_to, .. } if by.account == carol => Some((*from, *up_to)),
+        _ => None,
+    };
+    let told: Vec<_> = world.devices[0].events.iter().filter_map(told).collect();
+    for (lane_no, with) in said {
+        let within = told.iter().any(|(from, up_to)| (*from..=*up_to).contains(&lane_no));
+        assert_eq!(within, with, "{lane_no} in {told:?}");
+    }
 }
 
 #[test]

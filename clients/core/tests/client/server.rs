@@ -607,7 +607,11 @@ impl Server {
         };
         let refused = |error| vec![result(send_result::Result::Refused(error))];
         let Some(conversation) = self.conversations.get(&id).filter(|c| c.roster.contains(&sender)) else {
-            return refused(refusal(ErrorCode::UnknownConversation, "unknown"));
+            let mut error = refusal(ErrorCode::UnknownConversation, "unknown");
+            // Whoever was put out since hears of the epoch.
+            let epoch = self.conversations.get(&id).map(|c| c.epoch).filter(|epoch| *epoch > send.epoch);
+            error.current_epoch = epoch.unwrap_or_default();
+            return refused(error);
         };
         if is_message && self.refuse_messages.contains(&sender) {
             self.refused.push(ErrorCode::Temporary);

@@ -13,6 +13,9 @@ use crate::{Connection, Connector, Fingerprint, ServerAddress, TransportError};
 /// A user who acts again and again makes at most one attempt in this time.
 const HURRIED_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a server that was connected to may have another certificate: somebody may have the address for a while.
+const WRONG_FOR: Duration = Duration::from_secs(60);
+
 /// How the connection stands.
 enum State {
     /// The next attempt is due then, and may be had from the second time on.
@@ -43,13 +46,18 @@ pub(crate) struct Link {
     exporter: [u8; 32],
     /// It never connects.
     offline: bool,
+    /// There was a connection.
+    was_open: bool,
+    /// Attempts one after another that met another certificate, and when the first was.
+    wrong: (usize, Instant),
 }
 
 impl Link {
     pub fn new(servers: Vec<ServerAddress>, connector: Connector) -> Self {
         let now = Instant::now();
         let state = State::Waiting(now, now);
-        Self { servers, at: 0, connector, state, attempted: None, exporter: [0; 32], offline: false }
+        let (attempted, exporter, wrong) = (None, [0; 32], (0, now));
+        Self { servers, at: 0, connector, state, attempted, exporter, offline: false, was_open: false, wrong }
     }
 
     /// With a connection that is open, and the only one.
@@ -79,6 +87,25 @@ impl Link {
         self.at = (self.at + 1) % self.servers.len();
     }
 
+    /// Notes an attempt that failed, or a connection that was lost; answers whether trying on is of no use: every address has
+    /// another certificate, and has had it for [`WRONG_FOR`] where there was a connection before.
+    pub fn is_given_up(&mut self, is_wrong: bool) -> bool {
+        let now = Instant::now();
+        self.wrong = match self.wrong {
+            _ if !is_wrong => (0, now),
+            (0, _) => (1, now),
+            (before, since) => (before + 1, since),
+        };
+        let (times, since) = self.wrong;
+        times >= self.servers.len() && (!self.was_open || now >= since + WRONG_FOR)
+    }
+
+    /// Notes a connection with the right certificate.
+    fn note_right(&mut self) {
+        self.was_open = true;
+        self.wrong.0 = 0;
+    }
+
     /// What an authentication on the open connection is bound to.
     pub const fn exporter(&self) -> [u8; 32] {
         self.exporter
@@ -102,6 +129,7 @@ impl Link {
             self.connector = self.connector.pinned(connection.fingerprint);
         }
         self.exporter = connection.exporter;
+        self.note_right();
         self.state = State::Open(Wire::new(connection.split()));
     }
 
@@ -210,6 +238,28 @@ mod tests {
             link.next_server();
         }
         assert_eq!(tried, [9, 8, 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_certificate_ends_it_where_all_addresses_have_one_and_after_a_minute_where_it_was_right() {
+        let servers = ["127.0.0.1:9", "127.0.0.1:8"].map(|address| address.parse().expect("an address")).to_vec();
+        let fresh = || Link::new(servers.clone(), nothing_pinned());
+        let mut link = fresh();
+        let given_up = [true, false, true, true].map(|is_wrong| link.is_given_up(is_wrong));
+        assert_eq!(given_up, [false, false, false, true], "one that is away may be the right one");
+        let mut link = Link { was_open: true, ..fresh() };
+        for _ in 0..60 {
+            assert!(!link.is_given_up(true));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(link.is_given_up(true), "it was set up anew");
+        assert!(!link.is_given_up(false) && !link.is_given_up(true), "somebody had the address for a while");
+        link.note_right();
+        for _ in 0..2 {
+            tokio::time::advance(2 * WRONG_FOR).await;
+            assert!(!link.is_given_up(true), "each time anew");
+            link.note_right();
+        }
     }
 
     #[tokio::test(start_paused = true)]

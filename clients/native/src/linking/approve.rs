@@ -111,7 +111,7 @@ impl Approval {
 
     /// The device is not let in, most often because the person said no; the new device hears of it, and why, at once.
     pub async fn decline(mut self, why: Refusal) -> Result<(), LinkFailure> {
-        self.meeting.put(2, &self.approving.refused(why)).await
+        self.meeting.put_last(2, &self.approving.refused(why)).await
     }
 
     /// The person said yes. On return the device is in the account's list.

@@ -70,14 +70,23 @@ impl Servers {
         Self { addresses, connector, at: 0 }
     }
 
-    /// A connection, and the host that was connected to; the next address is tried the next time where there is none.
+    /// A connection, and the host that was connected to; the next address is tried the next time where there is none, and at
+    /// once where another certificate is there.
     pub async fn open(&mut self) -> Result<(Connection, String), TransportError> {
-        let server = self.addresses[self.at % self.addresses.len()].clone();
-        let opened = self.connector.open(&server).await;
-        if opened.is_err() {
-            self.at += 1;
+        let mut left = self.addresses.len();
+        loop {
+            let server = self.addresses[self.at % self.addresses.len()].clone();
+            left -= 1;
+            match self.connector.open(&server).await {
+                Ok(connection) => return Ok((connection, server.to_string())),
+                Err(error) => {
+                    self.at += 1;
+                    if left == 0 || !matches!(error, TransportError::WrongCertificate { .. }) {
+                        return Err(error);
+                    }
+                }
+            }
         }
-        Ok((opened?, server.to_string()))
     }
 }
 
@@ -225,6 +234,12 @@ impl<C: Caller> Meeting<C> {
     /// When it is over.
     pub const fn deadline(&self) -> Instant {
         self.end.0
+    }
+
+    /// Puts the last blob of this side, also where the caller waits for the other one no longer.
+    pub async fn put_last(&mut self, number: u32, blob: &[u8]) -> Result<(), LinkFailure> {
+        self.end = (self.end.0.max(Instant::now() + REACHED_WITHIN), false);
+        self.put(number, blob).await
     }
 
     /// Puts a blob of this side.

@@ -113,7 +113,7 @@ impl Offer {
     /// The person said no; the first device hears of it at once.
     pub async fn decline(mut self) -> Result<(), LinkFailure> {
         let blob = self.joining.decline();
-        self.meeting.put(2, &blob).await
+        self.meeting.put_last(2, &blob).await
     }
 
     /// The person said yes. On return this is a device of the account, durably, and the profile can be opened; the server has

@@ -142,14 +142,17 @@ async fn judge(shared: &Shared, hello: &ClientHello, nonce: &[u8], peer: &PeerIn
     }
     check_client_version(&hello.user_agent, &shared.config.client_version_min)?;
     let address = Some(peer.address);
-    if hello.account.is_empty() && hello.device.is_empty() {
+    let is_anonymous = hello.account.is_empty() && hello.device.is_empty();
+    // Who registers over a host that is none would have a handle and no session.
+    let names_none = is_anonymous && hello.host.is_empty();
+    if !names_none && !host_allowed(&hello.host, &shared.config) {
+        return Err(no(ErrorCode::WrongHost, "this server does not answer under that host"));
+    }
+    if is_anonymous {
         let who = Who { device: None, address, committed: Position::ZERO, other_history: false };
         return Ok(Greeted { who, key_packages: None });
     }
     let device = device_of(hello)?;
-    if !host_allowed(&hello.host, &shared.config) {
-        return Err(no(ErrorCode::WrongHost, "this server does not answer under that host"));
-    }
     let binding = binding_bytes(hello.binding(), peer, &shared.config)?;
     let known = shared.keys.get(device).await?;
     let signed = transcript::authentication(&hello.host, device.account, device.device, nonce, binding);

@@ -25,7 +25,8 @@ const ADVICE: &[(ErrorCode, &str)] = &[
     (ErrorCode::EnvelopeTooLarge, "send less text in one message"),
     (ErrorCode::EnvelopeExpired, "send it again if it still matters"),
     (ErrorCode::KeyPackagesExhausted, "ask the other person to come online once, then try again"),
-    (ErrorCode::HandleTaken, "where it is yours on another device, link this one: `pli chat HANDLE/NAME`"),
+    (ErrorCode::HandleTaken, "where it is yours on another device, link this one: `pli chat HANDLE/NAME`; where it is yours here, \
+        write --server as when you made it"),
     (ErrorCode::HandleMalformed, "choose another handle: 3 to 32 of a-z 0-9 . _, a letter or digit first and last, no two of . _ in a row"),
     (ErrorCode::IdTaken, "move the profile folder away and try again"),
     (ErrorCode::RegistrationClosed, "ask the operator how accounts are made on this server"),

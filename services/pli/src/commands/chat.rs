@@ -168,7 +168,7 @@ impl Chat {
             printed,
             merged: Merged::default(),
             offline,
-            lost_at: None,
+            lost_at: (!offline).then(|| Instant::now() + LOST_TOLD_AFTER),
             current,
             gone,
             unused,

@@ -34,7 +34,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How a companion device is linked at its first use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct LinkArgs {
-    /// Also draw the code of a companion device as a QR code, where the terminal is wide enough.
+    /// Also draw the code of a companion device as a QR code, where the terminal has room for it.
     #[arg(long)]
     pub qr: bool,
     /// Join the account that answers without asking, where its handle is the one that was named, and the server's directory has
@@ -138,38 +138,42 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
     let link = NewLink::open(options, &name, how.by).await.map_err(failed)?;
     show(options, &link, &how)?;
     let mut offer = link.offered().await.map_err(failed)?;
-    if !ask(&mut offer, &how).await? {
+    let asked = ask(&mut offer, &how).await;
+    if !matches!(asked, Ok(true)) {
         // Whether or not the other side hears of it.
         let _ = timeout(DECLINED_WITHIN, offer.decline()).await;
+        asked?;
         return Err(Failure::say(Exit::Failed, "declined: this device joined no account"));
     }
-    offer.accept().await.map_err(failed)?;
+    // Large, and seldom gone through.
+    Box::pin(offer.accept()).await.map_err(failed)?;
     if how.json { Ok(()) } else { say!("linked: this is a device of @{} now", options.name.handle) }
 }
 
 /// The code, as text and, if wanted, as a picture.
 fn show(options: &ClientOptions, link: &NewLink, how: &How) -> Result<(), Failure> {
     let (code, handle) = (link.code(), &options.name.handle);
-    let seconds = link.deadline().saturating_duration_since(Instant::now()).as_secs();
+    let seconds = link.deadline().saturating_duration_since(Instant::now()).as_millis().div_ceil(1_000);
     if how.json {
         return say!("{}", json!({ "event": "link_code", "code": code.to_string(), "expires_in_s": seconds }));
-    }
-    if how.args.qr {
-        say!("{}", fitting(picture(code)?, terminal::columns()))?;
     }
     say!(
         "on the first device of @{handle}, within {seconds} s, or in its open chat `/approve` and the code:\n\n  {} {code}\n",
         how.approve
-    )
+    )?;
+    // Below the text, which would push its first rows out of sight.
+    if how.args.qr { say!("{}", fitting(picture(code)?, terminal::size())) } else { Ok(()) }
 }
 
-/// The picture, where the terminal is wide enough for it: wrapped, no scanner reads it.
-fn fitting(picture: String, columns: Option<usize>) -> String {
+/// The picture, where the terminal has room for it: wrapped, or with its first rows gone, no scanner reads it.
+fn fitting(picture: String, size: Option<(usize, usize)>) -> String {
     let wide = picture.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    match columns {
-        Some(columns) if columns < wide => format!(
-            "no QR code: it is {wide} columns wide and this terminal {columns}; copy the text below, or widen the terminal \
-             and begin again"
+    // The cursor stands below it.
+    let high = picture.lines().count() + 1;
+    match size {
+        Some((columns, rows)) if columns < wide || rows < high => format!(
+            "no QR code: it needs {wide} columns and {high} rows, and this terminal has {columns} and {rows}; copy the text \
+             above, or make the terminal larger and begin again"
         ),
         _ => picture,
     }
@@ -238,7 +242,9 @@ pub async fn let_in(met: Approval, slow: impl FnOnce(String)) -> Result<Approved
         () = sleep(SLOW_AFTER) => {}
     }
     let seconds = end.saturating_duration_since(Instant::now()).as_secs();
-    slow(format!("waiting for the new device \"{name}\" to join; its code lives {seconds} s more"));
+    if seconds > 0 {
+        slow(format!("waiting for the new device \"{name}\" to join; its code lives {seconds} s more"));
+    }
     work.await
 }
 
@@ -282,11 +288,14 @@ mod tests {
         assert!((10..=24).contains(&lines), "{lines} lines");
         assert!(columns.is_some_and(|columns| columns <= 50), "{columns:?} columns");
         assert_eq!(digits("012345"), "012 345");
-        let wide = columns.unwrap_or_default();
-        for shown in [None, Some(wide), Some(200)] {
+        let (wide, high) = (columns.unwrap_or_default(), lines + 1);
+        for shown in [None, Some((wide, high)), Some((200, 100))] {
             assert_eq!(fitting(drawn.clone(), shown), drawn, "{shown:?}");
         }
-        let said = fitting(drawn, Some(wide - 1));
-        assert!(said.contains(&format!("{wide} columns wide and this terminal {}", wide - 1)), "{said}");
+        for (columns, rows) in [(wide - 1, high), (wide, high - 1)] {
+            let said = fitting(drawn.clone(), Some((columns, rows)));
+            let needs = format!("it needs {wide} columns and {high} rows, and this terminal has {columns} and {rows}");
+            assert!(said.contains(&needs), "{said}");
+        }
     }
 }

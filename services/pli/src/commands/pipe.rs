@@ -28,8 +28,9 @@ const OPEN_MAX: usize = 512;
 /// Send every line that is read, print everything that arrives.
 ///
 /// At the end of its input it waits until every message has come as far as --wait says, and ends; with --follow it goes
-/// on printing until Ctrl-C. The first use of FROM registers it. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
-/// standard error and with --json as `not_sent`; the others are sent, and the exit code is 13.
+/// on printing until Ctrl-C. The first use of FROM registers it. While 512 messages have not come that far, nothing more is read. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
+/// standard error and with --json as `not_sent`; the others are sent, and the exit code is 13. Where the conversation ends
+/// meanwhile, so does the command: the line that was not sent is told, and none behind it was read.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pli pipe alice bob --json\n  tail -f log | pli pipe alice '#team' --follow")]
 pub struct PipeArgs {
@@ -109,7 +110,10 @@ impl Piping<'_> {
                     if !self.printer.event(&event).await {
                         return self.printer.ended();
                     }
-                    self.progress.see(&event, self.me)?;
+                    if let Err(why) = self.progress.see(&event, self.me) {
+                        self.print_rest().await;
+                        return Err(why);
+                    }
                 }
                 line = self.input.next(), if room => {
                     match line? {
@@ -133,7 +137,20 @@ impl Piping<'_> {
             printer.event(event).await;
             progress.see(event, me)
         };
-        Err(self.session.reason(error, see).await)
+        let why = self.session.reason(error, see).await;
+        self.print_rest().await;
+        Err(why)
+    }
+
+    /// What became of the other lines has mostly happened too when one of them is refused.
+    async fn print_rest(&mut self) {
+        let printer = &mut self.printer;
+        let see = async |event: &Event| {
+            printer.event(event).await;
+            Ok(())
+        };
+        // It ends for another reason.
+        let _ = self.session.look_at_rest(see).await;
     }
 }
 
@@ -181,7 +198,10 @@ impl Input {
             Err(RequestError::Command(error @ (CommandError::TextTooLong(_) | CommandError::TextEmpty))) => {
                 self.not_sent(self.lines.number(), &Unfit::NotTaken(error.to_string()))?;
             }
-            Err(error) => return Ok(Some(error)),
+            Err(error) => {
+                self.not_sent(self.lines.number(), &Unfit::NotTaken(error.to_string()))?;
+                return Ok(Some(error));
+            }
         }
         Ok(None)
     }

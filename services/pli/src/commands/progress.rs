@@ -104,6 +104,19 @@ impl Progress {
                 *known = (*from, known.1.max(*up_to));
                 self.settle_delivered();
             }
+            Event::MemberRemoved { conversation, member, .. } if self.conversations.contains(conversation) => {
+                self.others.retain(|other| *other != member.account);
+                if self.others.is_empty() && self.wait == Wait::Delivered {
+                    self.open.retain(|message, _| !self.accepted.contains(message));
+                }
+                self.settle_delivered();
+            }
+            Event::Left { conversation } if self.conversations.contains(conversation) && self.waits_for_others() => {
+                return Err(Failure::say(
+                    Exit::Refused,
+                    "you are no longer in this conversation, and what the others have of it is not heard any more",
+                ));
+            }
             Event::ConversationFailed { conversation, why } if self.conversations.contains(conversation) => {
                 return Err(refused("the conversation cannot be started", why));
             }
@@ -113,6 +126,10 @@ impl Progress {
             _ => {}
         }
         Ok(())
+    }
+
+    fn waits_for_others(&self) -> bool {
+        self.wait == Wait::Delivered && !self.open.is_empty()
     }
 
     /// What is waited for will not come.
@@ -164,6 +181,8 @@ fn settles(devices: &BTreeMap<DeviceId, (u64, u64)>, lane_no: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pli_domain::UnixMillis;
+
     use super::*;
 
     const HERE: ConversationId = ConversationId::from_bytes([1; 16]);
@@ -229,6 +248,34 @@ mod tests {
             progress.see(&event, ME).expect("fine");
             assert_eq!(progress.open(), open, "{event:?}");
         }
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_is_put_out() {
+        let member = |n: u8| Member { account: AccountId::from_bytes([n; 16]), handle: None, former: None };
+        let removed = |n: u8| Event::MemberRemoved { conversation: HERE, member: member(n), by: None };
+        let waits = || {
+            let mut progress = Progress::new(HERE, Wait::Delivered);
+            progress.expect(vec![member(1).account, member(2).account]);
+            progress.sent(sent(HERE, 1));
+            let accepted = Event::Accepted { conversation: HERE, message: message(1).send_id, at: UnixMillis(1) };
+            progress.see(&accepted, ME).expect("fine");
+            progress
+        };
+        let mut progress = waits();
+        progress.see(&delivered(1, 1), ME).expect("fine");
+        progress.see(&removed(2), ME).expect("fine");
+        assert_eq!(progress.open(), 0);
+        let mut progress = waits();
+        progress.see(&removed(1), ME).expect("fine");
+        assert_eq!(progress.open(), 1);
+        progress.see(&removed(2), ME).expect("fine");
+        assert_eq!(progress.open(), 0, "there is nobody left to have it");
+        let mut progress = waits();
+        assert!(progress.see(&Event::Left { conversation: HERE }, ME).is_err());
+        progress.see(&delivered(1, 1), ME).expect("fine");
+        progress.see(&delivered(2, 1), ME).expect("fine");
+        progress.see(&Event::Left { conversation: HERE }, ME).expect("nothing is waited for");
     }
 
     #[test]

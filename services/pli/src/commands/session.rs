@@ -55,9 +55,21 @@ pub enum FirstUse {
     Fails,
 }
 
-/// Opens the profile; the first use makes it.
+/// How long a command waits for the server before it says so.
+const WAIT_TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// Opens the profile; the first use makes it. Says on standard error when the server is waited for.
 pub async fn open(args: &ClientArgs, name: &ProfileName) -> Result<Session, Failure> {
-    open_as(args, name, FirstUse::Registers).await
+    let session = open_as(args, name, FirstUse::Registers).await?;
+    let status = session.client.status();
+    tokio::spawn(async move {
+        tokio::time::sleep(WAIT_TOLD_AFTER).await;
+        let status = status.borrow().clone();
+        if status.state == ConnectionState::Offline && !status.ended {
+            crate::terminal::tell!("{status}");
+        }
+    });
+    Ok(session)
 }
 
 /// Opens the profile; `first` says what happens where there is none.
@@ -88,6 +100,8 @@ async fn open_with(args: &ClientArgs, name: &ProfileName, first: FirstUse, offli
     let how = if let FirstUse::Links(how) = first { Some(how) } else { None };
     let linked_now = name.device.is_some() && link::link(args, &options, how).await?;
     let (client, events) = Client::open(options).await.map_err(opening)?;
+    // One that could not be registered when it was made is as new.
+    let is_new = is_new || !client.status().borrow().registered;
     let (invocation, name) = (Invocation::of(args), name.clone());
     let (refusal, tells_new, warns) = (None, true, false);
     Ok(Session { client, events, invocation, name, refusal, keys_gone, tells_new, is_new, linked_now, warns })
@@ -95,8 +109,17 @@ async fn open_with(args: &ClientArgs, name: &ProfileName, first: FirstUse, offli
 
 /// Which profile is meant, and where its server is.
 fn options(args: &ClientArgs, name: &ProfileName) -> Result<ClientOptions, Failure> {
-    let Servers { first: server, others, fingerprint, quic_port } = servers(args)?;
+    let Servers { first: server, others, expected, is_gone, quic_port } = servers(args)?;
     let home = pli_client::profile::home(args.home.as_deref()).exit(Exit::Folder)?;
+    // A profile believes what it has seen itself before a file that may be of a server which is gone.
+    let is_pinned = pli_client::profile::is_pinned(&pli_client::profile::folder(&home, &server, name));
+    if is_gone && !is_pinned {
+        let data = args.data.display();
+        crate::terminal::tell!(
+            "the server of {data} does not run (start it with `pli dev`); another one at {server} is named with --server"
+        );
+    }
+    let fingerprint = args.fingerprint.or(expected.filter(|_| !is_pinned));
     let (transport, suite, name) = (args.transport, args.suite, name.clone());
     Ok(ClientOptions { server, others, transport, quic_port, fingerprint, home, name, suite, offline: false })
 }
@@ -128,13 +151,19 @@ fn no_profile(args: &ClientArgs, name: &ProfileName, folder: &std::path::Path) -
 struct Servers {
     first: ServerAddress,
     others: Vec<ServerAddress>,
-    fingerprint: Option<Fingerprint>,
+    /// What its file says of its certificate.
+    expected: Option<Fingerprint>,
+    /// It was read from the file of a server that does not run.
+    is_gone: bool,
     quic_port: Option<u16>,
 }
 
 /// As named, else as the data folder says.
 fn servers(args: &ClientArgs) -> Result<Servers, Failure> {
-    let file = ServerFile::read(&args.data).exit(Exit::Unreachable)?;
+    // The file stays when its server ends: of one that is named it says nothing then.
+    let read = if args.server.is_empty() { ServerFile::read } else { ServerFile::running };
+    let file = read(&args.data).exit(Exit::Unreachable)?;
+    let is_gone = file.as_ref().is_some_and(|file| !file.is_running());
     let found = file.and_then(|file| {
         let address: ServerAddress = file.address.parse().ok()?;
         Some((address, file.fingerprint.parse().ok()?, file.quic.map(|quic| quic.port())))
@@ -146,12 +175,11 @@ fn servers(args: &ClientArgs) -> Result<Servers, Failure> {
         None => return Err(unknown(args)),
     };
     others.retain(|other| *other != first);
-    let (fingerprint, quic_port) = match found {
+    let (expected, quic_port) = match found {
         Some((address, fingerprint, quic)) if address == first => (Some(fingerprint), quic),
         _ => (None, None),
     };
-    let (fingerprint, quic_port) = (args.fingerprint.or(fingerprint), args.quic_port.or(quic_port));
-    Ok(Servers { first, others, fingerprint, quic_port })
+    Ok(Servers { first, others, expected, is_gone, quic_port: args.quic_port.or(quic_port) })
 }
 
 fn unknown(args: &ClientArgs) -> Failure {
@@ -257,8 +285,8 @@ const fn exit_of(error: &CommandError) -> Exit {
         | CommandError::GroupSize
         | CommandError::DeviceName
         | CommandError::Oneself => Exit::Usage,
+        CommandError::NotAMember => Exit::Refused,
         CommandError::UnknownConversation
-        | CommandError::NotAMember
         | CommandError::Leaving
         | CommandError::NotAGroup
         | CommandError::GroupNameTaken(_)
@@ -465,22 +493,28 @@ impl Session {
     pub async fn reason(
         &mut self,
         error: RequestError,
-        mut see: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+        see: impl AsyncFnMut(&Event) -> Result<(), Failure>,
     ) -> Failure {
+        match self.look_at_rest(see).await {
+            Ok(()) => self.request(error),
+            Err(why) => why,
+        }
+    }
+
+    /// Looks at everything that has happened and was not looked at.
+    pub async fn look_at_rest(
+        &mut self,
+        mut see: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         for _ in 0..REASONS_MAX {
             // The driver hands out every event that waits before it takes a request.
             if self.events.is_empty() && (self.client.query(|_| ()).await.is_err() || self.events.is_empty()) {
                 break;
             }
-            let seen = match self.next(Deadline::after(None)).await {
-                Ok(event) => see(&event).await,
-                Err(ended) => Err(ended),
-            };
-            if let Err(why) = seen {
-                return why;
-            }
+            let event = self.next(Deadline::after(None)).await?;
+            see(&event).await?;
         }
-        self.request(error)
+        Ok(())
     }
 
     /// Says on standard error what a person must know: the command prints no events.

@@ -20,16 +20,21 @@ pub enum Target {
     Group(String),
 }
 
+/// What is neither a person nor a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; a group is written '#NAME' or group:NAME")]
+pub struct InvalidTarget(InvalidHandle);
+
 impl FromStr for Target {
-    type Err = InvalidHandle;
-    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+    type Err = InvalidTarget;
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         if let Some(name) = marked(text) {
             return Ok(Self::Group(name));
         }
         if text.starts_with('~') || text.parse::<ConversationId>().is_ok() {
             return Ok(Self::Group(text.to_string()));
         }
-        handle(text).map(Self::Person)
+        handle(text).map(Self::Person).map_err(InvalidTarget)
     }
 }
 
@@ -91,6 +96,8 @@ mod tests {
         let id = "ab".repeat(16);
         assert_eq!(id.parse(), Ok(Target::Group(id)));
         assert!("b".parse::<Target>().is_err());
+        let why = "my group".parse::<Target>().expect_err("no handle").to_string();
+        assert!(why.contains("at byte 2") && why.contains("'#NAME'"), "{why}");
         for text in ["#team", "group:team", "team"] {
             assert_eq!(group(text).as_deref(), Ok("team"));
         }

@@ -62,7 +62,12 @@ impl ServerFile {
 
     /// The same, of a server whose process exists; the file outlives it.
     pub fn running(folder: &Path) -> anyhow::Result<Option<Self>> {
-        Ok(Self::read(folder)?.filter(|file| is_running(file.pid)))
+        Ok(Self::read(folder)?.filter(Self::is_running))
+    }
+
+    /// Whether its process exists.
+    pub fn is_running(&self) -> bool {
+        is_running(self.pid)
     }
 }
 

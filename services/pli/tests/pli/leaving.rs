@@ -131,3 +131,19 @@ fn the_last_account_of_a_group_leaves_it_on_all_its_devices() {
     said(home, &["group", "create", "alice/laptop", "club", "bob"]);
     assert!(said(home, &["group", "list", "alice"]).contains("club"));
 }
+
+#[test]
+fn a_pipe_into_a_group_that_one_is_put_out_of_tells_the_line_that_was_not_sent() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = group_of_three(home);
+    let mut carol = Running::start(pli(home, &with_data(&["pipe", "carol", "#team", "--json"])));
+    carol.say("one");
+    carol.json(|event| event["event"] == "accepted");
+    said(home, &["group", "remove", "alice", "team", "carol"]);
+    carol.json(|event| event["event"] == "left");
+    carol.say("two");
+    let line = carol.json(|event| event["event"] == "not_sent");
+    assert!(line["line"] == 2 && line["code"] == "not_taken", "{line}");
+    assert_eq!(carol.wait(), Some(8));
+}

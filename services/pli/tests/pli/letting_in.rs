@@ -37,17 +37,18 @@ fn a_new_device_whose_name_is_taken_hears_so_and_not_that_somebody_said_no() {
 }
 
 #[test]
-fn a_qr_code_is_drawn_where_the_terminal_is_wide_enough_and_else_the_text_alone() {
+fn a_qr_code_is_drawn_where_the_terminal_has_room_for_it_and_else_the_text_alone() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
     let _server = Server::start(home);
     said(home, &["recv", "alice"]);
-    for (columns, drawn) in [(0, true), (80, true), (30, false)] {
+    for (size, drawn) in [((0, 0), true), ((80, 0), true), ((80, 24), true), ((30, 24), false), ((80, 20), false)] {
         let links = with_data(&["device", "link", "alice/laptop", "--qr"]);
-        let mut new = Terminal::start_in(pli(home, &links), columns);
-        let shown = new.until(" pli1");
-        assert_eq!(shown.contains('█'), drawn, "{columns}: {shown}");
-        assert_eq!(shown.contains("this terminal 30; copy the text below"), !drawn, "{columns}: {shown}");
+        let mut new = Terminal::start_in(pli(home, &links), size);
+        new.until(" pli1");
+        let says = format!("and this terminal has {} and {}; copy the text above", size.0, size.1);
+        let shown = new.until(if drawn { "█" } else { "begin again" });
+        assert_eq!(shown.contains(&says), !drawn, "{size:?}: {shown}");
     }
 }
 
@@ -107,4 +108,9 @@ fn an_approval_that_is_ended_at_its_question_tells_the_new_device() {
         assert_eq!(first.ended().code(), Some(1), "{signal:?}");
         assert_eq!(new.ended().code(), Some(1), "{signal:?}");
     }
+    let (mut new, code) = asks_its_person(home, "alice/laptop");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code, "--timeout", "15"]);
+    first.until("[y/N] ");
+    new.until("its program ended before anybody there answered");
+    assert_eq!((first.ended().code(), new.ended().code()), (Some(10), Some(1)), "nobody answered in time");
 }

@@ -252,7 +252,7 @@ fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
             break line;
         }
     };
-    assert!(chat.seen().iter().any(|line| line.contains('█')), "a picture");
+    chat.until("█");
     // As somebody pastes it, with the program as it was started.
     let mut pasted = Command::new("/bin/sh");
     pasted.args(["-c", &format!("{line} --yes")]).current_dir(home).env_clear();

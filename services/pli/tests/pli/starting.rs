@@ -2,7 +2,6 @@
 //! Starting and ending the server, and what it says when it cannot start.
 
 use std::net::TcpListener;
-use std::path::Path;
 
 use rustix::process::Signal;
 
@@ -142,53 +141,6 @@ async fn a_later_connection_resumes_tls_and_a_wrong_pin_never_does() {
     assert!(matches!(refused, Err(pli_client::TransportError::WrongCertificate { .. })), "{refused:?}");
 }
 
-/// What a command says that is given this fingerprint.
-fn with_fingerprint(server: &Server, home: &Path, command: &[&str], fingerprint: &str) -> (Option<i32>, String) {
-    let address = server.address();
-    let place = ["--server", &address, "--fingerprint", fingerprint, "--timeout", "5"];
-    let output = run(home, &[command, &place].concat());
-    let (code, why) = failure(&output);
-    (code, why + &String::from_utf8_lossy(&output.stdout))
-}
-
-#[test]
-fn a_wrong_fingerprint_at_first_use_is_refused_and_not_kept() {
-    let home = tempfile::tempdir().expect("a folder");
-    let home = home.path();
-    let server = Server::start(home);
-    let right = server.about["fingerprint"].as_str().expect("a fingerprint");
-    let wrong = "ab".repeat(32);
-    for transport in ["auto", "ws", "quic"] {
-        let command = ["device", "list", "alice", "--transport", transport];
-        let first = if transport == "auto" { &["recv", "alice"][..] } else { &command };
-        let (code, why) = with_fingerprint(&server, home, first, &wrong);
-        assert_eq!(code, Some(7), "{transport}: {why}");
-        assert!(
-            why.contains(&wrong) && why.contains("check the fingerprint; none is pinned yet"),
-            "{transport}: {why}"
-        );
-        assert!(why.contains("give the right one with the next run, too"), "{transport}: {why}");
-    }
-    let link = ["device", "link", "alice/laptop", "--yes", "--json"];
-    let (code, why) = with_fingerprint(&server, home, &link, &wrong);
-    assert!(code == Some(7) && why.contains("that was given is wrong") && !why.contains("link_code"), "{code:?} {why}");
-
-    let (code, said) = with_fingerprint(&server, home, &["device", "list", "alice"], right);
-    assert_eq!(code, Some(0), "the right one is taken, and nothing needs to be removed first: {said}");
-    let (_, said) = with_fingerprint(&server, home, &link, right);
-    assert!(said.contains("link_code"), "{said}");
-    for command in [&["device", "list", "alice"][..], &link] {
-        let (code, why) = with_fingerprint(&server, home, command, &wrong);
-        let told = why.contains(&format!("trusts the certificate {right}, not {wrong}"));
-        assert!(code == Some(7) && told, "now it is pinned: {command:?}: {code:?} {why}");
-    }
-    // Without a fingerprint the first one seen is, as before.
-    let address = server.address();
-    text(&run(home, &["recv", "bob", "--server", &address, "--data", "none"]));
-    let (code, why) = with_fingerprint(&server, home, &["recv", "bob"], &wrong);
-    assert!(code == Some(7) && why.contains("trusts the certificate"), "{code:?} {why}");
-}
-
 #[test]
 fn a_folder_that_lost_its_database_is_refused_with_its_fix_and_the_doctor_tells_too() {
     let home = tempfile::tempdir().expect("a folder");
@@ -238,4 +190,17 @@ fn a_server_on_a_damaged_database_ends_with_the_cause_or_with_a_signal() {
     let (code, said) = failure(&output);
     assert!(code.is_some_and(|code| code != 0), "{said}");
     assert!(said.contains("malformed") || said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_under_a_host_takes_no_handle_there() {
+    let home = tempfile::tempdir().expect("a folder");
+    let elsewhere = Server::start_with(home.path(), 0, &[("PLI_EDGE__HOSTS", "chat.example")]);
+    let (address, port) = (elsewhere.address(), elsewhere.port());
+    let recv = || run(home.path(), &["recv", "alice", "--server", &address, "--timeout", "20"]);
+    let (code, why) = failure(&recv());
+    assert!(code == Some(8) && why.contains("WRONG_HOST") && !why.contains("registered now"), "{code:?} {why}");
+    elsewhere.process.kill();
+    let _server = Server::start_on(home.path(), port);
+    text(&recv());
 }

@@ -41,19 +41,19 @@ impl Terminal {
     }
 
     /// Starts a command on a terminal that is so wide.
-    pub fn start_in(command: Command, columns: u16) -> Self {
-        Self::start_sized(command, true, columns)
+    pub fn start_in(command: Command, size: (u16, u16)) -> Self {
+        Self::start_sized(command, true, size)
     }
 
     fn start_on(command: Command, errors: bool) -> Self {
-        Self::start_sized(command, errors, 0)
+        Self::start_sized(command, errors, (0, 0))
     }
 
-    /// With 0 columns it says nothing of its size.
-    fn start_sized(mut command: Command, errors: bool, columns: u16) -> Self {
+    /// With 0 columns, or rows, it does not say how many it has.
+    fn start_sized(mut command: Command, errors: bool, (columns, rows): (u16, u16)) -> Self {
         let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("ours");
-        let size = Winsize { ws_row: 0, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&keyboard, size).expect("sized");
         let name = ptsname(&keyboard, Vec::new()).expect("a name");
         let open = || rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");

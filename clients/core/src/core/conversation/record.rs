@@ -59,6 +59,7 @@ impl Conversation {
             crowded: self.crowded,
             room_at_ms: self.room_at.map(|at| at.0),
             renewal_asked_ms: self.renewal_asked.map(|at| at.0),
+            unsent: self.unsent.iter().flat_map(|(first, last)| [*first, *last]).collect(),
         }
         .encode_to_vec()
     }
@@ -95,6 +96,7 @@ impl Conversation {
             awaits_in_vain: r.awaits_in_vain,
             refresh: r.refresh.map(RefreshRecord::read),
             ticks_at: r.ticks_at_ms.map(UnixMillis),
+            unsent: r.unsent.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
             crowded: r.crowded,
             room_at: r.room_at_ms.map(UnixMillis),
             renewal_asked: r.renewal_asked_ms.map(UnixMillis),
@@ -180,6 +182,9 @@ struct Record {
     room_at_ms: Option<u64>,
     #[prost(uint64, optional, tag = "33")]
     renewal_asked_ms: Option<u64>,
+    /// First and last of each range.
+    #[prost(uint64, repeated, tag = "34")]
+    unsent: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -334,7 +339,17 @@ mod tests {
         "0606060606800108",
     );
 
-    /// What later versions keep.
+    /// The same of today.
+    const STORED_3: &str = concat!(
+        "62450a1004040404040404040404040404040404100618052204020204043107000000000000003a1008000000000000",
+        "000700000000000000420408040709480250015a0203058a011001010101010101010101010101010101920110020202",
+        "02020202020202020202020202980101a2010b0907000000000000001003a80102b2011d0a1005050505050505050505",
+        "05050505050510061a07636f6e74656e74ba011006060606060606060606060606060606c0010aca01300a1006060606",
+        "060606060606060606060606121007070707070707070707070707070707180520022a04010103043001d00101d80107",
+        "e00101ea01080809100818072006f0010bf8010c80020d88020e92020401020404",
+    );
+
+    /// What later versions kept.
     const STORED_2: &str = concat!(
         "62430a10040404040404040404040404040404041006180522040202040428013107000000000000003a100800000000",
         "0000000700000000000000420408040709480250018a0110010101010101010101010101010101019201100202020202",
@@ -352,10 +367,10 @@ mod tests {
             lost: vec![(2, 2), (4, 4)],
             life: 7,
             seen: vec![8, 7],
-            absent: true,
             places: vec![(8, 4), (7, 9)],
             base: 2,
             returned: true,
+            ..Mark::default()
         };
         let address = DeviceAddress { account: AccountId::from_bytes([6; 16]), device: DeviceId::from_bytes([7; 16]) };
         let gone = Mark { delivered: 5, read: 2, lost: vec![(1, 1), (3, 4)], base: 1, ..Mark::default() };
@@ -384,7 +399,6 @@ mod tests {
             gone: BTreeMap::from([(address, vec![gone])]),
             ..Conversation::default()
         };
-        assert_eq!(hex::encode(conversation.encode()), STORED_2);
         let read = Conversation::decode(&hex::decode(STORED_2).expect("hexadecimal")).expect("read");
         assert_eq!(
             (&read.ours, &read.lives, &read.kept),
@@ -400,6 +414,12 @@ mod tests {
         assert_eq!(read.ticks_at, conversation.ticks_at);
         assert_eq!((read.crowded, read.room_at), (12, conversation.room_at));
         assert_eq!(read.renewal_asked, conversation.renewal_asked);
+        let mut later = conversation;
+        later.ours.values_mut().for_each(|mark| mark.stays = vec![3, 5]);
+        later.unsent = vec![(1, 2), (4, 4)];
+        assert_eq!(hex::encode(later.encode()), STORED_3);
+        let read = Conversation::decode(&hex::decode(STORED_3).expect("hexadecimal")).expect("read");
+        assert_eq!((read.ours, read.unsent), (later.ours, later.unsent));
     }
 
     #[test]

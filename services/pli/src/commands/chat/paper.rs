@@ -179,7 +179,7 @@ impl State {
 
 /// Of the terminal, as it is now.
 fn columns() -> usize {
-    terminal::columns().unwrap_or(COLUMNS_DEFAULT)
+    terminal::size().map_or(COLUMNS_DEFAULT, |(columns, _)| columns)
 }
 
 fn all(mut out: impl Write, text: &str) -> std::io::Result<()> {

@@ -72,14 +72,19 @@ async fn allowed(
 ) -> Result<Approval, Failure> {
     let question = format!("Add \"{}\" to @{}? [y/N] ", one_line(met.name()), args.handle.handle);
     let answer = stop.run_until_cancelled(meanwhile(session, yes(&question, met.is_over()))).await;
-    let (why, said) = match answer.transpose()?.transpose()? {
-        Some(true) => return Ok(met),
-        Some(false) => (Refusal::Declined, "declined: the device was not added"),
-        None => (Refusal::Ended, "ended before anybody answered: the device was not added"),
+    let (why, failure) = match answer.transpose()? {
+        Some(Ok(true)) => return Ok(met),
+        Some(Ok(false)) => (Refusal::Declined, Failure::say(Exit::Failed, "declined: the device was not added")),
+        Some(Err(over)) => (Refusal::Ended, over),
+        None => {
+            // Behind the question, where there still is a terminal.
+            let _ = crate::terminal::put("\n");
+            (Refusal::Ended, Failure::say(Exit::Failed, "ended before anybody answered: the device was not added"))
+        }
     };
     // Whether or not the other side hears of it.
     let _ = meanwhile(session, timeout(DECLINED_WITHIN, met.decline(why))).await?;
-    Err(Failure::say(Exit::Failed, said))
+    Err(failure)
 }
 
 async fn finish(args: &Approve, session: &mut Session, met: Approval) -> Result<(), Failure> {

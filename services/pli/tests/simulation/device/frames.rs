@@ -105,7 +105,7 @@ impl Device {
         let verdict = self.world.oracle().delivered(own, (position, name), &log, now);
         self.world.judge(verdict);
         let Opened { lane, send_id, lane_no, body } = opened;
-        let delivery = Delivery { position, lane, send_id, lane_no, lane_base: 1, body };
+        let delivery = Delivery { position, lane, send_id, lane_no, lane_base: 1, floor: 1, unsent_from: 0, body };
         let shown = self.inbox.deliver(delivery, now);
         self.world.oracle().committed(own, position, Some(name));
         self.show(shown);
