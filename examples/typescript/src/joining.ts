@@ -91,7 +91,7 @@ export async function joinByWelcome(
   const secretTree = await createSecretTree(leafWidth(ratchetTree.length), encryptionSecret, impl.kdf);
   [encryptionSecret, secrets.joinerSecret].forEach(zeroOutUint8Array);
   const signaturePrivateKey = keys.signaturePrivateKey;
-  const state = {
+  return begun({
     groupContext,
     ratchetTree,
     privatePath,
@@ -99,11 +99,19 @@ export async function joinByWelcome(
     confirmationTag,
     keySchedule,
     secretTree,
-  };
-  return { ...state, ...BEGINNING, historicalReceiverData: new Map(), clientConfig };
+    clientConfig,
+  });
 }
 
-const BEGINNING = { unappliedProposals: {}, groupActiveState: { kind: "active" as const } };
+/** The state of a device that has just come in. */
+const begun = (
+  known: Omit<ClientState, "unappliedProposals" | "groupActiveState" | "historicalReceiverData">,
+): ClientState => ({
+  ...known,
+  unappliedProposals: {},
+  groupActiveState: { kind: "active" },
+  historicalReceiverData: new Map(),
+});
 
 /** `externalKey` is what `external_pub` holds; `former` is the leaf that the device had, which it removes. */
 export async function joinByCommit(
@@ -174,7 +182,7 @@ export async function joinByCommit(
   );
   const secretTree = await createSecretTree(leafWidth(ratchetTree.length), epoch.encryptionSecret, kdf);
   [commitSecret, initSecret, epoch.encryptionSecret, epoch.joinerSecret].forEach(zeroOutUint8Array);
-  const state = {
+  const newState = begun({
     groupContext,
     ratchetTree,
     privatePath,
@@ -182,8 +190,9 @@ export async function joinByCommit(
     confirmationTag,
     keySchedule,
     secretTree,
-  };
-  return { publicMessage, newState: { ...state, ...BEGINNING, historicalReceiverData: new Map(), clientConfig } };
+    clientConfig,
+  });
+  return { publicMessage, newState };
 }
 
 /** Who signed the group info is in the tree, the tree is the one that it means, and everything in it is right. */

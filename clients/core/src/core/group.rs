@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pli_api::{ErrorCode, common, conversations as api, refusal};
-use pli_domain::{AccountId, Class, ConversationId, DeviceAddress, UnixMillis};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::{Core, Event, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
-use crate::outbox::OutLane;
 
 /// Commits of one piece of work that may be refused because device lists changed.
 const MISMATCHES_MAX: u32 = 3;
@@ -50,8 +49,7 @@ impl Core {
     }
 
     fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
-        let lane = OutLane { conversation: id, class: Class::Message };
-        let first = self.outbox.first_queued_lane_no(&lane);
+        let first = self.first_unsent(id);
         if summary.self_removed {
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.forget_gone(summary.removed.iter(), first);
@@ -403,7 +401,7 @@ impl Core {
     pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
         let members = self.mls.members(id);
-        let next = self.outbox.first_queued_lane_no(&OutLane { conversation: id, class: Class::Message });
+        let next = self.first_unsent(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);

@@ -15,7 +15,6 @@ use super::{Core, Event, Row};
 use crate::content::{Frame, Kind, LIVES_TOLD_MAX, LifeSpan};
 use crate::inbox::{Delivery, InLane};
 use crate::mls::{Handshake, MlsError, OpenError, Opened};
-use crate::outbox::OutLane;
 
 /// Something that came in the order of the queue.
 #[derive(Debug)]
@@ -241,8 +240,7 @@ impl Core {
     fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
         let members = self.mls.members(sealed.conversation);
         let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
-        let known = self.is_listed(sealed.sender, &key) || self.is_parting(sealed.sender, &key);
-        !known && self.ask_lists([sealed.sender.account])
+        !self.is_heard(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
     }
 
     /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.
@@ -251,8 +249,7 @@ impl Core {
         let key = members.into_iter().find(|(device, _)| *device == opened.sender).map(|(_, key)| key);
         // Who is out meanwhile, for whatever reason, was vouched for while it was in, and sealed it then: nobody has the keys
         // of an epoch that it is not in. What was accepted before a removal may come after it.
-        let is_known = |key: Vec<u8>| self.is_listed(opened.sender, &key) || self.is_parting(opened.sender, &key);
-        let vouched = key.is_none_or(is_known);
+        let vouched = key.is_none_or(|key| self.is_heard(opened.sender, &key));
         if opened.sender != sealed.sender || !vouched {
             return None;
         }
@@ -350,7 +347,7 @@ impl Core {
             phase: Phase::Active,
             created: true,
             // Nobody who has come in meanwhile lacks what has a lower number.
-            lane_base: self.outbox.first_queued_lane_no(&OutLane { conversation: id, class: Class::Message }),
+            lane_base: self.first_unsent(id),
             ours: old.ours,
             told: old.told,
             theirs: old.theirs,

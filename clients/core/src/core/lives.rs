@@ -207,6 +207,11 @@ impl Core {
         }
     }
 
+    /// The first number of this device's messages that is not on the wire or accepted: who comes in now is addressed from it.
+    pub(super) fn first_unsent(&self, id: ConversationId) -> u64 {
+        self.outbox.first_queued_lane_no(&message_lane(id))
+    }
+
     /// A message of this number is sealed now: whoever came in while it was on the wire is addressed by it after all.
     pub(super) fn address_anew(&mut self, id: ConversationId, lane_no: u64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
@@ -219,7 +224,7 @@ impl Core {
 
     /// This device has come in: whoever is there is addressed from its next number on, if not before.
     pub(super) fn note_bases(&mut self, id: ConversationId) {
-        let first = self.outbox.first_queued_lane_no(&message_lane(id));
+        let first = self.first_unsent(id);
         let others = self.other_devices(id);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         for other in others {

@@ -239,10 +239,11 @@ impl Core {
         contact.devices.devices.iter().any(|(d, k)| *d == device.device && k.as_slice() == key)
     }
 
-    /// Whether a list that was followed named the device with this key, and a later one did no more, while this device is
-    /// catching up: what stands before its removal in the queue was accepted of it.
-    pub(super) fn is_parting(&self, device: DeviceAddress, key: &[u8]) -> bool {
-        self.parting.get(&device).is_some_and(|known| known.as_slice() == key)
+    /// The same, or a list that was followed named it and a later one did no more, while this device is catching up: what
+    /// stands before its removal in the queue was accepted of it.
+    pub(super) fn is_heard(&self, device: DeviceAddress, key: &[u8]) -> bool {
+        let is_parting = || self.parting.get(&device).is_some_and(|known| known.as_slice() == key);
+        self.is_listed(device, key) || is_parting()
     }
 
     /// Everything that waited has been taken in: a removed device is believed no longer.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pli_api::{ErrorCode, common, conversations as api, refusal};
-use pli_domain::{Class, ConversationId, UnixMillis};
+use pli_domain::{ConversationId, UnixMillis};
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore as _;
 
@@ -14,7 +14,6 @@ use super::conversation::{Conversation, LostThread, Phase, Work};
 use super::reconcile::id_bytes;
 use super::{Core, Event, Row};
 use crate::mls::Leaf;
-use crate::outbox::OutLane;
 
 /// The reason that is reported for a thread that was lost before a restart: it is not stored.
 const LOST_BEFORE: &str = "commit";
@@ -162,7 +161,7 @@ impl Core {
             self.void_commit(id);
             return self.come_back_later(id, &refusal(ErrorCode::Internal, error.to_string()), now);
         }
-        let first = self.outbox.first_queued_lane_no(&OutLane { conversation: id, class: Class::Message });
+        let first = self.first_unsent(id);
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.lane_base == 0 {
             // It was out: whoever has come in meanwhile lacks nothing that was numbered before.
