@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, stream};
-use moka::future::Cache;
+use moka::sync::Cache;
 use pli_api::common::{Error, PayloadRef};
 use pli_api::conversations::FetchPayloadRequest;
 use pli_api::conversations::conversations_client::ConversationsClient;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 /// An envelope that only points at its body is shorter than this; longer ones are not looked into.
 const POINTING_BYTES_MAX: usize = 512;
 /// Bytes that one kept body costs besides its own.
-const BODY_OVERHEAD: usize = 160;
+const BODY_OVERHEAD: u32 = 400;
 /// Bodies that are fetched at a time for one page.
 const FETCHES_AT_ONCE: usize = 8;
 /// Bodies that an edge fetches at a time; the others wait.
@@ -52,17 +53,24 @@ fn end_before(page: &mut Page, index: usize) {
     }
 }
 
+/// A body that is there or on its way: all who ask wait for the same fetch.
+#[derive(Clone)]
+struct Kept {
+    size: u32,
+    body: Shared<BoxFuture<'static, Option<Bytes>>>,
+}
+
 /// See the module.
 pub(crate) struct Bodies {
     conversations: Channel,
-    kept: Cache<PayloadId, Bytes>,
+    kept: Cache<PayloadId, Kept>,
     deadline: Duration,
     places: Arc<Semaphore>,
 }
 
 impl Bodies {
     pub(crate) fn new(conversations: Channel, bytes: u64, deadline: Duration) -> Self {
-        let weigh = |_: &PayloadId, body: &Bytes| u32::try_from(body.len() + BODY_OVERHEAD).unwrap_or(u32::MAX);
+        let weigh = |_: &PayloadId, kept: &Kept| kept.size.saturating_add(BODY_OVERHEAD);
         let kept = Cache::builder().max_capacity(bytes).weigher(weigh).build();
         Self { conversations, kept, deadline, places: Arc::new(Semaphore::new(FETCHES_MAX)) }
     }
@@ -98,10 +106,15 @@ impl Bodies {
     /// The body, once for all who ask for it. Who waits no longer does not end the fetch; a page whose time is over, which is
     /// `by`, begins none.
     async fn body(&self, id: PayloadId, reference: PayloadRef, by: Instant) -> Option<Bytes> {
-        let kept = self.kept.get(&id).await;
-        if kept.is_some() || by <= Instant::now() {
-            return kept;
+        if by <= Instant::now() {
+            return self.kept.get(&id)?.body.now_or_never()?;
         }
+        let size = u32::try_from(reference.size).unwrap_or(u32::MAX);
+        self.kept.get_with(id, || Kept { size, body: self.fetching(id, reference) }).body.await
+    }
+
+    /// Begins when it is first waited for, and then ends by itself. What could not be had is not kept.
+    fn fetching(&self, id: PayloadId, reference: PayloadRef) -> Shared<BoxFuture<'static, Option<Bytes>>> {
         let (kept, conversations, places) = (self.kept.clone(), self.conversations.clone(), self.places.clone());
         let longest = self.deadline * FETCH_DEADLINES;
         let fetching = async move {
@@ -109,26 +122,23 @@ impl Bodies {
                 let _place = places.acquire().await;
                 fetch(conversations, &reference).await
             };
-            let fetched = kept.try_get_with(id, fetch);
-            match tokio::time::timeout(longest, fetched).await {
-                Ok(Ok(body)) => Some(body),
-                Ok(Err(error)) => {
-                    tracing::debug!(
-                        code = error.code().as_str_name(),
-                        text = error.message,
-                        "a body stays where it is"
-                    );
-                    None
-                }
+            let fetched = tokio::time::timeout(longest, fetch).await;
+            let failed = match fetched {
+                Ok(Ok(body)) => return Some(body),
+                Ok(Err(error)) => Some(error),
                 Err(_) => None,
-            }
+            };
+            let code = failed.as_ref().map(|error| error.code().as_str_name());
+            tracing::debug!(code, text = failed.map(|error| error.message), "a body stays where it is");
+            kept.invalidate(&id);
+            None
         };
-        tokio::spawn(fetching).await.ok().flatten()
+        async { tokio::spawn(fetching).await.ok().flatten() }.boxed().shared()
     }
 
     /// The same as of now, or none where it has to be fetched.
     pub(crate) fn at_hand(&self, pointing: &Pointing) -> Option<Bytes> {
-        let body = self.kept.get(&pointing.id).now_or_never()??;
+        let body = self.kept.get(&pointing.id)?.body.now_or_never()??;
         let envelope = Envelope { body_or_ref: Some(BodyOrRef::Body(body)), ..pointing.envelope.clone() };
         Some(envelope.encode_to_vec().into())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use moka::future::Cache;
+use moka::sync::Cache;
 use pli_api::common::Error;
 use pli_api::conversations::conversations_client::ConversationsClient;
 use pli_api::conversations::{GetRosterRequest, GetRosterResponse};
@@ -84,18 +84,18 @@ impl Rosters {
 
     /// The roster of an epoch in which a message was accepted, however old that is by now.
     pub(crate) async fn for_accepted(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<Roster, Error> {
-        if let Some(roster) = self.open.get(&(conversation, epoch)).await {
+        if let Some(roster) = self.open.get(&(conversation, epoch)) {
             return Ok(roster);
         }
         let answer = self.ask(conversation, epoch, true).await?;
-        self.keep_open(conversation, epoch, &answer).await
+        self.keep_open(conversation, epoch, &answer)
     }
 
     async fn at(&self, conversation: ConversationId, epoch: MlsEpoch) -> Result<(Option<Roster>, MlsEpoch), Error> {
-        if let Some(current) = self.believed(conversation).await
+        if let Some(current) = self.believed(conversation)
             && epoch <= current
             && current.0 < epoch.0 + EPOCHS_BEHIND_MAX
-            && let Some(roster) = self.open.get(&(conversation, epoch)).await
+            && let Some(roster) = self.open.get(&(conversation, epoch))
         {
             return Ok((Some(roster), current));
         }
@@ -111,8 +111,8 @@ impl Rosters {
         }
     }
 
-    async fn believed(&self, conversation: ConversationId) -> Option<MlsEpoch> {
-        let current = self.current.get(&conversation).await?;
+    fn believed(&self, conversation: ConversationId) -> Option<MlsEpoch> {
+        let current = self.current.get(&conversation)?;
         (current.at.elapsed() < self.believed).then_some(current.epoch)
     }
 
@@ -120,11 +120,11 @@ impl Rosters {
         let at = Instant::now();
         let answer = self.ask(conversation, epoch, false).await?;
         let current = MlsEpoch(answer.current_epoch);
-        self.current.insert(conversation, Current { epoch: current, at }).await;
+        self.current.insert(conversation, Current { epoch: current, at });
         if epoch > current || epoch.0 + EPOCHS_BEHIND_MAX < current.0 {
             return Ok((None, current));
         }
-        Ok((Some(self.keep_open(conversation, epoch, &answer).await?), current))
+        Ok((Some(self.keep_open(conversation, epoch, &answer)?), current))
     }
 
     async fn ask(
@@ -142,7 +142,7 @@ impl Rosters {
         Ok(answer.map_err(|status| error_of_status(&status))?.into_inner())
     }
 
-    async fn keep_open(
+    fn keep_open(
         &self,
         conversation: ConversationId,
         epoch: MlsEpoch,
@@ -156,7 +156,7 @@ impl Rosters {
         let devices = devices.map_err(|_| refusal(ErrorCode::Internal, "a roster cannot be read"))?.into();
         let roster = Roster { devices, fan_out: answer.fan_out };
         // Open, so immutable: only such a roster may be kept without expiry.
-        self.open.insert((conversation, epoch), roster.clone()).await;
+        self.open.insert((conversation, epoch), roster.clone());
         Ok(roster)
     }
 }

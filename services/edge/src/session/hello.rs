@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use pli_api::common::Error;
 use pli_api::directory::{GetDeviceKeyRequest, directory_client::DirectoryClient};
 use pli_api::edge::{Binding, ClientFrame, ClientHello, ServerHello, client_frame, server_frame};
@@ -233,33 +234,35 @@ fn check_client_version(user_agent: &str, least: &str) -> Result<(), Refused> {
 pub(crate) struct DeviceKey {
     key: Arc<VerifyingKey>,
     key_packages: u32,
+    /// When it was asked for. The cache's own expiry counts another clock than everything else here.
+    at: Instant,
 }
 
 /// Keys of devices, from the directory, believed for seconds.
 pub(crate) struct DeviceKeys {
     directory: Channel,
     cache: Cache<DeviceAddress, DeviceKey>,
-    /// Devices that were removed, for as long as anything may still hold their key: no device comes back.
-    removed: moka::sync::Cache<DeviceId, ()>,
+    /// Devices that were removed, those of the longest ago go first: no device comes back.
+    removed: Cache<DeviceId, ()>,
+    believed: Duration,
     deadline: Duration,
 }
 
 impl DeviceKeys {
     pub(crate) fn new(directory: Channel, max: u64, believed: Duration, deadline: Duration) -> Self {
-        let cache = Cache::builder().max_capacity(max).time_to_live(believed).build();
-        let removed = moka::sync::Cache::builder().max_capacity(max).time_to_live(believed + deadline).build();
-        Self { directory, cache, removed, deadline }
+        let removed = Cache::builder().max_capacity(max).eviction_policy(EvictionPolicy::lru()).build();
+        Self { directory, cache: Cache::new(max), removed, believed, deadline }
     }
 
     async fn get(&self, device: DeviceAddress) -> Result<DeviceKey, Error> {
         if self.is_removed(device.device) {
             return Err(removed());
         }
-        if let Some(known) = self.cache.get(&device).await {
+        if let Some(known) = self.cache.get(&device).filter(|known| known.at.elapsed() < self.believed) {
             return Ok(known);
         }
         let fetched = self.fetch(device).await?;
-        self.cache.insert(device, fetched.clone()).await;
+        self.cache.insert(device, fetched.clone());
         Ok(fetched)
     }
 
@@ -275,6 +278,7 @@ impl DeviceKeys {
     async fn fetch(&self, device: DeviceAddress) -> Result<DeviceKey, Error> {
         let mut client = DirectoryClient::new(self.directory.clone());
         let request = GetDeviceKeyRequest { device: Some(device.into()) };
+        let at = Instant::now();
         let answer = tokio::time::timeout(self.deadline, client.get_device_key(request)).await;
         let late = |_| refusal(ErrorCode::Temporary, "the directory took too long").retry_after(500);
         let answer = answer.map_err(late)?.map_err(|status| {
@@ -287,7 +291,7 @@ impl DeviceKeys {
         let answer = answer.into_inner();
         let key = <[u8; 32]>::try_from(answer.key.as_ref()).ok().and_then(|key| VerifyingKey::from_bytes(&key).ok());
         let key = key.ok_or_else(|| refusal(ErrorCode::Internal, "the directory's key is no Ed25519 key"))?;
-        Ok(DeviceKey { key: Arc::new(key), key_packages: answer.key_packages })
+        Ok(DeviceKey { key: Arc::new(key), key_packages: answer.key_packages, at })
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::simulation::cast::Outcome;
 use crate::simulation::plan::Plan;
 use crate::simulation::rare::Rare;
-use crate::simulation::run::run;
+use crate::simulation::run::{run, run_told};
 use crate::simulation::seeds::number;
 use crate::simulation::world::lock;
 
@@ -15,6 +16,8 @@ use crate::simulation::world::lock;
 const SEEDS: u64 = 1_000;
 /// Seeds that are run twice.
 const TWICE: u64 = 20;
+/// Events after which a seed is held up.
+const HELD_UP_EVERY: u64 = 4_000;
 
 /// Runs seeds on all cores and gives each outcome to `each`, in no order.
 fn many(seeds: std::ops::Range<u64>, each: impl Fn(u64, Outcome) + Sync) {
@@ -78,4 +81,21 @@ fn a_seed_run_twice_gives_one_trace() {
             assert_eq!(before, now, "seed {seed} gives another trace; compare two runs of: make sim SEED={seed}");
         });
     }
+}
+
+/// A busy machine must not change what a seed does: nothing may go by the clock of the machine.
+#[test]
+fn a_seed_that_the_machine_holds_up_gives_the_same_trace() {
+    let (mut events, mut pauses) = (0_u64, [6_000, 350, 350, 350].into_iter());
+    let held_up = Box::new(move |_: u128, _: std::fmt::Arguments<'_>| {
+        events += 1;
+        if events.is_multiple_of(HELD_UP_EVERY)
+            && let Some(pause) = pauses.next()
+        {
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+    });
+    let (slow, quick) = (run_told(Plan::of(5), Some(held_up)), run(Plan::of(5), false));
+    assert_eq!((slow.hash, slow.events), (quick.hash, quick.events));
+    assert!(quick.events > HELD_UP_EVERY * 4, "{} events: it is held up too seldom", quick.events);
 }
