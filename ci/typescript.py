@@ -88,6 +88,7 @@ def run() -> Outcome:
     if why := missing():
         outcome.skipped.append(f"{NAME}: {why}")
         return outcome
+    print(f"  {NAME}: built, then tested for about 4 minutes; its log grows in {LOG.relative_to(ROOT)}", flush=True)
     LOG.parent.mkdir(exist_ok=True)
     REPORT.unlink(missing_ok=True)
     environment = {**os.environ, "PLI_BIN": str(binary())}

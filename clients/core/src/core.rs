@@ -34,6 +34,7 @@ mod objects;
 mod older;
 mod outbound;
 mod own_list;
+mod parting;
 mod people;
 mod places;
 mod race;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::edge::{self, client_frame, server_frame};
-use pli_domain::{AccountId, ConversationId, DeviceAddress, Position, UnixMillis};
+use pli_domain::{AccountId, ConversationId, Position, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 
 use crate::identity::{Identity, IdentityError};
@@ -73,6 +74,7 @@ use notices::Notices;
 use objects::{Fetch, Put};
 pub use own_list::OwnDevice;
 use own_list::OwnList;
+use parting::Parting;
 use people::Contact;
 use restored::Comparing;
 use rows::Row;
@@ -140,8 +142,7 @@ pub struct Core {
     session: Session,
     calls: Calls,
     inbound: VecDeque<Inbound>,
-    /// Devices that were found to be removed while this one is catching up, with their keys.
-    parting: BTreeMap<DeviceAddress, [u8; 32]>,
+    parting: Parting,
     fetches: Vec<Fetch>,
     puts: Vec<Put>,
     lists_wanted: BTreeSet<AccountId>,

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
 use crate::mls::Suite;
+pub(crate) use lists::list_version;
 pub use lists::{DeviceListError, VerifiedDevices, follow_lists, list_hash, verify_devices};
 
 /// A stored identity that cannot be read.

@@ -309,6 +309,12 @@ impl Outbox {
         first.unwrap_or_else(|| self.next_lane_no(lane))
     }
 
+    /// The lowest number of the lane that cannot be at the server yet.
+    pub fn first_untried_lane_no(&self, lane: &OutLane) -> u64 {
+        let mut queued = self.queued.get(lane).into_iter().flatten().map(|at| &self.messages[at]);
+        queued.find(|message| !message.is_in_doubt()).map_or_else(|| self.next_lane_no(lane), |message| message.lane_no)
+    }
+
     /// Conversations with messages that wait to be sent.
     pub fn waiting_conversations(&self) -> BTreeSet<ConversationId> {
         self.queued.keys().map(|lane| lane.conversation).collect()

@@ -110,7 +110,9 @@ pub enum TransportError {
         pinned: Fingerprint,
     },
     /// TLS failed otherwise.
-    #[error("TLS with {address} failed: {source}")]
+    #[error(
+        "TLS with {address} failed: {source}; is it the address of sessions, which the server prints at its start?"
+    )]
     Tls {
         /// Where.
         address: String,

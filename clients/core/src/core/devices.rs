@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pli_api::common;
-use pli_api::directory::{self, DeviceList, SignedDeviceList};
+use pli_api::directory::{self, SignedDeviceList};
 use pli_domain::{AccountId, ConversationId, DeviceAddress, UnixMillis};
-use prost::Message as _;
 use rand_chacha::rand_core::RngCore as _;
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, WORK_MAX, Work};
 use super::{Core, Event, Row};
-use crate::identity::{DeviceListError, list_hash};
+use crate::identity::{DeviceListError, list_hash, list_version};
 use crate::mls::CommitSummary;
 
 /// Members of other accounts bring a group in line so long after they learn of a list, if its own devices did not.
@@ -59,6 +58,7 @@ impl Core {
         let newest = answer.devices.as_ref().map(copied).or_else(|| self.list_of(account).cloned());
         let Some(newest) = newest else { return Met::Refused };
         let whole: Vec<_> = between.iter().cloned().chain([newest.clone()]).collect();
+        let whole = self.take_earlier(account, whole);
         let error = match self.meet(account, handle, &whole) {
             Ok(()) => return Met::Newest,
             Err(DeviceListError::Version) => match self.overtaken(account, &newest, asked) {
@@ -89,7 +89,7 @@ impl Core {
 
     /// Whether an answer that is older than what is known is so because a later one came meanwhile.
     fn overtaken(&self, account: AccountId, newest: &SignedDeviceList, asked: u64) -> Result<Met, DeviceListError> {
-        let theirs = DeviceList::decode(newest.list.as_ref()).map_or(0, |list| list.version);
+        let theirs = list_version(newest);
         let known = self.contacts.get(&account).map(|contact| &contact.devices);
         let before = known.filter(|known| known.version == theirs + 1).and_then(|known| known.previous);
         match before {

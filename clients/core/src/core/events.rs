@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the core shows of itself, and of whom it speaks.
 
+use std::fmt;
+
 use pli_api::common;
 use pli_domain::{AccountId, ConversationId, DeviceId, Handle, SendId, UnixMillis};
 
@@ -28,6 +30,13 @@ impl Member {
             (None, Some(former)) => format!("{former}{SHORT_ID_MARK}{}", &id[..SHORT_ID_DIGITS_MIN]),
             (None, None) => id,
         }
+    }
+}
+
+/// [`Member::name`].
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
     }
 }
 

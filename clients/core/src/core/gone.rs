@@ -72,10 +72,10 @@ impl GoneRecord {
 
 impl Conversation {
     /// Remembers what this device told, beside what it told when it was in before; nothing where it was not addressed by any
-    /// number below `next`.
-    fn remember(&mut self, address: DeviceAddress, mark: Mark, next: u64) {
+    /// number below `untried`.
+    fn remember(&mut self, address: DeviceAddress, mark: Mark, untried: u64) {
         let Mark { delivered, read, mut lost, mut base, .. } = mark;
-        if delivered == 0 && (base == 0 || base >= next) {
+        if delivered == 0 && (base == 0 || base >= untried) {
             return;
         }
         if let Some((_, last)) = lost.drain(..lost.len().saturating_sub(LOST_KEPT)).next_back() {
@@ -91,11 +91,12 @@ impl Conversation {
         }
     }
 
-    /// These devices are not in it any more: nobody waits for what they tell. `next` is the first number that is not sent.
-    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>, next: u64) {
+    /// These devices are not in it any more: nobody waits for what they tell. `untried` is the first number that
+    /// nobody has.
+    pub(super) fn forget_gone<'a>(&mut self, gone: impl Iterator<Item = &'a DeviceAddress>, untried: u64) {
         for address in gone {
             if let Some(mark) = self.theirs.remove(&address.device) {
-                self.remember(*address, mark, next);
+                self.remember(*address, mark, untried);
             }
             self.believed.remove(&address.device);
             self.answered.remove(&address.device);
@@ -106,9 +107,9 @@ impl Conversation {
     pub(super) fn gone_with<'a>(
         mut self,
         members: impl Iterator<Item = &'a DeviceAddress>,
-        next: u64,
+        untried: u64,
     ) -> BTreeMap<DeviceAddress, Vec<Mark>> {
-        self.forget_gone(members, next);
+        self.forget_gone(members, untried);
         self.gone
     }
 }

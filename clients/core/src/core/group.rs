@@ -49,10 +49,10 @@ impl Core {
     }
 
     fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
-        let first = self.first_unsent(id);
+        let (first, untried) = (self.first_unsent(id), self.first_untried(id));
         if summary.self_removed {
             if let Some(conversation) = self.conversations.get_mut(&id) {
-                conversation.forget_gone(summary.removed.iter(), first);
+                conversation.forget_gone(summary.removed.iter(), untried);
             }
             if self.left_elsewhere(id, summary) {
                 self.abandon(id);
@@ -67,7 +67,7 @@ impl Core {
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         let returned = summary.by.filter(|by| summary.external && summary.removed.contains(by));
-        conversation.forget_gone(summary.removed.iter().filter(|device| Some(**device) != returned), first);
+        conversation.forget_gone(summary.removed.iter().filter(|device| Some(**device) != returned), untried);
         if !summary.added.is_empty() || summary.external && returned.is_none() {
             let newcomer = summary.by.filter(|_| summary.external);
             conversation.address_from(first, summary.added.iter().chain(&newcomer));
@@ -401,7 +401,7 @@ impl Core {
     pub(super) fn end(&mut self, id: ConversationId, phase: Phase, why: &common::Error, event: Event) {
         let heir = self.heir(id);
         let members = self.mls.members(id);
-        let next = self.first_unsent(id);
+        let untried = self.first_untried(id);
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);
@@ -413,7 +413,7 @@ impl Core {
         let (said, lives, void) = (old.said, std::mem::take(&mut old.lives), std::mem::take(&mut old.void));
         let unsent = std::mem::take(&mut old.unsent);
         // What others told of this device's messages is shown on.
-        let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device), next);
+        let gone = std::mem::take(old).gone_with(members.iter().map(|(device, _)| device), untried);
         *old = Conversation { created: true, announced: true, ours, said, lives, void, unsent, gone, ..over };
         self.dirty.insert(Row::Conversation(id));
         self.mls.forget(id);

@@ -240,7 +240,8 @@ impl Core {
     fn waits_for_list(&mut self, sealed: &Sealed) -> bool {
         let members = self.mls.members(sealed.conversation);
         let Some((_, key)) = members.into_iter().find(|(device, _)| *device == sealed.sender) else { return false };
-        !self.is_heard(sealed.sender, &key) && self.ask_lists([sealed.sender.account])
+        let account = sealed.sender.account;
+        !self.is_heard(sealed.sender, &key) && (self.ask_lists([account]) || self.look_back(account))
     }
 
     /// What was sealed, if its leaf is the sender that the edge named and its account's device list vouches for it.

@@ -212,12 +212,17 @@ impl Core {
         self.outbox.first_queued_lane_no(&message_lane(id))
     }
 
+    /// The first number of this device's messages that nobody has.
+    pub(super) fn first_untried(&self, id: ConversationId) -> u64 {
+        self.outbox.first_untried_lane_no(&message_lane(id))
+    }
+
     /// A message of this number is sealed now: whoever came in while it was on the wire is addressed by it after all.
     pub(super) fn address_anew(&mut self, id: ConversationId, lane_no: u64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if conversation.lane_base > lane_no {
-            conversation.lane_base = lane_no;
-            conversation.theirs.values_mut().for_each(|mark| mark.base = mark.base.min(lane_no));
+        let bases = conversation.theirs.values_mut().map(|mark| &mut mark.base).chain([&mut conversation.lane_base]);
+        for base in bases.filter(|base| **base > lane_no) {
+            *base = lane_no;
             self.dirty.insert(Row::Conversation(id));
         }
     }

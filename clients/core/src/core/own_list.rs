@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use super::calls::Ask;
 use super::{CommandError, Core, Event, LoadError, Row, Table};
-use crate::identity::{DeviceListError, ListChange, list_hash};
+use crate::identity::{DeviceListError, ListChange, list_hash, list_version};
 
 /// Changes of the own list that wait at a time.
 const CHANGES_MAX: usize = 16;
@@ -124,10 +124,6 @@ impl ChangeRecord {
             false => ListChange::Add(DeviceListEntry { device: self.device, key: self.key, name: self.name }),
         })
     }
-}
-
-fn version_of(signed: &SignedDeviceList) -> u64 {
-    DeviceList::decode(signed.list.as_ref()).map_or(0, |list| list.version)
 }
 
 fn adds(change: &ListChange, device: DeviceId) -> bool {
@@ -277,10 +273,10 @@ impl Core {
 
     /// The newest own list is about to follow the one that is known, by way of these.
     pub(super) fn keep_earlier_lists(&mut self, lists: &[SignedDeviceList]) {
-        let newest = lists.last().map_or(0, version_of);
+        let newest = lists.last().map_or(0, list_version);
         let known = self.list_of(self.identity.address().account).cloned();
-        for list in known.iter().chain(lists).filter(|list| version_of(list) < newest) {
-            if self.own_list.earlier.last().is_none_or(|last| version_of(last) < version_of(list)) {
+        for list in known.iter().chain(lists).filter(|list| list_version(list) < newest) {
+            if self.own_list.earlier.last().is_none_or(|last| list_version(last) < list_version(list)) {
                 self.own_list.earlier.push(list.clone());
             }
         }
@@ -295,7 +291,7 @@ impl Core {
     fn next_own_list(&mut self) -> Option<SignedDeviceList> {
         let newest = self.list_of(self.identity.address().account)?.clone();
         if let Some(behind) = self.own_list.behind {
-            let lost = self.own_list.earlier.iter().find(|list| version_of(list) == behind + 1);
+            let lost = self.own_list.earlier.iter().find(|list| list_version(list) == behind + 1);
             return Some(lost.cloned().unwrap_or(newest));
         }
         while let Some(change) = self.own_list.changes.front() {
@@ -343,7 +339,7 @@ impl Core {
         let Some(list) = self.own_list.put.take() else { return };
         let own = self.identity.address().account;
         self.own_list.confirmed = Some(list_hash(&list));
-        let version = version_of(&list);
+        let version = list_version(&list);
         self.own_list.behind = Some(version).filter(|version| *version < self.list_version(own));
         if self.own_list.behind.is_none()
             && let Err(error) = self.meet(own, None, &[list])
@@ -396,7 +392,7 @@ impl Core {
             return;
         }
         if self.own_list.earlier.contains(theirs) {
-            (self.own_list.behind, self.own_list.confirmed) = (Some(version_of(theirs)), None);
+            (self.own_list.behind, self.own_list.confirmed) = (Some(list_version(theirs)), None);
         } else if matches!(error, DeviceListError::Version | DeviceListError::Fork) {
             let why = "the directory has a device list of this account that does not lead to the newest one here";
             self.fail_list_changes(&refusal(ErrorCode::DeviceListVersion, why));

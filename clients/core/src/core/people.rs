@@ -9,6 +9,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle};
 use prost::Message as _;
 
 use super::notices::Notice;
+use super::parting::Keyed;
 use super::tables::Table;
 use super::{Core, LoadError, Member, NewKey, RefusedList, Row};
 use crate::identity::{DeviceListError, VerifiedDevices, follow_lists, verify_devices};
@@ -26,9 +27,6 @@ pub(super) struct Contact {
     /// are forgotten.
     gone: Vec<(DeviceId, u64)>,
 }
-
-/// A device with its key.
-type Keyed = (DeviceId, [u8; 32]);
 
 /// Removed devices that are remembered of one account.
 const GONE_MAX: usize = 32;
@@ -92,8 +90,7 @@ impl Core {
     ) -> Result<(), DeviceListError> {
         let Some(signed) = lists.last() else { return Ok(()) };
         let (devices, parting) = self.follow(account, lists)?;
-        let parting = parting.into_iter().map(|(device, key)| (DeviceAddress { account, device }, key));
-        self.parting.extend(parting);
+        self.note_parting(account, parting);
         let known = self.contacts.get(&account);
         // Nobody else is called as this account is.
         let handle = handle.filter(|handle| handle != self.identity.handle());
@@ -237,20 +234,6 @@ impl Core {
         }
         let Some(contact) = self.contacts.get(&device.account) else { return false };
         contact.devices.devices.iter().any(|(d, k)| *d == device.device && k.as_slice() == key)
-    }
-
-    /// The same, or a list that was followed named it and a later one did no more, while this device is catching up: what
-    /// stands before its removal in the queue was accepted of it.
-    pub(super) fn is_heard(&self, device: DeviceAddress, key: &[u8]) -> bool {
-        let is_parting = || self.parting.get(&device).is_some_and(|known| known.as_slice() == key);
-        self.is_listed(device, key) || is_parting()
-    }
-
-    /// Everything that waited has been taken in: a removed device is believed no longer.
-    pub(super) fn part(&mut self) {
-        if self.session.is_online() && self.inbound.is_empty() {
-            self.parting.clear();
-        }
     }
 
     /// Accounts in a conversation with a device that their device list, as known here, does not vouch for.

@@ -89,7 +89,7 @@ impl Core {
             let before = |version: u64| if version > 1 { version - 1 } else { version };
             let known = accounts.iter().map(|(account, version)| match self.lists_doubted.contains(account) {
                 true => 0,
-                false => before(*version),
+                false => self.looks_back_to(*account).unwrap_or_else(|| before(*version)),
             });
             let known = known.collect();
             let request = directory::GetDeviceListsRequest { accounts: named, known };

@@ -232,7 +232,8 @@ fn awaited(accounts: usize, forsaken: bool) -> String {
             let whom = if count == 1 { "a member".into() } else { format!("one of {count} members") };
             format!(
                 "this device comes back as soon as {whom} whom it knew there renews the keys of the group; they are asked to, \
-                 and they do so when they are online"
+                 and they do so when they are online and can follow it; where none can, leave it, and have a member remove you \
+                 and add you again"
             )
         }
     }

@@ -12,6 +12,7 @@ use super::calls::Calls;
 use super::conversation::Conversation;
 use super::notices::Notices;
 use super::own_list::OwnList;
+use super::parting::Parting;
 use super::people::Contact;
 use super::session::Session;
 use super::tables::{ChangeSet, Table};
@@ -120,7 +121,7 @@ impl Core {
             session: Session::default(),
             calls: Calls::default(),
             inbound: VecDeque::new(),
-            parting: BTreeMap::new(),
+            parting: Parting::default(),
             fetches: Vec::new(),
             puts: Vec::new(),
             lists_wanted: BTreeSet::new(),

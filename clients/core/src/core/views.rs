@@ -135,6 +135,10 @@ impl Core {
     /// not in it any more: in order of member, who has not lost it and has come so far.
     pub fn reached(&self, id: ConversationId, lane_no: u64) -> Vec<(Member, Reached)> {
         let Some(conversation) = self.conversations.get(&id) else { return Vec::new() };
+        let mut unsent = conversation.void.iter().chain(&conversation.unsent);
+        if unsent.any(|(first, last)| (*first..=*last).contains(&lane_no)) {
+            return Vec::new();
+        }
         let own = self.identity.address().account;
         let members = self.mls.members(id);
         let told = |address: &DeviceAddress| Some((address.account, conversation.theirs.get(&address.device)?));

@@ -56,6 +56,11 @@ pub fn list_hash(signed: &SignedDeviceList) -> [u8; 32] {
     Sha256::digest(signed.encode_to_vec()).into()
 }
 
+/// The version that a list names, whoever signed it; 0 where it is none.
+pub(crate) fn list_version(signed: &SignedDeviceList) -> u64 {
+    DeviceList::decode(signed.list.as_ref()).map_or(0, |list| list.version)
+}
+
 /// Checks a signed device list of `account`; `seen` is the newest version seen before under the same identity key.
 pub fn verify_devices(
     signed: &SignedDeviceList,

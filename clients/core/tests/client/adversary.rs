@@ -534,3 +534,21 @@ fn what_was_accepted_before_a_removal_is_shown_when_it_comes_after_it() {
     assert_eq!(world.history(1, chat), ["alice: accepted before"]);
     assert_eq!(world.history(0, chat), ["bob: hello", "me: accepted before"]);
 }
+
+#[test]
+fn a_first_message_of_a_device_that_was_removed_since_is_shown() {
+    let mut world = World::new(&["alice", "bob"]);
+    world.take_offline(1);
+    let tablet = world.link(0, "tablet");
+    let chat = world.start(tablet, "bob");
+    world.say(tablet, chat, "accepted before");
+    world.run();
+    world.unlink(0, tablet);
+    world.run();
+    assert!(!world.server.roster(chat).contains(&world.address(tablet)));
+    world.bring_online(1);
+    world.run();
+    assert_eq!(world.history(1, chat), ["alice: accepted before"]);
+    assert_eq!(count(&world, 1, |event| matches!(event, Event::Unreadable { .. })), 0);
+    assert_eq!(refused(&world, 1), []);
+}

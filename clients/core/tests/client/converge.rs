@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use pli_api::ErrorCode;
 use pli_client_core::{Command, ConversationView, Event, RowKind};
 use pli_domain::ConversationId;
 use rand_chacha::ChaCha20Rng;
@@ -141,7 +142,8 @@ impl Play {
     /// Everybody in the group has one epoch, roster and secret; everybody else has none. Then each says something.
     fn judge(&mut self, label: &str) -> bool {
         let roster = self.world.server.roster(self.group);
-        let inside: Vec<usize> = (0..NAMES.len()).filter(|n| roster.contains(&self.world.address(*n))).collect();
+        let is_in = |n: &usize| roster.contains(&self.world.address(*n)) && !self.is_forsaken(*n);
+        let inside: Vec<usize> = (0..NAMES.len()).filter(is_in).collect();
         for n in (0..NAMES.len()).filter(|n| !inside.contains(n)) {
             assert!(self.view(n).is_none(), "{label}: {} is out and does not know", NAMES[n]);
         }
@@ -158,7 +160,7 @@ impl Play {
         let (epoch, tree) = self.world.server.epoch_and_tree(self.group);
         assert_eq!(wanted.0.as_ref().map(|(epoch, _)| *epoch), Some(epoch), "{label}: the server is elsewhere");
         assert_eq!(wanted.1, Some(tree), "{label}: the server has another tree");
-        assert_eq!(wanted.2.len(), inside.len(), "{label}: {wanted:?}");
+        assert_eq!(wanted.2.len(), roster.len(), "{label}: {wanted:?}");
         for n in &inside {
             assert_eq!(state(self, *n), wanted, "{label}: {}", NAMES[*n]);
         }
@@ -182,10 +184,17 @@ impl Play {
 }
 
 impl Play {
-    /// Whether this device was ever put out of the group, or left it.
-    fn was_out(&self, n: usize) -> bool {
-        let is_over = |event: &Event| matches!(event, Event::Left { conversation, .. } if *conversation == self.group);
-        self.world.devices[n].events.iter().any(is_over)
+    /// Whether nobody follows the group whom this device knew there, of which its user was told: it stays out, or has gone by
+    /// itself where that was wanted.
+    fn is_forsaken(&self, n: usize) -> bool {
+        let device = &self.world.devices[n];
+        let is_told =
+            |event: &Event| matches!(event, Event::Waiting { why, .. } if why.code() == ErrorCode::CommitInvalid);
+        let epoch = device.core.epoch_authenticator(self.group).map(|(epoch, _)| epoch);
+        let known = epoch.map_or_else(BTreeSet::new, |epoch| self.world.server.roster_at(self.group, epoch));
+        let mut followers = (0..NAMES.len()).filter(|other| self.view(*other).is_some());
+        let knows_one = followers.any(|other| known.contains(&self.world.address(other)));
+        self.view(n).is_none() && device.events.iter().any(is_told) && !knows_one
     }
 
     /// What each was shown it was shown once, and what is told of it is so: ticks name those who have it and, in a group
@@ -214,7 +223,9 @@ impl Play {
                 let is_shown = histories[reader].iter().any(|shown| shown.trim_end_matches(" (late)") == line);
                 let who = || format!("{label}: {line} at {}: {:?} {told:?}", NAMES[reader], histories[reader]);
                 assert!(!is_told || is_shown, "{} is told", who());
-                let can_tell = is_whole && roster.contains(&self.world.address(reader)) && !self.was_out(author);
+                let can_tell = is_whole
+                    && roster.contains(&self.world.address(reader))
+                    && !self.world.server.was_out(id, self.world.address(author));
                 assert!(is_told || !is_shown || !can_tell, "{} is not told", who());
                 looked += usize::from(is_shown);
             }
@@ -237,11 +248,16 @@ fn count(play: &Play, reached: &mut Reached) {
     reached.kills += play.world.devices.iter().map(|device| device.kills).sum::<usize>();
 }
 
-/// 60, or the one that `PLI_CONVERGE_SEED` names, or as many as `PLI_CONVERGE_SEEDS` says.
-fn seeds() -> std::ops::Range<u64> {
+/// Seeds above those that always run in which something was wrong once.
+const ONCE_WRONG: [u64; 5] = [444, 811, 880, 952, 2065];
+
+/// 60 and those, or the one that `PLI_CONVERGE_SEED` names, or as many as `PLI_CONVERGE_SEEDS` says.
+fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    let one = number("PLI_CONVERGE_SEED").map(|seed: u64| seed..seed + 1);
-    one.unwrap_or(0..number("PLI_CONVERGE_SEEDS").unwrap_or(60))
+    if let Some(seed) = number("PLI_CONVERGE_SEED") {
+        return vec![seed];
+    }
+    number("PLI_CONVERGE_SEEDS").map_or_else(|| (0..60).chain(ONCE_WRONG).collect(), |most| (0..most).collect())
 }
 
 #[test]
@@ -259,10 +275,10 @@ fn a_group_under_random_changes_and_kills_ends_alike_for_everybody() {
         ticks += play.judge_ticks(&format!("seed {seed}"));
         count(&play, &mut reached);
     }
-    if seeds().count() < 60 {
+    if seeds().len() < 60 {
         return;
     }
-    assert!(judged * 6 > seeds().count() * 5, "{judged} groups had anybody left");
+    assert!(judged * 6 > seeds().len() * 5, "{judged} groups had anybody left");
     assert!(ticks > 60 * 20, "{ticks} ticks");
     let least = [reached.added, reached.removed, reached.left, reached.kills].into_iter().min();
     let rare = reached.lost_races > 20 && reached.gaps > 10 && reached.rejoins > 3 && reached.delays > 60;

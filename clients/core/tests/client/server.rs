@@ -389,6 +389,19 @@ impl Server {
         self.conversations[&id].roster.clone()
     }
 
+    /// Who was in a conversation at an epoch.
+    pub fn roster_at(&self, id: ConversationId, epoch: u64) -> BTreeSet<DeviceAddress> {
+        let conversation = &self.conversations[&id];
+        conversation.old_rosters.get(&epoch).unwrap_or(&conversation.roster).clone()
+    }
+
+    /// Whether a device was in a conversation and was out of it afterwards.
+    pub fn was_out(&self, id: ConversationId, device: DeviceAddress) -> bool {
+        let Conversation { old_rosters, roster, .. } = &self.conversations[&id];
+        let mut inside = old_rosters.values().chain([roster]).map(|roster| roster.contains(&device));
+        inside.any(|is_in| is_in) && inside.any(|is_in| !is_in)
+    }
+
     /// The epoch and the tree hash of a conversation, from the GroupInfo of its last commit.
     pub fn epoch_and_tree(&self, id: ConversationId) -> (u64, Vec<u8>) {
         let group = public_group(&self.conversations[&id].group_info);

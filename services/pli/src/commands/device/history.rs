@@ -106,6 +106,7 @@ fn linked_as(handle: &Handle, name: &str) -> String {
 }
 
 async fn take(args: &History, session: &mut Session, deadline: Deadline) -> Result<(), Failure> {
+    let mut is_told = false;
     loop {
         let (client, mut bar) = (session.client.clone(), Bar::new(args.at.json));
         let taken = meanwhile(session, client.take_history_in(|progress| bar.show(progress))).await?;
@@ -113,7 +114,12 @@ async fn take(args: &History, session: &mut Session, deadline: Deadline) -> Resu
         match taken {
             Ok(taken) => return taken_in(args, taken),
             // The other side may be about to begin.
-            Err(HandoverError::Nothing | HandoverError::Unfinished(_)) if !deadline.is_over() => {
+            Err(error @ (HandoverError::Nothing | HandoverError::Unfinished(_))) if !deadline.is_over() => {
+                if !std::mem::replace(&mut is_told, true)
+                    && let Some(line) = line_for(&error, args, session).await
+                {
+                    tell!("waiting: {error}: `{line}`");
+                }
                 meanwhile(session, sleep(LOOK_EVERY)).await?;
             }
             Err(error) => return Err(failed("the history is not taken in", error, (args, session)).await),
