@@ -3,7 +3,6 @@
 // until the one before has come back in the queue, so that this device never goes ahead of what waits for it there.
 
 import { hex, newId, same, type Bytes } from "./bytes.js";
-import { Offline } from "./connection.js";
 import { accountsOf, spokenIn, type Conversation, type Conversations } from "./conversations.js";
 import type { Directory } from "./directory.js";
 import { isRefused, Refused } from "./frames.js";
@@ -122,31 +121,40 @@ export class Changes {
   }
 
   /** Makes a conversation with these accounts. */
-  async create(kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
+  create(kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
     const id = newId();
+    return this.#inTurn(`making ${hex(id)}`, () => this.#create(id, kind, name, accounts));
+  }
+
+  async #create(id: Bytes, kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
     const { state, groupInfo } = await mls.createAlone(this.profile, id);
     const group = await mls.describe(state);
     await this.store.change(() => {
       this.conversations.set({ id, kind, name, phase: "making", state, group, numbers: {} });
     });
-    await this.link.answered(async () => {
-      const object = await put(this.link, groupInfo);
-      return this.link.call(Methods.method.create, { groupInfo: object });
-    });
-    await this.store.change(() => void this.conversations.set({ ...this.conversations.get(hex(id))!, phase: "open" }));
-    await this.add(hex(id), accounts).catch((error: unknown) => this.#notMade(hex(id), error));
+    try {
+      await this.link.answered(async () => {
+        const object = await put(this.link, groupInfo);
+        return this.link.call(Methods.method.create, { groupInfo: object });
+      });
+      await this.store.change(
+        () => void this.conversations.set({ ...this.conversations.get(hex(id))!, phase: "open" }),
+      );
+      await this.add(hex(id), accounts);
+    } catch (error) {
+      await this.#notMade(hex(id));
+      throw error;
+    }
     return hex(id);
   }
 
-  /** A conversation in which this device is alone, because nobody could be added, is forgotten. */
-  async #notMade(id: string, error: unknown): Promise<never> {
-    // This client was closed: what was offered may still win.
-    if (error instanceof Offline) throw error;
-    await this.store.change(() => {
+  /** A conversation in which this device is alone, because nobody could be added, is forgotten; what was offered may still win. */
+  #notMade(id: string): Promise<void> {
+    return this.store.change(() => {
       const conversation = this.conversations.get(id);
-      if (conversation !== undefined && accountsOf(conversation).length === 1) this.conversations.forget(id);
+      if (conversation !== undefined && conversation.pending === undefined && accountsOf(conversation).length === 1)
+        this.conversations.forget(id);
     });
-    throw error;
   }
 
   add(id: string, accounts: Bytes[]): Promise<void> {

@@ -12,7 +12,6 @@ import { Directory, safetyNumber, signedList, type Account } from "./directory.j
 import type { Event, Tell } from "./events.js";
 import { isRefused, type FromServer } from "./frames.js";
 import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
-import { Conversations as Methods } from "./gen/pli/conversations/v1/conversations_pb.js";
 import { Directory as DirectoryMethods } from "./gen/pli/directory/v1/directory_pb.js";
 import { Class, EnvelopeSchema } from "./gen/pli/log/v1/log_pb.js";
 import { Kind } from "./gen/pli/sealed/v1/sealed_pb.js";
@@ -130,6 +129,10 @@ export class Client {
     this.#link.start();
   }
 
+  get online(): boolean {
+    return this.#link.session !== undefined;
+  }
+
   /** Waits until the queue has been worked through and key packages are published. */
   async ready(): Promise<void> {
     await this.#changed.until(
@@ -205,9 +208,14 @@ export class Client {
     return this.#outbox.size;
   }
 
+  /** How many messages of each conversation no durable log has yet. */
+  get unsent(): Map<string, number> {
+    return this.#outbox.unsent;
+  }
+
   /** Waits until a durable log has every message. */
   async sent(): Promise<void> {
-    await this.#changed.until(() => this.#gaveUp !== undefined || this.#outbox.unsent === 0, this.#link.stopped);
+    await this.#changed.until(() => this.#gaveUp !== undefined || this.unsent.size === 0, this.#link.stopped);
   }
 
   // Conversations
@@ -463,7 +471,7 @@ export class Client {
 
   /** Conversations that a restored server does not know are over; those whose welcome this device never saw are joined. */
   async #compareWithList(): Promise<void> {
-    const listed = await this.#listed();
+    const listed = await this.#conversations.listed();
     await this.store.change(() => {
       const gone = this.#conversations.all().filter(([id, { phase }]) => phase !== "over" && !listed.has(id));
       if (this.#compare.gone)
@@ -476,17 +484,6 @@ export class Client {
       const unknown = [...listed].filter(([id]) => this.#conversations.get(id) === undefined);
       if (this.#compare.unknown) for (const [, id] of unknown) this.#conversations.markBroken(unknownConversation(id));
     });
-  }
-
-  async #listed(): Promise<Map<string, Bytes>> {
-    const listed = new Map<string, Bytes>();
-    for (let after: Bytes = new Uint8Array(), more = true; more; ) {
-      const page = await this.#link.call(Methods.method.list, { after });
-      for (const { conversation } of page.conversations) listed.set(hex(conversation), conversation);
-      after = page.conversations.at(-1)?.conversation ?? after;
-      more = page.more;
-    }
-    return listed;
   }
 
   #failed(error: unknown): void {

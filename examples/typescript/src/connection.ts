@@ -41,6 +41,15 @@ export interface ChannelBinding {
 
 const CONNECT_WITHIN_MS = 10_000;
 
+/** What Node says of a certificate for which no authority of this machine speaks: another try says the same. */
+const UNTRUSTED = [
+  "DEPTH_ZERO_SELF_SIGNED_CERT",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+];
+
 export class Connection {
   onFrame: (bytes: Bytes) => void = () => {};
   onEnd: (why: string) => void = () => {};
@@ -127,7 +136,13 @@ function openTls(server: Server): Promise<TLSSocket> {
       reject(error);
     };
     socket.once("timeout", () => fail(new Offline(`${server.address} does not answer`)));
-    socket.once("error", (error) => fail(new Offline(`${server.address} cannot be reached: ${error.message}`)));
+    socket.once("error", (error: NodeJS.ErrnoException) =>
+      fail(
+        UNTRUSTED.includes(error.code ?? "")
+          ? untrusted(server, error)
+          : new Offline(`${server.address} cannot be reached: ${error.message}`),
+      ),
+    );
     socket.once("secureConnect", () => {
       socket.setTimeout(0);
       const found = hex(certificateHash(socket));
@@ -136,6 +151,14 @@ function openTls(server: Server): Promise<TLSSocket> {
     });
   });
 }
+
+/** It does not name the fingerprint that was found: one is to come from the server's machine, not from whoever answers. */
+const untrusted = ({ address }: Server, { message }: Error): WrongServer =>
+  new WrongServer(
+    `${address} has a certificate that no authority of this machine signed (${message}): name its fingerprint with ` +
+      "--fingerprint HEX. The server prints it at its start, behind `certificate`, and `server.json` in its data folder " +
+      "holds it",
+  );
 
 const certificateHash = (socket: TLSSocket): Bytes =>
   new Uint8Array(createHash("sha256").update(socket.getPeerCertificate().raw).digest());

@@ -198,6 +198,18 @@ export class Conversations {
       this.set({ ...conversation, ahead: undefined });
   }
 
+  /** The ids of the conversations of which the server says that this device is in them. */
+  async listed(): Promise<Map<string, Bytes>> {
+    const listed = new Map<string, Bytes>();
+    for (let after: Bytes = new Uint8Array(), more = true; more; ) {
+      const page = await this.link.call(Methods.method.list, { after });
+      for (const { conversation } of page.conversations) listed.set(hex(conversation), conversation);
+      after = page.conversations.at(-1)?.conversation ?? after;
+      more = page.more;
+    }
+    return listed;
+  }
+
   /** Commits may have been in what the queue lost: nothing of it is waited for, and the server is asked. */
   async inDoubt(): Promise<void> {
     for (const [id] of this.all()) await this.store.change(() => this.#lookForCommits(this.get(id)));

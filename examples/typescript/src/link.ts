@@ -102,6 +102,7 @@ export class Link {
         wait = Math.max(end.session.goAwayMs ?? 0, end.refused?.retryAfterMs ?? 0);
         if (end.refused !== undefined && !end.reconnect && !end.refused.temporary) throw end.refused;
       } catch (error) {
+        if (this.stopped.aborted) return;
         const again: boolean =
           isRefused(error, ErrorCode.UNKNOWN_DEVICE) && !registeredAgain && (await this.events.unknownDevice());
         registeredAgain ||= again;
@@ -114,10 +115,29 @@ export class Link {
     }
   }
 
+  /** A session, unless the link is stopped first: whoever ends it does not wait until a silent server is given up. */
+  async #opened(): Promise<Session> {
+    const opening = Session.open(this.server, this.events.hello());
+    let stop = () => {};
+    const stopped = new Promise<never>((_, reject) => (stop = () => reject(this.stopped.reason as Error)));
+    this.stopped.addEventListener("abort", stop);
+    try {
+      return await Promise.race([opening, stopped]);
+    } catch (error) {
+      if (this.stopped.aborted)
+        opening.then(
+          (session) => session.close(),
+          () => undefined,
+        );
+      throw error;
+    } finally {
+      this.stopped.removeEventListener("abort", stop);
+    }
+  }
+
   /** One session from its opening to its end. */
   async #once(opened: () => void): Promise<SessionEnd & { session: Session }> {
-    const session = await Session.open(this.server, this.events.hello());
-    if (this.stopped.aborted) session.close();
+    const session = await this.#opened();
     opened();
     this.#session = session;
     this.#online.fire();

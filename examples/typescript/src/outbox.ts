@@ -88,10 +88,12 @@ export class Outbox {
     return this.#rows.size;
   }
 
-  /** Messages that no durable log has yet. */
-  get unsent(): number {
-    return this.#rows.entries().filter(([, entry]) => entry.class === Class.MESSAGE && entry.receipt === undefined)
-      .length;
+  /** How many messages of each conversation no durable log has yet. */
+  get unsent(): Map<string, number> {
+    const unsent = new Map<string, number>();
+    for (const [, { class: of, receipt, conversation }] of this.#rows.entries())
+      if (of === Class.MESSAGE && receipt === undefined) unsent.set(conversation, (unsent.get(conversation) ?? 0) + 1);
+    return unsent;
   }
 
   stop(): void {

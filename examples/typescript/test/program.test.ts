@@ -2,29 +2,19 @@
 // The chat program, as a user starts it, and what this folder depends on.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
-import { atEnd, folder, Following, PliServer, RustClient, until } from "./support.js";
+import { folder, PliServer, RustClient, startChat, until } from "./support.js";
 
 describe("the chat program", () => {
-  const start = (args: string[], data: string) => {
-    const child = spawn(process.execPath, ["dist/src/main.js", ...args, "--data", data, "--home", folder()], {
-      stdio: ["pipe", "pipe", "pipe"],
-    });
-    const following = new Following(child);
-    atEnd(() => following.end());
-    return following;
-  };
-
   test("writes to pli and shows what pli writes", async () => {
     const data = join(folder(), "data");
     const server = await PliServer.start({ data });
     const rust = new RustClient(server);
     await rust.register("bob");
-    const chat = start(["alice"], data);
+    const chat = startChat(["alice"], data);
     await chat.said("you are @alice");
     chat.write("@bob hello from the program");
     await chat.said("accepted");
@@ -54,11 +44,26 @@ describe("the chat program", () => {
     assert.equal(await chat.ended(), 0);
   });
 
+  test("says how a certificate that no authority signed is trusted, at first and later", async () => {
+    const server = await PliServer.start();
+    const [data, home] = [folder(), folder()];
+    const { address, fingerprint } = server.ready;
+    const trusting = startChat(["alice", "--server", address, "--fingerprint", fingerprint], data, home);
+    await trusting.said("you are @alice");
+    trusting.write("/quit");
+    assert.equal(await trusting.ended(), 0);
+    for (const handle of ["bob", "alice"]) {
+      const chat = startChat([handle, "--server", address], data, home);
+      assert.equal(await chat.ended(), 1, handle);
+      assert.match(chat.lines.err.join(), /--fingerprint HEX.*prints it at its start.*server\.json/);
+    }
+  });
+
   test("says what is missing", async () => {
-    const nothing = start([], folder());
+    const nothing = startChat([], folder());
     assert.equal(await nothing.ended(), 1);
     assert.match(nothing.lines.err.join(), /name the profile/);
-    const nowhere = start(["alice"], folder());
+    const nowhere = startChat(["alice"], folder());
     assert.equal(await nowhere.ended(), 1);
     assert.match(nowhere.lines.err.join(), /no server runs in/);
   });

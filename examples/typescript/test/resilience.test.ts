@@ -3,10 +3,11 @@
 
 import assert from "node:assert/strict";
 import { cpSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 
-import { folder, Person, PliServer, RustClient, until } from "./support.js";
+import { atEnd, folder, Person, PliServer, RustClient, until } from "./support.js";
 
 const numbered = (what: string, count: number) => Array.from({ length: count }, (_, i) => `${what} ${i + 1}`);
 
@@ -53,6 +54,27 @@ describe("connections come and go", () => {
       events.filter(({ event }) => event === "message").map(({ text }) => text),
       numbered("later", 20),
     );
+  });
+
+  test("a client that is closed does not wait for a server that is silent", async () => {
+    const home = folder();
+    const first = await Person.open(server.at, "q7alice", { folder: home });
+    await first.close();
+    let [reached, gaveUp] = [false, false];
+    const silent = createServer((socket) => {
+      reached = true;
+      socket.on("error", () => undefined).on("close", () => (gaveUp = true));
+      socket.resume();
+    });
+    atEnd(() => void silent.close());
+    await new Promise<void>((listens) => silent.listen(0, "127.0.0.1", listens));
+    const address = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    const { Client } = await import("../src/client.js");
+    const client = await Client.open({ folder: home, handle: "q7alice", server: { ...server.at, address } });
+    await client.start();
+    await until("it to connect", () => reached);
+    await client.close();
+    assert.equal(gaveUp, false);
   });
 
   test("a connection that is cut again and again costs nothing", async () => {

@@ -97,12 +97,31 @@ export class PliServer {
     await this.up();
   }
 
+  /** It keeps its connections and says nothing any more, until it is thawed. */
+  freeze(): void {
+    this.#process?.kill("SIGSTOP");
+  }
+
+  thaw(): void {
+    this.#process?.kill("SIGCONT");
+  }
+
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
     const child = this.#process;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.kill(signal);
     await until("the server's end", () => child.exitCode !== null || child.signalCode !== null);
   }
+}
+
+/** The chat program, as a user starts it. */
+export function startChat(args: string[], data: string, home = folder()): Following {
+  const child = spawn(process.execPath, ["dist/src/main.js", ...args, "--data", data, "--home", home], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  const following = new Following(child);
+  atEnd(() => following.end());
+  return following;
 }
 
 function gather(child: ChildProcess): { out: string[]; err: string[] } {
@@ -183,6 +202,15 @@ export class Following {
 
   write(line: string): void {
     this.child.stdin!.write(`${line}\n`);
+  }
+
+  /** The end of its input. */
+  endInput(): void {
+    this.child.stdin!.end();
+  }
+
+  interrupt(): void {
+    this.child.kill("SIGINT");
   }
 
   events(): RustEvent[] {

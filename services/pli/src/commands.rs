@@ -17,6 +17,7 @@ mod link;
 pub mod migrate;
 mod names;
 mod number;
+mod options;
 mod output;
 pub mod pipe;
 pub mod printed;

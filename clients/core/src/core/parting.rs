@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Devices that their accounts removed while this one was away: what was accepted of them before is read.
+//! Devices that their accounts have removed: what was accepted of them before is read, although it comes after the news.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pli_api::directory::SignedDeviceList;
 use pli_domain::limits::CHAIN_LISTS_MAX;
-use pli_domain::{AccountId, DeviceAddress, DeviceId};
+use pli_domain::{AccountId, DeviceAddress, DeviceId, UnixMillis};
 
 use super::Core;
 use crate::identity::{VerifiedDevices, follow_lists, list_version, verify_devices};
+
+/// What was accepted of a removed device has come after so long, where this one is online and nothing waits. Until then the
+/// device is heard where it is still a member, as is of the epochs that are kept whoever is none any more.
+const PARTS_AFTER: Duration = Duration::from_secs(3_600);
 
 /// A device with its key.
 pub(super) type Keyed = (DeviceId, [u8; 32]);
@@ -16,30 +21,35 @@ pub(super) type Keyed = (DeviceId, [u8; 32]);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Parting {
-    /// Devices that a list names and a later one does not.
-    devices: BTreeMap<DeviceAddress, [u8; 32]>,
-    /// Accounts that were met after such a removal: their earlier lists are asked for, once.
-    looked_back: BTreeSet<AccountId>,
+    /// Devices that a list names and a later one does not, with the local time when that was known.
+    devices: BTreeMap<DeviceAddress, ([u8; 32], UnixMillis)>,
+    /// Accounts that were met after such a removal: their earlier lists are asked for once, at this time.
+    looked_back: BTreeMap<AccountId, UnixMillis>,
 }
 
 impl Core {
     /// Whether the device's account names it with this key; or a list that was followed named it and a later one did no more,
-    /// while this device is catching up: what stands before its removal in the queue was accepted of it.
+    /// lately: what stands before its removal in the queue was accepted of it.
     pub(super) fn is_heard(&self, device: DeviceAddress, key: &[u8]) -> bool {
-        let is_parting = || self.parting.devices.get(&device).is_some_and(|known| known.as_slice() == key);
+        let is_parting = || self.parting.devices.get(&device).is_some_and(|(known, _)| known.as_slice() == key);
         self.is_listed(device, key) || is_parting()
     }
 
-    /// Everything that waited has been taken in: a removed device is believed no longer.
+    /// A removed device is believed no longer when everything that waited has been taken in, and then for as long as what is
+    /// on its way may take.
     pub(super) fn part(&mut self) {
         if self.session.is_online() && self.inbound.is_empty() {
-            self.parting = Parting::default();
+            let now = self.stepped_at;
+            let lately = |at: UnixMillis| at <= now && now.since(at) < PARTS_AFTER;
+            self.parting.devices.retain(|_, (_, at)| lately(*at));
+            self.parting.looked_back.retain(|_, at| lately(*at));
         }
     }
 
     /// These were removed.
     pub(super) fn note_parting(&mut self, account: AccountId, devices: impl IntoIterator<Item = Keyed>) {
-        let each = devices.into_iter().map(|(device, key)| (DeviceAddress { account, device }, key));
+        let now = self.stepped_at;
+        let each = devices.into_iter().map(|(device, key)| (DeviceAddress { account, device }, (key, now)));
         self.parting.devices.extend(each);
     }
 
@@ -47,10 +57,11 @@ impl Core {
     /// whether waiting for them makes sense.
     pub(super) fn look_back(&mut self, account: AccountId) -> bool {
         // The first list and the one after it leave nothing between them.
-        if self.session.is_online() || self.list_version(account) < 3 {
+        if self.list_version(account) < 3 {
             return false;
         }
-        if self.parting.looked_back.insert(account) {
+        if !self.parting.looked_back.contains_key(&account) {
+            self.parting.looked_back.insert(account, self.stepped_at);
             self.lists_wanted.insert(account);
         }
         self.lists_wanted.contains(&account)
@@ -59,7 +70,7 @@ impl Core {
     /// The version after which lists of an account are asked for, where it is looked back.
     pub(super) fn looks_back_to(&self, account: AccountId) -> Option<u64> {
         let most = CHAIN_LISTS_MAX as u64 + 1;
-        let looks_back = self.parting.looked_back.contains(&account);
+        let looks_back = self.parting.looked_back.contains_key(&account);
         looks_back.then(|| self.list_version(account).saturating_sub(most).max(1))
     }
 
@@ -71,7 +82,7 @@ impl Core {
     ) -> Vec<SignedDeviceList> {
         let Some(known) = self.contacts.get(&account).map(|contact| contact.devices.clone()) else { return lists };
         let not_before = lists.iter().position(|list| list_version(list) >= known.version);
-        let Some(end) = not_before.filter(|end| *end > 0 && self.parting.looked_back.contains(&account)) else {
+        let Some(end) = not_before.filter(|end| *end > 0 && self.parting.looked_back.contains_key(&account)) else {
             return lists;
         };
         if let Some(earlier) = chain_to(&known, &lists[..=end]) {

@@ -552,3 +552,42 @@ fn a_first_message_of_a_device_that_was_removed_since_is_shown() {
     assert_eq!(count(&world, 1, |event| matches!(event, Event::Unreadable { .. })), 0);
     assert_eq!(refused(&world, 1), []);
 }
+
+/// As over a slow link: the device is online all the time, and hears of the removal before what was accepted.
+#[test]
+fn what_was_accepted_before_a_removal_is_shown_to_who_is_online_and_slow() {
+    let (mut world, chat) = known_devices();
+    let (bob, tablet) = (world.address(1), world.address(2));
+    world.server.hold.insert(bob);
+    for n in 0..40 {
+        world.say(2, chat, &format!("accepted before {n}"));
+    }
+    world.run();
+    world.unlink(0, 2);
+    world.run();
+    assert!(!world.server.roster(chat).contains(&tablet));
+    // In the meantime Bob follows Alice's list, for a group.
+    world.command(1, Command::CreateGroup { name: "news".into(), handles: vec![handle("alice")] });
+    world.run();
+    world.server.hold.clear();
+    world.run();
+    let shown: Vec<String> = (0..40).map(|n| format!("alice: accepted before {n}")).collect();
+    assert_eq!(world.history(1, chat), shown);
+    assert_eq!(count(&world, 1, |event| matches!(event, Event::Unreadable { .. })), 0);
+}
+
+#[test]
+fn a_first_message_of_a_device_that_was_removed_since_is_shown_to_who_is_online() {
+    let mut world = World::new(&["alice", "bob"]);
+    let bob = world.address(1);
+    let tablet = world.link(0, "tablet");
+    world.server.hold.insert(bob);
+    let chat = world.start(tablet, "bob");
+    world.say(tablet, chat, "accepted before");
+    world.run();
+    world.unlink(0, tablet);
+    world.run();
+    world.server.hold.clear();
+    world.run();
+    assert_eq!(world.history(1, chat), ["alice: accepted before"]);
+}

@@ -255,7 +255,9 @@ impl Chat {
                 self.turn_away(*conversation, why).await?;
             }
             Event::ConversationFailed { conversation, .. } => {
-                self.screen.event(event, &About::default());
+                if !self.ticks.has_told(*conversation) {
+                    self.screen.event(event, &About::default());
+                }
                 self.asked.remove(conversation);
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }

@@ -52,6 +52,8 @@ impl Said {
 pub struct Ticks {
     sent: VecDeque<Sent>,
     said: BTreeMap<(ConversationId, AccountId), Said>,
+    /// Where a message was refused last.
+    refused: Option<ConversationId>,
 }
 
 impl Ticks {
@@ -79,7 +81,8 @@ impl Ticks {
             }
             Event::Accepted { message, .. } => Some(format!("✓ accepted   {}", self.called(message, place))),
             Event::Resending { message, .. } => Some(format!("↻ sent again {}", self.called(message, place))),
-            Event::Refused { message, why, .. } => {
+            Event::Refused { conversation, message, why } => {
+                self.refused = Some(*conversation);
                 Some(format!("✗ not sent   {}: {}", self.called(message, place), sentence(why)))
             }
             Event::Delivered { conversation, by, from, up_to, .. } => {
@@ -95,6 +98,11 @@ impl Ticks {
             }
             _ => None,
         }
+    }
+
+    /// Whether why this conversation failed was said with the message that it was to begin with.
+    pub fn has_told(&self, failed: ConversationId) -> bool {
+        self.refused == Some(failed)
     }
 
     fn lost(
@@ -224,6 +232,17 @@ mod tests {
         assert_eq!(ticks.see(&delivered, "", &About::default()), None);
         assert_eq!(ticks.see(&read, "", &About::default()).as_deref(), Some("✓✓ read by @bob “hello”"));
         assert_eq!(ticks.see(&read, "", &About::default()), None);
+    }
+
+    #[test]
+    fn why_a_conversation_failed_is_said_with_its_message_only() {
+        let (here, message) = (ConversationId::from_bytes([1; 16]), SendId::from_bytes([2; 16]));
+        let mut ticks = Ticks::default();
+        assert!(!ticks.has_told(here));
+        let why = pli_api::refusal(pli_api::ErrorCode::NotFound, "nobody has this handle");
+        let line = ticks.see(&Event::Refused { conversation: here, message, why }, "", &About::default());
+        assert!(line.is_some_and(|line| line.contains("nobody has this handle")));
+        assert!(ticks.has_told(here) && !ticks.has_told(ConversationId::from_bytes([9; 16])));
     }
 
     #[test]
