@@ -311,8 +311,11 @@ impl Outbox {
 
     /// The lowest number of the lane that cannot be at the server yet.
     pub fn first_untried_lane_no(&self, lane: &OutLane) -> u64 {
-        let mut queued = self.queued.get(lane).into_iter().flatten().map(|at| &self.messages[at]);
-        queued.find(|message| !message.is_in_doubt()).map_or_else(|| self.next_lane_no(lane), |message| message.lane_no)
+        let untried =
+            |message: &OutMessage| matches!(message.state, SendState::Queued { .. }) && !message.is_in_doubt();
+        let tried = self.messages.values().filter(|message| message.lane == *lane && !untried(message));
+        let after = tried.map(|message| message.lane_no.saturating_add(1)).max().unwrap_or(0);
+        after.max(self.first_queued_lane_no(lane))
     }
 
     /// Conversations with messages that wait to be sent.

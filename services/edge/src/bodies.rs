@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, stream};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use pli_api::common::{Error, PayloadRef};
 use pli_api::conversations::FetchPayloadRequest;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 
 /// An envelope that only points at its body is shorter than this; longer ones are not looked into.
 const POINTING_BYTES_MAX: usize = 512;
-/// Bytes that one kept body costs besides its own.
+/// Bytes that one kept body costs besides its own: its entry and the future that gave it.
 const BODY_OVERHEAD: u32 = 400;
 /// Bodies that are fetched at a time for one page.
 const FETCHES_AT_ONCE: usize = 8;
@@ -71,7 +72,8 @@ pub(crate) struct Bodies {
 impl Bodies {
     pub(crate) fn new(conversations: Channel, bytes: u64, deadline: Duration) -> Self {
         let weigh = |_: &PayloadId, kept: &Kept| kept.size.saturating_add(BODY_OVERHEAD);
-        let kept = Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        let lru = EvictionPolicy::lru();
+        let kept = Cache::builder().max_capacity(bytes).weigher(weigh).eviction_policy(lru).build();
         Self { conversations, kept, deadline, places: Arc::new(Semaphore::new(FETCHES_MAX)) }
     }
 
@@ -116,7 +118,7 @@ impl Bodies {
     /// Begins when it is first waited for, and then ends by itself. What could not be had is not kept.
     fn fetching(&self, id: PayloadId, reference: PayloadRef) -> Shared<BoxFuture<'static, Option<Bytes>>> {
         let (kept, conversations, places) = (self.kept.clone(), self.conversations.clone(), self.places.clone());
-        let longest = self.deadline * FETCH_DEADLINES;
+        let (longest, failing) = (self.deadline * FETCH_DEADLINES, kept.clone());
         let fetching = async move {
             let fetch = async {
                 let _place = places.acquire().await;
@@ -130,10 +132,17 @@ impl Bodies {
             };
             let code = failed.as_ref().map(|error| error.code().as_str_name());
             tracing::debug!(code, text = failed.map(|error| error.message), "a body stays where it is");
-            kept.invalidate(&id);
+            failing.invalidate(&id);
             None
         };
-        async { tokio::spawn(fetching).await.ok().flatten() }.boxed().shared()
+        // Nothing is awaited between its place in the cache, which it holds until it has ended, and the first poll.
+        let waiting = async move {
+            tokio::spawn(fetching).await.unwrap_or_else(|_| {
+                kept.invalidate(&id);
+                None
+            })
+        };
+        waiting.boxed().shared()
     }
 
     /// The same as of now, or none where it has to be fetched.

@@ -39,7 +39,7 @@ pub struct Config {
     pub roster_current_ms: u64,
     /// How long a device's key is believed, in milliseconds.
     pub device_key_ms: u64,
-    /// Device keys kept at a time.
+    /// Device keys kept at a time, and as many marks of devices that were removed.
     pub device_keys_max: u64,
     /// Parts of receipts whose end is not known yet, one for each shard that a message went to, over all sessions; above it
     /// sends are refused with `NO_SPACE`, and above half of it receipts that clients present.

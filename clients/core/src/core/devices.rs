@@ -67,7 +67,8 @@ impl Core {
             },
             Err(error) => error,
         };
-        if error == DeviceListError::Unlinked && self.met_in_part(account, &between, asked) {
+        let between = whole.split_last().map_or(&[][..], |(_, between)| between);
+        if error == DeviceListError::Unlinked && self.met_in_part(account, between, asked) {
             return Met::InPart;
         }
         self.note_list_behind(account, &newest, error);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Devices that their accounts have removed: what was accepted of them before is read, although it comes after the news.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pli_api::directory::SignedDeviceList;
@@ -25,6 +25,8 @@ pub(super) struct Parting {
     devices: BTreeMap<DeviceAddress, ([u8; 32], UnixMillis)>,
     /// Accounts that were met after such a removal: their earlier lists are asked for once, at this time.
     looked_back: BTreeMap<AccountId, UnixMillis>,
+    /// Those of them that are not answered.
+    open: BTreeSet<AccountId>,
 }
 
 impl Core {
@@ -39,8 +41,7 @@ impl Core {
     /// on its way may take.
     pub(super) fn part(&mut self) {
         if self.session.is_online() && self.inbound.is_empty() {
-            let now = self.stepped_at;
-            let lately = |at: UnixMillis| at <= now && now.since(at) < PARTS_AFTER;
+            let lately = is_lately(self.stepped_at);
             self.parting.devices.retain(|_, (_, at)| lately(*at));
             self.parting.looked_back.retain(|_, at| lately(*at));
         }
@@ -54,35 +55,39 @@ impl Core {
     }
 
     /// Wants the lists of an account before the newest one, which names a device no more that something is here of. Answers
-    /// whether waiting for them makes sense.
+    /// whether waiting for them makes sense. Of a list that is known for longer nothing is on its way any more: whoever goes on
+    /// to serve a removed device gains nothing by a new connection.
     pub(super) fn look_back(&mut self, account: AccountId) -> bool {
+        let lately = is_lately(self.stepped_at);
         // The first list and the one after it leave nothing between them.
-        if self.list_version(account) < 3 {
+        if self.list_version(account) < 3 || !self.list_learned_at(account).is_some_and(lately) {
             return false;
         }
         if !self.parting.looked_back.contains_key(&account) {
             self.parting.looked_back.insert(account, self.stepped_at);
+            self.parting.open.insert(account);
             self.lists_wanted.insert(account);
         }
-        self.lists_wanted.contains(&account)
+        self.parting.open.contains(&account)
     }
 
     /// The version after which lists of an account are asked for, where it is looked back.
     pub(super) fn looks_back_to(&self, account: AccountId) -> Option<u64> {
-        let most = CHAIN_LISTS_MAX as u64 + 1;
-        let looks_back = self.parting.looked_back.contains_key(&account);
-        looks_back.then(|| self.list_version(account).saturating_sub(most).max(1))
+        // The known one comes along, although another one has come behind it.
+        let most = CHAIN_LISTS_MAX as u64;
+        self.parting.open.contains(&account).then(|| self.list_version(account).saturating_sub(most).max(1))
     }
 
-    /// Takes those of an answer's lists that lie before the known one; answers the others.
+    /// Takes those of an answer's lists that lie before the known one, where they were asked for; answers the others.
     pub(super) fn take_earlier(
         &mut self,
         account: AccountId,
         mut lists: Vec<SignedDeviceList>,
     ) -> Vec<SignedDeviceList> {
+        let looks_back = self.parting.open.remove(&account);
         let Some(known) = self.contacts.get(&account).map(|contact| contact.devices.clone()) else { return lists };
         let not_before = lists.iter().position(|list| list_version(list) >= known.version);
-        let Some(end) = not_before.filter(|end| *end > 0 && self.parting.looked_back.contains_key(&account)) else {
+        let Some(end) = not_before.filter(|end| *end > 0 && looks_back) else {
             return lists;
         };
         if let Some(earlier) = chain_to(&known, &lists[..=end]) {
@@ -93,10 +98,107 @@ impl Core {
     }
 }
 
+/// Whether something was so at a time that is no longer ago than [`PARTS_AFTER`].
+fn is_lately(now: UnixMillis) -> impl Fn(UnixMillis) -> bool {
+    move |at| at <= now && now.since(at) < PARTS_AFTER
+}
+
 /// The lists of a chain that ends at the known one, each verified.
 fn chain_to(known: &VerifiedDevices, lists: &[SignedDeviceList]) -> Option<Vec<VerifiedDevices>> {
     let (first, rest) = lists.split_first()?;
     let first = verify_devices(first, known.account, None).ok()?;
     let chain = follow_lists(&first, rest).ok()?;
     (chain.last()?.hash == known.hash).then(|| std::iter::once(first).chain(chain).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use pli_api::directory::DeviceListEntry;
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng as _;
+
+    use super::*;
+    use crate::identity::{Identity, ListChange};
+
+    const HOUR: u64 = 3_600_000;
+
+    fn signer(n: u64) -> Identity {
+        Identity::create("alice".parse().expect("a handle"), &mut ChaCha20Rng::seed_from_u64(n))
+    }
+
+    /// A device comes and goes in the second and the third list; the newest is the fourth.
+    fn chain(identity: &Identity) -> (Vec<SignedDeviceList>, DeviceAddress, [u8; 32]) {
+        let entry = |n: u8| {
+            let key = ed25519_dalek::SigningKey::from_bytes(&[n; 32]).verifying_key().to_bytes();
+            let device = Bytes::copy_from_slice(DeviceId::from_bytes([n; 16]).as_bytes());
+            (ListChange::Add(DeviceListEntry { device, key: Bytes::copy_from_slice(&key), name: "tablet".into() }), key)
+        };
+        let device = DeviceId::from_bytes([7; 16]);
+        let changes = [entry(7).0, ListChange::Remove(device), entry(8).0];
+        let mut lists = vec![identity.device_list().expect("its first list")];
+        for change in &changes {
+            lists.push(identity.next_list(&lists[lists.len() - 1], change).expect("a list"));
+        }
+        (lists, DeviceAddress { account: identity.address().account, device }, entry(7).1)
+    }
+
+    fn core() -> Core {
+        Core::create("bob".parse().expect("a handle"), [1; 32], UnixMillis(0)).0
+    }
+
+    /// Bob knows the newest list, and asks for the earlier ones.
+    fn looking(newest: &SignedDeviceList, account: AccountId) -> Core {
+        let mut core = core();
+        core.stepped_at = UnixMillis(HOUR);
+        core.meet(account, None, std::slice::from_ref(newest)).expect("a list");
+        assert!(core.look_back(account));
+        assert_eq!(core.looks_back_to(account), Some(1));
+        core
+    }
+
+    #[test]
+    fn an_earlier_list_vouches_for_a_device_if_it_leads_to_the_known_one() {
+        let alice = signer(1);
+        let (lists, tablet, key) = chain(&alice);
+        let stranger = chain(&signer(2)).0;
+        let forged = [lists[1].clone(), stranger[2].clone(), lists[3].clone()];
+        let hole = [lists[1].clone(), lists[3].clone()];
+        for (answer, is_heard) in [(lists[1..].to_vec(), true), (forged.to_vec(), false), (hole.to_vec(), false)] {
+            let mut core = looking(&lists[3], tablet.account);
+            assert_eq!(core.take_earlier(tablet.account, answer), [lists[3].clone()]);
+            assert_eq!(core.is_heard(tablet, &key), is_heard);
+            assert!(!core.is_heard(tablet, &[0; 32]));
+            assert!(!core.look_back(tablet.account), "once");
+        }
+        let mut core = looking(&lists[3], tablet.account);
+        let later = [lists[3].clone()];
+        assert_eq!(core.take_earlier(tablet.account, later.to_vec()), later);
+        // Whoever signs is the same, and it leads to another one than the known.
+        let mut core = looking(&lists[3], tablet.account);
+        let fork = alice.next_list(&lists[2], &ListChange::Keep(alice.address().device, 4)).expect("a list");
+        let answer = vec![lists[1].clone(), lists[2].clone(), fork.clone()];
+        assert_eq!(core.take_earlier(tablet.account, answer), [fork]);
+        assert!(!core.is_heard(tablet, &key));
+    }
+
+    #[test]
+    fn of_a_list_that_is_known_for_an_hour_nothing_is_looked_for() {
+        let (lists, tablet, _) = chain(&signer(1));
+        let mut core = core();
+        core.stepped_at = UnixMillis(HOUR);
+        core.meet(tablet.account, None, &lists[3..]).expect("a list");
+        core.stepped_at = UnixMillis(2 * HOUR);
+        core.meet(tablet.account, None, &lists[3..]).expect("the same list");
+        assert!(!core.look_back(tablet.account));
+        core.stepped_at = UnixMillis(2 * HOUR - 1);
+        assert!(core.look_back(tablet.account));
+        assert!(!looks_back_without(&lists[1..2], tablet.account), "nothing lies before the second list");
+    }
+
+    fn looks_back_without(lists: &[SignedDeviceList], account: AccountId) -> bool {
+        let mut core = core();
+        core.meet(account, None, lists).expect("a list");
+        core.look_back(account)
+    }
 }

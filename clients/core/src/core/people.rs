@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pli_api::directory::SignedDeviceList;
-use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle};
+use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, Handle, UnixMillis};
 use prost::Message as _;
 
 use super::notices::Notice;
@@ -26,6 +26,8 @@ pub(super) struct Contact {
     /// do not come back by that list nor by an earlier one. A later one decides. At most [`GONE_MAX`]; of more the first
     /// are forgotten.
     gone: Vec<(DeviceId, u64)>,
+    /// Local time when the list was learned of; 0 where an earlier version did not note it.
+    learned_at: UnixMillis,
 }
 
 /// Removed devices that are remembered of one account.
@@ -44,6 +46,8 @@ struct Record {
     former: String,
     #[prost(message, repeated, tag = "5")]
     gone: Vec<GoneDevice>,
+    #[prost(uint64, tag = "6")]
+    learned_at: u64,
 }
 
 /// Numbers are never reused.
@@ -65,7 +69,15 @@ impl Contact {
             version: *version,
         });
         let gone = gone.collect();
-        Record { handle: text(&self.handle), list, signature, former: text(&self.former), gone }.encode_to_vec()
+        Record {
+            handle: text(&self.handle),
+            list,
+            signature,
+            former: text(&self.former),
+            gone,
+            learned_at: self.learned_at.0,
+        }
+        .encode_to_vec()
     }
 
     pub(super) fn decode(account: AccountId, bytes: &[u8]) -> Result<Self, LoadError> {
@@ -75,7 +87,14 @@ impl Contact {
         let gone = record.gone.iter().map(|gone| Ok((gone.device.as_ref().try_into()?, gone.version)));
         let gone = gone.collect::<Result<_, pli_domain::InvalidId>>();
         let gone = gone.map_err(|_| LoadError::Row(Table::Contacts))?;
-        Ok(Self { handle: record.handle.parse().ok(), former: record.former.parse().ok(), devices, signed, gone })
+        Ok(Self {
+            handle: record.handle.parse().ok(),
+            former: record.former.parse().ok(),
+            devices,
+            signed,
+            gone,
+            learned_at: UnixMillis(record.learned_at),
+        })
     }
 }
 
@@ -102,6 +121,8 @@ impl Core {
         let believed_again = known.is_some_and(|known| gone.len() < known.gone.len());
         let mut news = known.map_or(Vec::new(), |known| news_of(known, &devices));
         let changed = known.is_some_and(|known| known.devices.devices != devices.devices);
+        let as_known = known.filter(|known| known.devices.hash == devices.hash);
+        let learned_at = as_known.map_or(self.stepped_at, |known| known.learned_at);
         let known = known.is_some();
         match handle.as_ref().is_some_and(|handle| self.take_handle(account, handle)) {
             true if news.contains(&NewKey::Identity) => {}
@@ -116,7 +137,7 @@ impl Core {
         if account == self.identity.address().account && self.identity.signs_lists() {
             self.keep_earlier_lists(lists);
         }
-        self.contacts.insert(account, Contact { handle, former, devices, signed, gone });
+        self.contacts.insert(account, Contact { handle, former, devices, signed, gone, learned_at });
         self.dirty.insert(Row::Contact(account));
         if account != self.identity.address().account {
             news.into_iter().for_each(|what| self.notify(Notice::NewKey { account, what }));
@@ -179,6 +200,11 @@ impl Core {
     /// The newest list of an account that is known, as it was signed.
     pub(super) fn list_of(&self, account: AccountId) -> Option<&SignedDeviceList> {
         self.contacts.get(&account).map(|contact| &contact.signed)
+    }
+
+    /// When that was learned of, in local time.
+    pub(super) fn list_learned_at(&self, account: AccountId) -> Option<UnixMillis> {
+        self.contacts.get(&account).map(|contact| contact.learned_at)
     }
 
     /// The version of it; 0 for none.
@@ -292,7 +318,8 @@ mod tests {
     #[test]
     fn a_contact_keeps_its_bytes() {
         let (list, signature) = (Bytes::from_static(b"list"), Bytes::from_static(b"signature"));
-        let record = Record { handle: "bob".into(), list, signature, former: String::new(), gone: Vec::new() };
+        let record =
+            Record { handle: "bob".into(), list, signature, former: String::new(), gone: Vec::new(), learned_at: 0 };
         assert_eq!(hex::encode(record.encode_to_vec()), STORED);
         let later = Record { former: "ann".into(), handle: String::new(), ..record };
         let rest = STORED.strip_prefix("0a03626f62").expect("the handle stands first");

@@ -81,7 +81,7 @@ fn waits(world: &World) -> Vec<&str> {
     let why = |event: &'_ Event| if let Event::Waiting { why, .. } = event { Some(why.message.clone()) } else { None };
     let all: Vec<String> = world.devices[BOB].events.iter().filter_map(why).collect();
     let is = |part: &'static str| all.iter().filter(move |why| why.contains(part)).map(move |_| part);
-    is("are asked to").chain(is("have a member remove you")).collect()
+    is("are asked to").chain(is("nobody whom")).collect()
 }
 
 fn calls(world: &World, method: &str) -> usize {
@@ -157,7 +157,7 @@ fn where_all_that_it_knew_are_gone_it_says_so_and_can_leave_and_be_added_again()
     remove(&mut world, carol, id, 0);
     world.bring_online(BOB);
     pass(&mut world, 20 * MINUTE, MINUTE);
-    assert_eq!(waits(&world), ["have a member remove you"], "told once");
+    assert_eq!(waits(&world), ["nobody whom"], "told once");
     assert!(world.server.renewals_asked.is_empty(), "there is nobody to be asked");
     assert!(!world.devices[BOB].core.conversation(id).unwrap().left);
 

@@ -250,8 +250,9 @@ pub(crate) struct DeviceKeys {
 
 impl DeviceKeys {
     pub(crate) fn new(directory: Channel, max: u64, believed: Duration, deadline: Duration) -> Self {
+        let cache = Cache::builder().max_capacity(max).eviction_policy(EvictionPolicy::lru()).build();
         let removed = Cache::builder().max_capacity(max).eviction_policy(EvictionPolicy::lru()).build();
-        Self { directory, cache: Cache::new(max), removed, believed, deadline }
+        Self { directory, cache, removed, believed, deadline }
     }
 
     async fn get(&self, device: DeviceAddress) -> Result<DeviceKey, Error> {
@@ -270,7 +271,7 @@ impl DeviceKeys {
     pub(crate) fn mark_removed(&self, device: DeviceId) {
         self.removed.insert(device, ());
     }
-    /// Whether the device was removed lately.
+    /// Whether the device was removed, as far as that is remembered.
     pub(crate) fn is_removed(&self, device: DeviceId) -> bool {
         self.removed.contains_key(&device)
     }
