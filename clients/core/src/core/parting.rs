@@ -68,7 +68,8 @@ impl Core {
             self.parting.open.insert(account);
             self.lists_wanted.insert(account);
         }
-        self.parting.open.contains(&account)
+        // Not where the directory answered without the account, or refused.
+        self.parting.open.contains(&account) && self.lists_wanted.contains(&account)
     }
 
     /// The version after which lists of an account are asked for, where it is looked back.
@@ -171,6 +172,9 @@ mod tests {
             assert!(!core.is_heard(tablet, &[0; 32]));
             assert!(!core.look_back(tablet.account), "once");
         }
+        let mut core = looking(&lists[3], tablet.account);
+        core.lists_wanted.remove(&tablet.account);
+        assert!(!core.look_back(tablet.account), "nobody waits for what was answered without the account");
         let mut core = looking(&lists[3], tablet.account);
         let later = [lists[3].clone()];
         assert_eq!(core.take_earlier(tablet.account, later.to_vec()), later);
