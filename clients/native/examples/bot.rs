@@ -2,13 +2,13 @@
 //! A bot: `make run`, then `./target/debug/examples/bot`, then write to @bot. PLI_SERVER and PLI_BOT name another server
 //! and handle. It answers each message once, however often it is killed.
 #![allow(clippy::print_stdout, reason = "a program for a terminal")]
-use std::env::var;
-use std::error::Error;
+use std::env::{args, var};
 
 use pli_client::{Client, Message, RequestError};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> anyhow::Result<()> {
+    anyhow::ensure!(args().len() == 1, "no arguments: PLI_SERVER=HOST:PORT and PLI_BOT=HANDLE say where and who it is");
     let server = var("PLI_SERVER").unwrap_or("127.0.0.1:7480".into());
     let name = var("PLI_BOT").unwrap_or("bot".into());
     let (client, events) = Client::builder(server, &name).connect().await?;

@@ -288,8 +288,9 @@ impl Driver {
         if self.link.is_given_up(is_wrong) {
             return Err(End::WrongServer(self.wrong_server(why)));
         }
+        let others = self.link.others();
         self.status.send_modify(|status| {
-            status.why = Some(why.to_string());
+            status.why = Some(format!("{why}{others}"));
             status.carrier = None;
         });
         self.link.retry_after(RETRY_AFTER_DEFAULT, Duration::ZERO);

@@ -27,8 +27,10 @@ const TURNS: u32 = 20;
 const ALIGN_SPREAD: Duration = Duration::from_secs(120);
 /// Upper end of the delay between two tries; it doubles. A device may have published no key packages yet.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
-/// The same for devices of other accounts, whose own devices look every minute.
+/// The same for devices of other accounts, whose own devices look every minute, and after [`OWN_TRIES`] for those too.
 const AGAIN_FOR_OTHERS_MAX: Duration = Duration::from_secs(3_600);
+/// After so many tries, an hour, a device of this account that publishes nothing is one that is not used.
+const OWN_TRIES: u32 = 60;
 
 /// What became of the directory's answer about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,8 +223,9 @@ impl Core {
     /// told of each of them once while they are waited for.
     pub(super) fn await_bare(&mut self, id: ConversationId, bare: BTreeSet<DeviceAddress>) {
         let own = self.identity.address().account;
-        let max = if bare.iter().any(|device| device.account == own) { AGAIN_MAX } else { AGAIN_FOR_OTHERS_MAX };
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let is_soon = conversation.aligns < OWN_TRIES && bare.iter().any(|device| device.account == own);
+        let max = if is_soon { AGAIN_MAX } else { AGAIN_FOR_OTHERS_MAX };
         if bare.is_empty() {
             if align_at(conversation).is_none() {
                 (conversation.aligns, conversation.awaited) = (0, bare);

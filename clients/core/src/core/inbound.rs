@@ -193,6 +193,8 @@ impl Core {
         delivery.floor = self.first_missing(delivery.lane);
         let shown = self.inbox.deliver(delivery, now);
         self.show(shown);
+        // Behind the message, which may say what the group is called.
+        self.tell_stranger(id);
         Step::Done
     }
 
@@ -265,11 +267,7 @@ impl Core {
             if frame.kind() == Kind::Group {
                 conversation.peer = None;
             }
-            let announced = conversation.announced;
             self.joined_chat(id);
-            if announced {
-                self.tell_stranger(id);
-            }
         }
     }
 

@@ -67,6 +67,8 @@ impl Core {
             self.parting.looked_back.insert(account, self.stepped_at);
             self.parting.open.insert(account);
             self.lists_wanted.insert(account);
+            // An answer that is under way was not asked for these.
+            self.lists_open.retain(|(open, _)| *open != account);
         }
         // Not where the directory answered without the account, or refused.
         self.parting.open.contains(&account) && self.lists_wanted.contains(&account)
@@ -184,6 +186,19 @@ mod tests {
         let answer = vec![lists[1].clone(), lists[2].clone(), fork.clone()];
         assert_eq!(core.take_earlier(tablet.account, answer), [fork]);
         assert!(!core.is_heard(tablet, &key));
+    }
+
+    #[test]
+    fn an_answer_that_was_under_way_does_not_stand_for_the_earlier_lists() {
+        let (lists, tablet, key) = chain(&signer(1));
+        let mut core = core();
+        core.stepped_at = UnixMillis(HOUR);
+        core.meet(tablet.account, None, &lists[3..]).expect("a list");
+        core.lists_open = vec![(tablet.account, 4)];
+        assert!(core.look_back(tablet.account));
+        assert!(core.lists_open.is_empty(), "nobody takes it for the answer");
+        assert_eq!(core.take_earlier(tablet.account, lists[1..].to_vec()), [lists[3].clone()]);
+        assert!(core.is_heard(tablet, &key));
     }
 
     #[test]

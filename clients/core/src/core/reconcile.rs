@@ -10,7 +10,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, Handle, SendId, UnixM
 use prost::Message as _;
 
 use super::calls::Ask;
-use super::conversation::{Phase, Proposal, Work};
+use super::conversation::{Conversation, Phase, Proposal, Work};
 use super::devices::align_at;
 use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
@@ -125,7 +125,9 @@ impl Core {
         if !conversation.vouched {
             let unvouched = self.unvouched(id);
             if !unvouched.is_empty() {
-                if !self.ask_lists(unvouched.iter().copied()) {
+                let is_asked = self.ask_lists(unvouched.iter().copied())
+                    || unvouched.iter().any(|account| self.lists_wanted.contains(account));
+                if !is_asked {
                     self.warn(id);
                     self.repair(id, |core, account| {
                         core.answered_lists.contains(&account) && unvouched.contains(&account)
@@ -143,15 +145,20 @@ impl Core {
         if !conversation.announced {
             conversation.announced = true;
             let (kind, name) = (conversation.kind(), conversation.name.clone());
+            let is_due = name.is_some() || conversation.heard() > 0;
             self.out.events.push(Event::ConversationReady { conversation: id, kind, name, members });
             self.dirty.insert(Row::Conversation(id));
-            self.tell_stranger(id);
+            if is_due {
+                self.tell_stranger(id);
+            }
         }
     }
 
-    /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody.
+    /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody. Told when its name is known,
+    /// else with its first message.
     pub(super) fn tell_stranger(&mut self, id: ConversationId) {
-        let Some(group) = self.conversations.get_mut(&id).filter(|c| c.kind() == Kind::Group) else { return };
+        let is_told = |c: &&mut Conversation| c.kind() == Kind::Group && c.announced && c.added_by.is_some();
+        let Some(group) = self.conversations.get_mut(&id).filter(is_told) else { return };
         let (name, by) = (group.name.clone(), group.added_by.take());
         // Whoever brings everybody together again after a restore is no stranger for that.
         let unknown = |by: &AccountId| self.parts_with(*by).next().is_none() && !self.goes_on_for_known(id);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
 
+use super::LinkError;
 use super::keys::{CODE_ID, CODE_SECRET, Keys};
 
 /// Before the separator `1` of the text.
@@ -74,6 +75,15 @@ impl LinkCode {
     /// The server that the new device is connected to, as [`super::super::Core::handshake`] takes it.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Errors where it is for none of these addresses of a profile's server.
+    pub fn for_one_of(&self, hosts: &[String]) -> Result<(), LinkError> {
+        if hosts.contains(&self.host) {
+            return Ok(());
+        }
+        let here = hosts.first().cloned().unwrap_or_default();
+        Err(LinkError::OtherHost { code: self.host.clone(), here })
     }
 
     /// Where the devices meet.

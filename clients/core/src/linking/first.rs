@@ -81,10 +81,7 @@ impl Approver {
     /// server, where this is not the account's first device, and before its list is known. Where the list is full there is
     /// nothing to ask anybody ([`Approver::refusal`]).
     pub fn begin(code: LinkCode, core: &Core, hosts: &[String]) -> Result<Self, LinkError> {
-        if !hosts.iter().any(|host| host == code.host()) {
-            let here = hosts.first().cloned().unwrap_or_default();
-            return Err(LinkError::OtherHost { code: code.host().into(), here });
-        }
+        code.for_one_of(hosts)?;
         Ok(Self { code, account: core.link_account()? })
     }
 

@@ -113,6 +113,27 @@ fn what_was_not_answered_is_sent_again_and_receipts_are_presented_after_a_reconn
 }
 
 #[test]
+fn what_left_without_an_answer_may_be_at_the_server_and_what_waited_cannot() {
+    let mut outbox = with(4);
+    let first = |outbox: &Outbox| (outbox.first_queued_lane_no(&lane(1)), outbox.first_untried_lane_no(&lane(1)));
+    assert_eq!(first(&outbox), (1, 1));
+    outbox.connected(UnixMillis(0), UnixMillis(0), 2);
+    assert_eq!(sends(&outbox.poll(UnixMillis(0), seal).frames).len(), 2);
+    assert_eq!(first(&outbox), (3, 3));
+    outbox.disconnected();
+    assert_eq!(first(&outbox), (1, 3), "both wait again");
+    let (mut table, mut lanes) = (BTreeMap::new(), BTreeMap::new());
+    let mut outbox = reload(&mut outbox, &mut table, &mut lanes);
+    assert_eq!(first(&outbox), (1, 3), "also after a start");
+    outbox.connected(UnixMillis(1), UnixMillis(1), 4);
+    outbox.poll(UnixMillis(1), seal);
+    for n in 0..4 {
+        outbox.on_result(&accepted(n, &format!("r{n}")), UnixMillis(2), &mut rng());
+    }
+    assert_eq!(first(&outbox), (5, 5));
+}
+
+#[test]
 fn the_window_bounds_what_is_in_flight() {
     let (mut outbox, mut rng) = (with(10), rng());
     outbox.connected(UnixMillis(0), UnixMillis(0), 4);

@@ -462,14 +462,13 @@ fn a_group_of_a_stranger_is_told_as_one_and_once() {
     let told = |n: usize| {
         let by = |event: &Event| match event {
             Event::AddedByStranger { conversation, name, by, .. } if *conversation == id => {
-                // The name comes with the first message; the warning does not wait for it.
                 Some((name.clone(), by.handle.clone()))
             }
             _ => None,
         };
         world.devices[n].events.iter().filter_map(by).collect::<Vec<_>>()
     };
-    assert_eq!(told(2), [(None, Some(handle("alice")))]);
+    assert_eq!(told(2), [(Some("team".into()), Some(handle("alice")))]);
     assert!(told(1).is_empty() && told(0).is_empty());
 }
 

@@ -82,6 +82,13 @@ impl Link {
         &self.servers[self.at]
     }
 
+    /// Says which other addresses are tried in turn; nothing where there is one alone.
+    pub fn others(&self) -> String {
+        let others = self.servers.iter().enumerate().filter(|(at, _)| *at != self.at);
+        let others: Vec<String> = others.map(|(_, server)| server.to_string()).collect();
+        if others.is_empty() { String::new() } else { format!("; tried in turn with {}", others.join(", ")) }
+    }
+
     /// The next attempt goes to the next address.
     pub fn next_server(&mut self) {
         self.at = (self.at + 1) % self.servers.len();

@@ -138,6 +138,10 @@ async fn a_body_that_cannot_be_had_stays_a_reference() {
     let envelope = Envelope::decode(get(&mut bob).await.envelope).unwrap();
     let Some(BodyOrRef::BodyRef(reference)) = envelope.body_or_ref else { panic!("a body out of nothing") };
     assert_eq!((reference.size, reference.id.len(), reference.sha256.len()), (5, 16, 32));
+    // What could not be had is not kept: whoever comes next has it asked for again.
+    *rig.conversations.payloads.lock().unwrap() = Some(rig.world.payloads());
+    let mut carol = rig.join(3).await;
+    assert_eq!(body(&get(&mut carol).await), "hello");
 }
 
 #[tokio::test(start_paused = true)]

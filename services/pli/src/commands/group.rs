@@ -143,7 +143,7 @@ async fn act(action: &Action, session: &mut Session, deadline: Deadline) -> Resu
         }
         Action::Remove(change) => remove(change, session, deadline).await,
         Action::Leave(named) => leave(named, session, deadline).await,
-        Action::List(named) => list(session, named).await,
+        Action::List(args) => list(session, args).await,
     }
 }
 
@@ -298,7 +298,13 @@ async fn settle(session: &mut Session, group: ConversationId) -> Result<(), Fail
 async fn list(session: &Session, args: &List) -> Result<(), Failure> {
     let look = |core: &Core| (core.address().account, core.conversations());
     let (me, views) = session.client.query(look).await.map_err(|error| session.request(error))?;
-    for view in views.into_iter().filter(|view| view.kind == Kind::Group) {
+    let groups: Vec<_> = views.into_iter().filter(|view| view.kind == Kind::Group).collect();
+    if !args.json && !groups.iter().any(|view| !view.left || args.all) {
+        let all = session.invocation.line_here(&format!("group list {} --all", args.handle));
+        let over = if groups.is_empty() { String::new() } else { format!("; `{all}` shows those that have ended") };
+        crate::terminal::tell!("@{} is in no group{over}", args.handle);
+    }
+    for view in groups {
         if !view.left || args.all {
             let line = if args.json { json::group(&view, me).to_string() } else { listed(&view, me) };
             say!("{line}")?;

@@ -27,8 +27,10 @@ pub fn with_group(event: &Event, group: Option<&str>) -> Value {
 /// The same with the name of the device that it is about as `device_name` beside the device's id, where it is known.
 pub fn with_about(event: &Event, about: &About) -> Value {
     let mut line = with_group(event, about.group.as_deref());
-    if let ([name], true) = (about.devices.as_slice(), line.get("device").is_some_and(Value::is_string)) {
-        line["device_name"] = name.clone().into();
+    match (about.devices.as_slice(), line.get("device")) {
+        ([name], Some(Value::String(_))) => line["device_name"] = name.clone().into(),
+        (_, Some(Value::Null)) => line["device_name"] = Value::Null,
+        _ => {}
     }
     line
 }

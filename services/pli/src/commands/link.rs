@@ -54,13 +54,18 @@ pub struct How {
     pub by: Option<Instant>,
     /// What the first device runs, without the code at its end.
     pub approve: String,
+    /// What brings the history here: on the first device, then on this one.
+    pub history: (String, String),
 }
 
 impl How {
     /// With the flags of a command of this profile.
     pub fn of(args: LinkArgs, client: &ClientArgs, name: &ProfileName) -> Self {
         let approve = line(client, &format!("device approve {}", name.handle));
-        Self { args, json: false, by: None, approve }
+        let to = name.device.as_ref().map(|device| quoted(device.to_string())).unwrap_or_default();
+        let gives = line(client, &format!("device history {} --to {to}", name.handle));
+        let takes = line_here(client, &format!("device history {}", quoted(name.to_string())));
+        Self { args, json: false, by: None, approve, history: (gives, takes) }
     }
 }
 
@@ -147,7 +152,15 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
     }
     // Large, and seldom gone through.
     Box::pin(offer.accept()).await.map_err(failed)?;
-    if how.json { Ok(()) } else { say!("linked: this is a device of @{} now", options.name.handle) }
+    if how.json {
+        return Ok(());
+    }
+    let (gives, takes) = &how.history;
+    say!("linked: this is a device of @{} now", options.name.handle)?;
+    say!(
+        "what was written before is on the first device: `{gives}` there hands it over, and `{takes}` here takes it in, \
+         each while no chat of it is open"
+    )
 }
 
 /// The code, as text and, if wanted, as a picture.

@@ -118,8 +118,8 @@ pub fn ended(session: &Session, text: &str) -> Failure {
     Failure::say(
         Exit::Refused,
         format_args!(
-            "you are no longer in the group `{text}`: you left it, were removed, or it has ended; somebody in it has to add \
-             you again (`pli group add THEM NAME {handle}`), or send to another one; `{lists}` shows all"
+            "you are no longer in the group `{text}`: you left it, were removed, or it could not be made or has ended; somebody in it \
+             has to add you again (`pli group add THEM NAME {handle}`), or send to another one; `{lists}` shows all"
         ),
     )
 }

@@ -151,7 +151,7 @@ pub fn warning(event: &Event) -> Option<String> {
 /// The notice that somebody with whom one has no chat added one to a group; `place` is ` #NAME`, or empty.
 pub fn added_by_stranger(name: &str, place: &str) -> String {
     let group = if place.is_empty() { " a group" } else { place };
-    format!("* @{name}, with whom you have not talked, added you to{group}; /leave in it to go")
+    format!("* @{name}, with whom you have no chat, added you to{group}; /leave in it to go")
 }
 
 /// The notice that messages of one's own are lost. What another device of one's own lacks is not sent again: the history
@@ -255,7 +255,7 @@ mod tests {
             (Event::Message(message), "@bob #team: hello"),
             (Event::Hole { conversation, from: bob.clone(), device, lane_nos: (1, 2), order: 2 }, "of @bob"),
             (lost, "* lost, never shown to @bob: messages 2 to 3 of yours in #team; send it again"),
-            (stranger, "* @bob, with whom you have not talked, added you to #team"),
+            (stranger, "* @bob, with whom you have no chat, added you to #team"),
             (Event::NewKey { member: bob, what: NewKey::Identity, order: 5 }, "@bob has a NEW identity key"),
         ] {
             assert!(event.order().is_some());

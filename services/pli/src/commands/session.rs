@@ -321,6 +321,17 @@ impl Session {
             (_, None) => "there is no connection".to_string(),
         };
         let exit = if status.state == ConnectionState::Offline { Exit::Unreachable } else { Exit::TimedOut };
+        if self.is_new && !status.registered {
+            let folder = self.client.folder().display();
+            let handle = &self.name.handle;
+            return Failure::say(
+                exit,
+                format_args!(
+                    "not in time: {why}; @{handle} is not registered yet, its keys wait in {folder}: run it again when the \
+                     server is there, or delete the folder"
+                ),
+            );
+        }
         Failure::say(
             exit,
             format_args!("not in time: {why}; what is not accepted yet stays in the outbox and goes out next time"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::{PATIENCE, Running, Server, run, run_with_input, text};
+use crate::process::{PATIENCE, Running, Server, failure, run, run_with_input, text};
 
 const ROUNDS: usize = 8;
 const ROUND_MESSAGES: usize = 10;
@@ -59,6 +59,16 @@ fn a_bot_of_forty_lines_answers_whoever_writes_to_it() {
     send(home.path(), "dice");
     let thrown = answers(home.path(), &["--count", "1"]);
     assert!(thrown[0].parse().is_ok_and(|eyes: u8| (1..=6).contains(&eyes)), "{thrown:?}");
+}
+
+#[test]
+fn a_bot_that_is_called_wrongly_says_how_it_is_called() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    let (code, said) = failure(&command(home.path(), &server).arg("--help").output().expect("ran"));
+    assert!(code == Some(1) && said.contains("PLI_SERVER=HOST:PORT and PLI_BOT=HANDLE"), "{said}");
+    let (code, said) = failure(&command(home.path(), &server).env("PLI_BOT", "Not A Handle").output().expect("ran"));
+    assert!(code == Some(1) && said.contains("handle") && !said.contains("Handle("), "{said}");
 }
 
 #[test]

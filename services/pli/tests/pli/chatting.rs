@@ -401,6 +401,8 @@ fn two_who_write_first_at_once_have_one_chat_with_everything() {
         for number in 1..=3 {
             process.json(says(other, &format!("{other} says {number}")));
         }
+    }
+    for process in &both {
         process.signal(Signal::INT);
     }
     assert_eq!(both.map(Running::wait), [Some(0), Some(0)]);
@@ -442,6 +444,9 @@ fn two_groups_of_one_name_are_told_apart() {
         register(home.path(), handle);
     }
     let group = |arguments: &[&str]| run(home.path(), &[&["group"], arguments, &["--data", "data"]].concat());
+    let none = group(&["list", "bob"]);
+    assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("@bob is in no group"), "{none:?}");
     text(&group(&["create", "alice", "team", "bob"]));
     let (code, said) = failure(&group(&["create", "alice", "team", "bob"]));
     assert!(code != Some(0) && said.contains("choose another name"), "{said}");

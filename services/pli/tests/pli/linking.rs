@@ -259,6 +259,11 @@ fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
     pasted.envs(pli(home, &[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
     text(&pasted.output().expect("ran"));
     chat.until("this is a device of @alice now");
+    chat.until("what was written before is on the first device");
+    let elsewhere = chat.seen().last().cloned().unwrap_or_default();
+    let gives = format!("pli device history alice --to laptop --server {}` there", server.address());
+    assert!(elsewhere.contains(&gives), "{elsewhere}");
+    assert!(elsewhere.contains("pli device history alice/laptop --data data` here"), "{elsewhere}");
     chat.until("connected");
     chat.say("@bob from the chat");
     chat.until("accepted");
@@ -352,6 +357,9 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     said(other.path(), &["recv", "alice"]);
     let (exit, why) = refused(other.path(), &["device", "approve", "alice", &code, "--yes"]);
     assert!(exit == Some(2) && why.contains("the code is for the server"), "{exit:?} {why}");
+    // Also where nobody can be asked: --yes would not help.
+    let (exit, why) = refused(other.path(), &["device", "approve", "alice", &code]);
+    assert!(exit == Some(2) && why.contains("the code is for the server") && !why.contains("--yes"), "{exit:?} {why}");
     drop(new);
 }
 
@@ -638,6 +646,7 @@ fn an_open_chat_lets_devices_in_and_removes_them() {
     let joined = alice.until("what was written before stays here");
     assert!(joined.contains("laptop is one of your devices now"), "{joined}");
     alice.until("alice --to laptop");
+    alice.until("device history alice/laptop");
     alice.keys("/devices\r");
     alice.until("(this one)");
     alice.until("laptop");

@@ -97,6 +97,23 @@ fn one_address_that_shows_another_certificate_keeps_nobody_from_the_others() {
     assert_eq!(code, Some(7), "one that is the only one ends it: {why}");
 }
 
+#[test]
+fn a_handle_that_no_server_hears_of_says_what_was_tried_and_where_its_keys_are() {
+    let home = tempfile::tempdir().expect("a folder");
+    let closed = [(), ()].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let closed = closed.map(|port| port.local_addr().expect("an address").to_string());
+    let servers = closed.join(",");
+    let send = ["send", "alice", "bob", "hello", "--server", &servers, "--data", "none", "--timeout", "3"];
+    let (code, why) = failure(&run(home.path(), &send));
+    assert_eq!(code, Some(7), "{why}");
+    for tried in &closed {
+        assert!(why.contains(tried.as_str()), "{why}");
+    }
+    assert!(why.contains("@alice is not registered yet, its keys wait in "), "{why}");
+    let folder = why.split_once("its keys wait in ").and_then(|(_, rest)| rest.split_once(':')).expect("a folder").0;
+    assert!(std::path::Path::new(folder).is_dir(), "{folder}");
+}
+
 #[tokio::test]
 async fn somebody_who_has_the_address_for_a_while_does_not_end_a_client_that_was_connected() {
     let homes = [(), ()].map(|()| tempfile::tempdir().expect("a folder"));

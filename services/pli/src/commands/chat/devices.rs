@@ -235,7 +235,10 @@ impl Chat {
         }
         let (profile, to) = (&self.session.name, quoted(approved.name.clone()));
         let gives = self.session.invocation.line_here(&format!("device history {profile} --to {to}"));
-        self.screen
-            .note(&format!("what was written before stays here; `{gives}` hands it over when this chat has ended"));
+        let there = quoted(format!("{}/{}", profile.handle, approved.name));
+        let takes = self.session.invocation.line(&format!("device history {there}"));
+        self.screen.note(&format!(
+            "what was written before stays here; `{gives}` hands it over when this chat has ended, and `{takes}` there takes it in"
+        ));
     }
 }

@@ -15,16 +15,21 @@ use tokio_util::sync::CancellationToken;
 use super::{Approve, called_so, everywhere, meanwhile, watching};
 use crate::commands::interrupted_or_hung_up;
 use crate::commands::link::{DECLINED_WITHIN, UNCONFIRMED, digits, failed, let_in, yes};
+use crate::commands::options::options;
 use crate::commands::session::{Deadline, LOOK_EVERY, Session, another, refused};
-use crate::commands::to_copy::{Invocation, line_here, quoted};
+use crate::commands::to_copy::{Invocation, line, line_here, quoted};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{one_line, say, tell};
 
-/// Before anything is done: a code is used up by who reads it.
+/// Before anything is done: a code is used up by who reads it. Where nobody can be asked, what is wrong with the code comes
+/// first.
 pub(super) fn may_ask(args: &Approve) -> Result<(), Failure> {
     if args.yes || stdin().is_terminal() {
         return Ok(());
     }
+    let options = options(&args.at.client, &args.handle)?;
+    let hosts: Vec<String> = std::iter::once(&options.server).chain(&options.others).map(ToString::to_string).collect();
+    args.code.for_one_of(&hosts).map_err(|error| failed(error.into()))?;
     Err(Failure::say(
         Exit::Usage,
         "nobody can be asked, because standard input is no terminal; say --yes to add the device without being asked, \
@@ -176,7 +181,11 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
     }
     let to = quoted(approved.name.clone());
     let gives = line_here(&args.at.client, &format!("device history {} --to {to}", args.handle.handle));
-    say!("what was written before stays here; `{gives}` hands it over")
+    let takes = line(
+        &args.at.client,
+        &format!("device history {}", quoted(format!("{}/{}", args.handle.handle, approved.name))),
+    );
+    say!("what was written before stays here; `{gives}` hands it over, and `{takes}` there takes it in")
 }
 
 #[cfg(test)]
