@@ -256,7 +256,7 @@ impl Core {
         self.drain_inbound(now);
         self.reconcile(now);
         self.drain_inbound(now);
-        self.part();
+        self.forget_parted();
         self.forget_spent(now);
         self.tell_ticks(now);
         self.move_orphans();

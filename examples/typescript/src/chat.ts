@@ -142,11 +142,15 @@ export class Chat {
     else if (name === "remove") inTurn(() => client.remove(this.#group(group), names));
     else if (name === "leave") inTurn(async () => this.#leave(line, group));
     else if (name === "safety")
-      this.#run({ line }, async () => console.log(await client.safetyNumber(named.replace(/^@/, ""))));
+      this.#run({ line }, async () => {
+        const digits = await client.safetyNumber(named.replace(/^@/, ""));
+        console.log(digits.match(/.{5}/g)?.join(" "));
+      });
     else if (name === "list")
       for (const [id, { phase }] of client.conversations())
         console.log(`${this.#label(id)} ${phase}: ${client.members(id).join(", ")}`);
-    else console.log(HELP);
+    else if (name === "help") console.log(HELP);
+    else throw new Error(`there is no /${name}; /help says what can be typed`);
   }
 
   /** Runs after what was typed before for the same chat or group. */
@@ -232,6 +236,13 @@ export class Chat {
     else if (event.event === "waiting") console.log(`${where} waits: ${event.why}`);
     else if (event.event === "hole")
       console.log(`${where} messages ${event.first} to ${event.last} of ${event.from} are missing`);
+    else if (event.event === "not_made")
+      console.log(
+        `! ${event.name === "" ? "a chat" : `#${event.name}`} was not made before the program ended; begin anew`,
+      );
+    else if (event.event === "not_added")
+      console.log(`! nobody was added to ${where} before the program ended; add them again`);
+    else if (event.event === "wrong_certificate") console.log(`! ${event.why}; trying again for a minute`);
     else if (event.event === "stopped" || event.event === "warning") console.log(`! ${event.error.message}`);
     else if (event.event === "list_refused")
       console.log(

@@ -4,7 +4,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 
 import { hex, same, type Bytes } from "./bytes.js";
-import { Changes } from "./changes.js";
+import { Commits } from "./commits.js";
 import { Offline, type Server } from "./connection.js";
 import { BadContent, checkName, encodeContent } from "./content.js";
 import { Conversations, successorOf, unknownConversation, type Conversation } from "./conversations.js";
@@ -15,6 +15,7 @@ import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
 import { Directory as DirectoryMethods } from "./gen/pli/directory/v1/directory_pb.js";
 import { Class, EnvelopeSchema } from "./gen/pli/log/v1/log_pb.js";
 import { Kind } from "./gen/pli/sealed/v1/sealed_pb.js";
+import { Groups } from "./groups.js";
 import { Inbox } from "./inbox.js";
 import { KeyPackages } from "./keypackages.js";
 import { Link } from "./link.js";
@@ -61,7 +62,8 @@ export class Client {
   readonly #directory: Directory;
   readonly #keyPackages: KeyPackages;
   readonly #conversations: Conversations;
-  readonly #changes: Changes;
+  readonly #commits: Commits;
+  readonly #groups: Groups;
   readonly #outbox: Outbox;
   readonly #inbox: Inbox;
   readonly #changed = new Signal();
@@ -89,18 +91,21 @@ export class Client {
       opened: (session) => void this.#opened(session).catch((error: unknown) => this.#failed(error)),
       lost: (why) => this.#lost(why),
       unknownDevice: () => this.#registerAgain(),
+      wrongCertificate: (why) => this.#tell({ event: "wrong_certificate", why }),
       gaveUp: (error) => this.#giveUp(error),
     });
     this.#directory = new Directory(store, this.#link, profile);
     this.#keyPackages = new KeyPackages(store, this.#link, profile);
     this.#conversations = new Conversations(store, this.#link, this.#directory, this.#keyPackages, profile, tell);
-    this.#changes = new Changes(store, this.#link, this.#directory, this.#conversations, profile);
+    this.#commits = new Commits(store, this.#link, this.#directory, this.#conversations);
+    this.#groups = new Groups(this.#commits, store, this.#link, this.#directory, this.#conversations, profile);
     this.#outbox = new Outbox(store, this.#link, this.#conversations, tell, () => Date.now() + this.#clockAheadMs);
     this.#inbox = new Inbox(store, this.#link, this.#conversations, this.#outbox, this.#directory, profile, tell);
     this.#directory.onNotice = (event, { handle }) => this.#tell({ event, handle });
     this.#directory.onRefused = (why, { handle }) => this.#tell({ event: "list_refused", handle, why });
     this.#keyPackages.onLastResort = () => this.#lastResortUsed();
-    this.#conversations.onWork = (id) => this.#changes.work(id);
+    this.#conversations.onWork = (id) => this.#groups.work(id);
+    this.#conversations.onNewcomers = (conversation) => this.#tellName(conversation);
     this.#conversations.onAsked = () => this.#renewIn(ASKED_FOR_MS);
     this.#conversations.now = () => Date.now() + this.#clockAheadMs;
   }
@@ -121,6 +126,7 @@ export class Client {
 
   /** Registers a new device, then connects, and again whenever the connection is lost. */
   async start(): Promise<void> {
+    await this.#groups.forgetUnmade();
     if (!this.#here.registered) await this.#register();
     this.#holes = setInterval(
       () => void this.#inbox.giveUpHoles().catch((error: unknown) => this.#failed(error)),
@@ -148,7 +154,7 @@ export class Client {
     this.#outbox.stop();
     await this.#link.stop();
     await this.#working;
-    await this.#changes.ended();
+    await this.#commits.ended();
     await this.store.close();
   }
 
@@ -239,7 +245,7 @@ export class Client {
     const { account } = await this.lookup(handle);
     const known = this.#conversations.chatWith(account);
     if (known !== undefined) return hex(known.id);
-    const making = this.#chats.get(hex(account)) ?? this.#changes.create(Kind.CHAT, "", [account]);
+    const making = this.#chats.get(hex(account)) ?? this.#groups.create(Kind.CHAT, "", [account]);
     this.#chats.set(hex(account), making);
     return making.finally(() => this.#chats.delete(hex(account)));
   }
@@ -247,32 +253,29 @@ export class Client {
   async createGroup(name: string, handles: string[]): Promise<string> {
     checkName(name);
     const accounts = await this.#accounts(handles);
-    const id = await this.#changes.create(Kind.GROUP, name, accounts);
-    await this.#tellName(id);
-    return id;
+    return this.#groups.create(Kind.GROUP, name, accounts);
   }
 
   async add(id: string, handles: string[]): Promise<void> {
-    await this.#changes.add(id, await this.#accounts(handles));
-    await this.#tellName(id);
+    await this.#groups.add(id, await this.#accounts(handles));
   }
 
   async remove(id: string, handles: string[]): Promise<void> {
-    await this.#changes.remove(id, await this.#accounts(handles));
+    await this.#groups.remove(id, await this.#accounts(handles));
   }
 
   async leave(id: string): Promise<void> {
-    await this.#changes.leave(id);
+    await this.#groups.leave(id);
   }
 
   /** Joins a conversation again by an external commit. */
   async rejoin(id: string): Promise<void> {
-    await this.#changes.rejoin(id);
+    await this.#groups.rejoin(id);
   }
 
   /** Renews this device's keys wherever that is due at a server time, by itself every hour; for whoever suspects something. */
   async renewKeys(now?: number): Promise<void> {
-    await this.#changes.renew(now);
+    await this.#groups.renew(now);
   }
 
   async #accounts(handles: string[]): Promise<Bytes[]> {
@@ -282,10 +285,8 @@ export class Client {
   }
 
   /** Newcomers learn what a group is called. */
-  async #tellName(id: string): Promise<void> {
-    const name = this.#conversations.get(id)?.name;
-    if (name !== undefined && name !== "")
-      await this.store.change(() => this.#outbox.write(id, Class.MESSAGE, encodeContent({ kind: "group", name })));
+  #tellName({ id, name }: Conversation): void {
+    if (name !== "") this.#outbox.say(hex(id), Class.MESSAGE, encodeContent({ kind: "group", name }));
   }
 
   // Registration
@@ -325,7 +326,7 @@ export class Client {
     session.listen((frame) => this.#frame(frame));
     this.#tell({ event: "connected" });
     this.#outbox.online();
-    this.#changes.online();
+    this.#groups.online();
     await this.#publishIfDue();
     const daily = setInterval(() => void this.#publishIfDue().catch((error: unknown) => this.#failed(error)), DAY_MS);
     const hourly = setInterval(() => void this.#renewIfCaughtUp(), HOUR_MS);
@@ -453,7 +454,7 @@ export class Client {
     if (!this.#caughtUp || this.#frames.length > 0) return;
     try {
       await this.store.change(() => this.#keyPackages.forgetSpent());
-      await this.#changes.renew();
+      await this.#groups.renew();
     } catch (error) {
       this.#failed(error);
     }

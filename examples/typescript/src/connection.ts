@@ -34,6 +34,11 @@ export class WrongServer extends Error {
   override name = "WrongServer";
 }
 
+/** Whoever answers under the address has another certificate than the one that is trusted. */
+export class WrongCertificate extends WrongServer {
+  override name = "WrongCertificate";
+}
+
 export interface ChannelBinding {
   readonly kind: Binding;
   readonly value: Bytes;
@@ -147,14 +152,14 @@ function openTls(server: Server): Promise<TLSSocket> {
       socket.setTimeout(0);
       const found = hex(certificateHash(socket));
       if (server.fingerprint === undefined || server.fingerprint.toLowerCase() === found) resolve(socket);
-      else fail(new WrongServer(`${server.address} has the certificate ${found}, not the pinned one`));
+      else fail(new WrongCertificate(`${server.address} has the certificate ${found}, not the pinned one`));
     });
   });
 }
 
 /** It does not name the fingerprint that was found: one is to come from the server's machine, not from whoever answers. */
-const untrusted = ({ address }: Server, { message }: Error): WrongServer =>
-  new WrongServer(
+const untrusted = ({ address }: Server, { message }: Error): WrongCertificate =>
+  new WrongCertificate(
     `${address} has a certificate that no authority of this machine signed (${message}): name its fingerprint with ` +
       "--fingerprint HEX. The server prints it at its start, behind `certificate`, and `server.json` in its data folder " +
       "holds it",

@@ -53,6 +53,8 @@ export interface Conversation {
    * `over`: this device is not in it any more.
    */
   readonly phase: "making" | "open" | "broken" | "over";
+  /** Those for whom this device makes it are not in yet. */
+  readonly unmade?: true | undefined;
   readonly state: Bytes;
   readonly group: mls.Group;
   readonly pending?: Pending | undefined;
@@ -80,6 +82,8 @@ export class Conversations {
   readonly changed = new Signal();
   /** A conversation has to be joined again, or somebody wants to leave it; both are done outside of the queue. */
   onWork: (id: string) => void = () => {};
+  /** Somebody has come in by a commit of this device. Within the change of the store by which it has won. */
+  onNewcomers: (conversation: Conversation) => void = () => {};
   /** Somebody waits for new keys of this device. */
   onAsked: () => void = () => {};
   /** Server time. */
@@ -154,18 +158,24 @@ export class Conversations {
   }
 
   /** The own pending commit has won; `by` says where that was heard first. Within a change of the store. */
-  async merge(conversation: Conversation, by: "reply" | "queue"): Promise<Conversation> {
+  async merge(conversation: Conversation, by: "reply" | "queue"): Promise<void> {
     const { pending } = conversation;
-    if (pending === undefined) return conversation;
+    if (pending === undefined) return;
     const wasBroken = conversation.phase === "broken";
     let next = await this.advance(
-      { ...conversation, phase: "open", pending: undefined, ahead: by === "queue" ? undefined : pending.epoch + 1 },
+      {
+        ...conversation,
+        phase: "open",
+        unmade: undefined,
+        pending: undefined,
+        ahead: by === "queue" ? undefined : pending.epoch + 1,
+      },
       pending.offer.next,
     );
     if (pending.offer.renews)
       next = this.set({ ...next, renewal: nextRenewal(next.group.members.length, this.now(), spokenIn(next)) });
+    if (pending.offer.welcome !== undefined) this.onNewcomers(next);
     if (wasBroken) this.#later({ event: "rejoined", conversation: hex(conversation.id) });
-    return next;
   }
 
   markBroken(conversation: Conversation): Conversation {
@@ -183,6 +193,17 @@ export class Conversations {
       why,
       ...(successor ? { successor: hex(successor) } : {}),
     });
+  }
+
+  /** Of what an earlier run of the program began: a conversation that nobody was let into is forgotten. */
+  markUnmade({ id, name }: Conversation): void {
+    this.forget(hex(id));
+    this.#later({ event: "not_made", conversation: hex(id), name });
+  }
+
+  /** Of what an earlier run of the program began: those whom it would have added are not in. */
+  notAdded(id: string): void {
+    this.#later({ event: "not_added", conversation: id });
   }
 
   /** A conversation is joined again later, for a reason that people have to know. */
@@ -234,7 +255,7 @@ export class Conversations {
     const body = await this.#bodyOf(conversation, envelope);
     if (body === undefined) return;
     if (conversation.pending?.epoch === epoch && same(body, conversation.pending.offer.commit))
-      return void (await this.merge(conversation, "queue"));
+      return this.merge(conversation, "queue");
     // Whoever made it may be the one that brings this device back.
     if (conversation.phase === "broken") return this.store.afterwards(() => this.onWork(hex(envelope.conversation)));
     if (epoch > conversation.group.epoch) conversation = await this.fetchMissing(conversation, epoch);
@@ -420,6 +441,10 @@ export function accountsOf(conversation: Conversation): Bytes[] {
   const byId = new Map(conversation.group.members.map(({ account }) => [hex(account), account]));
   return [...byId.values()];
 }
+
+/** Nothing was offered to those for whom it is made. */
+export const isUnmade = ({ phase, pending, unmade }: Conversation): boolean =>
+  unmade === true && pending === undefined && phase !== "over";
 
 function isChatWith(conversation: Conversation, own: Bytes, other: Bytes): boolean {
   const accounts = accountsOf(conversation);

@@ -6,6 +6,8 @@ import type { KeyNotice, ListRefusal } from "./directory.js";
 export type Event =
   | { readonly event: "connected" }
   | { readonly event: "disconnected"; readonly why: string }
+  /** The server that was connected to shows another certificate now; it is tried again for a minute. */
+  | { readonly event: "wrong_certificate"; readonly why: string }
   /** Something went wrong that this client does not know; it goes on. */
   | { readonly event: "warning"; readonly error: Error }
   /** Nothing will be tried any more, for example because another process uses the device. */
@@ -41,6 +43,10 @@ export type Event =
       readonly epoch: number;
       readonly members: string[];
     }
+  /** The program ended before it had made a conversation: nobody was let in, and it is forgotten. */
+  | { readonly event: "not_made"; readonly conversation: string; readonly name: string }
+  /** The program ended before it had added somebody, and others changed the group first. */
+  | { readonly event: "not_added"; readonly conversation: string }
   | { readonly event: "named"; readonly conversation: string; readonly name: string }
   /** Messages of the queue are gone. */
   | { readonly event: "gap" }

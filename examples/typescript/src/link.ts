@@ -4,7 +4,7 @@
 
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 
-import { Offline, WrongServer, type Server } from "./connection.js";
+import { Offline, WrongCertificate, WrongServer, type Server } from "./connection.js";
 import { isRefused, Refused } from "./frames.js";
 import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
 import { Session, type HelloOptions, type SessionEnd } from "./session.js";
@@ -13,6 +13,8 @@ import { pause, Signal } from "./signal.js";
 const BACK_OFF_MS = { first: 500, most: 5_000 };
 /** Between a session that was lost while something was asked and the next try. */
 const OFFLINE_PAUSE_MS = 100;
+/** How long a server that was connected to may show another certificate: somebody may have its address for a while. */
+const WRONG_FOR_MS = 60_000;
 const RETRY_MS = { least: 50, most: 5_000 };
 
 export interface LinkEvents {
@@ -23,6 +25,8 @@ export interface LinkEvents {
   lost(why: string): void;
   /** The server does not know the device; true where the link should go on, since it was registered again. */
   unknownDevice(): Promise<boolean>;
+  /** A server that was connected to shows another certificate; it is tried again for a minute. */
+  wrongCertificate(why: string): void;
   /** Nothing will be tried any more. */
   gaveUp(error: Error): void;
 }
@@ -32,6 +36,9 @@ export class Link {
   readonly #stop = new AbortController();
   #session: Session | undefined;
   #running: Promise<void> | undefined;
+  #wasOpen = false;
+  /** Since when every attempt has met another certificate. */
+  #wrongSince: number | undefined;
 
   constructor(
     readonly server: Server,
@@ -106,13 +113,25 @@ export class Link {
         const again: boolean =
           isRefused(error, ErrorCode.UNKNOWN_DEVICE) && !registeredAgain && (await this.events.unknownDevice());
         registeredAgain ||= again;
-        if (!again && isFinal(error)) return this.events.gaveUp(error as Error);
+        const borne = this.#bears(error);
+        if (!again && !borne && isFinal(error)) return this.events.gaveUp(error as Error);
         if (isRefused(error)) wait = error.retryAfterMs;
       }
       if (this.stopped.aborted) return;
       await pause(Math.max(wait, Math.random() * bound), this.stopped).catch(() => {});
       bound = Math.min(bound * 2, BACK_OFF_MS.most);
     }
+  }
+
+  /** Another certificate is borne for a while where the right one was there before. */
+  #bears(error: unknown): boolean {
+    if (!this.#wasOpen || !(error instanceof WrongCertificate)) {
+      this.#wrongSince = undefined;
+      return false;
+    }
+    if (this.#wrongSince === undefined) this.events.wrongCertificate(error.message);
+    this.#wrongSince ??= Date.now();
+    return Date.now() < this.#wrongSince + WRONG_FOR_MS;
   }
 
   /** A session, unless the link is stopped first: whoever ends it does not wait until a silent server is given up. */
@@ -139,6 +158,8 @@ export class Link {
   async #once(opened: () => void): Promise<SessionEnd & { session: Session }> {
     const session = await this.#opened();
     opened();
+    this.#wasOpen = true;
+    this.#wrongSince = undefined;
     this.#session = session;
     this.#online.fire();
     this.events.opened(session);

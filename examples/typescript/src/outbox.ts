@@ -100,10 +100,15 @@ export class Outbox {
     clearInterval(this.#timer);
   }
 
-  /** Numbers a content and keeps it. Within a change of the store. */
+  /** What the user writes: numbered and kept. Within a change of the store. */
   write(id: string, of: Class, content: Bytes): Sent {
     if (this.#rows.size >= ENTRIES_MAX)
       throw new OutboxFull(`${ENTRIES_MAX} messages wait to be sent; wait until some are`);
+    return this.say(id, of, content);
+  }
+
+  /** What this client says by itself, also where the outbox is full: what made it say so has happened. */
+  say(id: string, of: Class, content: Bytes): Sent {
     const conversation = this.conversations.get(id);
     if (conversation === undefined || conversation.phase === "over")
       throw new Error(`the conversation ${id} is over for this device`);
@@ -122,7 +127,7 @@ export class Outbox {
       .entries()
       .find(([, entry]) => entry.conversation === id && entry.class === Class.TICK && entry.sealed === undefined);
     if (waiting !== undefined) return this.#rows.set(waiting[0], { ...waiting[1], content });
-    this.write(id, Class.TICK, content);
+    this.say(id, Class.TICK, content);
     this.#delay(key(this.#last), TICK_DELAY_MS);
   }
 

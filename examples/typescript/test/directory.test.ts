@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
 
 import type { Bytes } from "../src/bytes.js";
-import { alsoLeaving } from "../src/changes.js";
+import { alsoLeaving } from "../src/groups.js";
 import { Directory, readList, signList, type ListRefusal } from "../src/directory.js";
 import { DeviceListSchema, type SignedDeviceList } from "../src/gen/pli/directory/v1/directory_pb.js";
 import type { Link } from "../src/link.js";

@@ -34,6 +34,7 @@ describe("the chat program", () => {
       ["/add team", "! type /add GROUP NAMES"],
       ["/leave", "! type /leave GROUP"],
       ["@", "! to whom? @NAME TEXT"],
+      ["/nonsense", "! there is no /nonsense; /help"],
     ] as const) {
       chat.write(typed);
       await chat.said(missing);

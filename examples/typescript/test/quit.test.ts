@@ -12,14 +12,21 @@ const texts = (events: readonly { event: string; [field: string]: unknown }[]) =
 
 const said = (chat: Following, text: string) => chat.lines.out.some((line) => line.includes(text));
 
+/** A server that bob has been at, and the chat of alice, which may be started again and again. */
+async function aliceAndBob() {
+  const [data, home] = [join(folder(), "data"), folder()];
+  const server = await PliServer.start({ data });
+  const rust = new RustClient(server);
+  await rust.register("bob");
+  const { address, fingerprint } = server.ready;
+  const start = () => startChat(["alice", "--server", address, "--fingerprint", fingerprint], data, home);
+  return { server, rust, start };
+}
+
 describe("without a server", () => {
   test("typing goes on, /quit ends and says what is kept and what is lost", async () => {
-    const [data, home] = [join(folder(), "data"), folder()];
-    const server = await PliServer.start({ data });
-    const rust = new RustClient(server);
-    await rust.register("bob");
-    const args = ["alice", "--server", server.ready.address, "--fingerprint", server.ready.fingerprint];
-    const chat = startChat(args, data, home);
+    const { server, rust, start } = await aliceAndBob();
+    const chat = start();
     chat.write("@bob one");
     await chat.said("accepted");
     await server.stop("SIGKILL");
@@ -33,7 +40,7 @@ describe("without a server", () => {
     await chat.said("! not done, and not kept: /group team bob");
     await chat.said("! not done, and not kept: #team to the team");
     await server.up();
-    const again = startChat(args, data, home);
+    const again = start();
     assert.deepEqual(texts(await rust.receive("bob", 4)), ["one", "two", "three", "four"]);
     again.write("/list");
     await again.said("@bob open: bob");
@@ -46,24 +53,20 @@ describe("without a server", () => {
   });
 
   test("lines are taken from the start on", async () => {
-    const [data, home] = [join(folder(), "data"), folder()];
-    const server = await PliServer.start({ data });
-    const rust = new RustClient(server);
-    await rust.register("bob");
-    const args = ["alice", "--server", server.ready.address, "--fingerprint", server.ready.fingerprint];
-    const first = startChat(args, data, home);
+    const { server, rust, start } = await aliceAndBob();
+    const first = start();
     first.write("@bob one");
     first.write("/quit");
     assert.equal(await first.ended(), 0);
     await server.stop("SIGKILL");
-    const chat = startChat(args, data, home);
+    const chat = start();
     chat.write("@bob two");
     await chat.said("no connection to");
     chat.endInput();
     assert.equal(await chat.ended(), 0);
     await chat.said("not sent yet: 1 to @bob; kept in ");
     await server.up();
-    const again = startChat(args, data, home);
+    const again = start();
     assert.deepEqual(texts(await rust.receive("bob", 2)), ["one", "two"]);
     again.write("/quit");
     assert.equal(await again.ended(), 0);
@@ -108,12 +111,9 @@ describe("without a server", () => {
 
 describe("while nobody of a group is online", () => {
   test("/leave says whom it waits for, and what is typed meanwhile goes out", async () => {
-    const [data, home] = [join(folder(), "data"), folder()];
-    const server = await PliServer.start({ data });
-    const rust = new RustClient(server);
-    await rust.register("bob");
+    const { server, rust, start } = await aliceAndBob();
     const carol = await Person.open(server.at, "carol");
-    const chat = startChat(["alice"], data, home);
+    const chat = start();
     for (const line of ["/group team bob", "to the team", "/leave team", "not for them"]) chat.write(line);
     for (let i = 1; i <= 5; i += 1) chat.write(`@carol meanwhile ${i}`);
     await chat.said("! you are leaving #team");
@@ -126,7 +126,7 @@ describe("while nobody of a group is online", () => {
     chat.write("/quit");
     assert.equal(await chat.ended(), 0);
     await chat.said("not done yet, it goes on at the next start: /leave team");
-    const again = startChat(["alice"], data, home);
+    const again = start();
     const bob = rust.follow(["recv", "bob", "--json", "--follow"]);
     await again.said("#team over");
     assert.ok(texts(bob.events()).every((text) => text !== "not for them"));

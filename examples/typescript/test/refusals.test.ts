@@ -165,6 +165,22 @@ describe("bad input", () => {
     await assert.rejects(person.client.sendTo("somebody", " \n"), /the message is empty/);
   });
 
+  test("a message while the outbox is full; what arrives is shown all the same, and a group is named", async () => {
+    const [full, other] = [await Person.open(server.at, "full"), await Person.open(server.at, "other")];
+    const alone = await full.client.createGroup("alone", []);
+    await full.client.send(alone, "for nobody yet");
+    await full.client.store.change(() => {
+      const outbox = full.client.store.table("outbox");
+      const [[, entry]] = outbox.entries() as [[string, unknown]];
+      for (let i = 1; i < 10_000; i += 1) outbox.set(`kept ${i}`, entry);
+    });
+    await assert.rejects(full.client.send(alone, "one more"), /10000 messages wait to be sent/);
+    await other.client.sendTo("full", "hello");
+    await full.text("hello");
+    await full.client.createGroup("named", ["other"]);
+    await other.heard("named", ({ name }) => name === "named");
+  });
+
   test("a handle that nobody has", async () => {
     await assert.rejects(person.client.sendTo("nobody.at.all", "hello"), /nobody is called nobody.at.all/);
     await assert.rejects(

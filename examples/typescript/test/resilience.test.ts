@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { cpSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { before, describe, mock, test } from "node:test";
 
 import { atEnd, folder, Person, PliServer, RustClient, until } from "./support.js";
 
@@ -156,6 +156,42 @@ describe("connections come and go", () => {
     const one = await Person.open(server.at, "q6alice", { folder: home });
     await Person.open(server.at, "q6alice", { folder: copy });
     assert.match((await one.heard("stopped")).error.message, /DISPLACED/);
+  });
+});
+
+describe("a server that was connected to", () => {
+  /** A chat with bob, whose server gives way to one with another certificate. */
+  async function replaced(name: string) {
+    const [server, other] = [await PliServer.start({ data: join(folder(), "data") }), await PliServer.start()];
+    const rust = new RustClient(server);
+    await rust.register(`${name}bob`);
+    const alice = await Person.open(server.at, `${name}alice`);
+    await other.stop();
+    await server.stop();
+    await other.up(server.ready.address.split(":")[1]);
+    assert.match((await alice.heard("wrong_certificate")).why, /not the pinned one/);
+    return { alice, rust, server, other };
+  }
+
+  test("may show another certificate for some seconds", async () => {
+    const { alice, rust, server, other } = await replaced("o1");
+    await other.stop();
+    await server.up();
+    await until("a session again", () => alice.client.online);
+    await alice.client.sendTo("o1bob", "the right one");
+    const events = await rust.receive("o1bob", 1);
+    assert.ok(events.some(({ text }) => text === "the right one"));
+    assert.ok(!alice.told.some(({ event }) => event === "stopped"));
+  });
+
+  test("and shows another certificate for a minute is not tried any more", async () => {
+    const { alice } = await replaced("o2");
+    assert.ok(!alice.told.some(({ event }) => event === "stopped"));
+    const { now } = Date;
+    const later = mock.method(Date, "now", () => now() + 60_000);
+    assert.match((await alice.heard("stopped")).error.message, /not the pinned one/);
+    later.mock.restore();
+    assert.equal(alice.told.filter(({ event }) => event === "wrong_certificate").length, 1, "told once");
   });
 });
 

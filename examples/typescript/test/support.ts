@@ -114,10 +114,12 @@ export class PliServer {
   }
 }
 
-/** The chat program, as a user starts it. */
-export function startChat(args: string[], data: string, home = folder()): Following {
-  const child = spawn(process.execPath, ["dist/src/main.js", ...args, "--data", data, "--home", home], {
+/** The chat program, as a user starts it; it may be killed `before CALL` or `after CALL`, its first one of that name. */
+export function startChat(args: string[], data: string, home = folder(), killed?: string): Following {
+  const killing = killed === undefined ? [] : ["--import", "./dist/test/killing.js"];
+  const child = spawn(process.execPath, [...killing, "dist/src/main.js", ...args, "--data", data, "--home", home], {
     stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, PLI_KILLED: killed },
   });
   const following = new Following(child);
   atEnd(() => following.end());
@@ -228,6 +230,10 @@ export class Following {
   /** Its exit code, once it has ended by itself. */
   ended(): Promise<number> {
     return until("the program's end", () => this.child.exitCode ?? undefined);
+  }
+
+  async killed(): Promise<void> {
+    await until("the program to be killed", () => this.child.signalCode === "SIGKILL");
   }
 
   async end(): Promise<void> {

@@ -135,7 +135,8 @@ impl Bodies {
             failing.invalidate(&id);
             None
         };
-        // Nothing is awaited between its place in the cache, which it holds until it has ended, and the first poll.
+        // Nothing is awaited between its place in the cache and the first poll. One that is evicted on its way costs a second
+        // fetch.
         let waiting = async move {
             tokio::spawn(fetching).await.unwrap_or_else(|_| {
                 kept.invalidate(&id);

@@ -27,10 +27,12 @@ const TURNS: u32 = 20;
 const ALIGN_SPREAD: Duration = Duration::from_secs(120);
 /// Upper end of the delay between two tries; it doubles. A device may have published no key packages yet.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
-/// The same for devices of other accounts, whose own devices look every minute, and after [`OWN_TRIES`] for those too.
+/// The same for devices of other accounts, whose own devices look more often.
 const AGAIN_FOR_OTHERS_MAX: Duration = Duration::from_secs(3_600);
-/// After so many tries, an hour, a device of this account that publishes nothing is one that is not used.
+/// After so many tries, an hour, a device of this account that publishes nothing is one that is hardly used …
 const OWN_TRIES: u32 = 60;
+/// … and looked for so often.
+const AGAIN_FOR_UNUSED_MAX: Duration = Duration::from_secs(600);
 
 /// What became of the directory's answer about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,8 +226,11 @@ impl Core {
     pub(super) fn await_bare(&mut self, id: ConversationId, bare: BTreeSet<DeviceAddress>) {
         let own = self.identity.address().account;
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let is_soon = conversation.aligns < OWN_TRIES && bare.iter().any(|device| device.account == own);
-        let max = if is_soon { AGAIN_MAX } else { AGAIN_FOR_OTHERS_MAX };
+        let max = match bare.iter().any(|device| device.account == own) {
+            true if conversation.aligns < OWN_TRIES => AGAIN_MAX,
+            true => AGAIN_FOR_UNUSED_MAX,
+            false => AGAIN_FOR_OTHERS_MAX,
+        };
         if bare.is_empty() {
             if align_at(conversation).is_none() {
                 (conversation.aligns, conversation.awaited) = (0, bare);

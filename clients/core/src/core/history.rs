@@ -117,6 +117,10 @@ impl Core {
         self.mark_lost(lane, from, to);
         let mut known = self.contacts.iter();
         let account = known.find(|(_, c)| c.devices.devices.iter().any(|(d, _)| *d == lane.sender)).map(|(a, _)| *a);
+        // Its account may have removed it since.
+        let inside = || self.mls.members(lane.conversation).into_iter().find(|(d, _)| d.device == lane.sender);
+        let account =
+            account.or_else(|| inside().map(|(d, _)| d.account)).or_else(|| self.account_parted_with(lane.sender));
         let account = account.unwrap_or(AccountId::from_bytes([0; 16]));
         let (order, member) = (self.next_order(), self.member(account));
         let row = MessageRow {

@@ -192,9 +192,12 @@ impl Core {
         let mut delivery = delivery(&sealed, &frame, (own, seen));
         delivery.floor = self.first_missing(delivery.lane);
         let shown = self.inbox.deliver(delivery, now);
+        let is_shown = !shown.is_empty();
         self.show(shown);
         // Behind the message, which may say what the group is called.
-        self.tell_stranger(id);
+        if is_shown {
+            self.tell_stranger(id);
+        }
         Step::Done
     }
 

@@ -5,15 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pli_api::directory::SignedDeviceList;
-use pli_domain::limits::CHAIN_LISTS_MAX;
+use pli_domain::limits::EXPIRY_MAX;
 use pli_domain::{AccountId, DeviceAddress, DeviceId, UnixMillis};
 
-use super::Core;
+use super::{Core, Row};
 use crate::identity::{VerifiedDevices, follow_lists, list_version, verify_devices};
 
-/// What was accepted of a removed device has come after so long, where this one is online and nothing waits. Until then the
-/// device is heard where it is still a member, as is of the epochs that are kept whoever is none any more.
+/// What was accepted of a removed device has come after so long in which this one was connected with nothing waiting. Until then
+/// the device is heard where it is still a member, and as anybody is in the epochs before whose keys are kept.
 const PARTS_AFTER: Duration = Duration::from_secs(3_600);
+/// Lists that are looked at before the known one. Every device that they name is one that a server could keep in, and show to
+/// somebody who meets its account for the first time.
+const LOOKED_BACK: u64 = 8;
+/// More are not kept; the longest known are forgotten first.
+const PARTING_MAX: usize = 1_000;
+/// That nothing waits any more is stored this often.
+const STORED_EVERY: Duration = Duration::from_secs(900);
 
 /// A device with its key.
 pub(super) type Keyed = (DeviceId, [u8; 32]);
@@ -27,6 +34,20 @@ pub(super) struct Parting {
     looked_back: BTreeMap<AccountId, UnixMillis>,
     /// Those of them that are not answered.
     open: BTreeSet<AccountId>,
+    /// When this device was last connected with nothing waiting.
+    caught_up_at: Option<UnixMillis>,
+    /// The same as it is stored.
+    stored_at: Option<UnixMillis>,
+}
+
+impl Parting {
+    pub(super) const fn caught_up_at(&self) -> Option<UnixMillis> {
+        self.caught_up_at
+    }
+
+    pub(super) const fn load_caught_up_at(&mut self, at: UnixMillis) {
+        (self.caught_up_at, self.stored_at) = (Some(at), Some(at));
+    }
 }
 
 impl Core {
@@ -37,30 +58,57 @@ impl Core {
         self.is_listed(device, key) || is_parting()
     }
 
-    /// A removed device is believed no longer when everything that waited has been taken in, and then for as long as what is
-    /// on its way may take.
-    pub(super) fn part(&mut self) {
-        if self.session.is_online() && self.inbound.is_empty() {
-            let lately = is_lately(self.stepped_at);
-            self.parting.devices.retain(|_, (_, at)| lately(*at));
-            self.parting.looked_back.retain(|_, at| lately(*at));
-        }
+    /// The account that has removed the device.
+    pub(super) fn account_parted_with(&self, device: DeviceId) -> Option<AccountId> {
+        self.parting.devices.keys().find(|address| address.device == device).map(|address| address.account)
     }
 
-    /// These were removed.
-    pub(super) fn note_parting(&mut self, account: AccountId, devices: impl IntoIterator<Item = Keyed>) {
+    /// Forgets removed devices of which nothing is on its way any more.
+    pub(super) fn forget_parted(&mut self) {
         let now = self.stepped_at;
-        let each = devices.into_iter().map(|(device, key)| (DeviceAddress { account, device }, (key, now)));
+        // After a sleep the connection may be gone with what it brought.
+        if self.session.is_online() && self.session.is_alive(now) && self.inbound.is_empty() {
+            self.parting.caught_up_at = Some(now);
+            if self.parting.stored_at.is_none_or(|at| now.since(at).max(at.since(now)) >= STORED_EVERY) {
+                self.parting.stored_at = Some(now);
+                self.dirty.insert(Row::CaughtUp);
+            }
+        }
+        let may_come = self.may_come();
+        self.parting.devices.retain(|_, (_, at)| may_come(*at));
+        self.parting.looked_back.retain(|_, at| may_come(*at));
+        self.parting.open.retain(|account| self.lists_wanted.contains(account));
+    }
+
+    /// Whether something that was accepted before a removal may still be on its way, by when the removal was known: what
+    /// waited has not been taken in since, or not for long, and it has not expired.
+    fn may_come(&self) -> impl Fn(UnixMillis) -> bool + use<> {
+        let (now, caught_up_at) = (self.stepped_at, self.parting.caught_up_at);
+        let has_come = move |known_at: UnixMillis| caught_up_at.is_some_and(|at| known_at.after(PARTS_AFTER) <= at);
+        move |known_at| !has_come(known_at) && now.since(known_at) < EXPIRY_MAX
+    }
+
+    /// These were removed, which is known since then.
+    pub(super) fn note_parting(
+        &mut self,
+        account: AccountId,
+        devices: impl IntoIterator<Item = Keyed>,
+        known_at: UnixMillis,
+    ) {
+        let each = devices.into_iter().map(|(device, key)| (DeviceAddress { account, device }, (key, known_at)));
         self.parting.devices.extend(each);
+        while self.parting.devices.len() > PARTING_MAX {
+            let oldest = self.parting.devices.iter().min_by_key(|(_, (_, at))| *at).map(|(device, _)| *device);
+            oldest.map(|device| self.parting.devices.remove(&device));
+        }
     }
 
     /// Wants the lists of an account before the newest one, which names a device no more that something is here of. Answers
     /// whether waiting for them makes sense. Of a list that is known for longer nothing is on its way any more: whoever goes on
     /// to serve a removed device gains nothing by a new connection.
     pub(super) fn look_back(&mut self, account: AccountId) -> bool {
-        let lately = is_lately(self.stepped_at);
         // The first list and the one after it leave nothing between them.
-        if self.list_version(account) < 3 || !self.list_learned_at(account).is_some_and(lately) {
+        if self.list_version(account) < 3 || !self.list_learned_at(account).is_some_and(self.may_come()) {
             return false;
         }
         if !self.parting.looked_back.contains_key(&account) {
@@ -77,8 +125,8 @@ impl Core {
     /// The version after which lists of an account are asked for, where it is looked back.
     pub(super) fn looks_back_to(&self, account: AccountId) -> Option<u64> {
         // The known one comes along, although another one has come behind it.
-        let most = CHAIN_LISTS_MAX as u64;
-        self.parting.open.contains(&account).then(|| self.list_version(account).saturating_sub(most).max(1))
+        let after = |version: u64| version.saturating_sub(LOOKED_BACK + 1).max(1);
+        self.parting.open.contains(&account).then(|| after(self.list_version(account)))
     }
 
     /// Takes those of an answer's lists that lie before the known one, where they were asked for; answers the others.
@@ -95,15 +143,11 @@ impl Core {
         };
         if let Some(earlier) = chain_to(&known, &lists[..=end]) {
             let devices = earlier.into_iter().flat_map(|list| list.devices);
-            self.note_parting(account, devices.filter(|device| !known.devices.contains(device)));
+            let known_at = self.list_learned_at(account).unwrap_or(self.stepped_at);
+            self.note_parting(account, devices.filter(|device| !known.devices.contains(device)), known_at);
         }
         lists.split_off(end)
     }
-}
-
-/// Whether something was so at a time that is no longer ago than [`PARTS_AFTER`].
-fn is_lately(now: UnixMillis) -> impl Fn(UnixMillis) -> bool {
-    move |at| at <= now && now.since(at) < PARTS_AFTER
 }
 
 /// The lists of a chain that ends at the known one, each verified.
@@ -207,12 +251,46 @@ mod tests {
         let mut core = core();
         core.stepped_at = UnixMillis(HOUR);
         core.meet(tablet.account, None, &lists[3..]).expect("a list");
-        core.stepped_at = UnixMillis(2 * HOUR);
+        core.stepped_at = UnixMillis(9 * HOUR);
         core.meet(tablet.account, None, &lists[3..]).expect("the same list");
+        core.parting.caught_up_at = Some(UnixMillis(2 * HOUR));
         assert!(!core.look_back(tablet.account));
-        core.stepped_at = UnixMillis(2 * HOUR - 1);
+        core.parting.caught_up_at = Some(UnixMillis(2 * HOUR - 1));
         assert!(core.look_back(tablet.account));
         assert!(!looks_back_without(&lists[1..2], tablet.account), "nothing lies before the second list");
+    }
+
+    #[test]
+    fn a_removed_device_is_heard_until_nothing_waits_for_an_hour_and_no_longer_than_a_message_lives() {
+        let (lists, tablet, key) = chain(&signer(1));
+        let heard = |now: UnixMillis, caught_up_at: u64| {
+            let mut core = looking(&lists[3], tablet.account);
+            core.stepped_at = UnixMillis(HOUR + 1);
+            core.take_earlier(tablet.account, lists[1..].to_vec());
+            (core.stepped_at, core.parting.caught_up_at) = (now, Some(UnixMillis(caught_up_at)));
+            core.forget_parted();
+            core.is_heard(tablet, &key)
+        };
+        let day = 24 * HOUR;
+        assert!(heard(UnixMillis(2 * day), HOUR + 10), "it was away");
+        assert!(heard(UnixMillis(2 * HOUR), 2 * HOUR - 1));
+        assert!(!heard(UnixMillis(2 * HOUR), 2 * HOUR), "counted from when the list was learned");
+        assert!(heard(UnixMillis(HOUR - 1), HOUR - 1), "a clock that was set back a little");
+        assert!(heard(UnixMillis(HOUR - 1).after(EXPIRY_MAX), HOUR));
+        assert!(!heard(UnixMillis(HOUR).after(EXPIRY_MAX), HOUR), "a server that never says that nothing waits");
+    }
+
+    #[test]
+    fn no_more_removed_devices_are_kept_than_there_is_room_for() {
+        let mut core = core();
+        let account = signer(1).address().account;
+        for n in 0..PARTING_MAX as u128 + 20 {
+            let device = DeviceId::from_bytes(n.to_be_bytes());
+            core.note_parting(account, [(device, [1; 32])], UnixMillis(n as u64));
+        }
+        assert_eq!(core.parting.devices.len(), PARTING_MAX);
+        let first = DeviceAddress { account, device: DeviceId::from_bytes(20u128.to_be_bytes()) };
+        assert_eq!(core.parting.devices.keys().next(), Some(&first), "the latest");
     }
 
     fn looks_back_without(lists: &[SignedDeviceList], account: AccountId) -> bool {

@@ -109,7 +109,7 @@ impl Core {
     ) -> Result<(), DeviceListError> {
         let Some(signed) = lists.last() else { return Ok(()) };
         let (devices, parting) = self.follow(account, lists)?;
-        self.note_parting(account, parting);
+        self.note_parting(account, parting, self.stepped_at);
         let known = self.contacts.get(&account);
         // Nobody else is called as this account is.
         let handle = handle.filter(|handle| handle != self.identity.handle());
@@ -328,6 +328,8 @@ mod tests {
         let gone = Record { gone: vec![marked], former: String::new(), ..later };
         let marked = format!("{rest}2a140a10{}1003", "05".repeat(16));
         assert_eq!(hex::encode(gone.encode_to_vec()), marked);
+        let learned = Record { learned_at: 9, gone: Vec::new(), ..gone };
+        assert_eq!(hex::encode(learned.encode_to_vec()), format!("{rest}3009"));
         let read = Contact::decode(AccountId::from_bytes([1; 16]), &hex::decode(STORED).expect("hexadecimal"));
         assert!(read.is_err(), "a list that is not signed is not read back");
     }

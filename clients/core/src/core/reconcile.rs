@@ -157,7 +157,7 @@ impl Core {
     /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody. Told when its name is known,
     /// else with its first message.
     pub(super) fn tell_stranger(&mut self, id: ConversationId) {
-        let is_told = |c: &&mut Conversation| c.kind() == Kind::Group && c.announced && c.added_by.is_some();
+        let is_told = |c: &&mut Conversation| c.kind() == Kind::Group && c.added_by.is_some();
         let Some(group) = self.conversations.get_mut(&id).filter(is_told) else { return };
         let (name, by) = (group.name.clone(), group.added_by.take());
         // Whoever brings everybody together again after a restore is no stranger for that.

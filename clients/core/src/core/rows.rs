@@ -36,6 +36,7 @@ pub(super) enum Row {
     Resync,
     History,
     Compare,
+    CaughtUp,
     ListChanges,
     Conversation(ConversationId),
     Contact(AccountId),
@@ -49,6 +50,7 @@ const PUBLISHED: &[u8] = b"published";
 const RESYNC: &[u8] = b"resync";
 const HISTORY: &[u8] = b"history";
 const COMPARE: &[u8] = b"compare";
+const CAUGHT_UP: &[u8] = b"caught-up";
 const LIST_CHANGES: &[u8] = b"list-changes";
 
 impl Core {
@@ -175,6 +177,7 @@ impl Core {
                 RESYNC => core.resync = true,
                 HISTORY => core.history = value.into(),
                 COMPARE => core.compare = true,
+                CAUGHT_UP => core.parting.load_caught_up_at(UnixMillis(number(Table::Flows, &value)?)),
                 LIST_CHANGES => core.load_list_changes(&value)?,
                 _ => return Err(LoadError::Row(Table::Flows)),
             }
@@ -277,6 +280,10 @@ impl Core {
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
             Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
             Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),
+            Row::CaughtUp => {
+                let at = self.parting.caught_up_at().map(|at| at.0.to_be_bytes().to_vec());
+                out.set(Table::Flows, CAUGHT_UP.to_vec(), at);
+            }
             Row::ListChanges => {
                 let value = self.encode_list_changes();
                 self.out.changes.set(Table::Flows, LIST_CHANGES.to_vec(), value);

@@ -66,6 +66,10 @@ impl Session {
     pub(super) fn is_online(&self) -> bool {
         self.state == ConnectionState::Online
     }
+    /// Whether the server was heard of lately.
+    pub(super) fn is_alive(&self, now: UnixMillis) -> bool {
+        self.heard_at.is_some_and(|at| now.since(at) < self.ping_every * 3)
+    }
     /// Whether messages wait for what the queue holds.
     pub(super) fn is_taking_in(&self, now: UnixMillis) -> bool {
         !self.is_online() && self.takes_in_until.is_some_and(|until| now < until)

@@ -127,6 +127,8 @@ impl Outbox {
     fn queue_again(&mut self, at: u64, not_before: UnixMillis) {
         self.in_flight.remove(&at);
         if let Some(message) = self.messages.get_mut(&at) {
+            // What had a receipt was given to others, or some of them.
+            message.in_doubt |= matches!(message.state, SendState::Accepted { .. });
             message.state = SendState::Queued { not_before };
             self.queued.entry(message.lane).or_default().insert(at);
         }

@@ -245,6 +245,30 @@ fn a_removal_that_the_server_hides_leaves_the_removed_device_without_anything_th
     assert_eq!(world.history(2, chat), ["bob: hello"], "it reads nothing of what is said");
 }
 
+/// Nobody but the server knows that the chat was made after the removal.
+#[test]
+fn a_removed_device_that_the_server_serves_on_is_told_of_and_taken_out_by_who_meets_it_first() {
+    let mut world = World::new(&["alice", "bob"]);
+    let tablet = world.link(0, "tablet");
+    world.run();
+    world.server.spares_removed = true;
+    let stolen = world.address(tablet);
+    world.server.hold.insert(stolen);
+    world.unlink(0, tablet);
+    world.run();
+    let chat = world.start(tablet, "bob");
+    world.say(tablet, chat, "it is me");
+    world.run();
+    let told = |event: &Event| matches!(event, Event::Waiting { why, .. } if why.message.contains("nobody's signed"));
+    assert_eq!(count(&world, 1, told), 1);
+    world.say(1, chat, "really?");
+    world.run();
+    world.server.hold.clear();
+    world.run();
+    assert_eq!(world.history(tablet, chat), Vec::<String>::new(), "nothing is sealed to it");
+    assert!(!world.server.roster(chat).contains(&stolen));
+}
+
 #[test]
 fn a_device_that_was_removed_is_not_brought_in_again_whatever_the_server_says() {
     let (mut world, _) = known_devices();
@@ -550,7 +574,66 @@ fn a_first_message_of_a_device_that_was_removed_since_is_shown() {
     world.run();
     assert_eq!(world.history(1, chat), ["alice: accepted before"]);
     assert_eq!(count(&world, 1, |event| matches!(event, Event::Unreadable { .. })), 0);
+    assert_eq!(
+        count(&world, 1, |event| matches!(event, Event::Waiting { .. })),
+        0,
+        "the lists before were on their way"
+    );
     assert_eq!(refused(&world, 1), []);
+}
+
+#[test]
+fn a_first_message_of_a_device_that_was_removed_since_is_shown_to_who_was_closed_or_asleep_after_the_news() {
+    for is_closed in [false, true] {
+        let mut world = World::new(&["alice", "bob"]);
+        let bob = world.address(1);
+        let tablet = world.link(0, "tablet");
+        world.server.hold.insert(bob);
+        let chat = world.start(tablet, "bob");
+        world.say(tablet, chat, "accepted before");
+        world.run();
+        world.unlink(0, tablet);
+        world.run();
+        // He meets Alice in another way, and is gone for a day.
+        world.command(1, Command::CreateGroup { name: "news".into(), handles: vec![handle("alice")] });
+        world.run();
+        world.take_offline(1);
+        world.now += 86_400_000;
+        let now = world.now;
+        if is_closed {
+            world.devices[1].restart(now);
+        }
+        world.server.hold.clear();
+        world.bring_online(1);
+        world.run();
+        assert_eq!(world.history(1, chat), ["alice: accepted before"], "closed: {is_closed}");
+    }
+}
+
+#[test]
+fn a_first_message_of_a_device_is_shown_however_its_list_changed_lately_and_told_of_where_that_was_too_often() {
+    for (changes, is_shown) in [(7, true), (9, false)] {
+        let mut world = World::new(&["alice", "bob"]);
+        world.take_offline(1);
+        let tablet = world.link(0, "tablet");
+        let chat = world.start(tablet, "bob");
+        world.say(tablet, chat, "accepted before");
+        world.run();
+        world.unlink(0, tablet);
+        let device = world.address(0).device;
+        for n in 0..changes {
+            world.command(0, Command::RenameDevice { device, name: format!("name {n}") });
+            world.run();
+        }
+        world.bring_online(1);
+        world.run();
+        let shown = world.history(1, chat);
+        let unreadable = count(&world, 1, |event| matches!(event, Event::Unreadable { .. }));
+        match is_shown {
+            true => assert_eq!((shown, unreadable), (vec!["alice: accepted before".to_owned()], 0)),
+            false => assert_eq!((shown, unreadable), (Vec::new(), 1)),
+        }
+    }
 }
 
 /// As over a slow link: the device is online all the time, and hears of the removal before what was accepted.
@@ -567,8 +650,9 @@ fn what_was_accepted_before_a_removal_is_shown_to_who_is_online_and_slow() {
     world.run();
     assert!(!world.server.roster(chat).contains(&tablet));
     // In the meantime Bob follows Alice's list, for a group.
-    world.command(1, Command::CreateGroup { name: "news".into(), handles: vec![handle("alice")] });
+    let news = world.command(1, Command::CreateGroup { name: "news".into(), handles: vec![handle("alice")] });
     world.run();
+    assert!(!world.server.roster(news.conversation.unwrap()).contains(&tablet), "Bob knows the list without it");
     world.server.hold.clear();
     world.run();
     let shown: Vec<String> = (0..40).map(|n| format!("alice: accepted before {n}")).collect();
@@ -590,4 +674,9 @@ fn a_first_message_of_a_device_that_was_removed_since_is_shown_to_who_is_online(
     world.server.hold.clear();
     world.run();
     assert_eq!(world.history(1, chat), ["alice: accepted before"]);
+    assert_eq!(
+        count(&world, 1, |event| matches!(event, Event::Waiting { .. })),
+        0,
+        "the lists before were on their way"
+    );
 }

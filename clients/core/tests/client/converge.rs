@@ -25,6 +25,7 @@ struct Reached {
     gaps: usize,
     rejoins: usize,
     delays: usize,
+    forsaken: usize,
 }
 
 struct Play {
@@ -194,7 +195,7 @@ impl Play {
         let known = epoch.map_or_else(BTreeSet::new, |epoch| self.world.server.roster_at(self.group, epoch));
         let mut followers = (0..NAMES.len()).filter(|other| self.view(*other).is_some());
         let knows_one = followers.any(|other| known.contains(&self.world.address(other)));
-        self.view(n).is_none() && device.events.iter().any(is_told) && !knows_one
+        epoch.is_some() && self.view(n).is_none() && device.events.iter().any(is_told) && !knows_one
     }
 
     /// What each was shown it was shown once, and what is told of it is so: ticks name those who have it and, in a group
@@ -244,6 +245,9 @@ fn count(play: &Play, reached: &mut Reached) {
     reached.rejoins += count(|e| matches!(e, E::Rejoining { .. }));
     reached.gaps += play.gaps;
     reached.delays += play.delays;
+    let roster = play.world.server.roster(play.group);
+    let is_excused = |n: &usize| roster.contains(&play.world.address(*n)) && play.is_forsaken(*n);
+    reached.forsaken += (0..NAMES.len()).filter(is_excused).count();
     reached.lost_races += play.world.server.lost_races;
     reached.kills += play.world.devices.iter().map(|device| device.kills).sum::<usize>();
 }
@@ -279,6 +283,7 @@ fn a_group_under_random_changes_and_kills_ends_alike_for_everybody() {
         return;
     }
     assert!(judged * 6 > seeds().len() * 5, "{judged} groups had anybody left");
+    assert!(reached.forsaken * 100 <= seeds().len(), "{} stay out and are not judged", reached.forsaken);
     assert!(ticks > 60 * 20, "{ticks} ticks");
     let least = [reached.added, reached.removed, reached.left, reached.kills].into_iter().min();
     let rare = reached.lost_races > 20 && reached.gaps > 10 && reached.rejoins > 3 && reached.delays > 60;

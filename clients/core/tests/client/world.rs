@@ -55,6 +55,8 @@ pub struct World {
     pub now: u64,
     /// When something moved last that is no idle talk.
     stirred_at: u64,
+    /// Calls since then that are made again and again.
+    idle_calls: usize,
     seed: u8,
     /// Of devices that are new.
     pub suite: Suite,
@@ -73,8 +75,15 @@ impl World {
 
     /// The same with another suite.
     pub fn with(names: &[&str], seed: u8, suite: Suite) -> Self {
-        let mut world =
-            Self { server: Server::default(), devices: Vec::new(), now: 1_000_000, stirred_at: 0, seed, suite };
+        let mut world = Self {
+            server: Server::default(),
+            devices: Vec::new(),
+            now: 1_000_000,
+            stirred_at: 0,
+            idle_calls: 0,
+            seed,
+            suite,
+        };
         world.server.settle = true;
         world.server.suites = Suite::ALL.to_vec();
         for name in names {
@@ -242,8 +251,10 @@ impl World {
     /// Runs until nothing moves any more, time included; where several talk idly in turn, until nothing else has moved for
     /// five minutes.
     pub fn run(&mut self) {
-        self.stirred_at = self.now;
+        (self.stirred_at, self.idle_calls) = (self.now, 0);
         for _ in 0..20_000 {
+            let most = IDLE_CALLS_MAX * self.devices.len();
+            assert!(self.idle_calls < most, "{} idle calls in five minutes", self.idle_calls);
             if !self.move_frames() && !self.move_time() || self.now > self.stirred_at + 300_000 {
                 return;
             }
@@ -271,8 +282,9 @@ impl World {
             moved |= self.connect(n);
             while let Some(frame) = self.devices[n].to_server.pop_front() {
                 moved = true;
-                if !is_idle_talk(&frame) {
-                    self.stirred_at = self.now;
+                match is_idle_talk(&frame) {
+                    true => self.idle_calls += usize::from(!is_ping(&frame)),
+                    false => (self.stirred_at, self.idle_calls) = (self.now, 0),
                 }
                 let Some(connection) = self.devices[n].connection.as_mut() else { break };
                 let answers = self.server.handle(connection, frame, self.now);
@@ -363,11 +375,18 @@ impl World {
     }
 }
 
+/// Looks each minute in some conversations are no more than so many for each device; a loop is.
+const IDLE_CALLS_MAX: usize = 100;
+
+fn is_ping(frame: &edge::ClientFrame) -> bool {
+    matches!(frame.frame, Some(edge::client_frame::Frame::Ping(_)))
+}
+
 /// What comes again for ever: pings, and the looks each minute for a device that is in a list and has published nothing.
 fn is_idle_talk(frame: &edge::ClientFrame) -> bool {
-    use edge::client_frame::Frame::{Call, Ping};
+    use edge::client_frame::Frame::Call;
     match &frame.frame {
-        Some(Ping(_)) => true,
+        _ if is_ping(frame) => true,
         Some(Call(call)) => ["ClaimKeyPackages", "GetDeviceLists"].iter().any(|method| call.method.ends_with(method)),
         _ => false,
     }

@@ -2,7 +2,7 @@
 //! `pli device`: the devices of an account.
 
 pub mod approve;
-mod history;
+pub mod history;
 
 use std::future::Future;
 use std::time::Duration;

@@ -106,10 +106,14 @@ fn text(event: &Event, about: &About) -> Option<String> {
         Event::OlderProfile => Some(OLDER_PROFILE.into()),
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
-        Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what, about)),
+        Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what, about, Reader::Shell)),
+        Event::Left { .. } => {
+            let place = group.map_or(" a conversation".into(), |group| format!(" #{}", one_line(group)));
+            Some(format!("* you are no longer in{place}"))
+        }
         Event::AddedByStranger { by, .. } => {
             let place = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
-            Some(added_by_stranger(&json::name(by), &place))
+            Some(added_by_stranger(&json::name(by), &place, Reader::Shell))
         }
         Event::Lost { by, lane_nos: (first, last), .. } => {
             let place = group.map_or(String::new(), |group| format!(" in #{}", one_line(group)));
@@ -148,10 +152,32 @@ pub fn warning(event: &Event) -> Option<String> {
     }
 }
 
+/// Who reads a notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Somebody in a chat, who can type its commands.
+    Chat,
+    /// Somebody at a shell.
+    Shell,
+}
+
+impl Reader {
+    fn safety(self, name: &str) -> String {
+        match self {
+            Self::Chat => format!("/safety {name}"),
+            Self::Shell => format!("`/safety {name}` in a chat"),
+        }
+    }
+}
+
 /// The notice that somebody with whom one has no chat added one to a group; `place` is ` #NAME`, or empty.
-pub fn added_by_stranger(name: &str, place: &str) -> String {
+pub fn added_by_stranger(name: &str, place: &str, reader: Reader) -> String {
     let group = if place.is_empty() { " a group" } else { place };
-    format!("* @{name}, with whom you have no chat, added you to{group}; /leave in it to go")
+    let leaves = match reader {
+        Reader::Chat => "/leave in it to go",
+        Reader::Shell => "`pli group leave` goes",
+    };
+    format!("* @{name}, with whom you have no chat, added you to{group}; {leaves}")
 }
 
 /// The notice that messages of one's own are lost. What another device of one's own lacks is not sent again: the history
@@ -181,23 +207,23 @@ pub fn unreadable(name: &str) -> String {
 }
 
 /// The notice that a key is new.
-pub fn new_key(name: &str, what: NewKey, about: &About) -> String {
-    let devices = about.devices();
+pub fn new_key(name: &str, what: NewKey, about: &About, reader: Reader) -> String {
+    let (devices, safety) = (about.devices(), reader.safety(name));
     let count = match about.devices.len() {
         0 | 1 => "a new device".to_owned(),
         count => format!("{count} new devices"),
     };
     match what {
-        NewKey::FirstContact => format!("* first contact with @{name}: compare safety numbers (/safety {name})"),
+        NewKey::FirstContact => format!("* first contact with @{name}: compare safety numbers ({safety})"),
         NewKey::Device(_) if about.own => {
             let which = if let [one] = about.devices.as_slice() { quoted(one.clone()) } else { "NAME".into() };
             let removes = about.invocation.line(&format!("device remove {name} {which}"));
             format!("* you have {count}: {devices}; what is not yours, remove on the first device: `{removes}`")
         }
-        NewKey::Device(_) => format!("* @{name} uses {count}, {devices}: compare safety numbers (/safety {name})"),
+        NewKey::Device(_) => format!("* @{name} uses {count}, {devices}: compare safety numbers ({safety})"),
         NewKey::Identity => format!(
             "* @{name} has a NEW identity key: the account was made anew, or somebody stands in between; compare \
-             safety numbers (/safety {name}) before you go on"
+             safety numbers ({safety}) before you go on"
         ),
     }
 }
@@ -245,6 +271,10 @@ mod tests {
         let lost =
             Event::Lost { conversation, by: bob.clone(), device, lane_nos: (2, 3), messages: Vec::new(), order: 3 };
         let stranger = Event::AddedByStranger { conversation, name: None, by: bob.clone(), order: 4 };
+        for (group, words) in [(Some("team".to_owned()), "#team"), (None, "a conversation")] {
+            let said = text(&Event::Left { conversation }, &About { group, ..About::default() });
+            assert_eq!(said, Some(format!("* you are no longer in {words}")));
+        }
         let own = Event::OwnMessage(message.clone());
         for (to, words) in [(Some("bob".to_owned()), " you to @bob: hello"), (None, " you: hello")] {
             let said = text(&own, &About { to, ..About::default() }).unwrap_or_default();
@@ -255,8 +285,11 @@ mod tests {
             (Event::Message(message), "@bob #team: hello"),
             (Event::Hole { conversation, from: bob.clone(), device, lane_nos: (1, 2), order: 2 }, "of @bob"),
             (lost, "* lost, never shown to @bob: messages 2 to 3 of yours in #team; send it again"),
-            (stranger, "* @bob, with whom you have no chat, added you to #team"),
-            (Event::NewKey { member: bob, what: NewKey::Identity, order: 5 }, "@bob has a NEW identity key"),
+            (stranger, "* @bob, with whom you have no chat, added you to #team; `pli group leave` goes"),
+            (
+                Event::NewKey { member: bob, what: NewKey::Identity, order: 5 },
+                "(`/safety bob` in a chat) before you go on",
+            ),
         ] {
             assert!(event.order().is_some());
             let about = About { group: Some("team".into()), ..About::default() };
@@ -278,8 +311,9 @@ mod tests {
         assert!(!lost(&alice, "message 2", &about("first device", true, true)).contains("pli device history"));
         assert!(lost(&alice, "message 2", &about("laptop", false, false)).contains("@alice: message 2; send it again"));
         let two = About { devices: vec!["laptop".into(), "tablet".into()], ..About::default() };
-        let said = new_key("alice", NewKey::Device(DeviceId::from_bytes([1; 16])), &two);
+        let said = new_key("alice", NewKey::Device(DeviceId::from_bytes([1; 16])), &two, Reader::Chat);
         assert!(said.contains("@alice uses 2 new devices, laptop and tablet: compare"), "{said}");
+        assert!(said.ends_with("(/safety alice)"), "{said}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ const OPEN_MAX: usize = 512;
 /// Send every line that is read, print everything that arrives.
 ///
 /// At the end of its input it waits until every message has come as far as --wait says, and ends; with --follow it goes
-/// on printing until Ctrl-C. The first use of FROM registers it. While 512 messages have not come that far, nothing more is read. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
+/// on printing until Ctrl-C. The first use of FROM registers it. While 512 messages have not come that far, nothing more is
+/// read. Empty lines are passed over. A line that cannot be sent (longer than a message, no UTF-8) is told with its number, on
 /// standard error and with --json as `not_sent`; the others are sent, and the exit code is 13. Where the conversation ends
 /// meanwhile, so does the command: the line that was not sent is told, and none behind it was read.
 #[derive(Debug, Args)]

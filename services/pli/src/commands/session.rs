@@ -327,8 +327,8 @@ impl Session {
             return Failure::say(
                 exit,
                 format_args!(
-                    "not in time: {why}; @{handle} is not registered yet, its keys wait in {folder}: run it again when the \
-                     server is there, or delete the folder"
+                    "not in time: {why}; @{handle} is not registered yet, its keys and what it was given to send wait in \
+                     {folder}: the next command on it registers it and sends that; delete the folder to drop both"
                 ),
             );
         }

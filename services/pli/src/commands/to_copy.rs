@@ -68,7 +68,7 @@ fn server(client: &ClientArgs) -> String {
 /// The same for another device, to which a folder of this one says nothing: the address in it does.
 fn server_elsewhere(client: &ClientArgs) -> String {
     let mut words = named(client);
-    if words.is_empty() && client.data != Path::new(DATA_DEFAULT) {
+    if words.is_empty() {
         words.extend(address_in(&client.data).map(|address| format!("--server {address}")));
     }
     flags(words, client)

@@ -109,8 +109,8 @@ fn a_handle_that_no_server_hears_of_says_what_was_tried_and_where_its_keys_are()
     for tried in &closed {
         assert!(why.contains(tried.as_str()), "{why}");
     }
-    assert!(why.contains("@alice is not registered yet, its keys wait in "), "{why}");
-    let folder = why.split_once("its keys wait in ").and_then(|(_, rest)| rest.split_once(':')).expect("a folder").0;
+    assert!(why.contains("@alice is not registered yet, its keys and what it was given to send wait in "), "{why}");
+    let folder = why.split_once("to send wait in ").and_then(|(_, rest)| rest.split_once(':')).expect("a folder").0;
     assert!(std::path::Path::new(folder).is_dir(), "{folder}");
 }
 

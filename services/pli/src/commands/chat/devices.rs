@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::Chat;
 use crate::commands::device::approve::{Place, under_a_free_name};
+use crate::commands::device::history::comes_by;
 use crate::commands::device::{no_change, removable, shown};
 use crate::commands::link::{DECLINED_WITHIN, UNCONFIRMED, digits, failed, let_in};
 use crate::commands::session::Deadline;
-use crate::commands::to_copy::quoted;
 use crate::exit::{Exit, Failure};
 use crate::terminal::one_line;
 
@@ -233,12 +233,7 @@ impl Chat {
         if !approved.confirmed {
             self.screen.note(UNCONFIRMED);
         }
-        let (profile, to) = (&self.session.name, quoted(approved.name.clone()));
-        let gives = self.session.invocation.line_here(&format!("device history {profile} --to {to}"));
-        let there = quoted(format!("{}/{}", profile.handle, approved.name));
-        let takes = self.session.invocation.line(&format!("device history {there}"));
-        self.screen.note(&format!(
-            "what was written before stays here; `{gives}` hands it over when this chat has ended, and `{takes}` there takes it in"
-        ));
+        let comes = comes_by(&self.session.invocation, &self.session.name.handle, &approved.name);
+        self.screen.note(&format!("{comes}, each while no chat of it is open"));
     }
 }

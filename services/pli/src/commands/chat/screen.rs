@@ -11,7 +11,7 @@ use super::paper::Paper;
 use crate::commands::about::About;
 use crate::commands::json::name;
 use crate::commands::output::{
-    DEVICE_UNKNOWN, OLDER_PROFILE, RESTORED, added_by_stranger, device, list_refused, new_key, unreadable,
+    DEVICE_UNKNOWN, OLDER_PROFILE, RESTORED, Reader, added_by_stranger, device, list_refused, new_key, unreadable,
 };
 use crate::commands::session::sentence;
 use crate::terminal::{clean, clock, one_line};
@@ -125,7 +125,7 @@ impl Screen {
             }
             Event::MemberRemoved { member, by: None, .. } => self.note(&format!("@{} left{place}", name(member))),
             Event::AddedByStranger { by, .. } => {
-                self.warning(&added_by_stranger(&name(by), place));
+                self.warning(&added_by_stranger(&name(by), place, Reader::Chat));
             }
             _ => {}
         }
@@ -134,7 +134,7 @@ impl Screen {
     /// Everything else that a person should see.
     pub fn event(&self, event: &Event, about: &About) {
         match event {
-            Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what, about)),
+            Event::NewKey { member, what, .. } => self.warning(&new_key(&name(member), *what, about, Reader::Chat)),
             Event::ListRefused { member, why, .. } => self.warning(&list_refused(&name(member), *why)),
             Event::DeviceChangeFailed { why, .. } => {
                 self.warning(&format!("* device {}: {}", about.devices(), sentence(why)));

@@ -12,12 +12,13 @@ use serde_json::json;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::history::comes_by;
 use super::{Approve, called_so, everywhere, meanwhile, watching};
 use crate::commands::interrupted_or_hung_up;
 use crate::commands::link::{DECLINED_WITHIN, UNCONFIRMED, digits, failed, let_in, yes};
 use crate::commands::options::options;
 use crate::commands::session::{Deadline, LOOK_EVERY, Session, another, refused};
-use crate::commands::to_copy::{Invocation, line, line_here, quoted};
+use crate::commands::to_copy::{Invocation, quoted};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{one_line, say, tell};
 
@@ -179,13 +180,7 @@ async fn added(args: &Approve, session: &mut Session, approved: &Approved) -> Re
         0 => say!("it is in all conversations ({inside})")?,
         _ => say!("it is in {inside} conversations; it comes into {outside} more while this device or it is online")?,
     }
-    let to = quoted(approved.name.clone());
-    let gives = line_here(&args.at.client, &format!("device history {} --to {to}", args.handle.handle));
-    let takes = line(
-        &args.at.client,
-        &format!("device history {}", quoted(format!("{}/{}", args.handle.handle, approved.name))),
-    );
-    say!("what was written before stays here; `{gives}` hands it over, and `{takes}` there takes it in")
+    say!("{}", comes_by(&session.invocation, &args.handle.handle, &approved.name))
 }
 
 #[cfg(test)]

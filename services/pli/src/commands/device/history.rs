@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::{At, devices, meanwhile, named};
 use crate::commands::session::{Deadline, Session, refused};
 use crate::commands::target::profile;
-use crate::commands::to_copy::{self, line_here, quoted};
+use crate::commands::to_copy::{self, Invocation, line_here, quoted};
 use crate::exit::{Exit, Failure};
 use crate::terminal::{clock, one_line, say, tell};
 
@@ -97,6 +97,16 @@ fn given_over(args: &History, device: DeviceId, name: &str, given: HandedOver) -
          as{}",
         linked_as(handle, name)
     )
+}
+
+/// How the history comes to a device that was let in just now, for a person at the first device: `gives` hands it over,
+/// and what takes it in there is a line where the name that the device has is one of a profile.
+pub fn comes_by(invocation: &Invocation, handle: &Handle, name: &str) -> String {
+    let gives = invocation.line_here(&format!("device history {handle} --to {}", quoted(one_line(name))));
+    let profile = format!("{handle}/{name}").parse::<ProfileName>();
+    let there = profile.map_or_else(|_| format!("{handle}/NAME"), |profile| quoted(profile.to_string()));
+    let takes = invocation.line(&format!("device history {there}"));
+    format!("what was written before stays here; `{gives}` hands it over, and `{takes}` there takes it in")
 }
 
 /// What a device's profile is called on it, as far as its name in the list tells: another name there changes no profile.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Commits of this device: made, offered, merged or dropped; one change of a conversation at a time. The next one waits
-// until the one before has come back in the queue, so that this device never goes ahead of what waits for it there.
+// Groups, and chats of two, as this device makes and changes them: who comes in, who goes, and how it comes back itself
+// (docs/protocol.md, "Making, joining, changing, leaving").
 
 import { hex, newId, same, type Bytes } from "./bytes.js";
-import { accountsOf, spokenIn, type Conversation, type Conversations } from "./conversations.js";
+import { ChangeFailed, type Commits, type Outcome } from "./commits.js";
+import { accountsOf, isUnmade, spokenIn, type Conversation, type Conversations } from "./conversations.js";
 import type { Directory } from "./directory.js";
-import { isRefused, Refused } from "./frames.js";
-import { ErrorCode, type DeviceAddress } from "./gen/pli/common/v1/common_pb.js";
-import { Conversations as Methods, type CommitResponse } from "./gen/pli/conversations/v1/conversations_pb.js";
-import { Directory as DirectoryMethods } from "./gen/pli/directory/v1/directory_pb.js";
+import { isRefused } from "./frames.js";
+import { ErrorCode } from "./gen/pli/common/v1/common_pb.js";
+import { Conversations as Methods } from "./gen/pli/conversations/v1/conversations_pb.js";
 import { Kind } from "./gen/pli/sealed/v1/sealed_pb.js";
 import type { Link } from "./link.js";
 import * as mls from "./mls.js";
@@ -18,7 +18,6 @@ import { firstRenewal, look } from "./renewal.js";
 import { pause } from "./signal.js";
 import type { Store } from "./store.js";
 
-const CLAIM_MAX = 64;
 const LEAVER_STEP_MS = 1_500;
 const REJOIN_PAUSE_MS = { step: 200, most: 5_000 };
 const REJOINS_MAX = 20;
@@ -27,16 +26,6 @@ const LOOKED_AT_EVERY_MS = 10 * 60_000;
 /** Members that are asked to renew their keys, and how long after them others are. */
 const VOUCHERS_MAX = 8;
 const VOUCHERS_EVERY_MS = 3_600_000;
-const TRIES_MAX = 50;
-const RACE_WAIT_MS = { first: 250, most: 8_000 };
-
-/** What is still to be done, given how the group stands now; undefined where that is nothing. */
-type Plan = (conversation: Conversation) => Promise<mls.Changes | undefined>;
-
-/** Commits do not succeed for a reason that trying again does not change. */
-export class ChangeFailed extends Error {
-  override name = "ChangeFailed";
-}
 
 /** Of a conversation that this device cannot come back to yet. */
 const WAITS = "until a member whom this device knew there is online; messages wait until then";
@@ -60,20 +49,26 @@ interface Comeback {
   look?: NodeJS.Timeout;
 }
 
-export class Changes {
-  readonly #last = new Map<string, Promise<unknown>>();
+export class Groups {
   readonly #scheduled = new Set<string>();
-  /** Commits in a row that others came before. */
-  readonly #lost = new Map<string, number>();
   readonly #comebacks = new Map<string, Comeback>();
 
   constructor(
+    private readonly commits: Commits,
     private readonly store: Store,
     private readonly link: Link,
     private readonly directory: Directory,
     private readonly conversations: Conversations,
     private readonly profile: Profile,
   ) {}
+
+  /** What an earlier run of the program began to make, and offered to nobody, does not go on; before the first session. */
+  async forgetUnmade(): Promise<void> {
+    await this.store.change(() => {
+      for (const [, conversation] of this.conversations.all())
+        if (isUnmade(conversation)) this.conversations.markUnmade(conversation);
+    });
+  }
 
   /** A session is open: what was left undone goes on. */
   online(): void {
@@ -88,11 +83,11 @@ export class Changes {
       const next = renewal === undefined ? firstRenewal(devices, now, spoken) : look(renewal, devices, now, spoken);
       if (next !== true && next !== renewal) await this.#plan(id, next);
       if (next === true && devices > 1)
-        await this.#change(id, async (then) =>
-          then.group.epoch === group.epoch ? { add: [], remove: [] } : undefined,
-        ).catch((error: unknown) => {
-          if (!isRefused(error) && !(error instanceof ChangeFailed)) throw error;
-        });
+        await this.commits
+          .change(id, async (then) => (then.group.epoch === group.epoch ? { add: [], remove: [] } : undefined))
+          .catch((error: unknown) => {
+            if (!isRefused(error) && !(error instanceof ChangeFailed)) throw error;
+          });
     }
   }
 
@@ -107,7 +102,7 @@ export class Changes {
   work(id: string): void {
     if (this.#scheduled.has(id)) return;
     this.#scheduled.add(id);
-    const done = this.#inTurn(id, () => {
+    const done = this.commits.inTurn(id, () => {
       this.#scheduled.delete(id);
       return this.#work(id);
     });
@@ -115,32 +110,26 @@ export class Changes {
     done.catch(() => this.#scheduled.delete(id));
   }
 
-  /** Once the link was stopped: waits for what is under way, which ends soon without it. */
-  async ended(): Promise<void> {
-    await Promise.all(this.#last.values());
-  }
-
   /** Makes a conversation with these accounts. */
   create(kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
     const id = newId();
-    return this.#inTurn(`making ${hex(id)}`, () => this.#create(id, kind, name, accounts));
+    return this.commits.inTurn(`making ${hex(id)}`, () => this.#create(id, kind, name, accounts));
   }
 
   async #create(id: Bytes, kind: Kind, name: string, accounts: Bytes[]): Promise<string> {
     const { state, groupInfo } = await mls.createAlone(this.profile, id);
     const group = await mls.describe(state);
     await this.store.change(() => {
-      this.conversations.set({ id, kind, name, phase: "making", state, group, numbers: {} });
+      this.conversations.set({ id, kind, name, phase: "making", unmade: true, state, group, numbers: {} });
     });
     try {
       await this.link.answered(async () => {
         const object = await put(this.link, groupInfo);
         return this.link.call(Methods.method.create, { groupInfo: object });
       });
-      await this.store.change(
-        () => void this.conversations.set({ ...this.conversations.get(hex(id))!, phase: "open" }),
-      );
+      await this.#mark(hex(id), { phase: "open" });
       await this.add(hex(id), accounts);
+      await this.#mark(hex(id), { unmade: undefined });
     } catch (error) {
       await this.#notMade(hex(id));
       throw error;
@@ -148,18 +137,21 @@ export class Changes {
     return hex(id);
   }
 
+  async #mark(id: string, so: Partial<Conversation>): Promise<void> {
+    await this.store.change(() => void this.conversations.set({ ...this.conversations.get(id)!, ...so }));
+  }
+
   /** A conversation in which this device is alone, because nobody could be added, is forgotten; what was offered may still win. */
   #notMade(id: string): Promise<void> {
     return this.store.change(() => {
       const conversation = this.conversations.get(id);
-      if (conversation !== undefined && conversation.pending === undefined && accountsOf(conversation).length === 1)
-        this.conversations.forget(id);
+      if (conversation !== undefined && isUnmade(conversation)) this.conversations.forget(id);
     });
   }
 
   add(id: string, accounts: Bytes[]): Promise<void> {
     const claimed = new Map<string, Bytes>();
-    return this.#change(id, async (conversation) => {
+    return this.commits.change(id, async (conversation) => {
       // Whoever has asked to leave goes first: taken out afterwards they would not be in.
       const leaving = leavingAccounts(conversation.group);
       if (accounts.some((account) => leaving.has(hex(account))))
@@ -168,12 +160,12 @@ export class Changes {
       const missing = accounts.filter((account) => !isIn.includes(hex(account)));
       if (missing.length === 0) return undefined;
       await this.store.change(() => this.directory.refresh(missing));
-      return { add: await this.#claim(conversation, this.#devicesOf(missing), claimed), remove: [] };
+      return { add: await this.commits.claim(conversation, this.commits.devicesOf(missing), claimed), remove: [] };
     });
   }
 
   remove(id: string, accounts: Bytes[]): Promise<void> {
-    return this.#change(id, async ({ group }) => {
+    return this.commits.change(id, async ({ group }) => {
       const gone = group.members.filter((member) => accounts.some((account) => same(account, member.account)));
       return gone.length === 0
         ? undefined
@@ -185,7 +177,7 @@ export class Changes {
   async leave(id: string): Promise<void> {
     const alone = await this.store.change(() => {
       const forsaken = this.#comebacks.get(id)?.told === FORSAKEN && this.conversations.get(id)?.phase === "broken";
-      const conversation = forsaken ? this.conversations.get(id)! : this.#open(id);
+      const conversation = forsaken ? this.conversations.get(id)! : this.commits.changeable(id);
       if (!forsaken && accountsOf(conversation).length > 1)
         return void this.conversations.set({ ...conversation, leaving: true });
       // Nobody is left who could commit it.
@@ -193,7 +185,7 @@ export class Changes {
       return true;
     });
     if (alone === true) return;
-    await this.#inTurn(id, () => this.#leave(id));
+    await this.commits.inTurn(id, () => this.#leave(id));
   }
 
   /** Comes in by an external commit, for example because a commit could not be processed. */
@@ -203,24 +195,11 @@ export class Changes {
       if (conversation === undefined) throw new ChangeFailed(`there is no conversation ${id}`);
       if (conversation.phase !== "broken") this.conversations.markBroken({ ...conversation, phase: "open" });
     });
-    await this.#inTurn(id, () => this.#work(id));
-  }
-
-  #inTurn<T>(id: string, run: () => Promise<T>): Promise<T> {
-    const turn = (this.#last.get(id) ?? Promise.resolve()).then(run, run);
-    this.#last.set(
-      id,
-      turn.catch(() => undefined),
-    );
-    return turn;
-  }
-
-  #change(id: string, plan: Plan): Promise<void> {
-    return this.#inTurn(id, () => this.#commits(id, plan));
+    await this.commits.inTurn(id, () => this.#work(id));
   }
 
   async #work(id: string): Promise<void> {
-    await this.#finishPending(id);
+    await this.#finishEarlier(id);
     while (this.conversations.get(id)?.phase === "broken") if (!(await this.#joinAgain(id))) return;
     clearTimeout(this.#comebacks.get(id)?.look);
     this.#comebacks.delete(id);
@@ -230,116 +209,24 @@ export class Changes {
     if (conversation.group.leaving.length > 0) await this.#removeLeavers(id, conversation);
   }
 
-  /** Commits until nothing is left to be done. */
-  async #commits(id: string, plan: Plan): Promise<void> {
-    let mismatch: Refused | undefined;
-    for (let tries = 0; tries < TRIES_MAX; tries += 1) {
-      await this.#settled(id);
-      const conversation = this.#open(id);
-      const changes = await this.link.answered(async () =>
-        mismatch === undefined ? plan(conversation) : this.#corrected(conversation, await plan(conversation), mismatch),
-      );
-      if (changes === undefined) return;
-      if (!(await this.#make(id, conversation.group.epoch, changes))) continue;
-      mismatch = await this.#finishPending(id);
-    }
-    throw new ChangeFailed("others change the group all the time; try again later");
-  }
-
-  /** Makes the commit and keeps it; false where the group has changed since the changes were planned. */
-  #make(id: string, epoch: number, changes: mls.Changes): Promise<boolean> {
-    return this.store.change(async () => {
-      const conversation = this.#open(id);
-      if (conversation.group.epoch !== epoch || conversation.pending !== undefined) return false;
-      const offer = await mls.makeCommit(conversation.state, changes);
-      this.conversations.set({ ...conversation, pending: { epoch, offer } });
-      return true;
-    });
-  }
-
-  /** Waits until an own commit has come back, so that nothing in the queue gets too old to be opened. */
-  async #settled(id: string): Promise<void> {
-    await this.#finishPending(id);
-    const waits = () => this.conversations.get(id)?.ahead === undefined;
-    await this.conversations.changed.until(waits, this.link.stopped);
-  }
-
-  /** Offers the pending commit until it is answered, by the reply or by the queue. A mismatch is handed back. */
-  async #finishPending(id: string): Promise<Refused | undefined> {
-    const conversation = this.conversations.get(id);
-    const pending = conversation?.pending;
-    if (conversation === undefined || pending === undefined) return undefined;
-    let answer: CommitResponse;
+  /** What an earlier run of the program offered is answered. Where it adds somebody and does not win, that is told. */
+  async #finishEarlier(id: string): Promise<void> {
+    const adds = this.conversations.get(id)?.pending?.offer.welcome !== undefined;
+    let outcome: Outcome | undefined;
     try {
-      answer = await this.link.answered(() => this.#offer(conversation.id, pending));
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      return this.#refused(id, pending, error);
+      outcome = await this.commits.finish(id);
+    } finally {
+      if (adds && outcome !== "won") await this.#notAdded(id);
     }
-    const lostAt = await this.store.change(() => this.#answer(id, pending, answer));
-    if (lostAt !== undefined) await this.#reach(id, lostAt);
-    if (answer.outcome.case === "lost") await this.#makeWay(id);
-    else this.#lost.delete(id);
-    return undefined;
   }
 
-  /** Waits a random time, longer with each loss in a row: few of those who lost together meet again. */
-  #makeWay(id: string): Promise<void> {
-    const lost = this.#lost.get(id) ?? 0;
-    this.#lost.set(id, lost + 1);
-    return pause(Math.random() * Math.min(RACE_WAIT_MS.first * 2 ** lost, RACE_WAIT_MS.most), this.link.stopped);
-  }
-
-  async #offer(conversation: Bytes, { epoch, offer }: NonNullable<Conversation["pending"]>): Promise<CommitResponse> {
-    const commit = await put(this.link, offer.commit);
-    const groupInfo = await put(this.link, offer.groupInfo);
-    const welcome = offer.welcome && (await put(this.link, offer.welcome));
-    return this.link.call(Methods.method.commit, {
-      conversation,
-      epoch: BigInt(epoch),
-      commit,
-      groupInfo,
-      ...(welcome ? { welcome } : {}),
-    });
-  }
-
-  /** The epoch that has to be reached before something else is offered, where the commit has lost. */
-  async #answer(
-    id: string,
-    pending: NonNullable<Conversation["pending"]>,
-    { outcome }: CommitResponse,
-  ): Promise<number | undefined> {
-    const conversation = this.conversations.get(id)!;
-    // The queue was faster: the commit has come back, or another one of its epoch.
-    if (!isPending(conversation, pending)) return undefined;
-    if (outcome.case === "won") return void (await this.conversations.merge(conversation, "reply"));
-    this.conversations.set({ ...conversation, pending: undefined });
-    return outcome.case === "lost" ? Number(outcome.value.currentEpoch) : undefined;
-  }
-
-  async #refused(
-    id: string,
-    pending: NonNullable<Conversation["pending"]>,
-    error: Refused,
-  ): Promise<Refused | undefined> {
-    await this.store.change(() => {
-      const conversation = this.conversations.get(id)!;
-      if (!isPending(conversation, pending)) return;
-      if (error.code === ErrorCode.UNKNOWN_CONVERSATION) this.conversations.markOver(conversation, "gone");
-      else this.conversations.set({ ...conversation, pending: undefined });
-    });
-    if (error.code === ErrorCode.DEVICES_MISMATCH) return error;
-    if (error.code === ErrorCode.WRONG_EPOCH) return undefined;
-    throw error;
-  }
-
-  /** Waits until the queue has brought the commits up to an epoch; of a conversation that is joined again nobody waits. */
-  #reach(id: string, epoch: number): Promise<void> {
-    const there = () => {
+  #notAdded(id: string): Promise<void> {
+    return this.store.change(() => {
       const conversation = this.conversations.get(id);
-      return conversation?.phase !== "open" || conversation.group.epoch >= epoch;
-    };
-    return this.conversations.changed.until(there, this.link.stopped);
+      if (conversation === undefined) return;
+      if (isUnmade(conversation)) this.conversations.markUnmade(conversation);
+      else if (conversation.phase === "open" && conversation.pending === undefined) this.conversations.notAdded(id);
+    });
   }
 
   /** False where there is nothing more to try before the next commit, or the next session. */
@@ -349,7 +236,7 @@ export class Changes {
     const tries = comeback.tries++;
     try {
       await this.link.answered(() => this.#joinExternally(conversation, comeback));
-      await this.#finishPending(id);
+      await this.commits.finish(id);
     } catch (error) {
       if (isRefused(error, ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_CONVERSATION)) {
         await this.store.change(() => this.conversations.markOver(conversation, "removed"));
@@ -445,7 +332,7 @@ export class Changes {
 
   async #leave(id: string): Promise<void> {
     for (;;) {
-      await this.#settled(id);
+      await this.commits.settled(id);
       const conversation = this.conversations.get(id);
       if (conversation?.phase !== "open") return;
       const { epoch } = conversation.group;
@@ -464,7 +351,7 @@ export class Changes {
         if (!isRefused(error, ErrorCode.WRONG_EPOCH)) throw error;
       }
       // Proposals of another epoch are void.
-      await this.#reach(id, epoch + 1);
+      await this.commits.reach(id, epoch + 1);
     }
   }
 
@@ -478,64 +365,11 @@ export class Changes {
       .sort((a, b) => (address(a) < address(b) ? -1 : 1));
     const place = stay.findIndex(({ leaf }) => leaf === group.ownLeaf);
     await pause(place * LEAVER_STEP_MS, this.link.stopped);
-    await this.#commits(id, async (now) =>
+    await this.commits.carryOut(id, async (now) =>
       now.group.leaving.length > 0 && now.group.epoch === group.epoch
         ? { add: [], remove: alsoLeaving(now.group) }
         : undefined,
     );
-  }
-
-  #devicesOf(accounts: Bytes[]): Omit<mls.Member, "leaf">[] {
-    return accounts.flatMap((account) => {
-      const known = this.directory.known(account);
-      if (known === undefined) throw new ChangeFailed(`there is no account ${hex(account)}`);
-      return known.devices.map(({ device, key }) => ({ account, device, key }));
-    });
-  }
-
-  /** A key package of each device; what was claimed for a commit that lost is used for the next one. */
-  async #claim(
-    conversation: Conversation,
-    devices: Omit<mls.Member, "leaf">[],
-    claimed: Map<string, Bytes>,
-  ): Promise<mls.Changes["add"]> {
-    for (let missing = devices; (missing = devices.filter(({ device }) => !claimed.has(hex(device)))).length > 0; ) {
-      const asked = missing.slice(0, CLAIM_MAX).map(({ account, device }) => ({ account, device }));
-      const answer = await this.link.call(DirectoryMethods.method.claimKeyPackages, { devices: asked });
-      if (answer.keyPackages.length === 0) throw new ChangeFailed("the server gave no key package");
-      for (const { device, keyPackage } of answer.keyPackages)
-        if (device !== undefined) claimed.set(hex(device.device), keyPackage);
-    }
-    return Promise.all(
-      devices.map((member) => mls.checkKeyPackage(claimed.get(hex(member.device))!, conversation.group.suite, member)),
-    );
-  }
-
-  /** What a refusal for other devices than those of the members' lists asks for. */
-  async #corrected(conversation: Conversation, changes: mls.Changes | undefined, error: Refused): Promise<mls.Changes> {
-    const wanted = changes ?? { add: [], remove: [] };
-    const named = (addresses: DeviceAddress[], member: mls.Member) =>
-      addresses.some(({ device }) => same(device, member.device));
-    const gone = conversation.group.members
-      .filter((member) => named([...error.extra, ...error.stale], member))
-      .map(({ leaf }) => leaf);
-    const accounts = [...error.missing, ...error.stale].map(({ account }) => account);
-    await this.store.change(() => this.directory.refresh(accounts));
-    const listed = this.#devicesOf(accounts).filter(({ device }) =>
-      [...error.missing, ...error.stale].some((address) => same(address.device, device)),
-    );
-    const add = await this.#claim(conversation, listed, new Map());
-    return { add: [...wanted.add, ...add], remove: [...new Set([...wanted.remove, ...gone])] };
-  }
-
-  #open(id: string): Conversation {
-    const conversation = this.conversations.get(id);
-    if (conversation === undefined) throw new ChangeFailed(`there is no conversation ${id}`);
-    if (conversation.phase !== "open")
-      throw new ChangeFailed(
-        `the conversation is ${conversation.phase === "over" ? "over for this device" : "not ready yet"}`,
-      );
-    return conversation;
   }
 }
 
@@ -550,6 +384,3 @@ export function alsoLeaving(group: mls.Group): number[] {
     .filter(({ account, leaf }) => accounts.has(hex(account)) && !group.leaving.includes(leaf))
     .map(({ leaf }) => leaf);
 }
-
-const isPending = (conversation: Conversation, { offer }: NonNullable<Conversation["pending"]>): boolean =>
-  conversation.pending !== undefined && same(conversation.pending.offer.commit, offer.commit);
