@@ -53,6 +53,8 @@ export class Chat {
   /** Of several groups of a name, the one that was made here. */
   readonly #made = new Map<string, string>();
   readonly #leaving = new Set<string>();
+  /** What was told last of how far somebody is. */
+  readonly #ticks = new Map<string, number>();
   #input: Interface | undefined;
   #begun: Promise<unknown> = Promise.resolve();
   #failed: Error | undefined;
@@ -226,9 +228,12 @@ export class Chat {
     if (event.event === "message") {
       console.log(`${where} ${event.from}: ${event.text}${event.late ? "  (late)" : ""}`);
       void this.client.read(event.conversation).catch(() => undefined);
-    } else if (event.event === "delivered" || event.event === "read")
-      console.log(`${where} ${event.event} by ${event.by}, up to ${event.upTo}`);
-    else if (event.event === "failed") console.log(`${where} not sent: ${event.error.message}`);
+    } else if (event.event === "delivered" || event.event === "read") {
+      const told = `${where} ${event.event} by ${event.by}`;
+      // A tick says all that is so, also what was so before.
+      if (this.#ticks.get(told) !== event.upTo) console.log(`${told}, up to ${event.upTo}`);
+      this.#ticks.set(told, event.upTo);
+    } else if (event.event === "failed") console.log(`${where} not sent: ${event.error.message}`);
     else if (event.event === "members" || event.event === "joined")
       console.log(`${where} ${event.event}: ${event.members.join(", ")}`);
     else if (event.event === "unreadable")

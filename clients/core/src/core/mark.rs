@@ -232,8 +232,8 @@ fn mark_of<'a>(
 
 /// Takes what a tick says of loss; answers the ranges that were not known.
 fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
-    let told: Vec<(u64, u64)> =
-        tick.lost.iter().filter(|(_, last)| *last <= sent.min(tick.delivered)).copied().collect();
+    let end = sent.min(tick.delivered);
+    let told: Vec<(u64, u64)> = tick.lost.iter().filter(|(_, last)| *last <= end).copied().collect();
     // What lies below was not for it, or is of an earlier time.
     let mut lost = cut(&told, (0, mark.base.saturating_sub(1)));
     let news = lost.iter().filter(|(first, last)| !(mark.is_lost(*first) && mark.is_lost(*last))).copied().collect();
@@ -244,6 +244,8 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
         known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
         lost = known;
     }
+    // One of an earlier time says nothing of what came behind it.
+    lost.extend(mark.lost.iter().filter(|(_, last)| *last > end));
     mark.lost = lost;
     news
 }
@@ -361,6 +363,27 @@ mod tests {
         assert_eq!(mark.lost, [(1, 6), (9, 9), (u64::MAX, u64::MAX)]);
         mark.find(3);
         assert_eq!(mark.lost, [(1, 2), (4, 6), (9, 9), (u64::MAX, u64::MAX)]);
+    }
+
+    #[test]
+    fn what_is_lost_is_news_once_although_each_tick_tells_of_earlier_times_too() {
+        let tick = |delivered, lost: &[(u64, u64)]| Tick {
+            sender: DeviceId::from_bytes([1; 16]),
+            delivered,
+            read: 0,
+            lost: lost.to_vec(),
+            life: 0,
+        };
+        let mut mark = Mark { base: 1, ..Mark::default() };
+        let mut told = |lost: &[(u64, u64)]| {
+            // As `ticks_from` takes them: the earliest first.
+            let each = [1, 7, 12].map(|delivered| news_of_loss(&mut mark, &tick(delivered, lost), 12));
+            each.into_iter().flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[(2, 3), (6, 11)]), [(2, 3), (6, 11)]);
+        assert_eq!(told(&[(2, 3), (6, 11)]), []);
+        assert_eq!(told(&[(2, 3), (6, 9), (11, 11)]), [], "10 was found");
+        assert_eq!(mark.lost, [(2, 3), (6, 9), (11, 11)]);
     }
 
     #[test]

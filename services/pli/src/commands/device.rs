@@ -166,6 +166,7 @@ pub async fn run(args: DeviceArgs) -> Result<(), Failure> {
     };
     let mut session = session::open_as(&at.client, handle, FirstUse::Fails).await?;
     session.warn();
+    session.say_waiting();
     let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
     session.close().await;
     done

@@ -122,6 +122,7 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
     };
     let mut session = session::open_as(&at.client, handle, first).await?;
     session.warn();
+    session.say_waiting();
     let done = act(&args.action, &mut session, Deadline::after(Some(at.timeout))).await;
     session.close().await;
     done

@@ -192,6 +192,9 @@ impl Giving<'_> {
                     seen = self.next() => seen?,
                 }
             }
+            if self.deadline.is_over() {
+                return Err(self.session.timed_out());
+            }
             let text = if args.count == 1 { text.to_string() } else { format!("{text} {number}") };
             self.say(conversation, text).await?;
             while self.progress.open() >= OPEN_MAX {

@@ -59,14 +59,7 @@ const WAIT_TOLD_AFTER: Duration = Duration::from_secs(5);
 /// Opens the profile; the first use makes it. Says on standard error when the server is waited for.
 pub async fn open(args: &ClientArgs, name: &ProfileName) -> Result<Session, Failure> {
     let session = open_as(args, name, FirstUse::Registers).await?;
-    let status = session.client.status();
-    tokio::spawn(async move {
-        tokio::time::sleep(WAIT_TOLD_AFTER).await;
-        let status = status.borrow().clone();
-        if status.state == ConnectionState::Offline && !status.ended {
-            crate::terminal::tell!("{status}");
-        }
-    });
+    session.say_waiting();
     Ok(session)
 }
 
@@ -442,6 +435,18 @@ impl Session {
     /// Says on standard error what a person must know: the command prints no events.
     pub const fn warn(&mut self) {
         self.warns = true;
+    }
+
+    /// Says on standard error what is waited for where the server is not there after a while.
+    pub fn say_waiting(&self) {
+        let status = self.client.status();
+        tokio::spawn(async move {
+            tokio::time::sleep(WAIT_TOLD_AFTER).await;
+            let status = status.borrow().clone();
+            if status.state == ConnectionState::Offline && !status.ended {
+                crate::terminal::tell!("{status}");
+            }
+        });
     }
 
     /// Leaves it to the caller to say that a handle is new.

@@ -47,6 +47,17 @@ fn a_pipe_sends_every_line_that_can_be_sent_and_tells_of_the_others() {
     assert_eq!(received(home.path(), "bob"), ["one", "two"]);
 }
 
+#[test]
+fn many_messages_are_given_no_longer_than_the_time_that_was_allowed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start(home.path());
+    text(&run(home.path(), &["recv", "alice", "--data", "data"]));
+    server.process.kill();
+    let send = ["send", "alice", "bob", "x", "--count", "9000", "--timeout", "0.1", "--data", "data"];
+    let (code, said) = failure(&run(home.path(), &send));
+    assert!(code == Some(7) && said.contains(" were not begun"), "{code:?} {said}");
+}
+
 /// The most memory that a process has had, in KiB.
 fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
