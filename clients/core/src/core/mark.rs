@@ -241,11 +241,11 @@ fn news_of_loss(mark: &mut Mark, tick: &Tick, sent: u64) -> Vec<(u64, u64)> {
         // The lowest may have been left out.
         let mut known: Vec<_> = mark.lost.iter().filter(|(_, last)| *last < lowest).copied().collect();
         known.append(&mut lost);
-        known.drain(..known.len().saturating_sub(LOST_RANGES_KEPT));
         lost = known;
     }
     // One of an earlier time says nothing of what came behind it.
     lost.extend(mark.lost.iter().filter(|(_, last)| *last > end));
+    lost.drain(..lost.len().saturating_sub(LOST_RANGES_KEPT));
     mark.lost = lost;
     news
 }
@@ -384,6 +384,17 @@ mod tests {
         assert_eq!(told(&[(2, 3), (6, 11)]), []);
         assert_eq!(told(&[(2, 3), (6, 9), (11, 11)]), [], "10 was found");
         assert_eq!(mark.lost, [(2, 3), (6, 9), (11, 11)]);
+    }
+
+    #[test]
+    fn a_member_that_tells_of_ever_earlier_losses_fills_no_memory() {
+        let (mut mark, sent) = (Mark { base: 1, ..Mark::default() }, 100_000);
+        for first in (0..200u64).rev().map(|tick| tick * 500 + 1) {
+            let lost: Vec<_> = (0..LOST_RANGES_MAX as u64).map(|n| (first + 2 * n, first + 2 * n)).collect();
+            let tick = Tick { sender: DeviceId::from_bytes([1; 16]), delivered: first + 400, read: 0, lost, life: 0 };
+            news_of_loss(&mut mark, &tick, sent);
+        }
+        assert!(mark.lost.len() <= LOST_RANGES_KEPT, "{}", mark.lost.len());
     }
 
     #[test]
