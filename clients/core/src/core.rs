@@ -170,6 +170,8 @@ pub struct Core {
     history: Bytes,
     /// The server has begun another history, and the conversations were not compared since.
     compare: bool,
+    /// The server's queue for this device begins with the first that it was ever sent; not stored.
+    all_comes: bool,
     comparing: Option<Comparing>,
     resync_after: Bytes,
     /// What the first envelope waited for; if it still cannot be opened it is skipped.

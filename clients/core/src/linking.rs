@@ -67,7 +67,7 @@ pub enum LinkError {
         here: String,
     },
     /// The person at the new device said no.
-    #[error("the new device declined")]
+    #[error("the new device declined: its user said no, or its program was ended")]
     Declined,
     /// The first device said no, and why.
     #[error("the other device refused: {0}")]

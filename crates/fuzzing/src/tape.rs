@@ -187,7 +187,7 @@ async fn comings_and_goings(stage: &mut Stage, group: ConversationId) {
     let account = stage.people[DAVE].core.address().account;
     stage.command(MALLORY, Command::RemoveMembers { conversation: group, accounts: vec![account] });
     let is_out =
-        |p: &Person| p.events.iter().any(|e| matches!(e, Event::Left { conversation } if *conversation == group));
+        |p: &Person| p.events.iter().any(|e| matches!(e, Event::Left { conversation, .. } if *conversation == group));
     stage.until("dave is out", |people| is_out(&people[DAVE])).await;
     stage.rest(20).await;
 }

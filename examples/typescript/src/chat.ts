@@ -139,7 +139,10 @@ export class Chat {
     const inTurn = (run: () => Promise<unknown>) => this.#inTurn(`#${group}`, { line, group }, run);
     if (name === "group") {
       this.#current = `#${group}`;
-      inTurn(async () => this.#made.set(group, await client.createGroup(group, names)));
+      inTurn(async () => {
+        if (this.#named(group).length > 0) throw new Error(`there is a group #${group} already; choose another name`);
+        this.#made.set(group, await client.createGroup(group, names));
+      });
     } else if (name === "add") inTurn(() => client.add(this.#group(group), names));
     else if (name === "remove") inTurn(() => client.remove(this.#group(group), names));
     else if (name === "leave") inTurn(async () => this.#leave(line, group));
@@ -204,14 +207,15 @@ export class Chat {
   #group(label: string): string {
     const name = label.replace(/^#/, "");
     const made = this.#made.get(name);
-    const found = this.client
-      .conversations()
-      .filter(([, conversation]) => conversation.name === name && conversation.phase !== "over")
-      .sort(([a], [b]) => Number(b === made) - Number(a === made))[0];
+    const found = this.#named(name).sort(([a], [b]) => Number(b === made) - Number(a === made))[0];
     if (found === undefined) throw new Error(`there is no group #${name}`);
     const [id, { leaving }] = found;
     if (leaving === true || this.#leaving.has(id)) throw new Error(`you are leaving #${name}; nothing goes there now`);
     return id;
+  }
+
+  #named(name: string) {
+    return this.client.conversations().filter(([, { name: called, phase }]) => called === name && phase !== "over");
   }
 
   #label(id: string): string {

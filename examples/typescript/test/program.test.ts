@@ -27,6 +27,8 @@ describe("the chat program", () => {
     chat.write("/group team bob");
     chat.write("to the team");
     await bob.seen("the group's message", ({ text }) => text === "to the team");
+    chat.write("/group team bob");
+    await chat.said("! there is a group #team already");
     chat.write("/list");
     await chat.said("#team open: bob");
     for (const [typed, missing] of [

@@ -24,7 +24,7 @@ pub enum Exit {
     Folder = 6,
     /// The server cannot be reached, or is not the one that was pinned.
     Unreachable = 7,
-    /// The server refused for good.
+    /// The server refused for good, or it is known here that it would.
     Refused = 8,
     /// `pli doctor` has findings.
     Findings = 9,
@@ -49,7 +49,7 @@ Exit codes:
    5  another process uses the data folder or the profile
    6  a folder cannot be used: missing, read-only, full, damaged, or of a newer version
    7  the server cannot be reached, or is not the one that was pinned
-   8  the server refused for good
+   8  refused for good: by the server, or here by what it has said before
    9  `pli doctor` has findings
   10  what was waited for did not come in time
   11  a message was lost on its way: somebody will never be shown it

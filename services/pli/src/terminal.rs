@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 use pli_domain::UnixMillis;
-use rustix::termios::tcgetwinsize;
+use rustix::termios::{QueueSelector, tcflush, tcgetwinsize};
 
 use crate::exit::{Exit, Failure};
 
@@ -31,6 +31,11 @@ pub fn tell_line(text: std::fmt::Arguments<'_>) {
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(written)
+}
+
+/// Forgets what was typed at the terminal of standard input and nobody has read; does nothing where that is none.
+pub fn forget_typed() {
+    let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
 }
 
 /// How many columns and rows the terminal of standard output has, as it is now; none where that is no terminal, or one that

@@ -149,9 +149,11 @@ impl Core {
         let Some(peer) = direct.and_then(|c| c.peer) else { return };
         let going_on: Vec<ConversationId> =
             self.parts_with(peer).map(|(id, _)| id).filter(|id| self.goes_on(*id, peer)).collect();
-        if going_on.iter().any(|other| *other != id) {
-            let into = self.target(id);
-            self.out.events.push(Event::SameChat { conversation: id, into });
+        let into = self.target(id);
+        // Where this one is what goes on, that is news of the others.
+        let part = if into == id { going_on.iter().copied().find(|other| *other != id) } else { Some(id) };
+        if let Some(conversation) = part.filter(|_| going_on.iter().any(|other| *other != id)) {
+            self.out.events.push(Event::SameChat { conversation, into });
         }
         for id in going_on.into_iter().skip(DIRECT_GROUPS_MAX) {
             let Some(conversation) = self.conversations.get_mut(&id) else { continue };

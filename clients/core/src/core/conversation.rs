@@ -270,6 +270,10 @@ impl Conversation {
     pub(super) fn of_two_with(&self) -> Option<AccountId> {
         self.peer.filter(|_| self.kind() != Kind::Group)
     }
+    /// Whether this number of this device stands for no message, or not any more.
+    pub(super) fn is_given_up(&self, lane_no: u64) -> bool {
+        self.void.iter().chain(&self.unsent).any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
     /// What others said: the sum of their numbers.
     pub(super) fn heard(&self) -> u64 {
         self.ours.values().fold(0, |sum, mark| sum.saturating_add(mark.delivered))

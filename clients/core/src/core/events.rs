@@ -65,6 +65,8 @@ pub enum Event {
         name: Option<String>,
         /// Everybody, oneself included.
         members: Vec<Member>,
+        /// Who let this account into it, where that is somebody else and news.
+        added_by: Option<Member>,
     },
     /// It could not be made; its messages are refused.
     ConversationFailed {
@@ -274,8 +276,10 @@ pub enum Event {
     Left {
         /// Which.
         conversation: ConversationId,
+        /// Who removed it, where that is known and it had not asked to leave.
+        by: Option<Member>,
     },
-    /// A key to look at: compare safety numbers.
+    /// A key to look at: of an identity, compare safety numbers; they stay as they are where a device is new.
     NewKey {
         /// Whose.
         member: Member,

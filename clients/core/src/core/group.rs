@@ -9,7 +9,7 @@ use pli_domain::{AccountId, ConversationId, DeviceAddress, UnixMillis};
 
 use super::calls::Ask;
 use super::conversation::{Conversation, LostThread, Phase, Work};
-use super::{Core, Event, Row};
+use super::{Core, Event, Member, Row};
 use crate::mls::{Commit, CommitSummary, Handshake};
 
 /// Commits of one piece of work that may be refused because device lists changed.
@@ -57,7 +57,8 @@ impl Core {
             if self.left_elsewhere(id, summary) {
                 self.abandon(id);
             } else if !self.was_put_out(id, summary) {
-                self.left(id);
+                let by = self.put_out_by(id, summary);
+                self.left_by(id, by);
             }
             return;
         }
@@ -101,7 +102,7 @@ impl Core {
         }
         self.tell_members(id, summary);
         self.forget_wishes(id);
-        if summary.external && self.is_first_besides(id, summary.by) {
+        if summary.external && self.greets(id, summary.by) {
             self.greet(id, now);
         }
         if let Some(returned) = returned {
@@ -112,10 +113,14 @@ impl Core {
         }
     }
 
-    /// Whether this device is the one that greets a device that came back: the lowest of the others.
-    fn is_first_besides(&self, id: ConversationId, who: Option<DeviceAddress>) -> bool {
-        let members = self.mls.members(id);
-        members.iter().map(|(d, _)| *d).filter(|d| Some(*d) != who).min() == Some(self.identity.address())
+    /// Whether this device is one of those that greet a device that came back: the lowest of the others, and the lowest of
+    /// its account's.
+    fn greets(&self, id: ConversationId, who: Option<DeviceAddress>) -> bool {
+        let (members, own) = (self.mls.members(id), self.identity.address());
+        let others = || members.iter().map(|(device, _)| *device).filter(|device| Some(*device) != who);
+        let is_kin = who.is_some_and(|who| who.account == own.account);
+        let kin = others().filter(|device| device.account == own.account).min();
+        others().min() == Some(own) || is_kin && kin == Some(own)
     }
 
     fn tell_members(&mut self, id: ConversationId, summary: &CommitSummary) {
@@ -370,11 +375,29 @@ impl Core {
 
     /// This account is no longer in the conversation.
     pub(super) fn left(&mut self, id: ConversationId) {
+        self.left_by(id, None);
+    }
+
+    /// Who removed this account; none where it had asked to leave, or did so on another device.
+    fn put_out_by(&self, id: ConversationId, summary: &CommitSummary) -> Option<Member> {
+        let conversation = self.conversations.get(&id)?;
+        let own = self.identity.address().account;
+        let asks = |work: &Work| match work {
+            Work::Leave => true,
+            Work::Dismiss(devices, _) => devices.iter().any(|device| device.account == own),
+            _ => false,
+        };
+        let asked = conversation.proposal.is_some() || conversation.work.iter().any(asks);
+        let by = summary.by.filter(|by| !asked && by.account != own)?;
+        Some(self.member(by.account))
+    }
+
+    fn left_by(&mut self, id: ConversationId, by: Option<Member>) {
         if self.conversations.get(&id).is_some_and(|c| matches!(c.phase, Phase::Left | Phase::Failed)) {
             return;
         }
         let why = refusal(ErrorCode::UnknownConversation, "you are no longer in the conversation");
-        self.end(id, Phase::Left, &why, Event::Left { conversation: id });
+        self.end(id, Phase::Left, &why, Event::Left { conversation: id, by });
     }
 
     /// The first work cannot be done.

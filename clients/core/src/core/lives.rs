@@ -259,8 +259,10 @@ impl Core {
         }
         *answered += 1;
         conversation.make_void(next, next);
+        // It may not know what the group is called.
+        let content = self.group_info(id).map(|info| info.encode().into()).unwrap_or_default();
         // In a full outbox something waits that tells it later.
-        let _ = self.push_draft(lane, Draft::default(), now);
+        let _ = self.push_draft(lane, Draft { content, ..Draft::default() }, now);
     }
 
     /// Whether something is sent again on the word of this member, who may lie: it is counted.

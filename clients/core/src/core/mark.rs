@@ -9,6 +9,7 @@ use pli_domain::{Class, ConversationId, DeviceAddress, DeviceId};
 use super::conversation::Conversation;
 use super::gone::STAYS_MAX;
 use super::notices::Notice;
+use super::views::Reached;
 use super::{Core, Event, Row};
 use crate::content::{Content, Frame, LIVES_TOLD_MAX, LOST_RANGES_MAX, LifeSpan, Tick, Ticks};
 use crate::inbox::InLane;
@@ -51,6 +52,16 @@ impl Mark {
     /// Whether this number was never shown.
     pub(super) fn is_lost(&self, lane_no: u64) -> bool {
         self.lost.iter().any(|(first, last)| (*first..=*last).contains(&lane_no))
+    }
+
+    /// How far the message with this number has come there; none where nothing was told of it.
+    pub(super) fn reached(&self, lane_no: u64) -> Option<Reached> {
+        match lane_no {
+            n if self.is_lost(n) => Some(Reached::Lost),
+            n if n <= self.read => Some(Reached::Read),
+            n if n <= self.delivered => Some(Reached::Delivered),
+            _ => None,
+        }
     }
 
     /// Of a number above `delivered` whose frame tells these lives: the first one below it that nothing of what was shown

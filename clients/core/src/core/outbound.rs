@@ -84,11 +84,16 @@ impl Core {
 
     /// Tells everybody what the group is called.
     pub(super) fn announce_name(&mut self, id: ConversationId, now: UnixMillis) {
-        let Some(name) = self.conversations.get(&id).and_then(|c| c.name.clone()) else { return };
-        let root = self.conversations.get(&id).and_then(|c| c.root);
-        let content = GroupInfo { name, root }.content(self.random_id());
+        let Some(content) = self.group_info(id) else { return };
         // A full outbox leaves newcomers without the name until the next change; messages matter more.
         let _ = self.push(OutLane { conversation: id, class: Class::Message }, 0, &content, now);
+    }
+
+    /// What a group with a name is called.
+    pub(super) fn group_info(&mut self, id: ConversationId) -> Option<Content> {
+        let conversation = self.conversations.get(&id)?;
+        let (name, root) = (conversation.name.clone()?, conversation.root);
+        Some(GroupInfo { name, root }.content(self.random_id()))
     }
 
     /// Seals and sends what may leave now.

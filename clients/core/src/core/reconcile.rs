@@ -14,7 +14,7 @@ use super::conversation::{Conversation, Phase, Proposal, Work};
 use super::devices::align_at;
 use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
-use super::{Core, Event, Row};
+use super::{Core, Event, Member, Row};
 use crate::content::Kind;
 use crate::mls::MlsError;
 
@@ -146,7 +146,8 @@ impl Core {
             conversation.announced = true;
             let (kind, name) = (conversation.kind(), conversation.name.clone());
             let is_due = name.is_some() || conversation.heard() > 0;
-            self.out.events.push(Event::ConversationReady { conversation: id, kind, name, members });
+            let added_by = self.added_by(id);
+            self.out.events.push(Event::ConversationReady { conversation: id, kind, name, members, added_by });
             self.dirty.insert(Row::Conversation(id));
             if is_due {
                 self.tell_stranger(id);
@@ -154,17 +155,33 @@ impl Core {
         }
     }
 
+    /// Who let this account in, as long as that is news. Whoever brings everybody together again after a restore did not.
+    fn added_by(&self, id: ConversationId) -> Option<Member> {
+        let own = self.identity.address().account;
+        let by = self.conversations.get(&id)?.added_by.filter(|by| *by != own)?;
+        (!self.goes_on_for_known(id)).then(|| self.member(by))
+    }
+
     /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody. Told when its name is known,
     /// else with its first message.
     pub(super) fn tell_stranger(&mut self, id: ConversationId) {
         let is_told = |c: &&mut Conversation| c.kind() == Kind::Group && c.added_by.is_some();
         let Some(group) = self.conversations.get_mut(&id).filter(is_told) else { return };
-        let (name, by) = (group.name.clone(), group.added_by.take());
+        let (name, by, announced) = (group.name.clone(), group.added_by, group.announced);
         // Whoever brings everybody together again after a restore is no stranger for that.
         let unknown = |by: &AccountId| self.parts_with(*by).next().is_none() && !self.goes_on_for_known(id);
         let own = self.identity.address().account;
-        let Some(by) = by.filter(|by| *by != own && unknown(by)) else { return };
-        self.notify(Notice::AddedByStranger { conversation: id, name, by });
+        let stranger = by.filter(|by| *by != own && unknown(by));
+        if stranger.is_none() && !announced {
+            // Who it was is said when it is ready.
+            return;
+        }
+        if let Some(group) = self.conversations.get_mut(&id) {
+            group.added_by = None;
+        }
+        if let Some(by) = stranger {
+            self.notify(Notice::AddedByStranger { conversation: id, name, by });
+        }
     }
 
     fn warn(&mut self, id: ConversationId) {

@@ -39,6 +39,8 @@ const GATHER_AFTER: Duration = Duration::from_secs(5);
 const GATHER_STEP: Duration = Duration::from_millis(1_500);
 /// Tries to have somebody after which it is told that nothing can be said before.
 const GATHERS_IN_SILENCE: u32 = 4;
+/// Most people of whom it is told by name.
+const NAMED_MAX: usize = 5;
 /// Upper end of the delay between two tries to have somebody; it doubles with each.
 const GATHER_MAX: Duration = Duration::from_secs(60);
 
@@ -136,8 +138,10 @@ impl Core {
         self.dirty.insert(Row::Compare);
         // From the highest down: of several conversations of one pair the lowest goes on.
         open.into_iter().rev().for_each(|id| self.succeed(id, now));
-        // What the server has and is not here: a copy of this profile was in it.
-        self.resync_all();
+        if !self.all_comes {
+            // What the server has and is not here: a copy of this profile was in it.
+            self.resync_all();
+        }
     }
 
     /// Those of the conversations that have to be succeeded. Whoever missed a history has both its beginning and what
@@ -244,7 +248,7 @@ impl Core {
 
     fn end_for_heir(&mut self, id: ConversationId) {
         let why = refusal(ErrorCode::UnknownConversation, "the server no longer has the conversation");
-        self.end(id, Phase::Left, &why, Event::Left { conversation: id });
+        self.end(id, Phase::Left, &why, Event::Left { conversation: id, by: None });
     }
 
     /// Whether the conversation is being made, or completed, for one of another history.
@@ -323,10 +327,25 @@ impl Core {
         }
         // Nothing can be said there before; whoever writes should know why.
         if conversation.phase == Phase::Founding && conversation.gathered == GATHERS_IN_SILENCE {
-            let why = "the restored server does not know the other side; it goes on when they connect again";
-            self.out.events.push(Event::Waiting { conversation: id, why: refusal(ErrorCode::NotFound, why) });
+            let who = self.gathered_in(id);
+            let why = format!("the restored server does not know {who} yet; it goes on when they connect again");
+            self.out.events.push(Event::Waiting { conversation: id, why: refusal(ErrorCode::Temporary, why) });
         }
         self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// Who is brought into the conversation, for people; not more than fit into a line.
+    fn gathered_in(&self, id: ConversationId) -> String {
+        let first = self.conversations.get(&id).and_then(|c| c.work.front());
+        let Some(Work::Gather(accounts, _)) = first else { return "the other side".into() };
+        let handle = |account: &AccountId| self.member(*account).handle.map(|handle| format!("@{handle}"));
+        let mut named: Vec<String> = accounts.iter().filter_map(handle).take(NAMED_MAX).collect();
+        match (named.len(), accounts.len() - named.len()) {
+            (0, _) => return "the other side".into(),
+            (_, 0) => {}
+            (_, more) => named.push(format!("{more} more")),
+        }
+        named.join(", ")
     }
 
     /// Another member was first to make the conversation: its welcome comes, or was quicker than the answer.

@@ -139,6 +139,7 @@ impl Core {
             resync: false,
             history: Bytes::new(),
             compare: false,
+            all_comes: false,
             comparing: None,
             resync_after: Bytes::new(),
             caught_up_for: None,

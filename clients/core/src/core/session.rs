@@ -156,6 +156,7 @@ impl Core {
         self.lists_wanted.insert(self.identity.address().account);
         self.session.takes_in_until = Some(now.after(TAKE_IN_FIRST));
         self.set_state(ConnectionState::CatchingUp);
+        self.all_comes = ready.from == 0 && self.inbox.position() == Position::ZERO;
         if ready.position_ignored
             && let Ok(from) = Position::from_u64(ready.from)
         {

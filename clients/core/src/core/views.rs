@@ -134,11 +134,8 @@ impl Core {
     /// What others said of the message of this device with this number in exactly this conversation, also those who are
     /// not in it any more: in order of member, who has not lost it and has come so far.
     pub fn reached(&self, id: ConversationId, lane_no: u64) -> Vec<(Member, Reached)> {
-        let Some(conversation) = self.conversations.get(&id) else { return Vec::new() };
-        let mut unsent = conversation.void.iter().chain(&conversation.unsent);
-        if unsent.any(|(first, last)| (*first..=*last).contains(&lane_no)) {
-            return Vec::new();
-        }
+        let known = self.conversations.get(&id).filter(|conversation| !conversation.is_given_up(lane_no));
+        let Some(conversation) = known else { return Vec::new() };
         let own = self.identity.address().account;
         let members = self.mls.members(id);
         let told = |address: &DeviceAddress| Some((address.account, conversation.theirs.get(&address.device)?));
@@ -147,18 +144,30 @@ impl Core {
         let gone = stays.flat_map(|(address, stays)| stays.iter().map(|mark| (address.account, mark)));
         let mut all: BTreeMap<Member, Reached> = BTreeMap::new();
         for (account, mark) in here.chain(gone).filter(|(account, _)| *account != own) {
-            let reached = match lane_no {
-                // It was not for them.
-                n if n < mark.base => continue,
-                n if mark.is_lost(n) => Reached::Lost,
-                n if n <= mark.read => Reached::Read,
-                n if n <= mark.delivered => Reached::Delivered,
-                _ => continue,
+            // It was not for them, or they said nothing of it.
+            let Some(reached) = Some(mark).filter(|mark| mark.base <= lane_no).and_then(|mark| mark.reached(lane_no))
+            else {
+                continue;
             };
             let known = all.entry(self.member(account)).or_insert(reached);
             *known = (*known).max(reached);
         }
         all.into_iter().collect()
+    }
+    /// How far the message of this device with this number has come with everybody who is in exactly this conversation and
+    /// for whom it was; those who lost it are left out. None before all have it.
+    pub fn reached_by_all(&self, id: ConversationId, lane_no: u64) -> Option<Reached> {
+        let conversation = self.conversations.get(&id).filter(|conversation| !conversation.is_given_up(lane_no))?;
+        let own = self.identity.address().account;
+        let mut all: BTreeMap<AccountId, Option<Reached>> = BTreeMap::new();
+        for (address, _) in self.mls.members(id).iter().filter(|(address, _)| address.account != own) {
+            let Some(mark) = conversation.theirs.get(&address.device).filter(|mark| mark.base <= lane_no) else {
+                continue;
+            };
+            let known = all.entry(address.account).or_default();
+            *known = (*known).max(mark.reached(lane_no));
+        }
+        all.into_values().filter(|reached| *reached != Some(Reached::Lost)).min().flatten()
     }
     /// The handles that are known, for completion.
     pub fn known_handles(&self) -> Vec<Handle> {

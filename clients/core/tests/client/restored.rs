@@ -395,6 +395,61 @@ fn an_invitation_that_every_restore_brings_back_makes_no_second_group() {
     }
 }
 
+#[test]
+fn whoever_left_a_group_stays_out_of_it_where_a_restore_brings_the_invitation_back() {
+    for seed in 0..8 {
+        let mut world = World::seeded(&["alice", "bob", "carol"], seed);
+        world.take_offline(1);
+        let team = group(&mut world, &["bob", "carol"]);
+        let backup = world.server.restored(1);
+        world.bring_online(1);
+        world.run();
+        all_talk(&mut world, &[0, 1, 2], team, "before");
+        let account = world.address(1).account;
+        world.command(0, Command::RemoveMembers { conversation: team, accounts: vec![account] });
+        world.run();
+        assert!(saw(
+            &world,
+            1,
+            |e| matches!(e, Event::Left { by: Some(by), .. } if by.handle == Some(handle("alice")))
+        ));
+        world.devices[1].events.clear();
+        go_back_together(&mut world, backup);
+        world.run();
+        all_talk(&mut world, &[0, 2], team, "after");
+        let chats = world.devices[1].core.conversations();
+        assert!(chats.iter().all(|view| view.left), "{seed}: {chats:?}");
+        assert!(!saw(&world, 1, |e| matches!(e, Event::Rejoining { .. } | Event::SameChat { .. })), "{seed}");
+    }
+}
+
+#[test]
+fn a_device_that_meets_a_restored_server_comes_in_by_its_invitation_however_late() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let backup = world.server.restored(1);
+    go_back(&mut world, backup);
+    world.run();
+    let team = group(&mut world, &["bob", "carol"]);
+    let lap = world.prepare(0, "alice/lap");
+    world.name_in_list(0, lap);
+    world.run();
+    // The invitation is on its way to it when it asks which conversations it is in.
+    let late = world.address(lap);
+    world.server.late.insert(late);
+    world.bring_online(lap);
+    world.run();
+    world.now += 60_000;
+    world.run();
+    world.server.late.clear();
+    world.run();
+    assert!(!saw(&world, lap, |e| matches!(e, Event::Rejoining { .. })));
+    let chats = world.devices[lap].core.conversations();
+    assert_eq!(chats.iter().map(|view| view.name.as_deref()).collect::<Vec<_>>(), [Some("team")]);
+    world.say(1, team, "hello, laptop");
+    world.run();
+    assert_eq!(texts(&world, lap, team), ["bob: hello, laptop"]);
+}
+
 /// Alice with bob, who came and talked with her after the backup was taken.
 fn met_after_the_backup() -> (World, Server, usize, ConversationId) {
     let mut world = World::new(&["alice"]);
@@ -414,8 +469,7 @@ fn whoever_waits_for_an_account_that_the_restored_server_does_not_know_hears_why
     world.take_offline(bob);
     world.say(0, chat, "are you there?");
     world.run();
-    let waits =
-        |e: &Event| matches!(e, Event::Waiting { why, .. } if why.message.contains("does not know the other side"));
+    let waits = |e: &Event| matches!(e, Event::Waiting { why, .. } if why.message.contains("does not know @bob yet"));
     assert_eq!(world.devices[0].events.iter().filter(|e| waits(e)).count(), 1);
     world.bring_online(bob);
     world.run();

@@ -61,6 +61,8 @@ pub struct Server {
     pub lose_receipts: bool,
     /// Devices that nothing is delivered to for now.
     pub hold: BTreeSet<DeviceAddress>,
+    /// Devices that are told that nothing waits before what waits is delivered: it is still on its way to them.
+    pub late: BTreeSet<DeviceAddress>,
     /// Devices whose sends are answered later, and these answers.
     pub hold_results: BTreeSet<DeviceAddress>,
     held_results: Vec<(DeviceAddress, edge::ServerFrame)>,
@@ -348,7 +350,8 @@ impl Server {
         }
         let queue = self.queues.entry(device).or_default();
         let before = to.sent;
-        for (&position, envelope) in queue.range(to.sent + 1..) {
+        let here = !self.late.contains(&device);
+        for (&position, envelope) in queue.range(to.sent + 1..).filter(|_| here) {
             let deliver = edge::Deliver { position, envelope: envelope.clone(), previous: to.sent };
             out.push(frame(server_frame::Frame::Deliver(deliver)));
             to.sent = position;

@@ -19,6 +19,7 @@ mod wrap;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -30,11 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::about::{About, Merged};
 use super::advice::passes_soon;
-use super::interrupted;
 use super::link::{How, LinkArgs};
+use super::output::no_longer_in;
 use super::printed::Printed;
 use super::session::{self, Deadline, FirstUse, Session};
 use super::target::profile;
+use super::{interrupted, interrupted_or_hung_up};
 use crate::cli::ClientArgs;
 use crate::exit::Failure;
 use devices::Letting;
@@ -98,7 +100,8 @@ pub async fn run(args: ChatArgs) -> Result<(), Failure> {
         false => session::open_as(&args.client, &args.handle, FirstUse::Links(how)).await?,
     };
     session.keep_quiet();
-    let ending = interrupted()?;
+    // Linking may have begun to listen for the terminal's end.
+    let ending = if std::io::stdin().is_terminal() { interrupted_or_hung_up()? } else { interrupted()? };
     let mut chat = Chat::new(session, &args.handle, args.offline).await?;
     let talked = chat.talk(&ending).await;
     chat.end_letting().await;
@@ -123,6 +126,8 @@ struct Chat {
     offline: bool,
     /// When it is told that the connection is lost, where that is so and was not told.
     lost_at: Option<Instant>,
+    /// It was told, but not why.
+    lost_told: bool,
     ticks: Ticks,
     /// Which numbers in the history are messages of one's own.
     own: OwnNumbers,
@@ -132,6 +137,8 @@ struct Chat {
     merged: Merged,
     /// Where a line without a name goes: what the prompt on the screen shows.
     current: Option<ConversationId>,
+    /// The target before that one.
+    before: Option<ConversationId>,
     /// Why the last target is none any more.
     gone: Option<String>,
     /// Nobody was ever talked to: the first who writes becomes the target, with a prompt that says so.
@@ -155,7 +162,7 @@ impl Chat {
         let printed = Printed::open(session.client.folder())?;
         let (ticks, own) = (Ticks::default(), OwnNumbers::default());
         let (asked, announced) = (BTreeMap::new(), BTreeMap::new());
-        let (current, gone) = (None, None);
+        let (current, before, gone) = (None, None, None);
         let (unused, undone) = (true, Cell::new(false));
         let mut chat = Self {
             session,
@@ -168,8 +175,10 @@ impl Chat {
             printed,
             merged: Merged::default(),
             offline,
+            lost_told: false,
             lost_at: (!offline).then(|| Instant::now() + LOST_TOLD_AFTER),
             current,
+            before,
             gone,
             unused,
             undone,
@@ -206,6 +215,10 @@ impl Chat {
                         _ if line.broken => self.refuse(BROKEN),
                         Ok(input) if line.pasted && input.is_command() => self.refuse(PASTED),
                         Ok(Input::Quit) => return Ok(()),
+                        // As the other device is answered; nobody means it for the person whom the prompt shows.
+                        Ok(Input::Say(word)) if self.asks && !line.pasted && answered(&word).is_some() => {
+                            self.answer(answered(&word) == Some(true))?;
+                        }
                         Ok(input) => self.act(input).await?,
                         Err(hint) => self.refuse(&hint),
                     }
@@ -219,7 +232,7 @@ impl Chat {
     async fn see(&mut self, event: Event) -> Result<(), Failure> {
         if event == Event::Connection(ConnectionState::Online) {
             // It was over before anybody had to know.
-            self.lost_at = None;
+            (self.lost_at, self.lost_told) = (None, false);
         }
         self.note_refusal(&event);
         if self.printed.knows(&event) {
@@ -237,9 +250,9 @@ impl Chat {
         match event {
             Event::Connection(state) => self.connection(*state),
             Event::Message(message) | Event::OwnMessage(message) => self.show_message(message).await?,
-            Event::ConversationReady { conversation, .. } => {
+            Event::ConversationReady { conversation, added_by, .. } => {
                 self.learn_names().await?;
-                self.announce(*conversation).await?;
+                self.announce(*conversation, added_by.as_ref()).await?;
                 self.show_target().await?;
             }
             Event::NewKey { .. } => {
@@ -247,10 +260,10 @@ impl Chat {
                 self.screen.event(event, &self.about(event).await);
                 self.show_target().await?;
             }
-            Event::Left { conversation } => {
+            Event::Left { conversation, by } => {
                 let place = self.place(*conversation).await?;
                 let place = if place.is_empty() { " the conversation" } else { &place };
-                let why = format!("you are no longer in{place}");
+                let why = no_longer_in(place, by.as_ref());
                 self.screen.note(&why);
                 self.turn_away(*conversation, why).await?;
             }
@@ -259,6 +272,7 @@ impl Chat {
                     self.screen.event(event, &About::default());
                 }
                 self.asked.remove(conversation);
+                self.turn_back(*conversation).await?;
                 self.turn_away(*conversation, "the conversation could not be started".into()).await?;
             }
             Event::MemberAdded { conversation, .. }
@@ -283,7 +297,13 @@ impl Chat {
         }
         let is_news = self.is_of_messages(event).await?;
         let about = self.about(event).await;
-        match self.ticks.see(event, &self.whereabouts(event).await?, &about) {
+        let with_all = self.with_all(event).await?;
+        let line = self.ticks.see(event, &self.whereabouts(event).await?, &about);
+        if let Some(lines) = with_all {
+            lines.iter().for_each(|line| self.screen.tick(line));
+            return Ok(());
+        }
+        match line {
             Some(line) if is_news => self.screen.tick(&line),
             Some(_) => {}
             None => self.screen.event(event, &about),
@@ -333,12 +353,29 @@ impl Chat {
         }
     }
 
-    /// Tells that the connection is lost, where that was not told yet; a client that has ended says why by itself.
+    /// Tells that the connection is lost, where that was not told yet, and why as soon as that is known; a client that has
+    /// ended says why by itself.
     fn say_lost(&mut self) {
         let pli_client::Status { why, ended, .. } = self.session.client.status().borrow().clone();
-        if self.lost_at.take().is_some() && !ended {
+        let is_told = std::mem::replace(&mut self.lost_told, why.is_none());
+        if self.lost_at.take().is_none() || ended {
+            return;
+        }
+        if why.is_none() {
+            self.lost_at = Some(Instant::now() + LOST_TOLD_AFTER);
+        }
+        if why.is_some() || !is_told {
             let why = why.map_or(String::new(), |why| format!(": {why}"));
             self.screen.note(&format!("○ not connected{why}; what you type is sent when the server is back"));
         }
+    }
+}
+
+/// What a line says to a question whether a device may come in.
+fn answered(line: &str) -> Option<bool> {
+    match line.to_lowercase().as_str() {
+        "y" | "yes" => Some(true),
+        "n" | "no" => Some(false),
+        _ => None,
     }
 }

@@ -36,6 +36,9 @@ struct FileArgs {
     /// The TOML file.
     #[arg(long, env = "PLI_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The data folder, as a server is given it; it stands as `server.data`.
+    #[arg(long, env = "PLI_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// What only a cluster needs, as far as no server has to be asked, and whatever the roles are: `pli doctor` asks.
@@ -58,7 +61,11 @@ fn check_cluster(config: &Config) -> Result<(), Failure> {
 
 /// Runs `pli config`.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let load = |file: &FileArgs| Config::load(&Sources::from_process().file(file.config.clone())).exit(Exit::Config);
+    let load = |file: &FileArgs| {
+        let data = file.data.as_ref().map(|path| path.display());
+        let sources = Sources::from_process().file(file.config.clone()).flag("server.data", data);
+        Config::load(&sources).exit(Exit::Config)
+    };
     match &args.action {
         Action::Print(file) => put(&toml::to_string(&load(file)?).exit(Exit::Config)?)?,
         Action::Check(file) => {

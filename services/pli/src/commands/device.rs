@@ -60,7 +60,8 @@ enum Action {
     ///
     /// A line is the device's id and what it is called; this one is marked.
     List(List),
-    /// Call a device otherwise; everybody who has a conversation with the account can see the name.
+    /// Call a device otherwise; everybody who has a conversation with the account can see the name. The account's other
+    /// devices show it from their next connection on.
     Rename(Rename),
     /// Remove a device: its session ends, what waits for it is deleted, and it is removed from every conversation.
     Remove(Remove),

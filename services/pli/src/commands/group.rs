@@ -186,7 +186,7 @@ async fn leave(named: &Named, session: &mut Session, deadline: Deadline) -> Resu
     }
     loop {
         match session.next(deadline).await {
-            Ok(Event::Left { conversation }) if conversation == group => return say!("left {}", named.name),
+            Ok(Event::Left { conversation, .. }) if conversation == group => return say!("left {}", named.name),
             Ok(Event::ChangeFailed { conversation, why }) if conversation == group => {
                 return Err(refused("the group cannot be left", &why));
             }

@@ -137,9 +137,12 @@ pub fn of_tick(event: &Event) -> Option<Value> {
 /// Who is in a conversation, and their keys.
 fn of_group(event: &Event) -> Value {
     match event {
-        Event::ConversationReady { conversation, name: called, members, .. } => {
+        Event::ConversationReady { conversation, name: called, members, added_by, .. } => {
             let members: Vec<_> = members.iter().map(name).collect();
-            json!({ "event": "ready", "conversation": conversation.to_string(), "name": called, "members": members })
+            json!({
+                "event": "ready", "conversation": conversation.to_string(), "name": called, "members": members,
+                "added_by": added_by.as_ref().map(name),
+            })
         }
         Event::MemberAdded { conversation, member, by } => json!({
             "event": "member_added", "conversation": conversation.to_string(), "member": name(member), "by": name(by),
@@ -152,7 +155,9 @@ fn of_group(event: &Event) -> Value {
             "event": "added_by_stranger", "conversation": conversation.to_string(), "name": called, "by": name(by),
             "order": order,
         }),
-        Event::Left { conversation } => json!({ "event": "left", "conversation": conversation.to_string() }),
+        Event::Left { conversation, by } => json!({
+            "event": "left", "conversation": conversation.to_string(), "by": by.as_ref().map(name),
+        }),
         Event::SameChat { conversation, into } => json!({
             "event": "same_chat", "conversation": conversation.to_string(), "into": into.to_string(),
         }),

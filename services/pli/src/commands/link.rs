@@ -14,7 +14,9 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::interrupted_or_hung_up;
 use super::session::{opening, sentence};
 use super::to_copy::{line, line_here, quoted};
 use crate::cli::ClientArgs;
@@ -141,9 +143,18 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
     }
     let name = options.name.device.as_ref().map(ToString::to_string).unwrap_or_default();
     let link = NewLink::open(options, &name, how.by).await.map_err(failed)?;
+    // Who asks nobody needs to say nothing either, and ends as ever.
+    let stop = if how.args.yes { CancellationToken::new() } else { interrupted_or_hung_up()? };
     show(options, &link, &how)?;
-    let mut offer = link.offered().await.map_err(failed)?;
-    let asked = ask(&mut offer, &how).await;
+    let Some(offered) = stop.run_until_cancelled(Box::pin(link.offered())).await else {
+        return Err(Failure::say(Exit::Failed, "ended before anybody read the code"));
+    };
+    let mut offer = offered.map_err(failed)?;
+    let asked = stop.run_until_cancelled(ask(&mut offer, &how)).await.unwrap_or_else(|| {
+        // Behind the question, where there still is a terminal.
+        let _ = terminal::put("\n");
+        Err(Failure::say(Exit::Failed, "ended before anybody answered: this device joined no account"))
+    });
     if !matches!(asked, Ok(true)) {
         // Whether or not the other side hears of it.
         let _ = timeout(DECLINED_WITHIN, offer.decline()).await;
@@ -151,7 +162,22 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
         return Err(Failure::say(Exit::Failed, "declined: this device joined no account"));
     }
     // Large, and seldom gone through.
-    Box::pin(offer.accept()).await.map_err(failed)?;
+    let mut work = Box::pin(stop.run_until_cancelled(offer.accept()));
+    let done = tokio::select! {
+        biased;
+        done = &mut work => done,
+        () = sleep(SLOW_AFTER) => {
+            tell!("waiting until the first device of @{} says yes too, as long as its code lives", options.name.handle);
+            work.await
+        }
+    };
+    match done {
+        Some(joined) => joined.map_err(failed)?,
+        None => {
+            let why = "ended while it was linked; started again it says whether it is a device of the account";
+            return Err(Failure::say(Exit::Failed, why));
+        }
+    }
     if how.json {
         return Ok(());
     }
@@ -228,7 +254,9 @@ pub fn digits(number: &str) -> String {
 
 /// What a person answers, unless the link is over before.
 pub async fn yes(question: &str, over: impl Future<Output = LinkFailure>) -> Result<bool, Failure> {
-    crate::terminal::put(question)?;
+    // What was typed before it was asked is no answer: nobody had seen the number.
+    terminal::forget_typed();
+    terminal::put(question)?;
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)

@@ -107,9 +107,9 @@ fn text(event: &Event, about: &About) -> Option<String> {
         Event::Gap => Some("* messages that waited too long are gone".into()),
         Event::ServerRestored => Some(RESTORED.into()),
         Event::NewKey { member, what, .. } => Some(new_key(&json::name(member), *what, about, Reader::Shell)),
-        Event::Left { .. } => {
+        Event::Left { by, .. } => {
             let place = group.map_or(" a conversation".into(), |group| format!(" #{}", one_line(group)));
-            Some(format!("* you are no longer in{place}"))
+            Some(format!("* {}", no_longer_in(&place, by.as_ref())))
         }
         Event::AddedByStranger { by, .. } => {
             let place = group.map_or(String::new(), |group| format!(" #{}", one_line(group)));
@@ -220,12 +220,21 @@ pub fn new_key(name: &str, what: NewKey, about: &About, reader: Reader) -> Strin
             let removes = about.invocation.line(&format!("device remove {name} {which}"));
             format!("* you have {count}: {devices}; what is not yours, remove on the first device: `{removes}`")
         }
-        NewKey::Device(_) => format!("* @{name} uses {count}, {devices}: compare safety numbers ({safety})"),
+        NewKey::Device(_) => format!(
+            "* @{name} uses {count}, {devices}, let in by their first device; the safety number stays as it was: ask \
+             @{name} whether it was they"
+        ),
         NewKey::Identity => format!(
             "* @{name} has a NEW identity key: the account was made anew, or somebody stands in between; compare \
              safety numbers ({safety}) before you go on"
         ),
     }
+}
+
+/// That one is out of ` #team`, and by whom where somebody else has done it.
+pub fn no_longer_in(place: &str, by: Option<&Member>) -> String {
+    let by = by.map_or(String::new(), |by| format!(": @{} removed you", json::name(by)));
+    format!("you are no longer in{place}{by}")
 }
 
 /// The notice that a device list was not taken.
@@ -236,7 +245,12 @@ pub fn list_refused(name: &str, why: RefusedList) -> String {
         RefusedList::Unlinked => "is given without the ones before it",
         RefusedList::Invalid => "is not signed by the account, or contradicts itself",
     };
-    format!("* the server's list of @{name}'s devices is not taken: it {what}; what was known before stays")
+    let then = if why == RefusedList::Older {
+        ", and the newest one is put again when their first device connects"
+    } else {
+        ""
+    };
+    format!("* the server's list of @{name}'s devices is not taken: it {what}; what was known before stays{then}")
 }
 
 #[cfg(test)]
@@ -272,7 +286,7 @@ mod tests {
             Event::Lost { conversation, by: bob.clone(), device, lane_nos: (2, 3), messages: Vec::new(), order: 3 };
         let stranger = Event::AddedByStranger { conversation, name: None, by: bob.clone(), order: 4 };
         for (group, words) in [(Some("team".to_owned()), "#team"), (None, "a conversation")] {
-            let said = text(&Event::Left { conversation }, &About { group, ..About::default() });
+            let said = text(&Event::Left { conversation, by: None }, &About { group, ..About::default() });
             assert_eq!(said, Some(format!("* you are no longer in {words}")));
         }
         let own = Event::OwnMessage(message.clone());
@@ -312,7 +326,8 @@ mod tests {
         assert!(lost(&alice, "message 2", &about("laptop", false, false)).contains("@alice: message 2; send it again"));
         let two = About { devices: vec!["laptop".into(), "tablet".into()], ..About::default() };
         let said = new_key("alice", NewKey::Device(DeviceId::from_bytes([1; 16])), &two, Reader::Chat);
-        assert!(said.contains("@alice uses 2 new devices, laptop and tablet: compare"), "{said}");
+        assert!(said.contains("@alice uses 2 new devices, laptop and tablet, let in by their first device"), "{said}");
+        let said = new_key("alice", NewKey::FirstContact, &About::default(), Reader::Chat);
         assert!(said.ends_with("(/safety alice)"), "{said}");
     }
 

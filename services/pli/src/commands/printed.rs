@@ -299,7 +299,7 @@ pub const fn conversation_of(event: &Event) -> Option<ConversationId> {
         | Event::MemberAdded { conversation, .. }
         | Event::MemberRemoved { conversation, .. }
         | Event::AddedByStranger { conversation, .. }
-        | Event::Left { conversation }
+        | Event::Left { conversation, .. }
         | Event::Unreadable { conversation, .. }
         | Event::DeviceAwaited { conversation, .. }
         | Event::Rejoining { conversation, .. } => Some(*conversation),
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(labels.0.len(), 2);
         labels.see(&added(two));
         assert_eq!(labels.0.keys().collect::<Vec<_>>(), [&team], "it is a group now");
-        labels.see(&Event::Left { conversation: two });
+        labels.see(&Event::Left { conversation: two, by: None });
         assert!(labels.0.is_empty());
     }
 }

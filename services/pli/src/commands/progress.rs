@@ -111,7 +111,9 @@ impl Progress {
                 }
                 self.settle_delivered();
             }
-            Event::Left { conversation } if self.conversations.contains(conversation) && self.waits_for_others() => {
+            Event::Left { conversation, .. }
+                if self.conversations.contains(conversation) && self.waits_for_others() =>
+            {
                 return Err(Failure::say(
                     Exit::Refused,
                     "you are no longer in this conversation, and what the others have of it is not heard any more",
@@ -272,10 +274,10 @@ mod tests {
         progress.see(&removed(2), ME).expect("fine");
         assert_eq!(progress.open(), 0, "there is nobody left to have it");
         let mut progress = waits();
-        assert!(progress.see(&Event::Left { conversation: HERE }, ME).is_err());
+        assert!(progress.see(&Event::Left { conversation: HERE, by: None }, ME).is_err());
         progress.see(&delivered(1, 1), ME).expect("fine");
         progress.see(&delivered(2, 1), ME).expect("fine");
-        progress.see(&Event::Left { conversation: HERE }, ME).expect("nothing is waited for");
+        progress.see(&Event::Left { conversation: HERE, by: None }, ME).expect("nothing is waited for");
     }
 
     #[test]

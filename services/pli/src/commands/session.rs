@@ -189,11 +189,10 @@ const fn exit_of(error: &CommandError) -> Exit {
         | CommandError::GroupSize
         | CommandError::DeviceName
         | CommandError::Oneself => Exit::Usage,
-        CommandError::NotAMember => Exit::Refused,
+        CommandError::NotAMember | CommandError::GroupNameTaken(_) => Exit::Refused,
         CommandError::UnknownConversation
         | CommandError::Leaving
         | CommandError::NotAGroup
-        | CommandError::GroupNameTaken(_)
         | CommandError::NotThere
         | CommandError::NotTheFirst
         | CommandError::NoListYet

@@ -94,6 +94,43 @@ fn a_device_that_is_linked_and_did_not_hear_so_is_said_to_be_linked() {
 }
 
 #[test]
+fn a_new_device_that_is_ended_at_its_question_tells_the_first() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    said(home, &["recv", "alice"]);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (mut new, code) = asks_its_person(home, "alice/laptop");
+        let mut first = at_a_terminal(home, &["device", "approve", "alice", &code, "--yes"]);
+        new.until("[y/N] ");
+        new.signal(signal);
+        first.until("the new device declined: its user said no, or its program was ended");
+        assert_eq!((first.ended().code(), new.ended().code()), (Some(1), Some(1)), "{signal:?}");
+    }
+    link(home, "alice/laptop");
+}
+
+#[test]
+fn what_was_typed_before_a_new_device_asks_is_no_answer() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start_with(home, 0, &LONG_CODE);
+    said(home, &["recv", "alice"]);
+    let (mut new, code) = asks_its_person(home, "alice/laptop");
+    new.keys("y\r");
+    let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
+    first.keys("y\r");
+    first.until("[y/N] ");
+    new.until("[y/N] ");
+    first.keys("y\r");
+    // It would have joined by now.
+    first.until("waiting for the new device");
+    new.keys("n\r");
+    new.until("declined: this device joined no account");
+    assert_eq!((first.ended().code(), new.ended().code()), (Some(1), Some(1)));
+}
+
+#[test]
 fn an_approval_that_is_ended_at_its_question_tells_the_new_device() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();

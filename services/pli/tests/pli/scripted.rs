@@ -235,9 +235,12 @@ fn a_new_group_has_no_ticks_of_earlier_messages_and_one_begun_offline_is_told() 
     }
     alice.say("#one hello");
     alice.until("✓ accepted   “hello”");
-    let mut bob = Running::start(pli(home, &with_data(&["chat", "bob"])));
-    bob.until("hello");
-    alice.until("✓✓ read by @bob “hello”");
+    let _others = ["bob", "carol"].map(|handle| {
+        let mut chat = Running::start(pli(home, &with_data(&["chat", handle])));
+        chat.until("hello");
+        chat
+    });
+    alice.until("✓✓ read by everybody “hello”");
     alice.end_input();
     let all = [alice.seen().join("\n"), alice.rest()].join("\n");
     assert!(!all.contains("earlier messages"), "{all}");

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::linking::{at_a_terminal, said};
 use crate::process::{Running, Server, failure, pli, run, run_with_input, text};
 
 fn with_data<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
@@ -138,4 +139,37 @@ fn what_is_waited_for_while_somebody_is_away_does_not_hold_up_what_follows() {
     let said = send.rest();
     let stored = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|event| event["event"] == "stored");
     assert_eq!(said.lines().filter(|line| stored(line)).count() + 1, MESSAGES);
+}
+
+#[test]
+fn a_group_is_told_in_one_line_that_everybody_has_it_and_a_typing_error_leaves_the_prompt_where_it_was() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    for name in ["bob", "carol"] {
+        said(home, &["recv", name]);
+    }
+    // They know each other: she is no stranger who adds him.
+    said(home, &["send", "alice", "bob", "before"]);
+    said(home, &["recv", "bob"]);
+    let mut alice = at_a_terminal(home, &["chat", "alice"]);
+    alice.until("connected over");
+    alice.keys("/group team bob carol\r");
+    alice.until("#team: ");
+    alice.until("alice → #team> ");
+    alice.keys("hello\r");
+    alice.until("✓ accepted");
+    let met = said(home, &["recv", "bob", "--json"]);
+    assert!(met.contains("\"added_by\":\"alice\""), "{met}");
+    // What one of them has is in the history.
+    alice.keys("/history\r");
+    let told = alice.until("delivered to @bob:");
+    assert!(!told.contains("everybody"), "{told}");
+    said(home, &["recv", "carol", "--count", "1"]);
+    let told = alice.until("✓✓ delivered to everybody “hello”");
+    assert!(!told.contains("@carol"), "{told}");
+    alice.keys("@nobodyhere hello\r");
+    alice.until("alice → @nobodyhere> ");
+    alice.until("NOT_FOUND");
+    alice.until("alice → #team> ");
 }

@@ -232,7 +232,7 @@ fn a_line_for_a_group_that_one_was_removed_from_is_refused_with_the_reason() {
     erin.keys("a secret");
     erin.until("a secret");
     group(&["remove", "alice", "#club", "erin"]);
-    erin.until("you are no longer in #club");
+    erin.until("you are no longer in #club: @");
     erin.until("● erin> a secret");
     send(home.path(), "dave", "erin", "hi");
     erin.until("@dave");

@@ -170,19 +170,20 @@ impl Chat {
     }
 
     fn help(&self) {
+        // On a screen of 24 rows the first of these scroll away: what is needed most stands last.
+        self.screen.line("  prompt: ● connected, ◌ connecting, ○ not");
         self.screen.line(
-            "  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows",
-        );
-        self.screen.line(
-            "  #\"MY GROUP\" TEXT      to a group with blanks in its name; #~SHORTID TEXT, as /list says, to any",
+            "  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read (with all before it), ✗ lost or refused",
         );
         for (name, arguments, what) in COMMANDS {
             self.screen.line(&format!("  {:<21} {what}", format!("{name} {arguments}")));
         }
         self.screen.line(
-            "  ticks: ✓ accepted (it will arrive), ✓✓ delivered, ✓✓ read (with all before it), ✗ lost or refused",
+            "  #\"MY GROUP\" TEXT      to a group with blanks in its name; #~SHORTID TEXT, as /list says, to any",
         );
-        self.screen.line("  prompt: ● connected, ◌ connecting, ○ not");
+        self.screen.line(
+            "  @HANDLE TEXT          write to somebody; #GROUP TEXT to a group; TEXT alone to whom the prompt shows",
+        );
     }
 
     /// Gives the core a command; what it does not take is said on the screen.
@@ -210,11 +211,26 @@ impl Chat {
     }
 
     async fn turn_to_conversation(&mut self, here: ConversationId, text: Option<String>) -> Result<(), Failure> {
+        if self.current != Some(here) {
+            self.before = self.current;
+        }
         (self.current, self.gone, self.unused) = (Some(here), None, false);
         match text {
             Some(text) => self.say(here, text).await,
             None => Ok(()),
         }
+    }
+
+    /// What could not be started gives way to what was talked in before it, unless something is typed already: no line goes
+    /// where nobody sent it.
+    pub(super) async fn turn_back(&mut self, failed: ConversationId) -> Result<(), Failure> {
+        let Some(before) = self.before.filter(|_| self.current == Some(failed) && self.editor.may_turn()) else {
+            return Ok(());
+        };
+        if self.view(before).await?.is_some_and(|view| !view.left) {
+            self.current = Some(before);
+        }
+        Ok(())
     }
 
     /// What is over takes no more lines.
@@ -313,9 +329,13 @@ impl Chat {
         let all = self.session.conversations().await?;
         for view in &all {
             let here = if self.current.is_some_and(|current| view.parts.contains(&current)) { "→" } else { " " };
-            let (short, members) = (&view.short_id, view.members.len());
+            let short = &view.short_id;
+            let members = match view.members.len() {
+                1 => "1 member".into(),
+                count => format!("{count} members"),
+            };
             let leaving = if self.is_leaving(view) { " (leaving)" } else { "" };
-            self.screen.line(&format!(" {here} {}  ~{short}  ({members} members){leaving}", self.called(view)));
+            self.screen.line(&format!(" {here} {}  ~{short}  ({members}){leaving}", self.called(view)));
         }
         if all.is_empty() {
             self.screen.note("no conversation yet; @HANDLE TEXT begins one");
@@ -379,9 +399,25 @@ impl Chat {
         Ok(self.own.has(conversation, &numbers).unwrap_or(true))
     }
 
+    /// What a watermark of a group of three or more people makes known: a line when all have come so far, as one for each of
+    /// them would push everything else off the screen. None for anything else, and for messages of earlier times.
+    pub(super) async fn with_all(&mut self, event: &Event) -> Result<Option<Vec<String>>, Failure> {
+        let numbers = self.ticks.open(event);
+        let Some(conversation) = ticked(event).filter(|_| !numbers.is_empty()) else { return Ok(None) };
+        if self.view(conversation).await?.is_none_or(|view| view.kind != Kind::Group || view.members.len() < 3) {
+            return Ok(None);
+        }
+        let look = move |core: &Core| {
+            let reached = |lane_no| Some((lane_no, core.reached_by_all(conversation, lane_no)?));
+            numbers.into_iter().filter_map(reached).collect()
+        };
+        let reached = self.session.client.query(look).await.map_err(|error| self.session.request(error))?;
+        Ok(Some(self.ticks.with_all(conversation, &reached)))
+    }
+
     /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told
     /// one after the other.
-    pub(super) async fn announce(&mut self, conversation: ConversationId) -> Result<(), Failure> {
+    pub(super) async fn announce(&mut self, conversation: ConversationId, by: Option<&Member>) -> Result<(), Failure> {
         let Some(view) = self.view(conversation).await?.filter(|view| view.kind == Kind::Group) else { return Ok(()) };
         if view.name.is_none() || view.members.iter().any(|member| member.handle.is_none()) {
             return Ok(());
@@ -389,7 +425,10 @@ impl Chat {
         let members: Vec<_> = view.members.iter().map(|member| format!("@{}", name(member))).collect();
         let said = format!("#{}: {}", typed(&called(&view)), members.join(" "));
         if self.announced.get(&conversation) != Some(&said) {
-            self.screen.note(&said);
+            match by {
+                Some(by) => self.screen.note(&format!("@{} added you to {said}", name(by))),
+                None => self.screen.note(&said),
+            }
             self.announced.insert(conversation, said);
         }
         Ok(())

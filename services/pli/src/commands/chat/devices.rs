@@ -221,7 +221,7 @@ impl Chat {
                     "* a new device that calls itself \"{name}\"; the number there must be {number}: /yes adds it, /no does not"
                 ));
             }
-            Step::Ended(Ok(None)) => self.screen.note("declined: the device was not added"),
+            Step::Ended(Ok(None)) => self.screen.note("the device was not added"),
             Step::Slow(slow) => self.screen.note(&slow),
             Step::Ended(Ok(Some(approved))) => self.show_approved(&approved),
             Step::Ended(Err(failure)) => self.refuse(&failure.error.to_string()),

@@ -10,7 +10,7 @@ use crate::commands::target::handle;
 
 /// The commands: name, arguments, what it does.
 pub const COMMANDS: &[(&str, &str, &str)] = &[
-    ("/group", "NAME HANDLE…", "make a group"),
+    ("/group", "NAME HANDLE…", "make a group; \"MY GROUP\" where the name has blanks"),
     ("/add", "HANDLE…", "add people to the current group"),
     ("/remove", "HANDLE…", "remove people from the current group"),
     ("/leave", "", "leave the current group"),

@@ -5,7 +5,7 @@ mod ranges;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pli_client::core::{Event, Member, OutgoingMessage};
+use pli_client::core::{Event, Member, OutgoingMessage, Reached};
 use pli_domain::{AccountId, ConversationId, SendId};
 
 pub(super) use self::ranges::Range;
@@ -29,6 +29,8 @@ struct Sent {
     conversation: ConversationId,
     message: OutgoingMessage,
     excerpt: String,
+    /// How far it was said to have come with everybody.
+    with_all: Option<Reached>,
 }
 
 /// What was said of somebody in a conversation, whichever of their devices it was of: each tells of the numbers that were
@@ -63,7 +65,7 @@ impl Ticks {
         if excerpt.len() < text.len() {
             excerpt.push('…');
         }
-        self.sent.push_back(Sent { conversation, message, excerpt });
+        self.sent.push_back(Sent { conversation, message, excerpt, with_all: None });
         if self.sent.len() > REMEMBERED_MAX {
             self.sent.pop_front();
         }
@@ -98,6 +100,43 @@ impl Ticks {
             }
             _ => None,
         }
+    }
+
+    /// The numbers of the messages that this watermark is of, as far as they are remembered here and somebody may not have
+    /// read them yet.
+    pub fn open(&self, event: &Event) -> Vec<u64> {
+        let (Event::Delivered { conversation, from, up_to, .. } | Event::Read { conversation, from, up_to, .. }) =
+            event
+        else {
+            return Vec::new();
+        };
+        self.covered(*conversation, &[(*from, *up_to)])
+            .filter(|sent| sent.with_all != Some(Reached::Read))
+            .map(|sent| sent.message.lane_no)
+            .collect()
+    }
+
+    /// The lines for messages that have come so far with everybody: one for all that became delivered, one for all that
+    /// became read.
+    pub fn with_all(&mut self, conversation: ConversationId, reached: &BTreeMap<u64, Reached>) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (level, word) in [(Reached::Delivered, "delivered to"), (Reached::Read, "read by")] {
+            let is_new = |sent: &&mut Sent| {
+                let here = sent.conversation == conversation && reached.get(&sent.message.lane_no) == Some(&level);
+                here && sent.with_all < Some(level)
+            };
+            let news: Vec<&mut Sent> = self.sent.iter_mut().filter(is_new).collect();
+            let before = news.len().saturating_sub(1);
+            let mut last = None;
+            for sent in news {
+                sent.with_all = Some(level);
+                last = last.max(Some((sent.message.lane_no, &sent.excerpt)));
+            }
+            if let Some((_, excerpt)) = last {
+                lines.push(format!("✓✓ {word} everybody {}", and_before(excerpt, before)));
+            }
+        }
+        lines
     }
 
     /// Whether why this conversation failed was said with the message that it was to begin with.
@@ -141,10 +180,7 @@ impl Ticks {
         let Some(last) = covered().max_by_key(|sent| sent.message.lane_no) else {
             return Some(format!("(earlier messages{place})"));
         };
-        Some(match covered().count() {
-            0 | 1 => format!("“{}”", last.excerpt),
-            all => format!("“{}” and {} before it", last.excerpt, all - 1),
-        })
+        Some(and_before(&last.excerpt, covered().count().saturating_sub(1)))
     }
 
     fn covered<'a>(&'a self, conversation: ConversationId, ranges: &'a [Range]) -> impl Iterator<Item = &'a Sent> {
@@ -170,6 +206,13 @@ impl Ticks {
         };
         let is_known = self.covered(conversation, &ranges).next().is_some();
         (!is_known).then_some((conversation, ranges))
+    }
+}
+
+fn and_before(excerpt: &str, before: usize) -> String {
+    match before {
+        0 => format!("“{excerpt}”"),
+        before => format!("“{excerpt}” and {before} before it"),
     }
 }
 
@@ -215,6 +258,27 @@ mod tests {
     fn member(handle: &str) -> Member {
         let handle = Some(handle.parse().expect("a handle"));
         Member { account: AccountId::from_bytes([3; 16]), handle, former: None }
+    }
+
+    #[test]
+    fn what_has_come_so_far_with_everybody_is_said_once_for_each_step() {
+        let here = ConversationId::from_bytes([1; 16]);
+        let mut ticks = Ticks::default();
+        for n in 1..=3 {
+            let message = OutgoingMessage { send_id: SendId::from_bytes([n; 16]), lane_no: n.into(), order: n.into() };
+            ticks.sent(here, message, &format!("text {n}"));
+        }
+        let (by, device) = (member("bob"), DeviceId::from_bytes([4; 16]));
+        let delivered = Event::Delivered { conversation: here, by, device, from: 1, up_to: 2 };
+        assert_eq!(ticks.open(&delivered), [1, 2]);
+        assert!(ticks.with_all(here, &BTreeMap::new()).is_empty(), "somebody has not got it");
+        let reached = BTreeMap::from([(1, Reached::Delivered), (2, Reached::Delivered)]);
+        assert_eq!(ticks.with_all(here, &reached), ["✓✓ delivered to everybody “text 2” and 1 before it"]);
+        assert!(ticks.with_all(here, &reached).is_empty(), "twice");
+        let reached = BTreeMap::from([(1, Reached::Read), (2, Reached::Delivered), (3, Reached::Read)]);
+        assert_eq!(ticks.with_all(here, &reached), ["✓✓ read by everybody “text 3” and 1 before it"]);
+        assert!(ticks.with_all(here, &BTreeMap::from([(3, Reached::Delivered)])).is_empty(), "it was read");
+        assert_eq!(ticks.open(&delivered), [2], "nothing is news of what everybody has read");
     }
 
     #[test]

@@ -86,7 +86,13 @@ fn written() -> IncomingMessage {
 fn samples() -> Vec<Event> {
     let why = || refusal(ErrorCode::NotFound, "nobody has the handle");
     let (conversation, by, member, from) = (HERE, somebody(), somebody(), somebody());
-    let ready = |kind, name| Event::ConversationReady { conversation, kind, name, members: vec![somebody()] };
+    let ready = |kind, name, added_by| Event::ConversationReady {
+        conversation,
+        kind,
+        name,
+        members: vec![somebody()],
+        added_by,
+    };
     let stranger = |name| Event::AddedByStranger { conversation, name, by: somebody(), order: 1 };
     let lost =
         |messages| Event::Lost { conversation, by: somebody(), device: DEVICE, lane_nos: (1, 2), messages, order: 1 };
@@ -95,8 +101,8 @@ fn samples() -> Vec<Event> {
         Event::Registered { handle: "bob".parse().expect("a handle") },
         Event::RegistrationRefused { why: why() },
         Event::Connection(ConnectionState::Online),
-        ready(Kind::Group, Some("team".into())),
-        ready(Kind::Direct, None),
+        ready(Kind::Group, Some("team".into()), Some(somebody())),
+        ready(Kind::Direct, None, None),
         Event::ConversationFailed { conversation, why: why() },
         Event::ChangeFailed { conversation, why: why() },
         Event::Message(written()),
@@ -124,7 +130,8 @@ fn samples() -> Vec<Event> {
         removed(None),
         stranger(Some("team".into())),
         stranger(None),
-        Event::Left { conversation },
+        Event::Left { conversation, by: Some(somebody()) },
+        Event::Left { conversation, by: None },
         Event::NewKey { member: member.clone(), what: NewKey::FirstContact, order: 1 },
         Event::NewKey { member, what: NewKey::Device(DEVICE), order: 1 },
         Event::Unreadable { conversation, from, device: DEVICE },
@@ -269,7 +276,7 @@ fn a_group_is_named_beside_its_conversation_and_nowhere_else() {
 
 #[test]
 fn a_group_whose_name_is_not_known_is_null_and_one_that_shares_its_name_is_told_apart() {
-    let left = Event::Left { conversation: HERE };
+    let left = Event::Left { conversation: HERE, by: None };
     for (label, group) in [("~010101", Value::Null), ("team~010101", "team~010101".into()), ("team", "team".into())] {
         assert_eq!(with_group(&left, Some(label))["group"], group);
     }
