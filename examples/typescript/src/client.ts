@@ -398,6 +398,8 @@ export class Client {
         await this.#after(frame);
       } catch (error) {
         this.#failed(error);
+        // Once it is closed nothing can be written any more: the next start is given it again.
+        if (this.#link.stopped.aborted) return;
         // A session that was lost brings it again; what cannot be worked through for another reason is passed over.
         if (!(error instanceof Offline) && frame.case === "deliver") await this.store.change(() => this.#reach(frame!));
       }
