@@ -149,10 +149,10 @@ impl Core {
         let Some(peer) = direct.and_then(|c| c.peer) else { return };
         let going_on: Vec<ConversationId> =
             self.parts_with(peer).map(|(id, _)| id).filter(|id| self.goes_on(*id, peer)).collect();
-        let into = self.target(id);
-        // Where this one is what goes on, that is news of the others.
-        let part = if into == id { going_on.iter().copied().find(|other| *other != id) } else { Some(id) };
-        if let Some(conversation) = part.filter(|_| going_on.iter().any(|other| *other != id)) {
+        if let Some(other) = going_on.iter().copied().find(|other| *other != id) {
+            let into = self.target(id);
+            // Where this one is what goes on, that is news of another.
+            let conversation = if into == id { other } else { id };
             self.out.events.push(Event::SameChat { conversation, into });
         }
         for id in going_on.into_iter().skip(DIRECT_GROUPS_MAX) {

@@ -15,6 +15,7 @@ mod prompt;
 mod screen;
 mod start;
 mod ticks;
+mod told;
 mod wrap;
 
 use std::cell::Cell;

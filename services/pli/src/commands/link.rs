@@ -162,15 +162,11 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
         return Err(Failure::say(Exit::Failed, "declined: this device joined no account"));
     }
     // Large, and seldom gone through.
-    let mut work = Box::pin(stop.run_until_cancelled(offer.accept()));
-    let done = tokio::select! {
-        biased;
-        done = &mut work => done,
-        () = sleep(SLOW_AFTER) => {
-            tell!("waiting until the first device of @{} says yes too, as long as its code lives", options.name.handle);
-            work.await
-        }
-    };
+    let joining = Box::pin(stop.run_until_cancelled(offer.accept()));
+    let done = slowly(joining, || {
+        tell!("waiting until the first device of @{} says yes too, as long as its code lives", options.name.handle);
+    })
+    .await;
     match done {
         Some(joined) => joined.map_err(failed)?,
         None => {
@@ -276,15 +272,21 @@ pub async fn yes(question: &str, over: impl Future<Output = LinkFailure>) -> Res
 /// lives.
 pub async fn let_in(met: Approval, slow: impl FnOnce(String)) -> Result<Approved, LinkFailure> {
     let (name, end) = (one_line(met.name()), met.deadline());
-    let mut work = Box::pin(met.approve());
+    slowly(Box::pin(met.approve()), || {
+        let seconds = end.saturating_duration_since(Instant::now()).as_secs();
+        if seconds > 0 {
+            slow(format!("waiting for the new device \"{name}\" to join; its code lives {seconds} s more"));
+        }
+    })
+    .await
+}
+
+/// Waits for the other device, and says so where that takes longer than it should.
+async fn slowly<T>(mut work: impl Future<Output = T> + Unpin, slow: impl FnOnce()) -> T {
     tokio::select! {
         biased;
         done = &mut work => return done,
-        () = sleep(SLOW_AFTER) => {}
-    }
-    let seconds = end.saturating_duration_since(Instant::now()).as_secs();
-    if seconds > 0 {
-        slow(format!("waiting for the new device \"{name}\" to join; its code lives {seconds} s more"));
+        () = sleep(SLOW_AFTER) => slow(),
     }
     work.await
 }

@@ -6,17 +6,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::linking::{
-    LONG_CODE, asks_its_person, asks_its_person_with, at_a_terminal, is, link, refused, said, shows_code, with_data,
+    LONG_CODE, alice_is_registered, asks_its_person, asks_its_person_with, at_a_terminal, is, link, refused, said,
+    shows_code, with_data,
 };
 use crate::process::{Running, Server, pli};
 use crate::terminal::Terminal;
 
 #[test]
 fn a_new_device_whose_name_is_taken_hears_so_and_not_that_somebody_said_no() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     link(home, "alice/laptop");
     let elsewhere = home.join("elsewhere").display().to_string();
     let links = ["device", "link", "alice/laptop", "--home", &elsewhere];
@@ -95,10 +94,8 @@ fn a_device_that_is_linked_and_did_not_hear_so_is_said_to_be_linked() {
 
 #[test]
 fn a_new_device_that_is_ended_at_its_question_tells_the_first() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let (mut new, code) = asks_its_person(home, "alice/laptop");
         let mut first = at_a_terminal(home, &["device", "approve", "alice", &code, "--yes"]);
@@ -112,10 +109,8 @@ fn a_new_device_that_is_ended_at_its_question_tells_the_first() {
 
 #[test]
 fn what_was_typed_before_a_new_device_asks_is_no_answer() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     let (mut new, code) = asks_its_person(home, "alice/laptop");
     new.keys("y\r");
     let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);
@@ -132,10 +127,8 @@ fn what_was_typed_before_a_new_device_asks_is_no_answer() {
 
 #[test]
 fn an_approval_that_is_ended_at_its_question_tells_the_new_device() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let (mut new, code) = asks_its_person(home, "alice/laptop");
         let mut first = at_a_terminal(home, &["device", "approve", "alice", &code]);

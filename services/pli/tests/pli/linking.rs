@@ -385,12 +385,18 @@ pub fn asks_its_person_with(home: &Path, arguments: &[&str]) -> (Terminal, Strin
 /// A code lives longer than these tests wait for anything: what ends before has ended by what somebody said.
 pub const LONG_CODE: [(&str, &str); 1] = [("PLI_LINKS__RENDEZVOUS_MS", "600000")];
 
+/// A server with such codes, on which alice is registered.
+pub fn alice_is_registered() -> (tempfile::TempDir, Server) {
+    let home = tempfile::tempdir().expect("a folder");
+    let server = Server::start_with(home.path(), 0, &LONG_CODE);
+    said(home.path(), &["recv", "alice"]);
+    (home, server)
+}
+
 #[test]
 fn a_person_who_says_no_on_either_side_ends_it_on_both_at_once() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     // On the first device, while the other person still thinks, and while that one has said yes.
     for thinks in [true, false] {
         let (new, code) = if thinks {
@@ -438,10 +444,8 @@ fn a_person_who_says_no_on_either_side_ends_it_on_both_at_once() {
 
 #[test]
 fn who_cannot_be_asked_and_who_does_not_answer_is_told_in_time() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     // Without a terminal: the code is not used up by that.
     let (new, code) = shows_code(home, "alice/laptop");
     for input in [&b""[..], b"y\n"] {
@@ -471,10 +475,8 @@ fn unanswered(asked: &mut Terminal) -> String {
 
 #[test]
 fn whose_answer_did_not_come_in_time_is_said() {
-    let home = tempfile::tempdir().expect("a folder");
+    let (home, _server) = alice_is_registered();
     let home = home.path();
-    let _server = Server::start_with(home, 0, &LONG_CODE);
-    said(home, &["recv", "alice"]);
     let approve = |code: &str| at_a_terminal(home, &["device", "approve", "alice", code, "--timeout", PATIENCE_S]);
     let here = "nobody answered the question on this device;";
     // The new device has said yes; and neither has.
