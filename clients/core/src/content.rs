@@ -12,7 +12,7 @@ mod id;
 mod name;
 
 pub use codec::ContentError;
-pub use control::{GroupInfo, LOST_RANGES_MAX, Tick, Ticks};
+pub use control::{GROUP_OUTCASTS_MAX, GroupInfo, LOST_RANGES_MAX, Tick, Ticks};
 pub use frame::{ADDRESSED_MAX, Addressed, Frame, FrameError, Kind, LIVES_TOLD_MAX, LifeSpan};
 pub use id::{MessageId, message_id};
 pub use name::{GROUP_NAME_BYTES_MAX, InvalidGroupName, SHORT_ID_MARK, group_name};

@@ -33,6 +33,7 @@ mod notices;
 mod objects;
 mod older;
 mod outbound;
+mod outcasts;
 mod own_list;
 mod parting;
 mod people;

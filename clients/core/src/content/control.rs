@@ -2,12 +2,14 @@
 //! Media types of our own: ticks and the name of a group.
 
 use minicbor::{Decoder, Encoder};
-use pli_domain::{ConversationId, DeviceId};
+use pli_domain::{AccountId, ConversationId, DeviceId};
 
 use super::{Content, ContentError, Disposition, GROUP, GROUP_NAME_BYTES_MAX, PartBody, TICKS};
 
 /// Most watermarks in one message.
 pub const TICKS_MAX: usize = 1_024;
+/// Most people who are named as removed where a group is told what it is called.
+pub const GROUP_OUTCASTS_MAX: usize = 64;
 /// Most ranges of lost messages of one device in one message; the lowest are left out.
 pub const LOST_RANGES_MAX: usize = 64;
 
@@ -158,6 +160,8 @@ pub struct GroupInfo {
     pub name: String,
     /// The first of the conversations that this one goes on for, where it does since a server was restored from a backup.
     pub root: Option<ConversationId>,
+    /// Who was removed and is not to be brought into it, where there is a root; at most [`GROUP_OUTCASTS_MAX`].
+    pub outcasts: Vec<AccountId>,
 }
 
 impl GroupInfo {
@@ -166,9 +170,17 @@ impl GroupInfo {
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out);
         // Writing to a vector cannot fail.
-        let _ = e.array(1 + u64::from(self.root.is_some())).and_then(|e| e.str(&self.name));
+        let outcasts = if self.root.is_some() { self.outcasts.as_slice() } else { &[] };
+        let fields = 1 + u64::from(self.root.is_some()) + u64::from(!outcasts.is_empty());
+        let _ = e.array(fields).and_then(|e| e.str(&self.name));
         if let Some(root) = &self.root {
             let _ = e.bytes(root.as_bytes());
+        }
+        if !outcasts.is_empty() {
+            let _ = e.array(u64::try_from(outcasts.len()).unwrap_or(0));
+            for account in outcasts {
+                let _ = e.bytes(account.as_bytes());
+            }
         }
         Content::single(salt, Disposition::UNSPECIFIED, GROUP, out)
     }
@@ -180,16 +192,24 @@ impl GroupInfo {
 
     fn decode(bytes: &[u8]) -> Result<Self, ContentError> {
         let mut d = Decoder::new(bytes);
-        let fields = d.array()?.filter(|fields| (1..=2).contains(fields));
-        let fields = fields.ok_or(ContentError::Format("group info has one field or two"))?;
+        let fields = d.array()?.filter(|fields| (1..=3).contains(fields));
+        let fields = fields.ok_or(ContentError::Format("group info has one field to three"))?;
         let name = d.str()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
             return Err(ContentError::Format("a group name is longer than GROUP_NAME_BYTES_MAX"));
         }
-        let root = (fields == 2).then(|| d.bytes()).transpose()?;
+        let root = (fields > 1).then(|| d.bytes()).transpose()?;
         let root = root.map(ConversationId::try_from).transpose();
         let root = root.map_err(|_| ContentError::Format("a conversation has 16 bytes"))?;
-        Ok(Self { name: name.into(), root })
+        let mut outcasts = Vec::new();
+        if fields == 3 {
+            let count = d.array()?.filter(|count| (1..=GROUP_OUTCASTS_MAX as u64).contains(count));
+            for _ in 0..count.ok_or(ContentError::Format("too many are named who were removed, or none"))? {
+                let account = AccountId::try_from(d.bytes()?);
+                outcasts.push(account.map_err(|_| ContentError::Format("an account has 16 bytes"))?);
+            }
+        }
+        Ok(Self { name: name.into(), root, outcasts })
     }
 }
 

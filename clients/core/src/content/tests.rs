@@ -82,7 +82,7 @@ fn ticks_and_group_info_travel_as_contents() {
     assert_eq!(Ticks::of(&content).expect("ticks").expect("own encoding"), holes);
     assert!(GroupInfo::of(&content).is_none() && content.as_text().is_none());
     for root in [None, Some(ConversationId::from_bytes([7; 16]))] {
-        let group = GroupInfo { name: "team".into(), root };
+        let group = GroupInfo { name: "team".into(), root, outcasts: Vec::new() };
         let content = Content::decode(&group.content([2; 16]).encode()).expect("own encoding");
         assert_eq!(GroupInfo::of(&content).expect("group").expect("own encoding"), group);
     }

@@ -128,6 +128,8 @@ pub(super) struct Conversation {
     pub(super) refresh: Option<Refresh>,
     /// When it was last asked to.
     pub(super) renewal_asked: Option<UnixMillis>,
+    /// Whom this device saw removed, or was told of, and who was not added since; at most [`super::outcasts::OUTCASTS_MAX`].
+    pub(super) outcasts: BTreeSet<AccountId>,
     /// Numbers of this device whose messages were refused, so that nobody waits for them; at most
     /// [`super::lives::UNSENT_MAX`] ranges, rising and apart; the lowest are forgotten.
     pub(super) unsent: Vec<(u64, u64)>,

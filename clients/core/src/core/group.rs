@@ -136,7 +136,9 @@ impl Core {
             here.into_iter().all(|d| summary.added.contains(d))
         };
         let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
+        self.cast_out(id, removed.difference(&inside).copied());
         for account in &came {
+            self.take_back(id, *account);
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
             self.out.events.push(Event::MemberAdded { conversation: id, member, by });
@@ -428,7 +430,9 @@ impl Core {
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, known) = (old.kind, old.name.take(), old.peer, old.known);
         let (root, goes_on) = (old.root, old.heir);
-        let over = Conversation { kind, name, peer, known, phase, root, heir: goes_on, ..Conversation::default() };
+        let outcasts = std::mem::take(&mut old.outcasts);
+        let over =
+            Conversation { kind, name, peer, known, phase, root, heir: goes_on, outcasts, ..Conversation::default() };
         // What comes in another conversation of the chat is compared with what was shown here.
         old.put_out();
         let ours = std::mem::take(&mut old.ours);

@@ -87,7 +87,7 @@ impl Core {
                     let Ok(account) = AccountId::try_from(ordered.account.as_ref()) else { continue };
                     let Ok(content) = Content::decode(&ordered.content) else { continue };
                     if let Some(info) = GroupInfo::of(&content) {
-                        self.learn_name(lane.conversation, info.ok());
+                        self.learn_name(lane.conversation, info.ok(), account);
                         continue;
                     }
                     let late = self.is_overtaken(lane, &ordered) || late;
@@ -137,7 +137,7 @@ impl Core {
         self.out.events.push(Event::Hole { conversation, from: member, device, lane_nos: (from, to), order });
     }
 
-    fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>) {
+    fn learn_name(&mut self, id: ConversationId, info: Option<GroupInfo>, by: AccountId) {
         // Who knows the first conversation knows by itself what goes on for it, and nobody can pass off another one;
         // but for what went on in a history that this device missed.
         let told = info.as_ref().and_then(|info| info.root);
@@ -150,6 +150,7 @@ impl Core {
         conversation.kind = Some(Kind::Group);
         conversation.peer = None;
         conversation.root = conversation.root.or(root);
+        let outcasts = info.outcasts;
         // Without a name that can be shown it is called by its short id.
         let name = group_name(&info.name).ok().map(str::to_owned);
         if conversation.name != name {
@@ -157,6 +158,12 @@ impl Core {
             conversation.announced = false;
         }
         self.dirty.insert(Row::Conversation(id));
+        if let Some(root) = told {
+            self.turn_down(id, root, by);
+        }
+        // Whoever is in was let in by somebody, who knew it or not.
+        let inside = self.accounts_in(id);
+        self.cast_out(id, outcasts.into_iter().filter(|account| !inside.contains(account)));
     }
 
     /// Writes how far one's own message came, if it has a place in the history.

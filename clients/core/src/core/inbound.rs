@@ -337,6 +337,8 @@ impl Core {
     fn let_in(&mut self, id: ConversationId, by: AccountId) {
         let held = self.inbox.begin_again(id, self.stepped_at);
         self.show(held);
+        // Of what it was in before it does not know who came back since.
+        let is_new = self.conversations.get(&id).is_none_or(|known| known.phase == Phase::Founding);
         let mut old = self.conversations.remove(&id).unwrap_or_default();
         old.put_out();
         // Whom the maker did not know of is brought in by those who do.
@@ -370,6 +372,9 @@ impl Core {
         self.number(id);
         self.doubt_unvouched(id);
         self.note_members(id);
+        if is_new {
+            self.keep_out(id);
+        }
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.
         self.outbox.epoch_ready(id);

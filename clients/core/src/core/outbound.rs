@@ -14,7 +14,7 @@ use super::history::Draft;
 use super::lives::lives_of;
 use super::tables::RowStatus;
 use super::{Core, Event};
-use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan};
+use crate::content::{Addressed, Content, Frame, GROUP_OUTCASTS_MAX, GroupInfo, Kind, LifeSpan};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
@@ -93,7 +93,9 @@ impl Core {
     pub(super) fn group_info(&mut self, id: ConversationId) -> Option<Content> {
         let conversation = self.conversations.get(&id)?;
         let (name, root) = (conversation.name.clone()?, conversation.root);
-        Some(GroupInfo { name, root }.content(self.random_id()))
+        // Only what goes on for another one is completed by its members.
+        let outcasts = root.map(|_| self.outcasts(id).into_iter().take(GROUP_OUTCASTS_MAX).collect());
+        Some(GroupInfo { name, root, outcasts: outcasts.unwrap_or_default() }.content(self.random_id()))
     }
 
     /// Seals and sends what may leave now.

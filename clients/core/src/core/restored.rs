@@ -177,7 +177,7 @@ impl Core {
             && self.accounts_in(later).is_subset(&self.accounts_in(earlier))
     }
 
-    fn accounts_in(&self, id: ConversationId) -> BTreeSet<AccountId> {
+    pub(super) fn accounts_in(&self, id: ConversationId) -> BTreeSet<AccountId> {
         self.mls.members(id).into_iter().map(|(device, _)| device.account).collect()
     }
 
@@ -201,7 +201,9 @@ impl Core {
         // One that nobody has said yet what it is ends for a chat of the two, if there is one: it carried nothing.
         let direct = conversation.peer.filter(|_| conversation.kind() != Kind::Group);
         let all = inside.chain(waiting.flatten().copied()).chain(direct);
-        let accounts: BTreeSet<AccountId> = all.filter(|account| *account != own).collect();
+        let outcasts = self.outcasts(id);
+        let accounts: BTreeSet<AccountId> =
+            all.filter(|account| *account != own && !outcasts.contains(account)).collect();
         let adds = conversation.work.iter().any(|work| matches!(work, Work::Add(_)));
         // What goes on may be here already, made by somebody who was quicker; a group of one may get more.
         let nobody = accounts.is_empty() && !adds && conversation.kind() != Kind::Group;

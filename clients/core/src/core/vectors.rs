@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use pli_domain::{ConversationId, DeviceId};
+use pli_domain::{AccountId, ConversationId, DeviceId};
 use serde_json::{Value, json};
 
 use super::restored::successor;
@@ -78,8 +78,11 @@ fn shown_content(name: &str, bytes: &[u8]) -> Value {
         shown["text"] = text.into();
     }
     if let Some(group) = GroupInfo::of(&content) {
-        let GroupInfo { name, root } = group.expect("a group's name");
+        let GroupInfo { name, root, outcasts } = group.expect("a group's name");
         shown["group"] = [Some(name), root.map(|root| root.to_string())].into_iter().flatten().collect();
+        if !outcasts.is_empty() {
+            shown["removed"] = outcasts.iter().map(ToString::to_string).collect();
+        }
     }
     if let Some(ticks) = Ticks::of(&content) {
         let Ticks(ticks) = ticks.expect("ticks");
@@ -109,11 +112,13 @@ fn contents() -> Value {
     let plain = Ticks(vec![tick(2, 5, 3, Vec::new(), 0)]);
     let whole = Ticks(vec![tick(2, 9, 9, vec![(2, 3), (7, 7)], 12), tick(3, 1, 0, Vec::new(), 0)]);
     let root = Some(ConversationId::from_bytes([4; 16]));
-    let group = |root| GroupInfo { name: "team".into(), root };
+    let group = |root, outcasts| GroupInfo { name: "team".into(), root, outcasts };
+    let outcasts = vec![AccountId::from_bytes([5; 16])];
     let all = [
         ("text", Content::text(SALT, "hello")),
-        ("group name", group(None).content(SALT)),
-        ("group name with root", group(root).content(SALT)),
+        ("group name", group(None, Vec::new()).content(SALT)),
+        ("group name with root", group(root, Vec::new()).content(SALT)),
+        ("group name with root and who was removed", group(root, outcasts).content(SALT)),
         ("ticks", plain.content(SALT)),
         ("ticks with losses and lives", whole.content(SALT)),
     ];

@@ -297,7 +297,7 @@ fn invited(world: &mut World, stranger: &mut Ghost, id: u8, name: &str) -> Conve
     let (id, alice) = (ConversationId::from_bytes([id; 16]), world.address(0));
     stranger.create(&mut world.server, id);
     stranger.add(&mut world.server, id, alice);
-    let content = GroupInfo { name: name.into(), root: None }.content([2; 16]);
+    let content = GroupInfo { name: name.into(), root: None, outcasts: Vec::new() }.content([2; 16]);
     stranger.tell(&mut world.server, id, Kind::Group, &content);
     world.run();
     id
@@ -362,7 +362,12 @@ fn a_chat_of_two_takes_no_name() {
     peer.create(&mut world.server, id);
     peer.add(&mut world.server, id, alice);
     peer.say(&mut world.server, id, Kind::Direct, "hello");
-    peer.tell(&mut world.server, id, Kind::Direct, &GroupInfo { name: "team".into(), root: None }.content([2; 16]));
+    peer.tell(
+        &mut world.server,
+        id,
+        Kind::Direct,
+        &GroupInfo { name: "team".into(), root: None, outcasts: Vec::new() }.content([2; 16]),
+    );
     world.run();
     let view = world.devices[0].core.conversation(id).unwrap();
     assert_eq!((view.kind, view.name, view.label.as_str()), (Kind::Direct, None, ""));

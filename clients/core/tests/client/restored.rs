@@ -223,7 +223,7 @@ fn nobody_can_pass_off_another_conversation_as_the_beginning_of_theirs() {
     mallory.create(&mut world.server, theirs);
     let alice = world.address(0);
     mallory.add(&mut world.server, theirs, alice);
-    let forged = GroupInfo { name: "theirs".into(), root: Some(team) }.content([2; 16]);
+    let forged = GroupInfo { name: "theirs".into(), root: Some(team), outcasts: Vec::new() }.content([2; 16]);
     mallory.tell(&mut world.server, theirs, Kind::Group, &forged);
     world.run();
     let backup = world.server.restored(1);
@@ -420,6 +420,51 @@ fn whoever_left_a_group_stays_out_of_it_where_a_restore_brings_the_invitation_ba
         let chats = world.devices[1].core.conversations();
         assert!(chats.iter().all(|view| view.left), "{seed}: {chats:?}");
         assert!(!saw(&world, 1, |e| matches!(e, Event::Rejoining { .. } | Event::SameChat { .. })), "{seed}");
+    }
+}
+
+/// Alice removes bob from a group of four after the backup; who of carol and dave hears of it, and who connects first.
+fn removed_before_a_restore(seed: u8, heard: &[usize], order: &[usize]) -> (World, ConversationId) {
+    let mut world = World::seeded(&["alice", "bob", "carol", "dave"], seed);
+    let team = group(&mut world, &["bob", "carol", "dave"]);
+    all_talk(&mut world, &[0, 1, 2, 3], team, "before");
+    let backup = world.server.restored(1);
+    for n in (1..4).filter(|n| !heard.contains(n)) {
+        world.take_offline(n);
+    }
+    let account = world.address(1).account;
+    world.command(0, Command::RemoveMembers { conversation: team, accounts: vec![account] });
+    world.run();
+    go_back(&mut world, backup);
+    world.take_offline(0);
+    heard.iter().for_each(|n| world.take_offline(*n));
+    for n in order {
+        world.bring_online(*n);
+        world.run();
+    }
+    for _ in 0..20 {
+        world.now += 10_000;
+        world.run();
+    }
+    (world, team)
+}
+
+#[test]
+fn whoever_was_removed_before_a_restore_is_out_after_it_whoever_had_heard_and_whoever_is_first() {
+    let mut seed = 0;
+    for heard in [&[][..], &[3], &[2, 3], &[1]] {
+        for order in [[0, 1, 2, 3], [1, 2, 3, 0], [2, 1, 0, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+            seed += 1;
+            let (mut world, team) = removed_before_a_restore(seed, heard, &order);
+            let context = format!("{heard:?} {order:?}");
+            all_talk(&mut world, &[0, 2, 3], team, "after");
+            for n in [0, 2, 3] {
+                let chats = world.devices[n].core.conversations();
+                let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
+                assert!(matches!(open[..], [view] if view.members.len() == 3), "{context}: {n} {open:?}");
+            }
+            assert!(!texts(&world, 1, team).iter().any(|text| text.contains("after")), "{context}");
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Conversation {
             crowded: self.crowded,
             room_at_ms: self.room_at.map(|at| at.0),
             renewal_asked_ms: self.renewal_asked.map(|at| at.0),
+            outcasts: self.outcasts.iter().map(|account| Bytes::copy_from_slice(account.as_bytes())).collect(),
             unsent: self.unsent.iter().flat_map(|(first, last)| [*first, *last]).collect(),
         }
         .encode_to_vec()
@@ -96,6 +97,7 @@ impl Conversation {
             awaits_in_vain: r.awaits_in_vain,
             refresh: r.refresh.map(RefreshRecord::read),
             ticks_at: r.ticks_at_ms.map(UnixMillis),
+            outcasts: accounts(&r.outcasts).ok_or_else(bad)?,
             unsent: r.unsent.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
             crowded: r.crowded,
             room_at: r.room_at_ms.map(UnixMillis),
@@ -185,6 +187,8 @@ struct Record {
     /// First and last of each range.
     #[prost(uint64, repeated, tag = "34")]
     unsent: Vec<u64>,
+    #[prost(bytes = "bytes", repeated, tag = "35")]
+    outcasts: Vec<Bytes>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -317,6 +321,10 @@ impl CommitRecord {
         let Self { epoch, commit, welcome, group_info, changes_nothing } = self;
         Commit { epoch, commit, welcome, group_info, changes_nothing }
     }
+}
+
+fn accounts(bytes: &[Bytes]) -> Option<std::collections::BTreeSet<AccountId>> {
+    bytes.iter().map(|account| AccountId::try_from(account.as_ref()).ok()).collect()
 }
 
 #[cfg(test)]
