@@ -36,7 +36,7 @@ use openmls_traits::types::SignatureScheme;
 use pli_domain::limits::EPOCHS_BEHIND_MAX;
 use pli_domain::{AccountId, ConversationId, DeviceAddress, DeviceId, UnixMillis};
 
-pub use change::{Commit, CommitSummary, Handshake};
+pub use change::{Addition, Commit, CommitSummary, Handshake};
 pub use message::{OpenError, Opened};
 use provider::{Provider, Rand};
 use store::Store;

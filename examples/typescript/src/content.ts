@@ -25,7 +25,8 @@ export interface Tick {
 
 export type Content =
   | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "group"; readonly name: string; readonly root?: Bytes }
+  /** `removed`: whom others are not to bring into what goes on for `root`. This client brings in nobody by itself. */
+  | { readonly kind: "group"; readonly name: string; readonly root?: Bytes; readonly removed?: readonly Bytes[] }
   | { readonly kind: "ticks"; readonly ticks: Tick[] }
   | { readonly kind: "other"; readonly mediaType: string };
 
@@ -46,11 +47,7 @@ function part(content: Exclude<Content, { kind: "other" }>): [number, string, By
     case "text":
       return [1, TEXT, utf8(checkText(content.text))];
     case "group":
-      return [
-        0,
-        GROUP,
-        cbor(content.root === undefined ? [checkName(content.name)] : [checkName(content.name), content.root]),
-      ];
+      return [0, GROUP, cbor([checkName(content.name), content.root, content.removed].filter((x) => x !== undefined))];
     case "ticks":
       return [0, TICKS, encodeTicks(content.ticks)];
   }
@@ -122,7 +119,13 @@ function single(mediaType: string, body: Bytes): Content {
 function group(body: Bytes): Content {
   const value = deterministic(body);
   if (!Array.isArray(value) || typeof value[0] !== "string") throw new BadContent("a group's info has no name");
-  return { kind: "group", name: value[0], ...(value[1] instanceof Uint8Array ? { root: value[1] } : {}) };
+  const [name, root, removed] = value as [string, ...unknown[]];
+  return {
+    kind: "group",
+    name,
+    ...(root instanceof Uint8Array ? { root } : {}),
+    ...(Array.isArray(removed) ? { removed: removed.filter((account) => account instanceof Uint8Array) } : {}),
+  };
 }
 
 function decodeTicks(body: Bytes): Tick[] {

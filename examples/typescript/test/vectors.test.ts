@@ -42,6 +42,7 @@ interface SealedContent {
   hex: string;
   text?: string;
   group?: [string, string?];
+  removed?: string[];
   ticks?: [string, number, number][];
   lost?: [string, number[]][];
   lives?: [string, string][];
@@ -110,7 +111,13 @@ function contentOf(vector: SealedContent): Exclude<Content, { kind: "other" }> {
   if (vector.text !== undefined) return { kind: "text", text: vector.text };
   if (vector.group !== undefined) {
     const [name, root] = vector.group;
-    return { kind: "group", name, ...(root === undefined ? {} : { root: unhex(root) }) };
+    const removed = vector.removed?.map(unhex);
+    return {
+      kind: "group",
+      name,
+      ...(root === undefined ? {} : { root: unhex(root) }),
+      ...(removed === undefined ? {} : { removed }),
+    };
   }
   const ticks = (vector.ticks ?? []).map(([device, delivered, read_]): Tick => {
     const lost = vector.lost?.find(([of]) => of === device)?.[1];

@@ -153,7 +153,7 @@ fn decode_lives(d: &mut Decoder<'_>, length: usize, ticks: &mut [Tick]) -> Resul
 }
 
 /// What a group is called. Sent by its creator first of all and again, by whoever adds members, to everybody. CBOR: an
-/// array of [name], or [name, root].
+/// array of [name], [name, root] or [name, root, accounts that were removed].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupInfo {
     /// At most 128 bytes.
@@ -192,8 +192,9 @@ impl GroupInfo {
 
     fn decode(bytes: &[u8]) -> Result<Self, ContentError> {
         let mut d = Decoder::new(bytes);
-        let fields = d.array()?.filter(|fields| (1..=3).contains(fields));
-        let fields = fields.ok_or(ContentError::Format("group info has one field to three"))?;
+        // What later versions put behind is not read.
+        let fields = d.array()?.filter(|fields| *fields > 0);
+        let fields = fields.ok_or(ContentError::Format("group info has a name"))?;
         let name = d.str()?;
         if name.len() > GROUP_NAME_BYTES_MAX {
             return Err(ContentError::Format("a group name is longer than GROUP_NAME_BYTES_MAX"));
@@ -202,7 +203,7 @@ impl GroupInfo {
         let root = root.map(ConversationId::try_from).transpose();
         let root = root.map_err(|_| ContentError::Format("a conversation has 16 bytes"))?;
         let mut outcasts = Vec::new();
-        if fields == 3 {
+        if fields > 2 {
             let count = d.array()?.filter(|count| (1..=GROUP_OUTCASTS_MAX as u64).contains(count));
             for _ in 0..count.ok_or(ContentError::Format("too many are named who were removed, or none"))? {
                 let account = AccountId::try_from(d.bytes()?);

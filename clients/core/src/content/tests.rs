@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use super::*;
-use pli_domain::{ConversationId, DeviceId};
+use pli_domain::{AccountId, ConversationId, DeviceId};
 use proptest::prelude::*;
 
 macro_rules! vector {
@@ -86,6 +86,23 @@ fn ticks_and_group_info_travel_as_contents() {
         let content = Content::decode(&group.content([2; 16]).encode()).expect("own encoding");
         assert_eq!(GroupInfo::of(&content).expect("group").expect("own encoding"), group);
     }
+    let info = |outcasts| GroupInfo { name: "team".into(), root: Some(ConversationId::from_bytes([7; 16])), outcasts };
+    let read = |info: &GroupInfo| GroupInfo::of(&info.content([2; 16])).expect("group");
+    let most = info((0..64).map(|n| AccountId::from_bytes([n; 16])).collect());
+    assert_eq!(read(&most).expect("own encoding"), most);
+    let over = info((0..65).map(|n| AccountId::from_bytes([n; 16])).collect());
+    assert!(matches!(read(&over), Err(ContentError::Format(_))));
+    let group = |info: &str| {
+        let info = hex::decode(info).expect("hex");
+        GroupInfo::of(&Content::single([2; 16], Disposition::UNSPECIFIED, GROUP, info))
+    };
+    let root = "5007070707070707070707070707070707";
+    for wrong in ["80", &format!("83647465616d{root}80"), &format!("83647465616d{root}814105"), "82647465616d4107"] {
+        assert!(group(wrong).expect("group").is_err(), "{wrong}");
+    }
+    // What a later version says behind it is not read.
+    let later = group(&format!("84647465616d{root}815009090909090909090909090909090909f5")).expect("group");
+    assert_eq!(later.expect("read"), info(vec![AccountId::from_bytes([9; 16])]));
 }
 
 #[test]

@@ -128,8 +128,14 @@ pub(super) struct Conversation {
     pub(super) refresh: Option<Refresh>,
     /// When it was last asked to.
     pub(super) renewal_asked: Option<UnixMillis>,
-    /// Whom this device saw removed, or was told of, and who was not added since; at most [`super::outcasts::OUTCASTS_MAX`].
-    pub(super) outcasts: BTreeSet<AccountId>,
+    /// Whom this device saw removed, or left out on somebody's word, and who was not added since, the latest last; at most
+    /// [`super::outcasts::OUTCASTS_MAX`].
+    pub(super) outcasts: Vec<AccountId>,
+    /// Who was said to be removed, and by whom, while it was not known yet whom this device is to bring in; at most
+    /// [`super::outcasts::OUTCASTS_MAX`]. Not stored: whoever is brought in for lack of it is taken out by those who know.
+    pub(super) said_out: Vec<(AccountId, AccountId)>,
+    /// Another device of this account has asked to leave.
+    pub(super) asked_elsewhere: bool,
     /// Numbers of this device whose messages were refused, so that nobody waits for them; at most
     /// [`super::lives::UNSENT_MAX`] ranges, rising and apart; the lowest are forgotten.
     pub(super) unsent: Vec<(u64, u64)>,

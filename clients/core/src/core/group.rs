@@ -137,8 +137,8 @@ impl Core {
         };
         let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
         self.cast_out(id, removed.difference(&inside).copied());
+        self.admit(id, summary, &came);
         for account in &came {
-            self.take_back(id, *account);
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
             self.out.events.push(Event::MemberAdded { conversation: id, member, by });
@@ -384,12 +384,8 @@ impl Core {
     fn put_out_by(&self, id: ConversationId, summary: &CommitSummary) -> Option<Member> {
         let conversation = self.conversations.get(&id)?;
         let own = self.identity.address().account;
-        let asks = |work: &Work| match work {
-            Work::Leave => true,
-            Work::Dismiss(devices, _) => devices.iter().any(|device| device.account == own),
-            _ => false,
-        };
-        let asked = conversation.proposal.is_some() || conversation.work.iter().any(asks);
+        let leaves = conversation.proposal.is_some() || conversation.work.contains(&Work::Leave);
+        let asked = leaves || conversation.asked_elsewhere;
         let by = summary.by.filter(|by| !asked && by.account != own)?;
         Some(self.member(by.account))
     }

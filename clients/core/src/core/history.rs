@@ -141,7 +141,10 @@ impl Core {
         // Who knows the first conversation knows by itself what goes on for it, and nobody can pass off another one;
         // but for what went on in a history that this device missed.
         let told = info.as_ref().and_then(|info| info.root);
-        let root = told.filter(|root| !self.conversations.contains_key(root) || self.may_have_followed(id, *root));
+        let root = told.filter(|root| {
+            let known = self.conversations.contains_key(root);
+            !known || self.is_successor(id, *root) || self.may_have_followed(id, *root)
+        });
         let (Some(info), Some(conversation)) = (info, self.conversations.get_mut(&id)) else { return };
         if conversation.kind() == Kind::Direct {
             // A chat of two is called after whom it is with.
@@ -161,9 +164,7 @@ impl Core {
         if let Some(root) = told {
             self.turn_down(id, root, by);
         }
-        // Whoever is in was let in by somebody, who knew it or not.
-        let inside = self.accounts_in(id);
-        self.cast_out(id, outcasts.into_iter().filter(|account| !inside.contains(account)));
+        self.heed(id, &outcasts, by);
     }
 
     /// Writes how far one's own message came, if it has a place in the history.

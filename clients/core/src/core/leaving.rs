@@ -25,6 +25,10 @@ impl Core {
         }
         if device.account == own.account {
             // The whole account leaves; somebody else removes it, if there is anybody.
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.asked_elsewhere = true;
+                self.dirty.insert(Row::Conversation(id));
+            }
             if is_own_alone(&self.mls.members(id), own.account) {
                 self.abandon(id);
             }

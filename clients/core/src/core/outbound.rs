@@ -14,7 +14,7 @@ use super::history::Draft;
 use super::lives::lives_of;
 use super::tables::RowStatus;
 use super::{Core, Event};
-use crate::content::{Addressed, Content, Frame, GROUP_OUTCASTS_MAX, GroupInfo, Kind, LifeSpan};
+use crate::content::{Addressed, Content, Frame, GroupInfo, Kind, LifeSpan};
 use crate::mls::Mls;
 use crate::outbox::{OutLane, OutMessage, OutboxEvent, OutboxFull, Seal};
 
@@ -94,7 +94,7 @@ impl Core {
         let conversation = self.conversations.get(&id)?;
         let (name, root) = (conversation.name.clone()?, conversation.root);
         // Only what goes on for another one is completed by its members.
-        let outcasts = root.map(|_| self.outcasts(id).into_iter().take(GROUP_OUTCASTS_MAX).collect());
+        let outcasts = root.map(|_| self.outcasts_told(id));
         Some(GroupInfo { name, root, outcasts: outcasts.unwrap_or_default() }.content(self.random_id()))
     }
 

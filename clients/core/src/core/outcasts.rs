@@ -3,100 +3,155 @@
 //!
 //! A server that was restored has lost the commit that removed somebody. Whoever had not read it makes the successor
 //! ([`super::restored`]), or completes it, with that one in it. So each conversation remembers whom this device saw
-//! removed, newcomers of a successor are told, nobody of them is brought in, and whoever is let into a successor in which
-//! one of them is takes them out again. Somebody who was added since is struck out.
+//! removed; nobody of them is brought in; and whoever meets one of them in a successor, or sees one brought in to complete
+//! it, takes them out again. What completes a successor is marked in its commit, so an addition that somebody wished for
+//! counts: who was added since is struck out.
+//!
+//! Those who had not read it are told with the group's name. That keeps out only whom they were about to bring in: nobody
+//! is removed on the word of somebody else, and no list grows by it beyond the members that there were.
 
 use std::collections::BTreeSet;
 
 use pli_domain::{AccountId, ConversationId};
 
-use super::conversation::{WORK_MAX, Work};
-use super::restored::successor;
-use super::{Core, Row};
+use super::conversation::{Conversation, WORK_MAX, Work};
+use super::{Core, Event, Row};
+use crate::content::GROUP_OUTCASTS_MAX;
+use crate::mls::CommitSummary;
 
-/// Most that are remembered of one conversation; which ones of more is not said.
+/// Most that are remembered of one conversation, the latest.
 pub(super) const OUTCASTS_MAX: usize = 256;
 
 impl Core {
     /// Everybody who was removed from what `id` is, or goes on for, and was not added since.
     pub(super) fn outcasts(&self, id: ConversationId) -> BTreeSet<AccountId> {
-        self.successions(id)
-            .iter()
-            .filter_map(|part| self.conversations.get(part))
-            .flat_map(|c| &c.outcasts)
-            .copied()
-            .collect()
+        self.line_of(id).iter().flat_map(|part| self.outcasts_of(*part)).copied().collect()
+    }
+
+    /// Those of them that newcomers are told of, the latest removals of each conversation first.
+    pub(super) fn outcasts_told(&self, id: ConversationId) -> Vec<AccountId> {
+        let mut told: Vec<AccountId> = Vec::new();
+        for account in self.line_of(id).iter().flat_map(|part| self.outcasts_of(*part).iter().rev()) {
+            if told.len() < GROUP_OUTCASTS_MAX && !told.contains(account) {
+                told.push(*account);
+            }
+        }
+        told
+    }
+
+    fn outcasts_of(&self, id: ConversationId) -> &[AccountId] {
+        self.conversations.get(&id).map(|conversation| conversation.outcasts.as_slice()).unwrap_or_default()
     }
 
     /// These were removed.
     pub(super) fn cast_out(&mut self, id: ConversationId, accounts: impl IntoIterator<Item = AccountId>) {
         let own = self.identity.address().account;
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let before = conversation.outcasts.len();
-        conversation.outcasts.extend(accounts.into_iter().filter(|account| *account != own));
-        while conversation.outcasts.len() > OUTCASTS_MAX {
-            conversation.outcasts.pop_last();
-        }
-        if conversation.outcasts.len() != before {
+        for account in accounts.into_iter().filter(|account| *account != own) {
+            let Some(conversation) = self.conversations.get_mut(&id) else { return };
+            conversation.outcasts.retain(|known| *known != account);
+            conversation.outcasts.push(account);
+            let over = conversation.outcasts.len().saturating_sub(OUTCASTS_MAX);
+            conversation.outcasts.drain(..over);
             self.dirty.insert(Row::Conversation(id));
         }
-        let outcasts = self.outcasts(id);
+    }
+
+    /// These came by a commit: somebody wished for them, but where it only completes what goes on, or is of one who was
+    /// removed.
+    pub(super) fn admit(&mut self, id: ConversationId, summary: &CommitSummary, came: &[AccountId]) {
+        if came.is_empty() {
+            return;
+        }
+        if summary.completes || summary.by.is_some_and(|by| self.outcasts(id).contains(&by.account)) {
+            return self.keep_out(id);
+        }
+        came.iter().for_each(|account| self.take_back(id, *account));
+    }
+
+    /// Somebody wished for this one in `id`, also before this device knows that it goes on for another.
+    fn take_back(&mut self, id: ConversationId, account: AccountId) {
+        let knowing = self.conversations.iter().filter(|(_, c)| c.outcasts.contains(&account));
+        let line = self.line_of(id);
+        let in_line = |(part, c): &(&ConversationId, &Conversation)| {
+            line.contains(part) || self.is_successor(id, c.root.unwrap_or(**part))
+        };
+        for part in knowing.filter(in_line).map(|(part, _)| *part).collect::<Vec<_>>() {
+            self.strike_out(part, |outcast| *outcast == account);
+        }
+    }
+
+    /// This device is in `id` again and did not see what happened meanwhile: whoever is in was let in.
+    pub(super) fn take_back_present(&mut self, id: ConversationId) {
+        let inside = self.accounts_in(id);
+        self.strike_out(id, |outcast| inside.contains(outcast));
+    }
+
+    fn strike_out(&mut self, id: ConversationId, is_back: impl Fn(&AccountId) -> bool) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        let before = conversation.outcasts.len();
+        conversation.outcasts.retain(|outcast| !is_back(outcast));
+        if conversation.outcasts.len() < before {
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    /// Takes out of what goes on whoever was removed from what was before.
+    pub(super) fn keep_out(&mut self, id: ConversationId) {
+        let outcasts = self.outcasts(id);
+        let back: Vec<AccountId> = self.accounts_in(id).intersection(&outcasts).copied().collect();
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| !back.is_empty()) else { return };
+        let remove = Work::Remove(back);
+        if conversation.work.len() < WORK_MAX && !conversation.work.contains(&remove) {
+            conversation.work.push_back(remove);
+            self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    /// Somebody in `id` says who was removed: whom this device was about to bring in it leaves out, and the user is told.
+    pub(super) fn heed(&mut self, id: ConversationId, outcasts: &[AccountId], by: AccountId) {
+        let awaits_list = self.compare;
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        if awaits_list {
+            conversation.said_out.extend(outcasts.iter().map(|account| (*account, by)));
+            let over = conversation.said_out.len().saturating_sub(OUTCASTS_MAX);
+            conversation.said_out.drain(..over);
+            return;
+        }
+        let mut left_out = BTreeSet::new();
         for work in &mut conversation.work {
             if let Work::Gather(accounts, _) = work {
+                left_out.extend(accounts.iter().filter(|account| outcasts.contains(account)));
                 accounts.retain(|account| !outcasts.contains(account));
             }
         }
-    }
-
-    /// This one was added.
-    pub(super) fn take_back(&mut self, id: ConversationId, account: AccountId) {
-        for part in self.successions(id) {
-            if self.conversations.get_mut(&part).is_some_and(|c| c.outcasts.remove(&account)) {
-                self.dirty.insert(Row::Conversation(part));
-            }
+        conversation.absent.retain(|account| !outcasts.contains(account) || !left_out.insert(*account));
+        self.cast_out(id, left_out.iter().copied());
+        for account in left_out {
+            let (member, by) = (self.member(account), Some(self.member(by)));
+            self.out.events.push(Event::MemberRemoved { conversation: id, member, by });
         }
     }
 
-    /// This device was let into something that goes on, in which somebody may be who was removed from what was before.
-    pub(super) fn keep_out(&mut self, id: ConversationId) {
-        let outcasts = self.outcasts(id);
-        let inside = self.mls.members(id).into_iter().map(|(device, _)| device.account);
-        let back: BTreeSet<AccountId> = inside.filter(|account| outcasts.contains(account)).collect();
-        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| !back.is_empty()) else { return };
-        if conversation.work.len() < WORK_MAX {
-            conversation.work.push_back(Work::Remove(back.into_iter().collect()));
-            self.dirty.insert(Row::Conversation(id));
+    /// Heeds what was said in `id` before it was known whom this device is to bring in.
+    pub(super) fn heed_what_was_said(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for (account, by) in std::mem::take(&mut conversation.said_out) {
+            self.heed(id, &[account], by);
         }
     }
 
     /// Somebody says that `id` goes on for what began as `root`. Who was removed from that, and did not hear so, makes one
-    /// for all of them when nobody lets them in: where it goes on elsewhere, this one is left.
+    /// for all of them when nobody lets them in: where it goes on elsewhere, they are removed from this one, and it is left.
     pub(super) fn turn_down(&mut self, id: ConversationId, root: ConversationId, by: AccountId) {
-        let goes_on = self.heir(root).filter(|heir| *heir != id && successor(root, &self.history) != id);
+        let goes_on = self.heir(root).filter(|heir| *heir != id && !self.is_successor(id, root));
         if goes_on.is_none() || !self.outcasts(root).contains(&by) {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if !conversation.work.contains(&Work::Leave) && conversation.work.len() < WORK_MAX {
-            conversation.work.push_back(Work::Leave);
+        if !conversation.work.contains(&Work::Leave) && conversation.work.len() + 1 < WORK_MAX {
+            // They hear of it by that, too.
+            conversation.work.extend([Work::Remove(vec![by]), Work::Leave]);
             self.dirty.insert(Row::Conversation(id));
         }
-    }
-
-    /// The conversations that went on for one another in the histories of this server, `id` among them.
-    fn successions(&self, id: ConversationId) -> Vec<ConversationId> {
-        let root = |first: &ConversationId| self.conversations.get(first).and_then(|c| c.root).unwrap_or(*first);
-        let begins = self.conversations.keys().map(root);
-        // What this device was let into by a welcome does not name its root yet.
-        let leads_here = |first: &ConversationId| !self.history.is_empty() && successor(*first, &self.history) == id;
-        let own =
-            Some(root(&id)).filter(|own| *own != id).or_else(|| begins.into_iter().find(leads_here)).unwrap_or(id);
-        let mut line: Vec<ConversationId> =
-            self.conversations.keys().filter(|part| root(part) == own).copied().collect();
-        if !line.contains(&id) {
-            line.push(id);
-        }
-        line
     }
 }

@@ -16,10 +16,7 @@ use super::notices::Notice;
 use super::restored::{gather_again, gather_at};
 use super::{Core, Event, Member, Row};
 use crate::content::Kind;
-use crate::mls::MlsError;
-
-/// A device to add: address, key of its leaf, key package.
-type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
+use crate::mls::{Addition, MlsError};
 
 fn too_large(devices: usize) -> common::Error {
     let why = format!(
@@ -151,6 +148,7 @@ impl Core {
             self.dirty.insert(Row::Conversation(id));
             if is_due {
                 self.tell_stranger(id);
+                self.forget_who_wrote_first(id);
             }
         }
     }
@@ -160,6 +158,13 @@ impl Core {
         let own = self.identity.address().account;
         let by = self.conversations.get(&id)?.added_by.filter(|by| *by != own)?;
         (!self.goes_on_for_known(id)).then(|| self.member(by))
+    }
+
+    /// In a chat of two it was the other one, and that was said.
+    fn forget_who_wrote_first(&mut self, id: ConversationId) {
+        if let Some(chat) = self.conversations.get_mut(&id).filter(|c| c.kind == Some(Kind::Direct)) {
+            chat.added_by = None;
+        }
     }
 
     /// Says once that a group is of somebody with whom there is no chat: anybody can add anybody. Told when its name is known,
@@ -404,7 +409,12 @@ impl Core {
         if self.lets_others_commit(id, now) {
             return;
         }
-        match self.mls.commit(id, add, remove) {
+        let first = self.conversations.get(&id).and_then(|conversation| conversation.work.front());
+        let made = match first {
+            Some(Work::Gather(..)) => self.mls.commit_that_completes(id, add, remove),
+            _ => self.mls.commit(id, add, remove),
+        };
+        match made {
             Ok(commit) => {
                 self.offer_commit(id, commit);
                 self.ask_commit(id, now);

@@ -178,6 +178,7 @@ impl Core {
         conversation.proposal = None;
         // They are of an epoch that is over: whoever still wants to leave proposes it again.
         conversation.work.retain(|work| !matches!(work, Work::Dismiss(..)));
+        self.take_back_present(id);
         self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);

@@ -232,7 +232,14 @@ impl Core {
                 there.peer = there.peer.or(peer).filter(|_| there.kind() != Kind::Group);
                 there.name = there.name.take().or(name);
                 there.work.extend(work);
+                let is_group = there.kind() == Kind::Group;
                 self.gather_soon(next, now);
+                self.keep_out(next);
+                self.heed_what_was_said(next);
+                if is_group && !self.outcasts(next).is_empty() {
+                    // Whoever completes it has to know whom not to bring in.
+                    self.announce_name(next, now);
+                }
             }
             None => {
                 let (work, root) = (work.collect(), Some(root));
@@ -343,7 +350,8 @@ impl Core {
         let handle = |account: &AccountId| self.member(*account).handle.map(|handle| format!("@{handle}"));
         let mut named: Vec<String> = accounts.iter().filter_map(handle).take(NAMED_MAX).collect();
         match (named.len(), accounts.len() - named.len()) {
-            (0, _) => return "the other side".into(),
+            (0, 0..=1) => return "the other side".into(),
+            (0, several) => return format!("{several} of its members"),
             (_, 0) => {}
             (_, more) => named.push(format!("{more} more")),
         }
@@ -365,6 +373,9 @@ impl Core {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         conversation.looked_for = true;
         self.wait_until(id, now.after(MAKER_AWAITED));
+        let why = "somebody was first to begin it anew after the restore and has not let this device in: they may know \
+                   that you were removed, or be away; in five minutes all are asked once more";
+        self.out.events.push(Event::Waiting { conversation: id, why: refusal(ErrorCode::Temporary, why) });
         self.resync_all();
         self.ask_list(now);
     }
@@ -394,11 +405,17 @@ impl Core {
     /// Whether it goes on, in this history, for one that this device was in before.
     pub(super) fn goes_on_for_known(&self, id: ConversationId) -> bool {
         let leads_to = |(first, c): (&ConversationId, &Conversation)| {
-            // A server that was never restored has no history, and then nothing goes on.
-            let derived = || successor(c.root.unwrap_or(*first), &self.history);
-            c.heir == Some(id) || (!self.history.is_empty() && derived() == id)
+            // Whoever was out and is brought in again was let in by somebody.
+            let was_in = || *first != id && !matches!(c.phase, Phase::Left | Phase::Failed);
+            c.heir == Some(id) || was_in() && self.is_successor(id, c.root.unwrap_or(*first))
         };
         self.conversations.iter().any(leads_to)
+    }
+
+    /// Whether it is what goes on, in this history, for those that began as `root`.
+    pub(super) fn is_successor(&self, id: ConversationId, root: ConversationId) -> bool {
+        // A server that was never restored has no history, and then nothing goes on.
+        !self.history.is_empty() && successor(root, &self.history) == id
     }
 
     /// The conversation that goes on for one that is over, or ends in this step.

@@ -155,7 +155,7 @@ impl Core {
         all.into_iter().collect()
     }
     /// How far the message of this device with this number has come with everybody who is in exactly this conversation and
-    /// for whom it was; those who lost it are left out. None before all have it.
+    /// for whom it was: the least of them. None before it came as far as it can with each.
     pub fn reached_by_all(&self, id: ConversationId, lane_no: u64) -> Option<Reached> {
         let conversation = self.conversations.get(&id).filter(|conversation| !conversation.is_given_up(lane_no))?;
         let own = self.identity.address().account;
@@ -167,7 +167,7 @@ impl Core {
             let known = all.entry(address.account).or_default();
             *known = (*known).max(mark.reached(lane_no));
         }
-        all.into_values().filter(|reached| *reached != Some(Reached::Lost)).min().flatten()
+        all.into_values().min().flatten()
     }
     /// The handles that are known, for completion.
     pub fn known_handles(&self) -> Vec<Handle> {

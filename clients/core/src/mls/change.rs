@@ -10,6 +10,12 @@ use pli_domain::{ConversationId, DeviceAddress};
 
 use super::{Group, Mls, MlsError, device_of, load_group, refused};
 
+/// The authenticated data of a commit that completes what goes on after a restore, and of no other.
+const COMPLETES: &[u8] = &[1];
+
+/// A device with the key of its device list and a key package.
+pub type Addition = (DeviceAddress, Vec<u8>, Vec<u8>);
+
 /// A commit that waits for the server's verdict, as MLSMessages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -40,6 +46,8 @@ pub struct CommitSummary {
     pub external: bool,
     /// Whoever made it has new keys by it: it carries an update path.
     pub renewed: bool,
+    /// Whom it adds was in what the conversation goes on for, and nobody wished for them now. Only of others' commits.
+    pub completes: bool,
 }
 
 /// What a handshake message was.
@@ -64,8 +72,28 @@ impl Mls {
     pub fn commit(
         &mut self,
         id: ConversationId,
-        add: &[(DeviceAddress, Vec<u8>, Vec<u8>)],
+        add: &[Addition],
         remove: &[DeviceAddress],
+    ) -> Result<Commit, MlsError> {
+        self.commit_as(id, add, remove, &[])
+    }
+
+    /// The same, of one that brings together again whoever was in what the conversation goes on for.
+    pub fn commit_that_completes(
+        &mut self,
+        id: ConversationId,
+        add: &[Addition],
+        remove: &[DeviceAddress],
+    ) -> Result<Commit, MlsError> {
+        self.commit_as(id, add, remove, COMPLETES)
+    }
+
+    fn commit_as(
+        &mut self,
+        id: ConversationId,
+        add: &[Addition],
+        remove: &[DeviceAddress],
+        authenticated: &[u8],
     ) -> Result<Commit, MlsError> {
         let packages = add.iter().map(|(device, key, package)| self.checked_package(*device, key, package));
         let packages = packages.collect::<Result<Vec<_>, _>>()?;
@@ -80,6 +108,7 @@ impl Mls {
             .map(|m| m.index)
             .collect();
         let (epoch, provider) = (group.mls.epoch().as_u64(), self.provider.on(&group.store));
+        group.mls.set_aad(authenticated.to_vec());
         let bundle = group
             .mls
             .commit_builder()
@@ -162,10 +191,11 @@ fn take_in(provider: &super::Provider, group: &mut Group, message: PublicMessage
     let message = ProtocolMessage::from(message);
     let processed = group.mls.process_message(&on, message).map_err(refused("processing a handshake"))?;
     let (sender, by) = (processed.sender().clone(), device_of(processed.credential()));
+    let completes = processed.aad() == COMPLETES;
     match processed.into_content() {
         ProcessedMessageContent::StagedCommitMessage(staged) => {
             let external = sender == Sender::NewMemberCommit;
-            let summary = CommitSummary { by, external, ..summarize(&group.mls, &staged) };
+            let summary = CommitSummary { by, external, completes, ..summarize(&group.mls, &staged) };
             group.mls.merge_staged_commit(&on, *staged).map_err(refused("merging a commit"))?;
             Ok(Handshake::Commit(summary))
         }
@@ -201,6 +231,7 @@ fn summarize(group: &openmls::prelude::MlsGroup, staged: &StagedCommit) -> Commi
         self_removed: staged.self_removed(),
         external: false,
         renewed: staged.update_path_leaf_node().is_some(),
+        completes: false,
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pli_api::{conversations as api, directory, edge, log};
 use pli_client_core::content::{Content, Frame, Kind, Ticks};
 use pli_client_core::identity::Identity;
-use pli_client_core::mls::Mls;
+use pli_client_core::mls::{Commit, Mls};
 use pli_domain::{Class, ConversationId, DeviceAddress, Handle, SendId};
 use prost::Message;
 use rand_chacha::ChaCha20Rng;
@@ -98,11 +98,20 @@ impl Ghost {
         let list = lists.accounts[0].devices.clone().unwrap().list;
         let key = directory::DeviceList::decode(list).unwrap().devices[0].key.to_vec();
         let commit = self.mls.commit(id, &[(device, key, package)], &[]).unwrap();
+        self.commit(server, id, commit);
+    }
+
+    pub fn remove(&mut self, server: &mut Server, id: ConversationId, device: DeviceAddress) {
+        let commit = self.mls.commit(id, &[], &[device]).unwrap();
+        self.commit(server, id, commit);
+    }
+
+    fn commit(&mut self, server: &mut Server, id: ConversationId, commit: Commit) {
         let request = api::CommitRequest {
             conversation: Bytes::copy_from_slice(id.as_bytes()),
             epoch: commit.epoch,
             commit: Some(inline(commit.commit)),
-            welcome: Some(inline(commit.welcome)),
+            welcome: (!commit.welcome.is_empty()).then(|| inline(commit.welcome)),
             group_info: Some(inline(commit.group_info)),
         };
         self.call::<api::CommitResponse>(server, "conversations.v1.Conversations/Commit", &request).unwrap();

@@ -357,3 +357,22 @@ fn what_was_found_out_for_who_is_added_is_not_taken_for_who_goes_first() {
     assert!(removed < added && added < awaited, "{events:?}");
     went_and_came(&mut world, id, 3);
 }
+
+#[test]
+fn whoever_leaves_on_one_device_was_removed_by_nobody_on_the_others() {
+    let mut world = World::new(&["alice", "bob"]);
+    let laptop = world.link(0, "laptop");
+    let handles = vec![handle("alice")];
+    let id = world.command(BOB, Command::CreateGroup { name: "team".into(), handles }).conversation.unwrap();
+    world.run();
+    world.take_offline(0);
+    world.command(laptop, Command::Leave { conversation: id });
+    world.run();
+    world.bring_online(0);
+    world.run();
+    for n in [0, laptop] {
+        assert!(has_left(&world, n, id));
+        let told = |e: &Event| matches!(e, Event::Left { by: None, .. });
+        assert!(world.devices[n].events.iter().any(told), "{n}");
+    }
+}

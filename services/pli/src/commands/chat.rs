@@ -262,9 +262,10 @@ impl Chat {
                 self.show_target().await?;
             }
             Event::Left { conversation, by } => {
-                let place = self.place(*conversation).await?;
-                let place = if place.is_empty() { " the conversation" } else { &place };
-                let why = no_longer_in(place, by.as_ref());
+                let place = self.place_left(*conversation).await?;
+                let why = no_longer_in(&place, by.as_ref());
+                // Whoever is added again hears so.
+                self.announced.remove(conversation);
                 self.screen.note(&why);
                 self.turn_away(*conversation, why).await?;
             }

@@ -18,7 +18,7 @@ pub enum Wait {
     Accepted,
     /// The servers have settled it: it left the outbox.
     Stored,
-    /// Every other member's device has it.
+    /// Everybody else has it, on one of their devices at least.
     Delivered,
 }
 

@@ -60,6 +60,8 @@ impl Conversation {
             room_at_ms: self.room_at.map(|at| at.0),
             renewal_asked_ms: self.renewal_asked.map(|at| at.0),
             outcasts: self.outcasts.iter().map(|account| Bytes::copy_from_slice(account.as_bytes())).collect(),
+            asked_elsewhere: self.asked_elsewhere,
+            looked_for: self.looked_for,
             unsent: self.unsent.iter().flat_map(|(first, last)| [*first, *last]).collect(),
         }
         .encode_to_vec()
@@ -98,6 +100,8 @@ impl Conversation {
             refresh: r.refresh.map(RefreshRecord::read),
             ticks_at: r.ticks_at_ms.map(UnixMillis),
             outcasts: accounts(&r.outcasts).ok_or_else(bad)?,
+            asked_elsewhere: r.asked_elsewhere,
+            looked_for: r.looked_for,
             unsent: r.unsent.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
             crowded: r.crowded,
             room_at: r.room_at_ms.map(UnixMillis),
@@ -189,6 +193,10 @@ struct Record {
     unsent: Vec<u64>,
     #[prost(bytes = "bytes", repeated, tag = "35")]
     outcasts: Vec<Bytes>,
+    #[prost(bool, tag = "36")]
+    asked_elsewhere: bool,
+    #[prost(bool, tag = "37")]
+    looked_for: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -323,7 +331,7 @@ impl CommitRecord {
     }
 }
 
-fn accounts(bytes: &[Bytes]) -> Option<std::collections::BTreeSet<AccountId>> {
+fn accounts(bytes: &[Bytes]) -> Option<Vec<AccountId>> {
     bytes.iter().map(|account| AccountId::try_from(account.as_ref()).ok()).collect()
 }
 
@@ -427,7 +435,13 @@ mod tests {
         later.unsent = vec![(1, 2), (4, 4)];
         assert_eq!(hex::encode(later.encode()), STORED_3);
         let read = Conversation::decode(&hex::decode(STORED_3).expect("hexadecimal")).expect("read");
-        assert_eq!((read.ours, read.unsent), (later.ours, later.unsent));
+        assert_eq!((&read.ours, &read.unsent), (&later.ours, &later.unsent));
+        later.outcasts = vec![AccountId::from_bytes([9; 16]), AccountId::from_bytes([8; 16])];
+        (later.asked_elsewhere, later.looked_for) = (true, true);
+        let stored = format!("{STORED_3}9a0210{}9a0210{}a00201a80201", "09".repeat(16), "08".repeat(16));
+        assert_eq!(hex::encode(later.encode()), stored);
+        let read = Conversation::decode(&later.encode()).expect("read");
+        assert_eq!((read.outcasts, read.asked_elsewhere, read.looked_for), (later.outcasts, true, true));
     }
 
     #[test]

@@ -356,6 +356,13 @@ impl Chat {
         Ok(view.map_or(String::new(), |view| place_of(&view)))
     }
 
+    /// The same of what ended, which may be a chat of two, or one that had no name yet.
+    pub(super) async fn place_left(&self, conversation: ConversationId) -> Result<String, Failure> {
+        let Some(view) = self.view(conversation).await? else { return Ok(" the conversation".into()) };
+        let place = place_of(&view);
+        Ok(if place.is_empty() { format!(" the chat with {}", self.called(&view)) } else { place })
+    }
+
     /// What stands after one's own name among what others wrote: to whom it went, or the group.
     pub(super) async fn place_to(&self, conversation: ConversationId) -> Result<String, Failure> {
         let view = self.view(conversation).await?;

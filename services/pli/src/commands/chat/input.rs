@@ -142,7 +142,12 @@ fn command(word: &str, rest: &str) -> Result<Input, String> {
         "/yes" => Ok(Input::Answer(true)),
         "/no" => Ok(Input::Answer(false)),
         "/unlink" if rest.is_empty() => Err("usage: /unlink DEVICE; /devices lists them".into()),
-        "/unlink" => Ok(Input::Unlink(rest.to_string())),
+        "/unlink" => {
+            // A device's name may have blanks without marks around it.
+            let (name, more) = named(rest).filter(|_| rest.starts_with('"')).unwrap_or((rest.into(), ""));
+            let name = if more.trim().is_empty() { name } else { rest.into() };
+            Ok(Input::Unlink(name))
+        }
         "/help" => Ok(Input::Help),
         "/quit" | "/exit" => Ok(Input::Quit),
         other => Err(format!("`{other}` is no command; /help lists them")),
@@ -200,6 +205,9 @@ mod tests {
         assert_eq!(Input::parse("  "), Ok(Input::Nothing));
         let members = vec![person("bob"), person("carol")];
         assert_eq!(Input::parse("/group team bob @carol"), Ok(Input::Create("team".into(), members)));
+        for typed in ["/unlink work laptop", "/unlink \"work laptop\"", "/unlink  work laptop "] {
+            assert_eq!(Input::parse(typed), Ok(Input::Unlink("work laptop".into())), "{typed}");
+        }
         assert_eq!(Input::parse("/safety"), Ok(Input::Safety(None)));
         assert_eq!(Input::parse("/safety bob"), Ok(Input::Safety(Some("bob".into()))));
         assert_eq!(Input::parse("/safety @bob~ab12cd"), Ok(Input::Safety(Some("bob~ab12cd".into()))));

@@ -102,18 +102,19 @@ impl Ticks {
         }
     }
 
-    /// The numbers of the messages that this watermark is of, as far as they are remembered here and somebody may not have
-    /// read them yet.
-    pub fn open(&self, event: &Event) -> Vec<u64> {
+    /// The numbers of the messages that this watermark is of and that somebody may not have read yet; none where it is of
+    /// nothing that is remembered here.
+    pub fn open(&self, event: &Event) -> Option<Vec<u64>> {
         let (Event::Delivered { conversation, from, up_to, .. } | Event::Read { conversation, from, up_to, .. }) =
             event
         else {
-            return Vec::new();
+            return None;
         };
-        self.covered(*conversation, &[(*from, *up_to)])
-            .filter(|sent| sent.with_all != Some(Reached::Read))
-            .map(|sent| sent.message.lane_no)
-            .collect()
+        let range = [(*from, *up_to)];
+        let mut covered = self.covered(*conversation, &range).peekable();
+        covered.peek()?;
+        let open = covered.filter(|sent| sent.with_all != Some(Reached::Read));
+        Some(open.map(|sent| sent.message.lane_no).collect())
     }
 
     /// The lines for messages that have come so far with everybody: one for all that became delivered, one for all that
@@ -270,7 +271,7 @@ mod tests {
         }
         let (by, device) = (member("bob"), DeviceId::from_bytes([4; 16]));
         let delivered = Event::Delivered { conversation: here, by, device, from: 1, up_to: 2 };
-        assert_eq!(ticks.open(&delivered), [1, 2]);
+        assert_eq!(ticks.open(&delivered), Some(vec![1, 2]));
         assert!(ticks.with_all(here, &BTreeMap::new()).is_empty(), "somebody has not got it");
         let reached = BTreeMap::from([(1, Reached::Delivered), (2, Reached::Delivered)]);
         assert_eq!(ticks.with_all(here, &reached), ["✓✓ delivered to everybody “text 2” and 1 before it"]);
@@ -278,7 +279,11 @@ mod tests {
         let reached = BTreeMap::from([(1, Reached::Read), (2, Reached::Delivered), (3, Reached::Read)]);
         assert_eq!(ticks.with_all(here, &reached), ["✓✓ read by everybody “text 3” and 1 before it"]);
         assert!(ticks.with_all(here, &BTreeMap::from([(3, Reached::Delivered)])).is_empty(), "it was read");
-        assert_eq!(ticks.open(&delivered), [2], "nothing is news of what everybody has read");
+        assert_eq!(ticks.open(&delivered), Some(vec![2]), "nothing is news of what everybody has read");
+        ticks.with_all(here, &BTreeMap::from([(2, Reached::Read)]));
+        assert_eq!(ticks.open(&delivered), Some(Vec::new()), "everybody has read them all");
+        let before = Event::Delivered { conversation: here, by: member("bob"), device, from: 8, up_to: 9 };
+        assert_eq!(ticks.open(&before), None, "messages of earlier times");
     }
 
     #[test]

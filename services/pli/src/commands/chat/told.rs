@@ -46,17 +46,18 @@ impl Chat {
     /// What a watermark of a group of three or more people makes known: a line when all have come so far, as one for each of
     /// them would push everything else off the screen. None for anything else, and for messages of earlier times.
     pub(super) async fn with_all(&mut self, event: &Event) -> Result<Option<Vec<String>>, Failure> {
-        let numbers = self.ticks.open(event);
-        let Some(conversation) = ticked(event).filter(|_| !numbers.is_empty()) else { return Ok(None) };
-        if self.view(conversation).await?.is_none_or(|view| view.kind != Kind::Group || view.members.len() < 3) {
+        let (Some(conversation), Some(numbers)) = (ticked(event), self.ticks.open(event)) else { return Ok(None) };
+        let Some(group) = self.view(conversation).await?.filter(|view| view.kind == Kind::Group) else {
             return Ok(None);
-        }
+        };
         let look = move |core: &Core| {
             let reached = |lane_no| Some((lane_no, core.reached_by_all(conversation, lane_no)?));
             numbers.into_iter().filter_map(reached).collect()
         };
         let reached = self.session.client.query(look).await.map_err(|error| self.session.request(error))?;
-        Ok(Some(self.ticks.with_all(conversation, &reached)))
+        let lines = self.ticks.with_all(conversation, &reached);
+        // Of two the other one is named. Whoever comes in later never was to have what went before.
+        Ok((group.members.len() > 2).then_some(lines))
     }
 
     /// Says once who is in a group that became ready: when its name and everybody's handle are known, which are told
