@@ -47,10 +47,16 @@ function part(content: Exclude<Content, { kind: "other" }>): [number, string, By
     case "text":
       return [1, TEXT, utf8(checkText(content.text))];
     case "group":
-      return [0, GROUP, cbor([checkName(content.name), content.root, content.removed].filter((x) => x !== undefined))];
+      return [0, GROUP, cbor([checkName(content.name), ...origin(content)])];
     case "ticks":
       return [0, TICKS, encodeTicks(content.ticks)];
   }
+}
+
+/** What stands behind a group's name; who was removed is told only of what goes on for something. */
+function origin({ root, removed = [] }: Extract<Content, { kind: "group" }>): (Bytes | readonly Bytes[])[] {
+  if (root === undefined) return [];
+  return removed.length === 0 ? [root] : [root, removed];
 }
 
 /** A text of nothing but blanks, or a longer one than others take, is refused before it is written anywhere. */

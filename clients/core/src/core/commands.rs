@@ -29,9 +29,10 @@ impl Core {
 
     /// Changes that the user asked for and that are neither made nor refused: conversations to begin, members or devices to
     /// add or remove, and wishes to leave that the server does not have yet. Once it has one, another member carries it out.
+    /// A removal that a restored server has lost was asked for, too.
     pub fn open_changes(&self) -> usize {
         let open = |c: &Conversation, work: &Work| match work {
-            Work::Add(_) | Work::Remove(_) => true,
+            Work::Add(_) | Work::Remove(_) | Work::KeepOut => true,
             Work::Leave => !c.proposal.as_ref().is_some_and(|proposal| proposal.taken),
             Work::Dismiss(..) | Work::Gather(..) | Work::Align(_) => false,
         };

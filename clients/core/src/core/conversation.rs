@@ -50,6 +50,8 @@ pub(super) enum Work {
     Gather(Vec<AccountId>, UnixMillis),
     /// Bring the group in line with its members' device lists, not before this time.
     Align(UnixMillis),
+    /// Take out who was removed from what this goes on for.
+    KeepOut,
 }
 
 /// When this device renews its keys in a group, in server time.
@@ -128,12 +130,13 @@ pub(super) struct Conversation {
     pub(super) refresh: Option<Refresh>,
     /// When it was last asked to.
     pub(super) renewal_asked: Option<UnixMillis>,
-    /// Whom this device saw removed, or left out on somebody's word, and who was not added since, the latest last; at most
+    /// Whom this device saw removed and who was not added since, the latest last; at most
     /// [`super::outcasts::OUTCASTS_MAX`].
     pub(super) outcasts: Vec<AccountId>,
-    /// Who was said to be removed, and by whom, while it was not known yet whom this device is to bring in; at most
-    /// [`super::outcasts::OUTCASTS_MAX`]. Not stored: whoever is brought in for lack of it is taken out by those who know.
+    /// Of whom somebody said that they were removed, and who said so, the latest last; as many at most.
     pub(super) said_out: Vec<(AccountId, AccountId)>,
+    /// The server was asked whether this device is in it although its welcome did not come.
+    pub(super) looked_for: bool,
     /// Another device of this account has asked to leave.
     pub(super) asked_elsewhere: bool,
     /// Numbers of this device whose messages were refused, so that nobody waits for them; at most
@@ -199,8 +202,8 @@ pub(super) struct Conversation {
     pub(super) warned: bool,
     /// It was joined again because this profile is older than what was sent from it.
     pub(super) renewed: bool,
-    /// The server was asked whether this device is in it although its welcome did not come.
-    pub(super) looked_for: bool,
+    /// Somebody said, while the server was asked what it has, that it goes on for this root.
+    pub(super) claims: Option<(ConversationId, AccountId)>,
     /// Whom the first work could not have yet.
     pub(super) absent: BTreeSet<AccountId>,
     /// How often it was tried.

@@ -26,7 +26,7 @@ impl Core {
         match handshake {
             Handshake::Old | Handshake::Future => {}
             Handshake::Leave(device) => self.dismiss(id, device, now),
-            Handshake::OwnCommit(summary) => self.commit_won(id, &summary, now),
+            Handshake::OwnCommit(summary) => self.commit_won(id, summary, now),
             Handshake::Commit(summary) => {
                 // Its epoch is over: another commit won.
                 match self.conversations.get_mut(&id).and_then(|conversation| conversation.commit.take()) {
@@ -40,12 +40,13 @@ impl Core {
     }
 
     /// This device's commit made the epoch.
-    pub(super) fn commit_won(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
+    pub(super) fn commit_won(&mut self, id: ConversationId, mut summary: CommitSummary, now: UnixMillis) {
         if let Some(conversation) = self.conversations.get_mut(&id) {
             conversation.commit = None;
             conversation.race_no_more();
+            summary.completes = matches!(conversation.work.front(), Some(Work::Gather(..)));
         }
-        self.epoch_began(id, summary, now);
+        self.epoch_began(id, &summary, now);
     }
 
     fn epoch_began(&mut self, id: ConversationId, summary: &CommitSummary, now: UnixMillis) {
@@ -137,7 +138,7 @@ impl Core {
         };
         let came: Vec<AccountId> = added.iter().filter(|a| !removed.contains(a) && newcomer(a)).copied().collect();
         self.cast_out(id, removed.difference(&inside).copied());
-        self.admit(id, summary, &came);
+        self.judge_additions(id, summary, &came);
         for account in &came {
             let member = self.member(*account);
             let by = by.clone().unwrap_or_else(|| member.clone());
@@ -165,7 +166,7 @@ impl Core {
             api::commit_response::Outcome::Won(_) if rejoining => self.rejoined(id, now),
             api::commit_response::Outcome::Won(_) => match self.mls.merge_commit(id) {
                 Ok(summary) => {
-                    self.commit_won(id, &summary, now);
+                    self.commit_won(id, summary, now);
                     self.await_queue(id, self.mls.epoch(id).unwrap_or(0));
                 }
                 Err(error) => self.lost_thread(id, &LostThread::Own(error)),

@@ -164,7 +164,7 @@ impl Core {
         if let Some(root) = told {
             self.turn_down(id, root, by);
         }
-        self.heed(id, &outcasts, by);
+        self.hear_of_outcasts(id, &outcasts, by);
     }
 
     /// Writes how far one's own message came, if it has a place in the history.

@@ -366,6 +366,7 @@ impl Core {
             lives: old.lives,
             disowned: old.disowned,
             outcasts: old.outcasts,
+            said_out: old.said_out,
             kept: old.kept,
             void: old.void,
             unsent: old.unsent,
@@ -382,6 +383,7 @@ impl Core {
         } else {
             self.take_back_present(id);
         }
+        self.give_way(id);
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.
         self.outbox.epoch_ready(id);

@@ -7,19 +7,19 @@
 //! it, takes them out again. What completes a successor is marked in its commit, so an addition that somebody wished for
 //! counts: who was added since is struck out.
 //!
-//! Those who had not read it are told with the group's name. That keeps out only whom they were about to bring in: nobody
-//! is removed on the word of somebody else, and no list grows by it beyond the members that there were.
+//! Those who had not read it are told with the group's name. That is kept apart: they do not bring in whom they hear of, and
+//! leave what such a one makes. Nobody is removed, and nothing told on, because somebody else said so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pli_domain::{AccountId, ConversationId};
+use pli_domain::{AccountId, ConversationId, UnixMillis};
 
 use super::conversation::{Conversation, WORK_MAX, Work};
 use super::{Core, Event, Row};
 use crate::content::GROUP_OUTCASTS_MAX;
 use crate::mls::CommitSummary;
 
-/// Most that are remembered of one conversation, the latest.
+/// Most that are remembered of one conversation, the latest; of those seen and of those heard of.
 pub(super) const OUTCASTS_MAX: usize = 256;
 
 impl Core {
@@ -43,6 +43,13 @@ impl Core {
         self.conversations.get(&id).map(|conversation| conversation.outcasts.as_slice()).unwrap_or_default()
     }
 
+    /// Of whom somebody said that they were removed, and who said so last; not on the word of one who was removed.
+    fn said_out(&self, id: ConversationId, outcasts: &BTreeSet<AccountId>) -> BTreeMap<AccountId, AccountId> {
+        let line = self.line_of(id);
+        let said = line.iter().filter_map(|part| self.conversations.get(part)).flat_map(|c| &c.said_out);
+        said.filter(|(_, by)| !outcasts.contains(by)).copied().collect()
+    }
+
     /// These were removed.
     pub(super) fn cast_out(&mut self, id: ConversationId, accounts: impl IntoIterator<Item = AccountId>) {
         let own = self.identity.address().account;
@@ -56,9 +63,19 @@ impl Core {
         }
     }
 
-    /// These came by a commit: somebody wished for them, but where it only completes what goes on, or is of one who was
+    /// Somebody in `id` says that these were removed.
+    pub(super) fn hear_of_outcasts(&mut self, id: ConversationId, outcasts: &[AccountId], by: AccountId) {
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| !outcasts.is_empty()) else { return };
+        conversation.said_out.retain(|(known, _)| !outcasts.contains(known));
+        conversation.said_out.extend(outcasts.iter().map(|account| (*account, by)));
+        let over = conversation.said_out.len().saturating_sub(OUTCASTS_MAX);
+        conversation.said_out.drain(..over);
+        self.dirty.insert(Row::Conversation(id));
+    }
+
+    /// These came by a commit. Somebody wished for them, but where it only completes what goes on, or is of one who was
     /// removed.
-    pub(super) fn admit(&mut self, id: ConversationId, summary: &CommitSummary, came: &[AccountId]) {
+    pub(super) fn judge_additions(&mut self, id: ConversationId, summary: &CommitSummary, came: &[AccountId]) {
         if came.is_empty() {
             return;
         }
@@ -69,8 +86,10 @@ impl Core {
     }
 
     /// Somebody wished for this one in `id`, also before this device knows that it goes on for another.
-    fn take_back(&mut self, id: ConversationId, account: AccountId) {
-        let knowing = self.conversations.iter().filter(|(_, c)| c.outcasts.contains(&account));
+    pub(super) fn take_back(&mut self, id: ConversationId, account: AccountId) {
+        let names =
+            |c: &Conversation| c.outcasts.contains(&account) || c.said_out.iter().any(|(out, _)| *out == account);
+        let knowing = self.conversations.iter().filter(|(_, c)| names(c));
         let line = self.line_of(id);
         let in_line = |(part, c): &(&ConversationId, &Conversation)| {
             line.contains(part) || self.is_successor(id, c.root.unwrap_or(**part))
@@ -88,70 +107,77 @@ impl Core {
 
     fn strike_out(&mut self, id: ConversationId, is_back: impl Fn(&AccountId) -> bool) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        let before = conversation.outcasts.len();
         conversation.outcasts.retain(|outcast| !is_back(outcast));
-        if conversation.outcasts.len() < before {
-            self.dirty.insert(Row::Conversation(id));
-        }
+        conversation.said_out.retain(|(outcast, _)| !is_back(outcast));
+        self.dirty.insert(Row::Conversation(id));
     }
 
-    /// Takes out of what goes on whoever was removed from what was before.
+    /// Whoever was removed from what was before is to be taken out of what goes on.
     pub(super) fn keep_out(&mut self, id: ConversationId) {
-        let outcasts = self.outcasts(id);
-        let back: Vec<AccountId> = self.accounts_in(id).intersection(&outcasts).copied().collect();
-        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| !back.is_empty()) else { return };
-        let remove = Work::Remove(back);
-        if conversation.work.len() < WORK_MAX && !conversation.work.contains(&remove) {
-            conversation.work.push_back(remove);
+        let is_back = !self.accounts_in(id).is_disjoint(&self.outcasts(id));
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| is_back) else { return };
+        if conversation.work.len() < WORK_MAX && !conversation.work.contains(&Work::KeepOut) {
+            conversation.work.push_back(Work::KeepOut);
             self.dirty.insert(Row::Conversation(id));
         }
     }
 
-    /// Somebody in `id` says who was removed: whom this device was about to bring in it leaves out, and the user is told.
-    pub(super) fn heed(&mut self, id: ConversationId, outcasts: &[AccountId], by: AccountId) {
-        let awaits_list = self.compare;
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        if awaits_list {
-            conversation.said_out.extend(outcasts.iter().map(|account| (*account, by)));
-            let over = conversation.said_out.len().saturating_sub(OUTCASTS_MAX);
-            conversation.said_out.drain(..over);
-            return;
+    /// Takes them out, as far as nobody wished for them meanwhile.
+    pub(super) fn advance_keep_out(&mut self, id: ConversationId, now: UnixMillis) -> bool {
+        let outcasts = self.outcasts(id);
+        self.advance_remove(id, |device| outcasts.contains(&device.account), now)
+    }
+
+    /// Whom this device was about to bring into `id` and who was removed is left out; the user is told where somebody else
+    /// said so. Answers whether there was one.
+    pub(super) fn leave_out(&mut self, id: ConversationId, about_to: &[AccountId]) -> bool {
+        let outcasts = self.outcasts(id);
+        let said = self.said_out(id, &outcasts);
+        let is_out = |account: &AccountId| outcasts.contains(account) || said.contains_key(account);
+        let left_out: Vec<AccountId> = about_to.iter().filter(|account| is_out(account)).copied().collect();
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| !left_out.is_empty()) else { return false };
+        if let Some(Work::Gather(accounts, _)) = conversation.work.front_mut() {
+            accounts.retain(|account| !left_out.contains(account));
         }
-        let mut left_out = BTreeSet::new();
-        for work in &mut conversation.work {
-            if let Work::Gather(accounts, _) = work {
-                left_out.extend(accounts.iter().filter(|account| outcasts.contains(account)));
-                accounts.retain(|account| !outcasts.contains(account));
-            }
-        }
-        conversation.absent.retain(|account| !outcasts.contains(account) || !left_out.insert(*account));
-        self.cast_out(id, left_out.iter().copied());
-        for account in left_out {
-            let (member, by) = (self.member(account), Some(self.member(by)));
+        conversation.absent.retain(|account| !left_out.contains(account));
+        self.dirty.insert(Row::Conversation(id));
+        for account in left_out.iter().filter(|account| !outcasts.contains(account)) {
+            let (member, by) = (self.member(*account), said.get(account).map(|by| self.member(*by)));
             self.out.events.push(Event::MemberRemoved { conversation: id, member, by });
         }
-    }
-
-    /// Heeds what was said in `id` before it was known whom this device is to bring in.
-    pub(super) fn heed_what_was_said(&mut self, id: ConversationId) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        for (account, by) in std::mem::take(&mut conversation.said_out) {
-            self.heed(id, &[account], by);
-        }
+        true
     }
 
     /// Somebody says that `id` goes on for what began as `root`. Who was removed from that, and did not hear so, makes one
-    /// for all of them when nobody lets them in: where it goes on elsewhere, they are removed from this one, and it is left.
+    /// for all of them when nobody lets them in: where it goes on elsewhere, those who saw it remove them, so that they
+    /// hear, and all leave it.
     pub(super) fn turn_down(&mut self, id: ConversationId, root: ConversationId, by: AccountId) {
+        if self.compare {
+            // Where it goes on is known when the server has said what it has.
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.claims = Some((root, by));
+            }
+            return;
+        }
         let goes_on = self.heir(root).filter(|heir| *heir != id && !self.is_successor(id, root));
-        if goes_on.is_none() || !self.outcasts(root).contains(&by) {
+        let outcasts = self.outcasts(root);
+        let seen = outcasts.contains(&by);
+        if goes_on.is_none() || !seen && !self.said_out(root, &outcasts).contains_key(&by) {
             return;
         }
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if !conversation.work.contains(&Work::Leave) && conversation.work.len() + 1 < WORK_MAX {
-            // They hear of it by that, too.
-            conversation.work.extend([Work::Remove(vec![by]), Work::Leave]);
+            conversation.work.extend(seen.then(|| Work::Remove(vec![by])));
+            conversation.work.push_back(Work::Leave);
             self.dirty.insert(Row::Conversation(id));
+        }
+    }
+
+    /// The same of everybody who said so while the server was asked what it has.
+    pub(super) fn turn_down_claims(&mut self) {
+        let claims = self.conversations.iter_mut().filter_map(|(id, c)| Some((*id, c.claims.take()?)));
+        for (id, (root, by)) in claims.collect::<Vec<_>>() {
+            self.turn_down(id, root, by);
         }
     }
 }

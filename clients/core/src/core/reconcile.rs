@@ -243,6 +243,7 @@ impl Core {
             Some(Work::Gather(_, at)) if at > now => self.advance_idle(id, now),
             Some(Work::Gather(accounts, _)) => self.advance_gather(id, &accounts, now),
             Some(Work::Align(at)) if at > now => self.advance_idle(id, now),
+            Some(Work::KeepOut) => self.advance_keep_out(id, now),
             Some(Work::Align(_)) => self.advance_change(id, BTreeSet::new(), BTreeSet::new(), now),
         }
     }
@@ -287,10 +288,16 @@ impl Core {
             // Whether they are in, and stay, is known when everything is here.
             return false;
         }
+        accounts.iter().for_each(|account| self.take_back(id, *account));
         self.advance_change(id, accounts, BTreeSet::new(), now)
     }
 
-    fn advance_remove(&mut self, id: ConversationId, goes: impl Fn(&DeviceAddress) -> bool, now: UnixMillis) -> bool {
+    pub(super) fn advance_remove(
+        &mut self,
+        id: ConversationId,
+        goes: impl Fn(&DeviceAddress) -> bool,
+        now: UnixMillis,
+    ) -> bool {
         let own = self.identity.address();
         let members = self.mls.members(id).into_iter().map(|(d, _)| d);
         let leaves = members.filter(|d| *d != own && goes(d)).collect();

@@ -157,6 +157,7 @@ impl Core {
     }
 
     pub(super) fn rejoined(&mut self, id: ConversationId, now: UnixMillis) {
+        let followed = self.mls.has_followed(id);
         if let Err(error) = self.mls.finish_rejoin(id) {
             self.void_commit(id);
             return self.come_back_later(id, &refusal(ErrorCode::Internal, error.to_string()), now);
@@ -175,10 +176,15 @@ impl Core {
         conversation.created = true;
         conversation.vouched = false;
         conversation.announced = false;
+        conversation.asked_elsewhere = false;
         conversation.proposal = None;
         // They are of an epoch that is over: whoever still wants to leave proposes it again.
         conversation.work.retain(|work| !matches!(work, Work::Dismiss(..)));
-        self.take_back_present(id);
+        if followed {
+            self.take_back_present(id);
+        } else {
+            self.keep_out(id);
+        }
         self.doubt_unvouched(id);
         self.note_bases(id);
         self.note_members(id);

@@ -138,6 +138,7 @@ impl Core {
         self.dirty.insert(Row::Compare);
         // From the highest down: of several conversations of one pair the lowest goes on.
         open.into_iter().rev().for_each(|id| self.succeed(id, now));
+        self.turn_down_claims();
         if !self.all_comes {
             // What the server has and is not here: a copy of this profile was in it.
             self.resync_all();
@@ -150,7 +151,8 @@ impl Core {
         let mut pairs: BTreeMap<ConversationId, ConversationId> = BTreeMap::new();
         let size = |id: ConversationId| (self.accounts_in(id).len(), Reverse(id));
         for later in &open {
-            let root = self.conversations.get(later).and_then(|c| c.root).filter(|root| open.contains(root));
+            let root = self.conversations.get(later).and_then(|c| c.root).map(|root| self.last_of(root));
+            let root = root.filter(|root| root != later && open.contains(root));
             let Some(root) = root.filter(|root| self.may_have_followed(*later, *root)) else { continue };
             let known = pairs.entry(root).or_insert(*later);
             if size(*later) > size(*known) {
@@ -171,6 +173,7 @@ impl Core {
     /// was not asked for either yet, and nobody is in the later one who was not in the earlier.
     pub(super) fn may_have_followed(&self, later: ConversationId, earlier: ConversationId) -> bool {
         let active = |id| self.conversations.get(&id).is_some_and(|c| c.phase == Phase::Active);
+        let earlier = self.last_of(earlier);
         self.compare
             && active(later)
             && active(earlier)
@@ -235,7 +238,6 @@ impl Core {
                 let is_group = there.kind() == Kind::Group;
                 self.gather_soon(next, now);
                 self.keep_out(next);
-                self.heed_what_was_said(next);
                 if is_group && !self.outcasts(next).is_empty() {
                     // Whoever completes it has to know whom not to bring in.
                     self.announce_name(next, now);
@@ -269,13 +271,21 @@ impl Core {
 
     /// Brings in those of these accounts that can be had.
     pub(super) fn advance_gather(&mut self, id: ConversationId, accounts: &[AccountId], now: UnixMillis) -> bool {
+        if self.leave_out(id, accounts) {
+            return true;
+        }
         let Some(conversation) = self.conversations.get(&id) else { return false };
+        if conversation.awaits_welcome && (!self.session.is_online() || !self.inbound.is_empty()) {
+            // It may be in the queue.
+            return false;
+        }
         if conversation.awaits_welcome && !conversation.looked_for {
             self.look_for(id, now);
             return false;
         }
         if conversation.awaits_welcome {
-            let next = ConversationId::from_bytes(self.random_id());
+            // The same for all who wait, so that they make one.
+            let next = successor(id, &self.history);
             self.pass_on(id, next, accounts.iter().copied().collect(), now);
             return false;
         }
@@ -366,6 +376,22 @@ impl Core {
         conversation.packages.clear();
         self.mls.forget(id);
         self.wait_until(id, now.after(WELCOME_AWAITED));
+    }
+
+    /// The others did not wait for what this device began and let nobody into: what they made instead goes on for it.
+    pub(super) fn give_way(&mut self, id: ConversationId) {
+        let own = self.identity.address().account;
+        let lonely = |first: ConversationId| self.accounts_in(first).iter().all(|account| *account == own);
+        let begun = self.conversations.iter().find(|(first, c)| {
+            c.root.is_some() && c.heir.is_none() && self.is_successor(id, **first) && lonely(**first)
+        });
+        let Some(first) = begun.map(|(first, _)| *first) else { return };
+        let Some(conversation) = self.conversations.get_mut(&first) else { return };
+        let waiting = conversation.work.iter().find_map(|work| match work {
+            Work::Gather(accounts, _) => Some(accounts.iter().copied().collect()),
+            _ => None,
+        });
+        self.pass_on(first, id, waiting.unwrap_or_default(), self.stepped_at);
     }
 
     /// The welcome did not come: asks the server whether this device is in the conversation all the same.

@@ -155,7 +155,7 @@ impl Core {
         all.into_iter().collect()
     }
     /// How far the message of this device with this number has come with everybody who is in exactly this conversation and
-    /// for whom it was: the least of them. None before it came as far as it can with each.
+    /// for whom it was: the least of them, lost where somebody lost it. None while somebody has said nothing of it.
     pub fn reached_by_all(&self, id: ConversationId, lane_no: u64) -> Option<Reached> {
         let conversation = self.conversations.get(&id).filter(|conversation| !conversation.is_given_up(lane_no))?;
         let own = self.identity.address().account;

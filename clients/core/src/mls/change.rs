@@ -46,7 +46,8 @@ pub struct CommitSummary {
     pub external: bool,
     /// Whoever made it has new keys by it: it carries an update path.
     pub renewed: bool,
-    /// Whom it adds was in what the conversation goes on for, and nobody wished for them now. Only of others' commits.
+    /// Its maker says that whom it adds was in what the conversation goes on for, and that nobody wished for them now. Of
+    /// others' commits only.
     pub completes: bool,
 }
 

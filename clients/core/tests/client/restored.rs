@@ -502,11 +502,13 @@ fn whoever_was_removed_hears_so_in_the_end_also_by_commands_that_are_short() {
 
 #[test]
 fn whoever_leaves_out_somebody_on_the_word_of_another_tells_whose_word_it_was() {
-    let (world, _) = removed_before_a_restore(1, &[], &[0, 1, 2, 3]);
+    let (world, team) = removed_before_a_restore(1, &[], &[0, 1, 2, 3]);
     for n in [2, 3] {
+        let goes_on = world.devices[n].core.conversation(team).unwrap().id;
         let told = |e: &Event| match e {
-            Event::MemberRemoved { member, by: Some(by), .. } => {
-                (&member.handle, &by.handle) == (&Some(handle("bob")), &Some(handle("alice")))
+            Event::MemberRemoved { conversation, member, by: Some(by) } => {
+                let names = (member.handle.clone(), by.handle.clone());
+                *conversation == goes_on && names == (Some(handle("bob")), Some(handle("alice")))
             }
             _ => false,
         };
@@ -915,4 +917,109 @@ fn what_was_held_back_while_the_conversation_went_on_is_late() {
     world.say(0, id, "new");
     world.run();
     assert_eq!(world.history(1, id), ["alice: new", "[2-2 missing]", "alice: held (late)"]);
+}
+
+#[test]
+fn whoever_went_on_in_a_history_that_was_lost_is_with_those_who_went_on_in_the_next() {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let (first, second) = (world.server.restored(1), world.server.restored(2));
+    let team = group(&mut world, &["bob", "carol"]);
+    all_talk(&mut world, &[0, 1, 2], team, "before");
+    // Carol makes what goes on in one history, and alice in the next, which the third is a copy of.
+    go_back(&mut world, first);
+    [0, 1].into_iter().for_each(|n| world.take_offline(n));
+    world.run();
+    go_back(&mut world, second);
+    world.take_offline(2);
+    world.bring_online(0);
+    world.run();
+    let third = world.server.restored(3);
+    go_back(&mut world, third);
+    [2, 1].into_iter().for_each(|n| world.bring_online(n));
+    for _ in 0..10 {
+        world.run();
+        world.now += 10_000;
+    }
+    all_talk(&mut world, &[0, 1, 2], team, "after");
+    for n in 0..3 {
+        let chats = world.devices[n].core.conversations();
+        assert!(matches!(&chats[..], [chat] if chat.members.len() == 3), "{n} {chats:?}");
+    }
+}
+
+#[test]
+fn whoever_removes_somebody_in_what_goes_on_does_not_bring_them_in_again() {
+    for again in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let backup = world.server.restored(1);
+        let team = group(&mut world, &["bob", "carol"]);
+        all_talk(&mut world, &[0, 1, 2], team, "before");
+        go_back(&mut world, backup);
+        [0, 1].into_iter().for_each(|n| world.take_offline(n));
+        world.run();
+        // Alice is let in, and is still to look whether all are there.
+        world.bring_online(0);
+        while world.devices[0].core.conversation(team).is_none_or(|view| view.id == team || !view.ready) {
+            world.run_on(1);
+        }
+        let account = world.address(1).account;
+        world.command(0, Command::RemoveMembers { conversation: team, accounts: vec![account] });
+        world.run();
+        if again {
+            // Bob reads all at once, that he was added again by a wish too.
+            world.command(2, Command::AddMembers { conversation: team, handles: vec![handle("bob")] });
+            world.run();
+        }
+        world.bring_online(1);
+        for _ in 0..5 {
+            world.run();
+            world.now += 60_000;
+        }
+        let all: &[usize] = if again { &[0, 1, 2] } else { &[0, 2] };
+        for n in [0, 2] {
+            let view = world.devices[n].core.conversation(team).unwrap();
+            assert_eq!(view.members.len(), all.len(), "{n} {again}");
+        }
+        world.say(0, team, "after");
+        world.run();
+        let open = world.devices[1].core.conversations().into_iter().find(|view| !view.left);
+        assert_eq!(open.is_some(), again, "{open:?}");
+    }
+}
+
+#[test]
+fn where_whoever_was_first_never_lets_anybody_in_the_others_have_one_group() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let backup = world.server.restored(1);
+    let team = group(&mut world, &["bob", "carol", "dave"]);
+    all_talk(&mut world, &[0, 1, 2, 3], team, "before");
+    go_back(&mut world, backup);
+    (1..4).for_each(|n| world.take_offline(n));
+    world.server.calls.clear();
+    while !world.server.calls.iter().any(|call| call == "Create") {
+        world.run_on(1);
+    }
+    world.take_offline(0);
+    for n in 1..4 {
+        world.bring_online(n);
+    }
+    for _ in 0..12 {
+        world.run();
+        world.now += 60_000;
+    }
+    for n in 1..4 {
+        let chats = world.devices[n].core.conversations();
+        assert!(matches!(&chats[..], [chat] if chat.members.len() == 4), "{n} {chats:?}");
+    }
+    all_talk(&mut world, &[1, 2, 3], team, "without alice");
+    world.bring_online(0);
+    for _ in 0..12 {
+        world.run();
+        world.now += 60_000;
+    }
+    for n in 0..4 {
+        let chats = world.devices[n].core.conversations();
+        assert!(matches!(&chats[..], [chat] if chat.members.len() == 4), "{n} {chats:?}");
+    }
+    all_talk(&mut world, &[0, 1, 2, 3], team, "after");
 }

@@ -60,6 +60,7 @@ impl Conversation {
             room_at_ms: self.room_at.map(|at| at.0),
             renewal_asked_ms: self.renewal_asked.map(|at| at.0),
             outcasts: self.outcasts.iter().map(|account| Bytes::copy_from_slice(account.as_bytes())).collect(),
+            said_out: self.said_out.iter().map(said_pair).collect(),
             asked_elsewhere: self.asked_elsewhere,
             looked_for: self.looked_for,
             unsent: self.unsent.iter().flat_map(|(first, last)| [*first, *last]).collect(),
@@ -100,6 +101,7 @@ impl Conversation {
             refresh: r.refresh.map(RefreshRecord::read),
             ticks_at: r.ticks_at_ms.map(UnixMillis),
             outcasts: accounts(&r.outcasts).ok_or_else(bad)?,
+            said_out: r.said_out.iter().map(|pair| unsaid(pair)).collect::<Option<_>>().ok_or_else(bad)?,
             asked_elsewhere: r.asked_elsewhere,
             looked_for: r.looked_for,
             unsent: r.unsent.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
@@ -197,6 +199,9 @@ struct Record {
     asked_elsewhere: bool,
     #[prost(bool, tag = "37")]
     looked_for: bool,
+    /// Each who, then by whom.
+    #[prost(bytes = "bytes", repeated, tag = "38")]
+    said_out: Vec<Bytes>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -213,7 +218,7 @@ struct RefreshRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WorkRecord {
-    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather, 7 align.
+    /// 1 add, 2 remove, 3 dismiss, 5 leave, 6 gather, 7 align, 8 keep out.
     #[prost(uint32, tag = "1")]
     what: u32,
     #[prost(string, repeated, tag = "2")]
@@ -286,6 +291,7 @@ impl WorkRecord {
                 let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
                 Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
             }
+            Work::KeepOut => Self { what: 8, ..Self::default() },
             Work::Align(at) => Self { what: 7, not_before_ms: at.0, ..Self::default() },
         }
     }
@@ -304,6 +310,7 @@ impl WorkRecord {
                 Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
             }
             7 => Some(Work::Align(UnixMillis(self.not_before_ms))),
+            8 => Some(Work::KeepOut),
             _ => None,
         }
     }
@@ -329,6 +336,15 @@ impl CommitRecord {
         let Self { epoch, commit, welcome, group_info, changes_nothing } = self;
         Commit { epoch, commit, welcome, group_info, changes_nothing }
     }
+}
+
+fn said_pair((account, by): &(AccountId, AccountId)) -> Bytes {
+    [account.as_bytes().as_slice(), by.as_bytes()].concat().into()
+}
+
+fn unsaid(pair: &[u8]) -> Option<(AccountId, AccountId)> {
+    let (account, by) = pair.split_at_checked(16)?;
+    Some((account.try_into().ok()?, by.try_into().ok()?))
 }
 
 fn accounts(bytes: &[Bytes]) -> Option<Vec<AccountId>> {
@@ -438,19 +454,22 @@ mod tests {
         assert_eq!((&read.ours, &read.unsent), (&later.ours, &later.unsent));
         later.outcasts = vec![AccountId::from_bytes([9; 16]), AccountId::from_bytes([8; 16])];
         (later.asked_elsewhere, later.looked_for) = (true, true);
-        let stored = format!("{STORED_3}9a0210{}9a0210{}a00201a80201", "09".repeat(16), "08".repeat(16));
+        later.said_out = vec![(AccountId::from_bytes([7; 16]), AccountId::from_bytes([6; 16]))];
+        let [one, other, said] = ["09".repeat(16), "08".repeat(16), "07".repeat(16) + &"06".repeat(16)];
+        let stored = format!("{STORED_3}9a0210{one}9a0210{other}a00201a80201b20220{said}");
         assert_eq!(hex::encode(later.encode()), stored);
         let read = Conversation::decode(&later.encode()).expect("read");
-        assert_eq!((read.outcasts, read.asked_elsewhere, read.looked_for), (later.outcasts, true, true));
+        assert_eq!((read.outcasts, read.said_out), (later.outcasts, later.said_out));
+        assert!(read.asked_elsewhere && read.looked_for);
     }
 
     #[test]
     fn work_that_was_added_keeps_its_bytes() {
-        let stored = "08072009";
-        let record = WorkRecord::of(&Work::Align(UnixMillis(9)));
-        assert_eq!(hex::encode(record.encode_to_vec()), stored);
-        let read = WorkRecord::decode(hex::decode(stored).expect("hexadecimal").as_slice()).expect("read");
-        assert_eq!(read.read(), Some(Work::Align(UnixMillis(9))));
+        for (work, stored) in [(Work::Align(UnixMillis(9)), "08072009"), (Work::KeepOut, "0808")] {
+            assert_eq!(hex::encode(WorkRecord::of(&work).encode_to_vec()), stored);
+            let read = WorkRecord::decode(hex::decode(stored).expect("hexadecimal").as_slice()).expect("read");
+            assert_eq!(read.read(), Some(work));
+        }
     }
 
     #[test]

@@ -360,7 +360,11 @@ impl Chat {
     pub(super) async fn place_left(&self, conversation: ConversationId) -> Result<String, Failure> {
         let Some(view) = self.view(conversation).await? else { return Ok(" the conversation".into()) };
         let place = place_of(&view);
-        Ok(if place.is_empty() { format!(" the chat with {}", self.called(&view)) } else { place })
+        Ok(match (place.is_empty(), &view.peer) {
+            (false, _) => place,
+            (true, Some(_)) => format!(" the chat with {}", self.called(&view)),
+            (true, None) => " the conversation".into(),
+        })
     }
 
     /// What stands after one's own name among what others wrote: to whom it went, or the group.
