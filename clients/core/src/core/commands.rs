@@ -196,7 +196,10 @@ impl Core {
     }
 
     fn mark_read(&mut self, id: ConversationId) -> Result<(), CommandError> {
-        self.active(self.target(id))?;
+        // Of what is over nobody is told; the last that was said there is read all the same.
+        if !self.conversations.contains_key(&self.target(id)) {
+            return Err(CommandError::UnknownConversation);
+        }
         for part in self.chat(id) {
             let Ok(conversation) = self.active(part) else { continue };
             let mut changed = false;

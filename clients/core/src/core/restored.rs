@@ -383,7 +383,8 @@ impl Core {
         let own = self.identity.address().account;
         let lonely = |first: ConversationId| self.accounts_in(first).iter().all(|account| *account == own);
         let begun = self.conversations.iter().find(|(first, c)| {
-            c.root.is_some() && c.heir.is_none() && self.is_successor(id, **first) && lonely(**first)
+            let waits = c.awaits_welcome && !c.looked_for;
+            c.root.is_some() && c.heir.is_none() && !waits && self.is_successor(id, **first) && lonely(**first)
         });
         let Some(first) = begun.map(|(first, _)| *first) else { return };
         let Some(conversation) = self.conversations.get_mut(&first) else { return };

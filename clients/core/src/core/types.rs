@@ -76,7 +76,7 @@ pub enum Command {
         /// As in [`Command::AddDevice`], and not empty.
         name: String,
     },
-    /// Everything shown in the conversation so far was read.
+    /// Everything shown in the conversation so far was read. Where it is over nobody is told.
     MarkRead {
         /// Where.
         conversation: ConversationId,

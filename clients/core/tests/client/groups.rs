@@ -51,6 +51,9 @@ fn people_come_and_go() {
     world.command(2, Command::RemoveMembers { conversation: id, accounts: vec![bob] });
     world.run();
     assert!(world.devices[1].events.iter().any(|e| matches!(e, Event::Left { .. })));
+    // Whoever reads the last message when the removal is here already.
+    world.command(1, Command::MarkRead { conversation: id });
+    assert!(!world.try_command(1, &Command::MarkRead { conversation: ConversationId::from_bytes([9; 16]) }));
     assert!(world.devices[0].events.iter().any(|e| matches!(e, Event::MemberRemoved { by: Some(_), .. })));
     world.say(0, id, "without bob");
     world.run();

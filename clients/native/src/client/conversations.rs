@@ -68,10 +68,10 @@ impl Client {
         outcome.message.map(|message| message.send_id).ok_or(RequestError::Ended)
     }
 
-    /// Tells the others that everything shown in the conversation so far was read.
+    /// Tells the others that everything shown in the conversation so far was read; where it is over nobody is told.
     ///
     /// # Errors
-    /// [`RequestError::Command`] where there is no such conversation, or it was left.
+    /// [`RequestError::Command`] where there is no such conversation.
     pub async fn mark_read(&self, conversation: ConversationId) -> Result<(), RequestError> {
         self.command(Command::MarkRead { conversation }).await.map(drop)
     }

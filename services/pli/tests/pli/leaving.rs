@@ -147,3 +147,15 @@ fn a_pipe_into_a_group_that_one_is_put_out_of_tells_the_line_that_was_not_sent()
     assert!(line["line"] == 2 && line["code"] == "not_taken", "{line}");
     assert_eq!(carol.wait(), Some(8));
 }
+
+#[test]
+fn a_message_before_the_removal_is_printed_and_the_removal_too() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = group_of_three(home);
+    said(home, &["send", "alice", "#team", "the last for carol"]);
+    said(home, &["group", "remove", "alice", "team", "carol"]);
+    let printed = said(home, &["recv", "carol"]);
+    let places = [printed.find("the last for carol"), printed.find("you are no longer in #team: @alice removed you")];
+    assert!(matches!(places, [Some(message), Some(removal)] if message < removal), "{printed}");
+}
