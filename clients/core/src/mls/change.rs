@@ -46,8 +46,8 @@ pub struct CommitSummary {
     pub external: bool,
     /// Whoever made it has new keys by it: it carries an update path.
     pub renewed: bool,
-    /// Its maker says that whom it adds was in what the conversation goes on for, and that nobody wished for them now. Of
-    /// others' commits only.
+    /// Its maker says that whom it adds was in what the conversation goes on for, and that nobody wished for them now. Not
+    /// known here of an own one.
     pub completes: bool,
 }
 

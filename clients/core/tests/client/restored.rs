@@ -29,6 +29,21 @@ fn go_back_together(world: &mut World, server: Server) {
     world.devices.iter_mut().for_each(|device| device.come_back(now));
 }
 
+/// So much time goes by, so often.
+fn pass(world: &mut World, times: usize, ms: u64) {
+    for _ in 0..times {
+        world.now += ms;
+        world.run();
+    }
+}
+
+/// The device is in one chat, which has so many members.
+fn has_one_chat(world: &World, n: usize, members: usize, context: &str) {
+    let chats = world.devices[n].core.conversations();
+    let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
+    assert!(matches!(open[..], [view] if view.members.len() == members), "{context}: {n} {open:?}");
+}
+
 /// Texts of others in a chat, each at most once.
 fn texts(world: &World, n: usize, id: ConversationId) -> Vec<String> {
     let lines = world.history(n, id);
@@ -448,10 +463,7 @@ fn removed_before_a_restore(seed: u8, heard: &[usize], order: &[usize]) -> (Worl
         world.bring_online(*n);
         world.run();
     }
-    for _ in 0..20 {
-        world.now += 10_000;
-        world.run();
-    }
+    pass(&mut world, 20, 10_000);
     (world, team)
 }
 
@@ -465,9 +477,7 @@ fn whoever_was_removed_before_a_restore_is_out_after_it_whoever_had_heard_and_wh
             let context = format!("{heard:?} {order:?}");
             all_talk(&mut world, &[0, 2, 3], team, "after");
             for n in [0, 2, 3] {
-                let chats = world.devices[n].core.conversations();
-                let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
-                assert!(matches!(open[..], [view] if view.members.len() == 3), "{context}: {n} {open:?}");
+                has_one_chat(&world, n, 3, &context);
             }
             assert!(!texts(&world, 1, team).iter().any(|text| text.contains("after")), "{context}");
             let by = |e: &Event| matches!(e, Event::Left { by: Some(by), .. } if by.handle != Some(handle("bob")));
@@ -476,9 +486,7 @@ fn whoever_was_removed_before_a_restore_is_out_after_it_whoever_had_heard_and_wh
             let chats = world.devices[1].core.conversations();
             assert!(saw(&world, 1, by) && chats.iter().all(|view| view.left), "{context}: {chats:?}");
             for n in [0, 2, 3] {
-                let chats = world.devices[n].core.conversations();
-                let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
-                assert!(matches!(open[..], [view] if view.members.len() == 3), "{context}: {n} {open:?}");
+                has_one_chat(&world, n, 3, &context);
             }
         }
     }
@@ -554,15 +562,10 @@ fn whoever_was_removed_and_registers_after_the_others_is_taken_out_again_though_
             world.now += 20_000;
             world.run();
         }
-        for _ in 0..20 {
-            world.now += 10_000;
-            world.run();
-        }
+        pass(&mut world, 20, 10_000);
         all_talk(&mut world, &[0, 1, 2], team, "after");
         for n in 0..3 {
-            let chats = world.devices[n].core.conversations();
-            let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
-            assert!(matches!(open[..], [view] if view.members.len() == 3), "{order:?}: {n} {open:?}");
+            has_one_chat(&world, n, 3, &format!("{order:?}"));
         }
         assert!(!texts(&world, bob, team).iter().any(|text| text.contains("after")), "{order:?}");
     }
@@ -615,17 +618,11 @@ fn whoever_was_added_again_while_somebody_was_away_is_in_after_a_restore() {
     world.server.commits_gone = true;
     world.bring_online(0);
     world.gap(0, last);
-    for _ in 0..10 {
-        world.now += 30_000;
-        world.run();
-    }
+    pass(&mut world, 10, 30_000);
     assert!(saw(&world, 0, |e| matches!(e, Event::Rejoining { .. })));
     all_talk(&mut world, &[0, 1, 2], team, "again");
     go_back(&mut world, backup);
-    for _ in 0..20 {
-        world.now += 10_000;
-        world.run();
-    }
+    pass(&mut world, 20, 10_000);
     all_talk(&mut world, &[0, 1, 2], team, "after");
 }
 
@@ -643,14 +640,9 @@ fn whoever_is_added_again_after_a_restore_goes_on_with_all_after_the_next_one() 
     world.command(1, Command::AddMembers { conversation: team, handles: vec![handle("dave")] });
     world.run();
     go_back(&mut world, second);
-    for _ in 0..10 {
-        world.now += 10_000;
-        world.run();
-    }
+    pass(&mut world, 10, 10_000);
     for n in 0..4 {
-        let chats = world.devices[n].core.conversations();
-        let open: Vec<_> = chats.iter().filter(|view| !view.left).collect();
-        assert!(matches!(open[..], [view] if view.members.len() == 4), "{n} {open:?}");
+        has_one_chat(&world, n, 4, "");
     }
     // Dave left the first, and has what he was added to as a chat of its own.
     let open = world.devices[3].core.conversations().into_iter().find(|view| !view.left).unwrap().id;
@@ -936,10 +928,8 @@ fn whoever_went_on_in_a_history_that_was_lost_is_with_those_who_went_on_in_the_n
     let third = world.server.restored(3);
     go_back(&mut world, third);
     [2, 1].into_iter().for_each(|n| world.bring_online(n));
-    for _ in 0..10 {
-        world.run();
-        world.now += 10_000;
-    }
+    world.run();
+    pass(&mut world, 10, 10_000);
     all_talk(&mut world, &[0, 1, 2], team, "after");
     for n in 0..3 {
         let chats = world.devices[n].core.conversations();
@@ -971,10 +961,8 @@ fn whoever_removes_somebody_in_what_goes_on_does_not_bring_them_in_again() {
             world.run();
         }
         world.bring_online(1);
-        for _ in 0..5 {
-            world.run();
-            world.now += 60_000;
-        }
+        world.run();
+        pass(&mut world, 5, 60_000);
         let all: &[usize] = if again { &[0, 1, 2] } else { &[0, 2] };
         for n in [0, 2] {
             let view = world.devices[n].core.conversation(team).unwrap();
@@ -1003,20 +991,16 @@ fn where_whoever_was_first_never_lets_anybody_in_the_others_have_one_group() {
     for n in 1..4 {
         world.bring_online(n);
     }
-    for _ in 0..12 {
-        world.run();
-        world.now += 60_000;
-    }
+    world.run();
+    pass(&mut world, 12, 60_000);
     for n in 1..4 {
         let chats = world.devices[n].core.conversations();
         assert!(matches!(&chats[..], [chat] if chat.members.len() == 4), "{n} {chats:?}");
     }
     all_talk(&mut world, &[1, 2, 3], team, "without alice");
     world.bring_online(0);
-    for _ in 0..12 {
-        world.run();
-        world.now += 60_000;
-    }
+    world.run();
+    pass(&mut world, 12, 60_000);
     for n in 0..4 {
         let chats = world.devices[n].core.conversations();
         assert!(matches!(&chats[..], [chat] if chat.members.len() == 4), "{n} {chats:?}");

@@ -59,7 +59,7 @@ impl Conversation {
             crowded: self.crowded,
             room_at_ms: self.room_at.map(|at| at.0),
             renewal_asked_ms: self.renewal_asked.map(|at| at.0),
-            outcasts: self.outcasts.iter().map(|account| Bytes::copy_from_slice(account.as_bytes())).collect(),
+            outcasts: bytes_of(&self.outcasts),
             said_out: self.said_out.iter().map(said_pair).collect(),
             asked_elsewhere: self.asked_elsewhere,
             looked_for: self.looked_for,
@@ -279,17 +279,13 @@ impl WorkRecord {
             Work::Add(handles) => {
                 Self { what: 1, handles: handles.iter().map(ToString::to_string).collect(), ..Self::default() }
             }
-            Work::Remove(accounts) => {
-                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-                Self { what: 2, ids, ..Self::default() }
-            }
+            Work::Remove(accounts) => Self { what: 2, ids: bytes_of(accounts), ..Self::default() },
             Work::Dismiss(devices, at) => {
                 Self { what: 3, ids: devices.iter().map(pair).collect(), not_before_ms: at.0, ..Self::default() }
             }
             Work::Leave => Self { what: 5, ..Self::default() },
             Work::Gather(accounts, at) => {
-                let ids = accounts.iter().map(|a| Bytes::copy_from_slice(a.as_bytes())).collect();
-                Self { what: 6, ids, not_before_ms: at.0, ..Self::default() }
+                Self { what: 6, ids: bytes_of(accounts), not_before_ms: at.0, ..Self::default() }
             }
             Work::KeepOut => Self { what: 8, ..Self::default() },
             Work::Align(at) => Self { what: 7, not_before_ms: at.0, ..Self::default() },
@@ -299,16 +295,13 @@ impl WorkRecord {
     fn read(&self) -> Option<Work> {
         match self.what {
             1 => Some(Work::Add(self.handles.iter().map(|h| h.parse().ok()).collect::<Option<_>>()?)),
-            2 => Some(Work::Remove(self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?)),
+            2 => Some(Work::Remove(accounts(&self.ids)?)),
             3 => {
                 let devices = self.ids.iter().map(|d| unpair(d)).collect::<Option<_>>()?;
                 Some(Work::Dismiss(devices, UnixMillis(self.not_before_ms)))
             }
             5 => Some(Work::Leave),
-            6 => {
-                let accounts = self.ids.iter().map(|a| a.as_ref().try_into().ok()).collect::<Option<_>>()?;
-                Some(Work::Gather(accounts, UnixMillis(self.not_before_ms)))
-            }
+            6 => Some(Work::Gather(accounts(&self.ids)?, UnixMillis(self.not_before_ms))),
             7 => Some(Work::Align(UnixMillis(self.not_before_ms))),
             8 => Some(Work::KeepOut),
             _ => None,
@@ -345,6 +338,10 @@ fn said_pair((account, by): &(AccountId, AccountId)) -> Bytes {
 fn unsaid(pair: &[u8]) -> Option<(AccountId, AccountId)> {
     let (account, by) = pair.split_at_checked(16)?;
     Some((account.try_into().ok()?, by.try_into().ok()?))
+}
+
+fn bytes_of(accounts: &[AccountId]) -> Vec<Bytes> {
+    accounts.iter().map(|account| Bytes::copy_from_slice(account.as_bytes())).collect()
 }
 
 fn accounts(bytes: &[Bytes]) -> Option<Vec<AccountId>> {
