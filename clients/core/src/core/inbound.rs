@@ -384,6 +384,7 @@ impl Core {
             self.take_back_present(id);
         }
         self.give_way(id);
+        self.leave_astray(id);
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.
         self.outbox.epoch_ready(id);

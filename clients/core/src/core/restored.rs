@@ -21,7 +21,7 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use super::calls::Ask;
-use super::conversation::{Conversation, Phase, Work};
+use super::conversation::{Conversation, Phase, WORK_MAX, Work};
 use super::{Core, Event, Row};
 use crate::content::Kind;
 use crate::outbox::OutboxEvent;
@@ -139,6 +139,8 @@ impl Core {
         // From the highest down: of several conversations of one pair the lowest goes on.
         open.into_iter().rev().for_each(|id| self.succeed(id, now));
         self.turn_down_claims();
+        let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.leave_astray(id));
         if !self.all_comes {
             // What the server has and is not here: a copy of this profile was in it.
             self.resync_all();
@@ -393,6 +395,21 @@ impl Core {
             _ => None,
         });
         self.pass_on(first, id, waiting.unwrap_or_default(), self.stepped_at);
+    }
+
+    /// A device that was linked shortly before a restore may not have heard what its conversation goes on for, and makes one
+    /// of its own for it: where it goes on elsewhere, all leave that.
+    pub(super) fn leave_astray(&mut self, id: ConversationId) {
+        let elsewhere = |(part, c): (&ConversationId, &Conversation)| {
+            c.heir.is_some_and(|heir| heir != id) && self.is_successor(id, *part) && !self.is_over(self.last_of(*part))
+        };
+        let astray = !self.compare && self.conversations.iter().any(elsewhere);
+        let nameless = |c: &&mut Conversation| c.phase == Phase::Active && c.root.is_none() && c.work.len() < WORK_MAX;
+        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| astray).filter(nameless) else { return };
+        if !conversation.work.contains(&Work::Leave) {
+            conversation.work.push_back(Work::Leave);
+            self.dirty.insert(Row::Conversation(id));
+        }
     }
 
     /// The welcome did not come: asks the server whether this device is in the conversation all the same.

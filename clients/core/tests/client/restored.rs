@@ -968,6 +968,8 @@ fn whoever_removes_somebody_in_what_goes_on_does_not_bring_them_in_again() {
             let view = world.devices[n].core.conversation(team).unwrap();
             assert_eq!(view.members.len(), all.len(), "{n} {again}");
         }
+        let next = world.devices[0].core.conversation(team).unwrap().id;
+        assert_eq!(world.server.was_back(next, world.address(1)), again);
         world.say(0, team, "after");
         world.run();
         let open = world.devices[1].core.conversations().into_iter().find(|view| !view.left);
@@ -1006,4 +1008,62 @@ fn where_whoever_was_first_never_lets_anybody_in_the_others_have_one_group() {
         assert!(matches!(&chats[..], [chat] if chat.members.len() == 4), "{n} {chats:?}");
     }
     all_talk(&mut world, &[0, 1, 2, 3], team, "after");
+}
+
+#[test]
+fn whoever_knew_neither_name_nor_beginning_of_a_group_is_with_the_others_after_a_restore() {
+    for removed in [false, true] {
+        let mut world = World::new(&["alice", "bob", "carol"]);
+        let first = world.server.restored(1);
+        let team = group(&mut world, &["bob", "carol"]);
+        all_talk(&mut world, &[0, 1, 2], team, "before");
+        go_back(&mut world, first);
+        pass(&mut world, 3, 10_000);
+        // A linked device is let in, and does not hear what it is in.
+        let phone = world.address(0);
+        world.server.hold_messages.insert(phone);
+        let lap = world.link(0, "alice/lap");
+        while world.devices[lap].core.conversations().is_empty() {
+            world.run_on(1);
+        }
+        let mut second = world.server.restored(2);
+        second.hold_messages.clear();
+        world.take_offline(lap);
+        if removed {
+            let account = world.address(2).account;
+            world.command(1, Command::RemoveMembers { conversation: team, accounts: vec![account] });
+            world.run();
+        }
+        let unnamed = world.devices[lap].core.conversations()[0].id;
+        world.say(lap, unnamed, "where am I?");
+        go_back(&mut world, second);
+        [0, 1, 2].into_iter().for_each(|n| world.take_offline(n));
+        world.bring_online(lap);
+        world.run();
+        [0, 1, 2].into_iter().for_each(|n| world.bring_online(n));
+        pass(&mut world, 12, 60_000);
+        let inside: &[usize] = if removed { &[0, 1] } else { &[0, 1, 2] };
+        for n in inside.iter().copied().chain([lap]) {
+            has_one_chat(&world, n, inside.len(), if removed { "removed" } else { "" });
+        }
+        let open = world.devices[lap].core.conversations().into_iter().find(|view| !view.left).unwrap();
+        assert_eq!(open.name.as_deref(), Some("team"));
+        // What it said before is there for all who were in.
+        assert!(
+            world.devices[1]
+                .core
+                .conversations()
+                .iter()
+                .any(|view| { texts(&world, 1, view.id).contains(&"alice: where am I?".into()) })
+        );
+        world.say(lap, open.id, "from the laptop");
+        all_talk(&mut world, inside, team, "after");
+        assert!(texts(&world, 1, team).contains(&"alice: from the laptop".into()));
+        let all = |n: usize| world.devices[n].core.conversations().into_iter().map(|view| view.id).collect::<Vec<_>>();
+        for id in all(2) {
+            let read =
+                texts(&world, 2, id).iter().any(|line| line.contains("after") || line.contains("from the laptop"));
+            assert!(!(removed && read), "reads on");
+        }
+    }
 }

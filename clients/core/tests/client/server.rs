@@ -400,9 +400,20 @@ impl Server {
 
     /// Whether a device was in a conversation and was out of it afterwards.
     pub fn was_out(&self, id: ConversationId, device: DeviceAddress) -> bool {
-        let Conversation { old_rosters, roster, .. } = &self.conversations[&id];
-        let mut inside = old_rosters.values().chain([roster]).map(|roster| roster.contains(&device));
+        let mut inside = self.presence(id, device);
         inside.any(|is_in| is_in) && inside.any(|is_in| !is_in)
+    }
+
+    /// Whether a device was out of a conversation after it was in, and was in again.
+    pub fn was_back(&self, id: ConversationId, device: DeviceAddress) -> bool {
+        let mut inside = self.presence(id, device);
+        inside.any(|is_in| is_in) && inside.any(|is_in| !is_in) && inside.any(|is_in| is_in)
+    }
+
+    /// Whether a device is in a conversation, epoch by epoch.
+    fn presence(&self, id: ConversationId, device: DeviceAddress) -> impl Iterator<Item = bool> {
+        let Conversation { old_rosters, roster, .. } = &self.conversations[&id];
+        old_rosters.values().chain([roster]).map(move |roster| roster.contains(&device))
     }
 
     /// The epoch and the tree hash of a conversation, from the GroupInfo of its last commit.

@@ -310,7 +310,7 @@ impl Session {
         let why = match (status.state, status.why) {
             (ConnectionState::Online, _) => "the server is connected, but what was waited for did not come".to_string(),
             (_, Some(why)) => why,
-            (_, None) => "there is no connection".to_string(),
+            (_, None) => "the server has not answered; look at --server and --transport".to_string(),
         };
         let exit = if status.state == ConnectionState::Offline { Exit::Unreachable } else { Exit::TimedOut };
         if self.is_new && !status.registered {
