@@ -37,10 +37,11 @@ engine-nats: ## fetch the NATS server that tests start, into target/engines/nats
 test: engine-nats engine-cassandra ## run every test suite and count
 	@python3 ci/suites.py
 
-soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, 40 over real engines, fuzzing, the demo on a cluster
+soak: engine-nats engine-cassandra ## the long mode: 200 kills, 50 power cuts, 1,000 simulated seeds, 40 over real engines, fuzzing, the demo on a cluster, every planted fault
 	@PLI_SOAK=1 PLI_SIM_SEEDS=$(SEEDS) python3 ci/suites.py
 	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory demo-cluster
+	@$(MAKE) --no-print-directory mutants
 
 fuzz: ## fuzz decoders, a client and whole sessions, SECONDS each (or one: TARGET=decoders|client|sessions); needs a C++ compiler
 	@python3 ci/fuzz.py --check $(SECONDS) $(TARGET) && $(MAKE) --no-print-directory $(FUZZ) && \

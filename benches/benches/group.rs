@@ -48,6 +48,8 @@ struct Stage {
     /// The second device, which takes in every commit.
     second: Mls,
     sent: u64,
+    /// CPU of the second device for a commit.
+    taken_in_ms: f64,
 }
 
 async fn figures(folder: &Path, summary: &mut Summary) -> Result<()> {
@@ -58,11 +60,12 @@ async fn figures(folder: &Path, summary: &mut Summary) -> Result<()> {
     let begun = Instant::now();
     let (maker, second) = Maker::make(&ready, &devices).await?;
     println!("{:28} made in {:.1} s", "", begun.elapsed().as_secs_f64());
-    let mut stage = Stage { server, ready, target, devices, maker, second, sent: 0 };
+    let mut stage = Stage { server, ready, target, devices, maker, second, sent: 0, taken_in_ms: 0.0 };
     if asked("message") {
         stage.message_rows(summary).await?;
     }
-    if asked("commit") {
+    // Coming back is held against what a commit costs a receiver.
+    if asked("commit") || asked("rejoin") {
         stage.commit_rows(summary).await?;
     }
     if asked("rejoin") {
@@ -174,6 +177,7 @@ impl Stage {
         let server = after.since(&before).roles_cpu_us / 1e3;
         println!("{:28} the last one and its group info have {bytes} B", "");
         let each = |ms: f64| ms / COMMITS as f64;
+        self.taken_in_ms = each(taken.as_secs_f64() * 1e3);
         for (who, ms) in
             [("server", server), ("receiver", taken.as_secs_f64() * 1e3), ("maker", made.as_secs_f64() * 1e3)]
         {
@@ -203,7 +207,9 @@ impl Stage {
         let took = begun.elapsed();
         client.close().await;
         println!("{:28} the server used {:.1} s of CPU in all", "", self.server.cpu_us()? / 1e6);
-        Ok(Row::plain("rejoin_500_epochs_ms", took.as_secs_f64() * 1e3, "ms"))
+        let name = "CPU of taking in 500 commits, one after the other";
+        let limit = Limit { name: name.into(), value: EPOCHS as f64 * self.taken_in_ms };
+        Ok(Row::limited("rejoin_500_epochs_ms", took.as_secs_f64() * 1e3, "ms", &limit, Direction::Less)?)
     }
 
     async fn package(&mut self, handle: &str) -> Result<(DeviceAddress, Vec<u8>, Vec<u8>)> {

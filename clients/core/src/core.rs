@@ -14,6 +14,7 @@
 //! there is nothing to resume. Envelopes are worked through strictly in order; one that needs an answer first holds up
 //! the rest, un-acknowledged.
 
+mod awaited;
 mod calls;
 mod chats;
 mod commands;
@@ -53,6 +54,7 @@ mod types;
 #[cfg(test)]
 mod vectors;
 mod views;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -169,6 +171,8 @@ pub struct Core {
     resync: bool,
     /// The history of the server that the committed position is of; empty where no backup was restored.
     history: Bytes,
+    /// Those before it that this device has been in, the latest last; at most [`restored::LINE_MAX`].
+    earlier: Vec<Bytes>,
     /// The server has begun another history, and the conversations were not compared since.
     compare: bool,
     /// The server's queue for this device begins with the first that it was ever sent; not stored.

@@ -37,6 +37,10 @@ pub use new_device::{Consented, Joining, Listed, NewDevice};
 use crate::content::InvalidGroupName;
 use crate::identity::DeviceListError;
 
+/// In the place of blob 3: the new device ended before anybody read its code. Not sealed, since nobody has shown a key to
+/// seal it with; whoever else puts it there could as well have kept every blob back.
+pub const WITHDRAWN: &[u8] = b"withdrawn";
+
 /// Why a link cannot go on. Nothing was changed by the blob that it is about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -69,20 +73,23 @@ pub enum LinkError {
     /// The person at the new device said no.
     #[error("the new device declined: its user said no, or its program was ended")]
     Declined,
+    /// Its program was ended before it knew of this device: [`WITHDRAWN`].
+    #[error("the new device ended before its code was read; begin again there")]
+    Withdrawn,
     /// The first device said no, and why.
     #[error("the other device refused: {0}")]
     Refused(Refusal),
     /// The new device's consent is not signed by its key, or is of another link.
-    #[error("the signature of the new device does not verify")]
+    #[error("the signature of the new device does not verify; begin again with a new code")]
     Signature,
     /// No group could take the new device in.
-    #[error("the key package of the new device is not valid for it")]
+    #[error("the key package of the new device is not valid for it; update pli on both devices and begin again")]
     KeyPackage,
     /// The device list is not to be believed.
-    #[error("the account's device list is not accepted: {0}")]
+    #[error("the account's device list is not accepted: {0}; begin again with a new code")]
     List(DeviceListError),
     /// The device list does not name the new device as it is.
-    #[error("the device list that came does not name this device")]
+    #[error("the device list that came does not name this device; begin again with a new code")]
     NotListed,
     /// The account that was joined is not the one that the server has under this handle.
     #[error(

@@ -58,6 +58,9 @@ pub enum LinkFailure {
         "not in time: the other device, or who sits there, did not answer while it was waited for; begin again on the new device"
     )]
     NotWaited,
+    /// The same, and nobody has read the code.
+    #[error("not in time: nobody has read the code; begin again for another one")]
+    NotRead,
     /// The same, while the person at this device was asked.
     #[error(
         "not in time: nobody answered the question{}; begin again on the new device",

@@ -90,7 +90,8 @@ pub fn is_pinned(folder: &Path) -> bool {
 pub fn lost(folder: &Path) -> bool {
     let mark = folder.join(LOST_FILE);
     let was_used = folder.join(KEY_FILE).exists() || folder.join(PIN_FILE).exists();
-    let lost = was_used && std::fs::metadata(folder.join(DATABASE_FILE)).map_or(true, |file| file.len() == 0);
+    // SQLite takes a file of one byte for an empty database.
+    let lost = was_used && std::fs::metadata(folder.join(DATABASE_FILE)).map_or(true, |file| file.len() <= 1);
     if lost {
         // Without room for the mark the reason is told at least now.
         let _ = File::create(&mark);

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use pli_api::conversations::conversations_server::ConversationsServer;
@@ -16,7 +16,7 @@ use pli_conversations::ConversationsService;
 use pli_delivery::{Beside, Delivery, DeliveryPorts};
 use pli_directory::Directory;
 use pli_domain::{ShardId, ShardMap, UnixMillis};
-use pli_edge::carrier::{self, MemoryPeer};
+use pli_edge::carrier;
 use pli_edge::{Edge, EdgePorts, PeerInfo};
 use pli_links::LinksService;
 use pli_media::{Blobs, MediaService};
@@ -26,6 +26,8 @@ use pli_testkit::memory::{MemoryWorld, WorldOptions};
 use pli_testkit::time::{RuntimeClock, START};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::line::{Happening, Line, Recording};
 
 /// What a hello over these carriers is bound to.
 pub const EXPORTER: [u8; 32] = [5; 32];
@@ -40,6 +42,8 @@ pub struct Cluster {
     edge: Edge,
     clock: Arc<RuntimeClock>,
     counted: AtomicU64,
+    connections: AtomicUsize,
+    recording: Option<Recording>,
     _tasks: JoinSet<()>,
 }
 
@@ -58,6 +62,16 @@ impl Cluster {
     /// # Panics
     /// Never: two is a power of two.
     pub fn start() -> Self {
+        Self::begin(None)
+    }
+
+    /// Starts every role, with this nonce in every handshake, and writes down what happens on every connection. Must be
+    /// called on [`runtime`].
+    pub fn recorded(nonce: [u8; 32]) -> Self {
+        Self { recording: Some(Recording::default()), ..Self::begin(Some(nonce)) }
+    }
+
+    fn begin(nonce: Option<[u8; 32]>) -> Self {
         let world = MemoryWorld::new(WorldOptions { seed: 7, ..WorldOptions::default() });
         let shards = ShardMap::new(SHARDS, [3; 16]).expect("a power of two");
         let clock = Arc::new(RuntimeClock::new(START));
@@ -93,6 +107,10 @@ impl Cluster {
             trail: Trail::default(),
         };
         let edge = Edge::new(ports, shards, edge_config(), &meter, 42);
+        let edge = match nonce {
+            Some(nonce) => edge.with_nonce(nonce),
+            None => edge,
+        };
         let delivery = delivery(&world, &edge, shards, clock.clone());
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new;
@@ -103,7 +121,19 @@ impl Cluster {
         tasks.spawn(async move { conversations.run(stop()).await });
         tasks.spawn(async move { links.run(stop()).await });
         tasks.spawn(async move { media.run(stop()).await });
-        Self { edge, clock, counted: AtomicU64::new(0), _tasks: tasks }
+        Self {
+            edge,
+            clock,
+            counted: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            recording: None,
+            _tasks: tasks,
+        }
+    }
+
+    /// What has happened on its connections, where it writes that down.
+    pub fn happenings(&self) -> Vec<Happening> {
+        self.recording.as_ref().map(Recording::happenings).unwrap_or_default()
     }
 
     /// Server time.
@@ -116,8 +146,13 @@ impl Cluster {
         self.counted.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether somebody may say something now: where it is written down, each frame has a while for itself.
+    pub fn is_quiet(&self) -> bool {
+        self.recording.as_ref().is_none_or(|recording| recording.is_quiet(self.now()))
+    }
+
     /// A new connection from `192.0.2.address`; the edge serves it until one of them ends it.
-    pub fn connect(&self, address: u8) -> MemoryPeer {
+    pub fn connect(&self, address: u8) -> Line {
         let (carrier, peer) = carrier::memory(FRAMES);
         let info = PeerInfo {
             address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, address)),
@@ -127,7 +162,8 @@ impl Cluster {
         };
         let edge = self.edge.clone();
         tokio::spawn(async move { edge.serve(Box::new(carrier), info).await });
-        peer
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        Line::new(peer, (number, address), *self.clock, self.recording.clone())
     }
 }
 

@@ -5,8 +5,10 @@
 mod client;
 mod cluster;
 mod decoders;
+mod line;
 mod mutate;
 mod person;
+mod recorded;
 mod samples;
 mod seeds;
 mod sessions;
@@ -17,6 +19,9 @@ mod wire;
 
 pub use client::client;
 pub use decoders::{CONTRACTS, DECODERS, Decoder, decoders};
+pub use line::{Happening, What};
+pub use person::{Rows, load};
+pub use recorded::{NONCE, Session, replay};
 pub use seeds::seeds;
 pub use sessions::sessions;
 

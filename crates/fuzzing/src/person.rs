@@ -10,9 +10,10 @@ use pli_api::edge::{Binding, ClientFrame, Reply, ServerFrame, client_frame, repl
 use pli_client_core::{ChangeSet, Command, Core, Effects, Event, Outcome, SessionAdvice, Table};
 use pli_domain::{DeviceId, SendId, UnixMillis};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::cluster::{Cluster, EXPORTER, HOST};
+use crate::line::Line;
 
 /// What a core keeps.
 pub type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -62,7 +63,7 @@ pub struct Person {
     /// Its lives since the first restart.
     pub lives: Vec<Life>,
     address: u8,
-    link: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
+    link: Option<Line>,
     greeted: bool,
     waiting: VecDeque<Bytes>,
     asked: BTreeMap<u64, String>,
@@ -181,9 +182,9 @@ impl Person {
     pub fn step(&mut self, cluster: &Cluster) -> bool {
         let now = cluster.now();
         let mut moved = false;
-        if self.link.is_none() && self.connect_at.is_some_and(|at| at <= now) {
+        if self.link.is_none() && self.connect_at.is_some_and(|at| at <= now) && cluster.is_quiet() {
             self.connect_at = None;
-            self.link = Some(cluster.connect(self.address).split());
+            self.link = Some(cluster.connect(self.address));
             moved = true;
         }
         moved |= self.hear(now);
@@ -193,9 +194,9 @@ impl Person {
             self.apply(effects, now);
             moved = true;
         }
-        if let Some((to_edge, _)) = &self.link {
+        if let Some(line) = &self.link {
             while let Some(frame) = self.waiting.front() {
-                if to_edge.try_send(frame.clone()).is_err() {
+                if !cluster.is_quiet() || !line.say(frame.clone()) {
                     break;
                 }
                 self.sent.extend(self.waiting.pop_front().map(|frame| (cluster.next(), frame)));
@@ -207,14 +208,14 @@ impl Person {
 
     /// Takes what came.
     fn hear(&mut self, now: UnixMillis) -> bool {
-        let Some((_, from_edge)) = &mut self.link else { return false };
-        match from_edge.try_recv() {
+        let Some(line) = &mut self.link else { return false };
+        match line.try_hear() {
             Ok(frame) => {
                 self.take(frame, now);
                 true
             }
-            Err(mpsc::error::TryRecvError::Empty) => false,
-            Err(mpsc::error::TryRecvError::Disconnected) => {
+            Err(TryRecvError::Empty) => false,
+            Err(TryRecvError::Disconnected) => {
                 self.lose(now);
                 true
             }

@@ -70,44 +70,53 @@ pub fn identity(rows: &Rows) -> Identity {
     Identity::decode(row.expect("every core has one").1).expect("as it was written")
 }
 
-struct Stage {
-    cluster: Cluster,
-    people: Vec<Person>,
+/// People of one cluster who do things in turn.
+pub struct Stage {
+    /// Where they meet.
+    pub cluster: Cluster,
+    /// They, in the order of their names.
+    pub people: Vec<Person>,
     written: Written,
 }
 
 impl Stage {
-    async fn new() -> Self {
-        let cluster = Cluster::start();
+    /// Everybody registers, and is online.
+    pub async fn new(cluster: Cluster, names: &[&str]) -> Self {
         let number = |n: usize| u8::try_from(n + 1).expect("a few people");
-        let people = NAMES.iter().enumerate().map(|(n, name)| Person::new(name, number(n), cluster.now()));
+        let people = names.iter().enumerate().map(|(n, name)| Person::new(name, number(n), cluster.now()));
         let mut this = Self { people: people.collect(), cluster, written: BTreeMap::new() };
         this.until("online", |people| people.iter().all(|p| p.core.connection() == ConnectionState::Online)).await;
         this
     }
 
-    async fn until(&mut self, what: &str, done: impl FnMut(&[Person]) -> bool) {
+    /// Waits for it.
+    ///
+    /// # Panics
+    /// When it does not come about.
+    pub async fn until(&mut self, what: &str, done: impl FnMut(&[Person]) -> bool) {
         assert!(play(&mut self.people, &self.cluster, MOST, done).await, "never: {what}");
     }
 
     /// A while in which everything comes to rest.
-    async fn rest(&mut self, seconds: u64) {
+    pub async fn rest(&mut self, seconds: u64) {
         let _ = play(&mut self.people, &self.cluster, Duration::from_secs(seconds), |_| false).await;
     }
 
-    fn command(&mut self, n: usize, command: Command) -> Option<ConversationId> {
+    /// What it answers is the conversation.
+    pub fn command(&mut self, n: usize, command: Command) -> Option<ConversationId> {
         let now = self.cluster.now();
         self.people[n].command(command, now).conversation
     }
 
     /// `n` writes, and everybody of `to` is shown it.
-    async fn say(&mut self, n: usize, conversation: ConversationId, text: &str, to: &[usize]) {
+    pub async fn say(&mut self, n: usize, conversation: ConversationId, text: &str, to: &[usize]) {
         self.write(n, conversation, text);
         let shown = |person: &Person| person.events.iter().any(|e| matches!(e, Event::Message(m) if m.text == text));
         self.until(text, |people| to.iter().all(|n| shown(&people[*n]))).await;
     }
 
-    fn write(&mut self, n: usize, conversation: ConversationId, text: &str) {
+    /// `n` writes.
+    pub fn write(&mut self, n: usize, conversation: ConversationId, text: &str) {
         let device = self.people[n].core.address();
         self.written.entry((device, conversation)).or_default().push(text.into());
         self.command(n, Command::SendText { conversation, text: text.into() });
@@ -128,7 +137,7 @@ impl Stage {
 }
 
 async fn record() -> Tape {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::new(Cluster::start(), &NAMES).await;
     let handle = |n: usize| NAMES[n].parse().expect("a handle");
     stage.restart(ALICE, 101);
     let chat = stage.command(ALICE, Command::StartConversation { handle: handle(BOB) }).expect("a conversation");

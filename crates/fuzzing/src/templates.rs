@@ -109,7 +109,8 @@ fn made(tape: &Tape) -> Vec<Bytes> {
     frames.into_iter().map(|frame| ClientFrame { frame: Some(frame) }.encode_to_vec().into()).collect()
 }
 
-type Calls = Vec<(&'static str, Vec<u8>)>;
+/// Methods, each with the encoded request.
+pub type Calls = Vec<(&'static str, Vec<u8>)>;
 
 fn directory_calls(tape: &Tape) -> Calls {
     let (mallory, alice) = (identity(&tape.rows[MALLORY]), identity(&tape.rows[ALICE]));
@@ -184,7 +185,7 @@ fn link_calls() -> Calls {
 
 /// Those that put an upload of one part, finish it and read it, and those that begin another one of two parts and delete
 /// it: in their order all of them are answered.
-fn media_calls() -> Calls {
+pub fn media_calls() -> Calls {
     let (upload, deleted) = (Bytes::from(UPLOAD.to_vec()), Bytes::from(vec![12; 16]));
     let delete = DeleteUploadRequest { upload: deleted.clone() };
     let two = BeginUploadRequest { upload: deleted, bytes: pli_domain::limits::MEDIA_PART_BYTES + 7 };

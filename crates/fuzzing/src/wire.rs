@@ -8,25 +8,23 @@ use pli_api::edge::server_frame::Frame;
 use pli_api::edge::{Binding, Call, ClientFrame, ClientHello, Reply, ServerFrame, client_frame};
 use pli_client_core::identity::Identity;
 use prost::Message;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, EXPORTER, HOST};
+use crate::line::Line;
 
 /// Longest wait for a frame, on the cluster's clock.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module. Dropping it closes the connection.
 pub struct Wire {
-    to_edge: mpsc::Sender<Bytes>,
-    from_edge: mpsc::Receiver<Bytes>,
+    line: Line,
 }
 
 impl Wire {
     /// A connection that has said nothing yet.
     pub fn open(cluster: &Cluster, address: u8) -> Self {
-        let (to_edge, from_edge) = cluster.connect(address).split();
-        Self { to_edge, from_edge }
+        Self { line: cluster.connect(address) }
     }
 
     /// The hello of this device, or of nobody, to the nonce that came first; none when the edge hung up instead.
@@ -64,7 +62,7 @@ impl Wire {
 
     /// Sends bytes; they are dropped where the edge has stopped reading.
     pub fn say_bytes(&self, bytes: Bytes) {
-        let _ = self.to_edge.try_send(bytes);
+        let _ = self.line.say(bytes);
     }
 
     /// Calls a method and waits for the answer.
@@ -83,7 +81,7 @@ impl Wire {
 
     /// The next frame; none when the session has ended or nothing came.
     pub async fn next(&mut self) -> Option<Frame> {
-        let bytes = timeout(PATIENCE, self.from_edge.recv()).await.ok()??;
+        let bytes = timeout(PATIENCE, self.line.hear()).await.ok()??;
         ServerFrame::decode(bytes).expect("the edge sends frames").frame
     }
 
@@ -98,7 +96,7 @@ impl Wire {
 
     /// Everything that has come.
     pub fn at_hand(&mut self) -> Vec<Frame> {
-        let bytes = std::iter::from_fn(|| self.from_edge.try_recv().ok());
+        let bytes = std::iter::from_fn(|| self.line.try_hear().ok());
         bytes.filter_map(|bytes| ServerFrame::decode(bytes).expect("the edge sends frames").frame).collect()
     }
 }

@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "fuzzing/reading.rs"]
+mod reading;
+#[path = "fuzzing/recorded.rs"]
+mod recorded;
+
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
@@ -33,13 +38,18 @@ fn alone() -> MutexGuard<'static, ()> {
     guard
 }
 
+/// Those since it was asked last, of tasks too.
+fn panics() -> Vec<String> {
+    std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Runs one input as a fuzzer does.
 fn run(target: &Target, input: &[u8]) {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     (target.run)(input);
     target.check_memory(input, MEMORY.peak_usage().saturating_sub(before));
-    let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
+    let panics = panics();
     assert!(panics.is_empty(), "{} panicked: {panics:?}; the input is {}", target.name, hex::encode(input));
 }
 

@@ -63,6 +63,8 @@ impl LogsConfig {
 /// Starts logging to standard error, once per process; standard output belongs to the command.
 pub fn init_logs(config: &LogsConfig) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter_of(config)?).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: telling so, on the same standard error, would panic.
+    let lines = lines.log_internal_errors(false);
     let started = match config.format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().try_init(),

@@ -38,7 +38,7 @@ pub(crate) enum Unfit {
     #[error(transparent)]
     Devices(Mismatch),
     /// The list of the caller's own account does not name the caller any more.
-    #[error("the account removed this device")]
+    #[error("the account removed this device; link it again as a new one")]
     CallerRemoved,
 }
 

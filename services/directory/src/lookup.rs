@@ -65,6 +65,6 @@ impl Inner {
             let text = "the account was adding this device; ask again";
             return Ok(refusal(ErrorCode::Temporary, text).retry_after(ADDED_RETRY_AFTER_MS));
         }
-        Ok(refusal(ErrorCode::DeviceRemoved, "the account removed this device"))
+        Ok(refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new one"))
     }
 }

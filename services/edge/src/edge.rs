@@ -95,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) room: Arc<Semaphore>,
     /// UDP port of sessions over QUIC; 0 where there is none.
     pub(crate) quic_port: AtomicU16,
+    /// The nonce of every handshake, where a test gave one; none in a release, where each is drawn.
+    pub(crate) nonce: Option<[u8; 32]>,
 }
 
 /// A handle to one edge; clones are the same edge. A restarted edge is a new one.
@@ -134,6 +136,7 @@ impl Edge {
             limits: AddressLimits::new(&config.limits),
             room: Arc::new(Semaphore::new(config.limits.edge_connections_max)),
             quic_port: AtomicU16::new(0),
+            nonce: None,
             registry: Registry::default(),
             ports,
             shards,
@@ -144,6 +147,18 @@ impl Edge {
             receipts,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The same edge with this nonce in every handshake, so that a recorded one can be replayed. Whoever has heard such a
+    /// handshake can repeat it: this is there with the feature `fuzzing` only, which no release is built with.
+    ///
+    /// # Panics
+    /// When the edge has a clone already.
+    #[cfg(feature = "fuzzing")]
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: [u8; 32]) -> Self {
+        Arc::get_mut(&mut self.shared).expect("an edge that nobody else holds yet").nonce = Some(nonce);
+        self
     }
 
     /// This edge's id, drawn at its start.

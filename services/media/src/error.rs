@@ -30,7 +30,7 @@ pub(crate) enum InvalidField {
 pub(crate) enum Unfit {
     #[error("{}", .0.message)]
     Caller(Box<WireError>),
-    #[error("the account removed this device")]
+    #[error("the account removed this device; link it again as a new one")]
     Removed,
     #[error(transparent)]
     Field(#[from] InvalidField),

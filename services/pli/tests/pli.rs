@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The binary as its users meet it: started as a process, fed with arguments and signals, read from its output.
 
+#[path = "pli/bad_input.rs"]
+mod bad_input;
 #[path = "pli/bot.rs"]
 mod bot;
 #[path = "pli/carriers.rs"]

@@ -77,6 +77,8 @@ fn an_archive_that_is_cut_lengthened_or_re_ordered_does_not_open() {
         let cut: Vec<u8> = sealed().into_iter().chain([0]).take(bytes).collect();
         assert_eq!(open(&secret(9), &name(), &cut).err(), Some(ArchiveError::Length(bytes)));
     }
+    let said = ArchiveError::Length(1).to_string();
+    assert!(said.contains("it was cut; hand the history over again"), "{said}");
 }
 
 #[test]

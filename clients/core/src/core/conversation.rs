@@ -137,6 +137,8 @@ pub(super) struct Conversation {
     pub(super) said_out: Vec<(AccountId, AccountId)>,
     /// The server was asked whether this device is in it although its welcome did not come.
     pub(super) looked_for: bool,
+    /// What it goes on for may be the successor of one that is not known here: nothing is made before somebody says so.
+    pub(super) rootless: bool,
     /// Another device of this account has asked to leave.
     pub(super) asked_elsewhere: bool,
     /// Numbers of this device whose messages were refused, so that nobody waits for them; at most
@@ -276,6 +278,14 @@ impl Conversation {
     }
     pub(super) fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Unknown)
+    }
+    /// Whom it is to be completed with.
+    pub(super) fn gathered_accounts(&self) -> BTreeSet<AccountId> {
+        let gathered = self.work.iter().filter_map(|work| match work {
+            Work::Gather(accounts, _) => Some(accounts.iter().copied()),
+            _ => None,
+        });
+        gathered.flatten().collect()
     }
     /// Whom it is with, unless it is a group: one that was called so before that was known is none of two.
     pub(super) fn of_two_with(&self) -> Option<AccountId> {

@@ -161,6 +161,7 @@ impl Core {
             conversation.announced = false;
         }
         self.dirty.insert(Row::Conversation(id));
+        self.root_heard(told.unwrap_or(id), self.stepped_at);
         if let Some(root) = told {
             self.turn_down(id, root, by);
         }

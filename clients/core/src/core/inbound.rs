@@ -384,7 +384,6 @@ impl Core {
             self.take_back_present(id);
         }
         self.give_way(id);
-        self.leave_astray(id);
         self.note_bases(id);
         // What was refused in an epoch of before is sealed in this one, and what was asked before is not about it.
         self.outbox.epoch_ready(id);

@@ -21,18 +21,13 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use super::calls::Ask;
-use super::conversation::{Conversation, Phase, WORK_MAX, Work};
+use super::conversation::{Conversation, Phase, Work};
 use super::{Core, Event, Row};
 use crate::content::Kind;
 use crate::outbox::OutboxEvent;
 
 /// Conversations that went on for one after the other and are followed; each stands for a restored backup.
-const LINE_MAX: usize = 64;
-/// How long the welcome of somebody who was first to make a conversation is waited for, until the server is asked
-/// whether this device is in it already: another copy of the profile may have read the welcome.
-const WELCOME_AWAITED: Duration = Duration::from_secs(15);
-/// How long whoever was first is waited for after that, until another conversation is made.
-const MAKER_AWAITED: Duration = Duration::from_secs(285);
+pub(super) const LINE_MAX: usize = 64;
 /// How long after it was let in a device looks whether everybody it knows of is there; it grows with its rank among the
 /// members, so that few do it at once.
 const GATHER_AFTER: Duration = Duration::from_secs(5);
@@ -83,8 +78,9 @@ fn unmade(conversation: &Conversation) -> bool {
 impl Core {
     /// `Ready` named another history than the one that is known.
     pub(super) fn begin_history(&mut self, history: Bytes) {
-        self.history = history;
+        let before = std::mem::replace(&mut self.history, history);
         self.dirty.insert(Row::History);
+        self.remember_history(before);
         // Also where there is no conversation yet: what waits may be the welcome of one that the server had then.
         self.compare = true;
         self.dirty.insert(Row::Compare);
@@ -139,8 +135,6 @@ impl Core {
         // From the highest down: of several conversations of one pair the lowest goes on.
         open.into_iter().rev().for_each(|id| self.succeed(id, now));
         self.turn_down_claims();
-        let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.leave_astray(id));
         if !self.all_comes {
             // What the server has and is not here: a copy of this profile was in it.
             self.resync_all();
@@ -199,13 +193,10 @@ impl Core {
         }
         let own = self.identity.address().account;
         let inside = self.accounts_in(id).into_iter();
-        let waiting = conversation.work.iter().filter_map(|work| match work {
-            Work::Gather(accounts, _) => Some(accounts),
-            _ => None,
-        });
+        let waiting = conversation.gathered_accounts().into_iter();
         // One that nobody has said yet what it is ends for a chat of the two, if there is one: it carried nothing.
         let direct = conversation.peer.filter(|_| conversation.kind() != Kind::Group);
-        let all = inside.chain(waiting.flatten().copied()).chain(direct);
+        let all = inside.chain(waiting).chain(direct);
         let outcasts = self.outcasts(id);
         let accounts: BTreeSet<AccountId> =
             all.filter(|account| *account != own && !outcasts.contains(account)).collect();
@@ -219,11 +210,21 @@ impl Core {
         if direct.is_some() && self.heir(id).is_some() {
             return self.end_for_heir(id);
         }
+        let rootless = self.is_rootless(id);
         self.pass_on(id, next, accounts, now);
+        if rootless {
+            self.await_root(next, now);
+        }
     }
 
     /// Lets the conversation `next` go on for `id`, with these accounts in it.
-    fn pass_on(&mut self, id: ConversationId, next: ConversationId, accounts: BTreeSet<AccountId>, now: UnixMillis) {
+    pub(super) fn pass_on(
+        &mut self,
+        id: ConversationId,
+        next: ConversationId,
+        accounts: BTreeSet<AccountId>,
+        now: UnixMillis,
+    ) {
         let Some(old) = self.conversations.get_mut(&id) else { return };
         let (kind, name, peer, root) = (old.kind, old.name.clone(), old.peer, old.root.unwrap_or(id));
         old.heir = Some(next);
@@ -281,14 +282,8 @@ impl Core {
             // It may be in the queue.
             return false;
         }
-        if conversation.awaits_welcome && !conversation.looked_for {
-            self.look_for(id, now);
-            return false;
-        }
         if conversation.awaits_welcome {
-            // The same for all who wait, so that they make one.
-            let next = successor(id, &self.history);
-            self.pass_on(id, next, accounts.iter().copied().collect(), now);
+            self.advance_awaited(id, accounts, now);
             return false;
         }
         let absent = &conversation.absent;
@@ -368,69 +363,6 @@ impl Core {
             (_, more) => named.push(format!("{more} more")),
         }
         named.join(", ")
-    }
-
-    /// Another member was first to make the conversation: its welcome comes, or was quicker than the answer.
-    pub(super) fn await_welcome(&mut self, id: ConversationId, now: UnixMillis) {
-        let Some(conversation) = self.conversations.get_mut(&id).filter(|c| c.phase == Phase::Founding) else { return };
-        conversation.awaits_welcome = true;
-        conversation.looked_for = false;
-        conversation.packages.clear();
-        self.mls.forget(id);
-        self.wait_until(id, now.after(WELCOME_AWAITED));
-    }
-
-    /// The others did not wait for what this device began and let nobody into: what they made instead goes on for it.
-    pub(super) fn give_way(&mut self, id: ConversationId) {
-        let own = self.identity.address().account;
-        let lonely = |first: ConversationId| self.accounts_in(first).iter().all(|account| *account == own);
-        let begun = self.conversations.iter().find(|(first, c)| {
-            let waits = c.awaits_welcome && !c.looked_for;
-            c.root.is_some() && c.heir.is_none() && !waits && self.is_successor(id, **first) && lonely(**first)
-        });
-        let Some(first) = begun.map(|(first, _)| *first) else { return };
-        let Some(conversation) = self.conversations.get_mut(&first) else { return };
-        let waiting = conversation.work.iter().find_map(|work| match work {
-            Work::Gather(accounts, _) => Some(accounts.iter().copied().collect()),
-            _ => None,
-        });
-        self.pass_on(first, id, waiting.unwrap_or_default(), self.stepped_at);
-    }
-
-    /// A device that was linked shortly before a restore may not have heard what its conversation goes on for, and makes one
-    /// of its own for it: where it goes on elsewhere, all leave that.
-    pub(super) fn leave_astray(&mut self, id: ConversationId) {
-        let elsewhere = |(part, c): (&ConversationId, &Conversation)| {
-            c.heir.is_some_and(|heir| heir != id) && self.is_successor(id, *part) && !self.is_over(self.last_of(*part))
-        };
-        let astray = !self.compare && self.conversations.iter().any(elsewhere);
-        let nameless = |c: &&mut Conversation| c.phase == Phase::Active && c.root.is_none() && c.work.len() < WORK_MAX;
-        let Some(conversation) = self.conversations.get_mut(&id).filter(|_| astray).filter(nameless) else { return };
-        if !conversation.work.contains(&Work::Leave) {
-            conversation.work.push_back(Work::Leave);
-            self.dirty.insert(Row::Conversation(id));
-        }
-    }
-
-    /// The welcome did not come: asks the server whether this device is in the conversation all the same.
-    fn look_for(&mut self, id: ConversationId, now: UnixMillis) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        conversation.looked_for = true;
-        self.wait_until(id, now.after(MAKER_AWAITED));
-        let why = "somebody was first to begin it anew after the restore and has not let this device in: they may know \
-                   that you were removed, or be away; in five minutes all are asked once more";
-        self.out.events.push(Event::Waiting { conversation: id, why: refusal(ErrorCode::Temporary, why) });
-        self.resync_all();
-        self.ask_list(now);
-    }
-
-    fn wait_until(&mut self, id: ConversationId, until: UnixMillis) {
-        let Some(conversation) = self.conversations.get_mut(&id) else { return };
-        match conversation.work.front_mut() {
-            Some(Work::Gather(_, at)) => *at = until,
-            _ => conversation.work.push_front(Work::Gather(Vec::new(), until)),
-        }
-        self.dirty.insert(Row::Conversation(id));
     }
 
     /// Whoever made the conversation may not know of everybody: looks after them in a while.

@@ -35,6 +35,7 @@ pub(super) enum Row {
     Published,
     Resync,
     History,
+    Earlier,
     Compare,
     CaughtUp,
     ListChanges,
@@ -49,9 +50,13 @@ const PACKAGES: &[u8] = b"packages";
 const PUBLISHED: &[u8] = b"published";
 const RESYNC: &[u8] = b"resync";
 const HISTORY: &[u8] = b"history";
+const EARLIER: &[u8] = b"earlier-histories";
 const COMPARE: &[u8] = b"compare";
 const CAUGHT_UP: &[u8] = b"caught-up";
 const LIST_CHANGES: &[u8] = b"list-changes";
+
+/// Length of the name of a history.
+pub(super) const HISTORY_BYTES: usize = 16;
 
 impl Core {
     /// A new account with its first device; it registers on its first connection. `seed` must come from the system's
@@ -138,6 +143,7 @@ impl Core {
             remade: None,
             resync: false,
             history: Bytes::new(),
+            earlier: Vec::new(),
             compare: false,
             all_comes: false,
             comparing: None,
@@ -177,6 +183,7 @@ impl Core {
                 PUBLISHED => core.published = Some(UnixMillis(number(Table::Flows, &value)?)),
                 RESYNC => core.resync = true,
                 HISTORY => core.history = value.into(),
+                EARLIER => core.earlier = value.chunks_exact(HISTORY_BYTES).map(Bytes::copy_from_slice).collect(),
                 COMPARE => core.compare = true,
                 CAUGHT_UP => core.parting.load_caught_up_at(UnixMillis(number(Table::Flows, &value)?)),
                 LIST_CHANGES => core.load_list_changes(&value)?,
@@ -280,6 +287,7 @@ impl Core {
             }
             Row::Resync => out.set(Table::Flows, RESYNC.to_vec(), self.resync.then(Vec::new)),
             Row::History => out.put(Table::Flows, HISTORY.to_vec(), self.history.to_vec()),
+            Row::Earlier => out.put(Table::Flows, EARLIER.to_vec(), self.earlier.concat()),
             Row::Compare => out.set(Table::Flows, COMPARE.to_vec(), self.compare.then(Vec::new)),
             Row::CaughtUp => {
                 let at = self.parting.caught_up_at().map(|at| at.0.to_be_bytes().to_vec());

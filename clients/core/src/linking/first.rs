@@ -16,7 +16,7 @@ use super::code::LinkCode;
 use super::keys::{Keys, Transcript, seal_to};
 use super::new_device::consent_bytes;
 use super::wire::{LinkConsent, LinkHello, LinkOffer, LinkRefusal, LinkSealed, LinkStored, LinkVerdict};
-use super::{LinkError, device_name};
+use super::{LinkError, WITHDRAWN, device_name};
 use crate::Core;
 use crate::archive::HistorySecret;
 use crate::core::LinkAccount;
@@ -159,7 +159,7 @@ impl Approving {
 
     /// Whether blob 3 says that the person at the new device said no. It is not taken up.
     pub fn is_declined(&self, blob: &[u8]) -> Result<bool, LinkError> {
-        let consent = self.keys.open(3, &mut self.transcript.clone(), blob)?;
+        let consent = opened(&self.keys, &mut self.transcript.clone(), blob)?;
         Ok(LinkConsent::decode(consent.as_slice()).map_err(|_| LinkError::Malformed(3))?.declined)
     }
 
@@ -171,7 +171,7 @@ impl Approving {
     /// Takes blob 3, and the person's yes; `core` is this device's.
     pub fn consented(mut self, blob: &[u8], core: &Core) -> Result<Newcomer, LinkError> {
         let said = self.transcript.clone();
-        let consent = self.keys.open(3, &mut self.transcript, blob)?;
+        let consent = opened(&self.keys, &mut self.transcript, blob)?;
         let consent = LinkConsent::decode(consent.as_slice()).map_err(|_| LinkError::Malformed(3))?;
         if consent.declined {
             return Err(LinkError::Declined);
@@ -239,6 +239,11 @@ impl Newcomer {
 }
 
 /// Blob 4 that says no. A link has one blob 4, so its key seals one text, whether that stands before blob 3 or behind it.
+/// What blob 3 says, if there is one.
+fn opened(keys: &Keys, transcript: &mut Transcript, blob: &[u8]) -> Result<Vec<u8>, LinkError> {
+    if blob == WITHDRAWN { Err(LinkError::Withdrawn) } else { keys.open(3, transcript, blob) }
+}
+
 fn refusal(keys: &Keys, transcript: &mut Transcript, why: Refusal) -> Vec<u8> {
     let verdict = LinkVerdict { devices: None, refusal: why.write().into() };
     keys.seal(4, transcript, &verdict.encode_to_vec())

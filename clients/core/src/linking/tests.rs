@@ -317,6 +317,8 @@ fn a_consent_that_another_key_signed_or_that_is_of_another_link_is_refused() {
     };
     let blob = keys.seal(3, &mut said, &consent.encode_to_vec());
     assert_eq!(approving.consented(&blob, &first).expect_err("refused"), LinkError::KeyPackage);
+    let told = LinkError::Signature.to_string();
+    assert!(told.contains("does not verify; begin again with a new code"), "{told}");
 }
 
 #[test]
@@ -431,6 +433,8 @@ fn a_blob_of_another_link_or_of_another_step_opens_nowhere() {
             assert_eq!(ended.map(|_| ()).expect_err("refused"), (number, LinkError::Sealed(number)));
         }
     }
+    let told = LinkError::Sealed(1).to_string();
+    assert!(told.contains("belongs to another link; begin again with a new code"), "{told}");
 }
 
 #[test]

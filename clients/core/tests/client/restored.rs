@@ -1010,60 +1010,97 @@ fn where_whoever_was_first_never_lets_anybody_in_the_others_have_one_group() {
     all_talk(&mut world, &[0, 1, 2, 3], team, "after");
 }
 
+/// Alice, bob and carol in a group that has gone on once, and another device that was let in by alice and does not know what
+/// it is in; then the next backup. The device has gone, and has said something.
+fn let_in_without_a_name(linked: bool) -> (World, ConversationId, usize, Server) {
+    let mut world = World::new(&["alice", "bob", "carol"]);
+    let first = world.server.restored(1);
+    let team = group(&mut world, &["bob", "carol"]);
+    all_talk(&mut world, &[0, 1, 2], team, "before");
+    go_back(&mut world, first);
+    pass(&mut world, 3, 10_000);
+    let new = if linked { None } else { Some(world.join("erin")) };
+    world.run();
+    let alice = world.address(0);
+    world.server.hold_messages.insert(alice);
+    let new = new.unwrap_or_else(|| world.link(0, "alice/lap"));
+    if !linked {
+        world.command(0, Command::AddMembers { conversation: team, handles: vec![handle("erin")] });
+    }
+    while world.devices[new].core.conversations().is_empty() {
+        world.run_on(1);
+    }
+    let mut second = world.server.restored(2);
+    second.hold_messages.clear();
+    world.take_offline(new);
+    let unnamed = world.devices[new].core.conversations()[0].id;
+    world.say(new, unnamed, "where am I?");
+    (world, team, new, second)
+}
+
 #[test]
-fn whoever_knew_neither_name_nor_beginning_of_a_group_is_with_the_others_after_a_restore() {
-    for removed in [false, true] {
-        let mut world = World::new(&["alice", "bob", "carol"]);
-        let first = world.server.restored(1);
-        let team = group(&mut world, &["bob", "carol"]);
-        all_talk(&mut world, &[0, 1, 2], team, "before");
-        go_back(&mut world, first);
-        pass(&mut world, 3, 10_000);
-        // A linked device is let in, and does not hear what it is in.
-        let phone = world.address(0);
-        world.server.hold_messages.insert(phone);
-        let lap = world.link(0, "alice/lap");
-        while world.devices[lap].core.conversations().is_empty() {
-            world.run_on(1);
-        }
-        let mut second = world.server.restored(2);
-        second.hold_messages.clear();
-        world.take_offline(lap);
-        if removed {
-            let account = world.address(2).account;
-            world.command(1, Command::RemoveMembers { conversation: team, accounts: vec![account] });
-            world.run();
-        }
-        let unnamed = world.devices[lap].core.conversations()[0].id;
-        world.say(lap, unnamed, "where am I?");
+fn whoever_did_not_hear_what_a_group_goes_on_for_waits_and_is_with_the_others() {
+    for (linked, killed) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (mut world, team, new, second) = let_in_without_a_name(linked);
+        let third = second.restored(3);
         go_back(&mut world, second);
         [0, 1, 2].into_iter().for_each(|n| world.take_offline(n));
-        world.bring_online(lap);
-        world.run();
+        world.bring_online(new);
+        pass(&mut world, 12, 60_000);
+        if killed {
+            // Yet another history, and the program ends and begins again.
+            go_back(&mut world, third);
+            let now = world.now;
+            world.devices[new].restart(now);
+            pass(&mut world, 2, 60_000);
+        }
         [0, 1, 2].into_iter().for_each(|n| world.bring_online(n));
         pass(&mut world, 12, 60_000);
-        let inside: &[usize] = if removed { &[0, 1] } else { &[0, 1, 2] };
-        for n in inside.iter().copied().chain([lap]) {
-            has_one_chat(&world, n, inside.len(), if removed { "removed" } else { "" });
+        let (members, context) = (if linked { 3 } else { 4 }, format!("{linked} {killed}"));
+        for n in [0, 1, 2, new] {
+            has_one_chat(&world, n, members, &context);
         }
-        let open = world.devices[lap].core.conversations().into_iter().find(|view| !view.left).unwrap();
-        assert_eq!(open.name.as_deref(), Some("team"));
-        // What it said before is there for all who were in.
-        assert!(
-            world.devices[1]
-                .core
-                .conversations()
-                .iter()
-                .any(|view| { texts(&world, 1, view.id).contains(&"alice: where am I?".into()) })
-        );
-        world.say(lap, open.id, "from the laptop");
-        all_talk(&mut world, inside, team, "after");
-        assert!(texts(&world, 1, team).contains(&"alice: from the laptop".into()));
-        let all = |n: usize| world.devices[n].core.conversations().into_iter().map(|view| view.id).collect::<Vec<_>>();
-        for id in all(2) {
-            let read =
-                texts(&world, 2, id).iter().any(|line| line.contains("after") || line.contains("from the laptop"));
-            assert!(!(removed && read), "reads on");
+        let open = world.devices[new].core.conversations().into_iter().find(|view| !view.left).unwrap();
+        assert_eq!(open.name.as_deref(), Some("team"), "{context}");
+        world.say(new, open.id, "here");
+        all_talk(&mut world, &[0, 1, 2], team, "after");
+        for said in [": where am I?", ": here"] {
+            assert!(texts(&world, 1, team).iter().any(|line| line.ends_with(said)), "{context}: {said}");
         }
+        assert!(texts(&world, new, open.id).contains(&"carol: after 2".into()), "{context}");
     }
+}
+
+#[test]
+fn whoever_was_removed_unseen_by_a_device_without_a_name_is_not_brought_in_by_it() {
+    let (mut world, team, lap, second) = let_in_without_a_name(true);
+    let account = world.address(2).account;
+    world.command(1, Command::RemoveMembers { conversation: team, accounts: vec![account] });
+    world.run();
+    go_back(&mut world, second);
+    [0, 1, 2].into_iter().for_each(|n| world.take_offline(n));
+    world.bring_online(lap);
+    world.run();
+    [0, 1, 2].into_iter().for_each(|n| world.bring_online(n));
+    pass(&mut world, 12, 60_000);
+    for n in [0, 1, lap] {
+        has_one_chat(&world, n, 2, "");
+    }
+    let next = world.devices[0].core.conversation(team).unwrap().id;
+    assert!(!world.server.was_in(next, world.address(2)));
+    assert!(world.devices[2].core.conversations().iter().all(|view| view.left || view.id != next));
+}
+
+#[test]
+fn a_group_that_nobody_is_left_to_name_goes_on_after_a_day() {
+    let (mut world, _, lap, second) = let_in_without_a_name(true);
+    go_back(&mut world, second);
+    [0, 1, 2].into_iter().for_each(|n| world.take_offline(n));
+    world.bring_online(lap);
+    pass(&mut world, 20, 3_600_000);
+    let unmade = |view: &pli_client_core::ConversationView| !view.left && !view.ready;
+    assert!(matches!(&world.devices[lap].core.conversations()[..], [view] if unmade(view)));
+    pass(&mut world, 6, 3_600_000);
+    has_one_chat(&world, lap, 3, "");
+    assert_eq!(world.devices[lap].core.waiting(), (0, 0));
 }

@@ -404,6 +404,11 @@ impl Server {
         inside.any(|is_in| is_in) && inside.any(|is_in| !is_in)
     }
 
+    /// Whether a device was ever in a conversation.
+    pub fn was_in(&self, id: ConversationId, device: DeviceAddress) -> bool {
+        self.presence(id, device).any(|is_in| is_in)
+    }
+
     /// Whether a device was out of a conversation after it was in, and was in again.
     pub fn was_back(&self, id: ConversationId, device: DeviceAddress) -> bool {
         let mut inside = self.presence(id, device);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The new device's side.
 
-use pli_client_core::linking::{Joining, LinkCode, LinkError, NewDevice};
+use bytes::Bytes;
+use pli_client_core::linking::{Joining, LinkCode, LinkError, NewDevice, WITHDRAWN};
 use pli_domain::{AccountId, Handle};
 use tokio::time::Instant;
 
@@ -19,6 +20,8 @@ pub struct NewLink {
     meeting: Meeting<Stranger>,
     rows: Rows,
     asked: Handle,
+    /// Blob 2, of whoever has read the code.
+    answer: Option<Bytes>,
 }
 
 impl std::fmt::Debug for NewLink {
@@ -41,7 +44,7 @@ impl NewLink {
         let stranger = Stranger::new(Servers::new(options, connector), profile);
         let mut meeting = Meeting::open(stranger, &new, by).await?;
         meeting.put(1, new.hello()).await?;
-        Ok(Self { new, meeting, rows, asked: options.name.handle.clone() })
+        Ok(Self { new, meeting, rows, asked: options.name.handle.clone(), answer: None })
     }
 
     /// What it shows.
@@ -54,9 +57,27 @@ impl NewLink {
         self.meeting.deadline()
     }
 
+    /// Waits until somebody has read the code. Cancel safe.
+    pub async fn is_read(&mut self) -> Result<(), LinkFailure> {
+        if self.answer.is_none() {
+            let answer = self.meeting.wait(1).await.map_err(|error| match error {
+                LinkFailure::NotWaited => LinkFailure::NotRead,
+                error => error,
+            })?;
+            self.answer = Some(answer);
+        }
+        Ok(())
+    }
+
+    /// Nobody is to read the code any more: whoever does is told so at once.
+    pub async fn withdraw(mut self) -> Result<(), LinkFailure> {
+        self.meeting.put_last(2, WITHDRAWN).await
+    }
+
     /// Waits for whoever reads the code.
     pub async fn offered(mut self) -> Result<Offer, LinkFailure> {
-        let blob = self.meeting.wait(1).await?;
+        self.is_read().await?;
+        let blob = self.answer.take().unwrap_or_default();
         let joining = self.new.offered(&blob)?;
         let mut offer = Offer { joining, meeting: self.meeting, rows: self.rows };
         if offer.joining.handle() != &self.asked {

@@ -85,6 +85,19 @@ async fn a_removed_device_is_told_and_then_sees_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_device_that_its_account_removed_commits_nothing_although_the_group_still_has_it() {
+    let mut f = Fixture::new();
+    let (mut alice, mut bob, mut tablet) = (f.device(1, 1), f.device(2, 2), f.device(2, 22));
+    f.conversation(7, &mut [&mut alice, &mut bob, &mut tablet]).await;
+    f.unlist(tablet.address);
+    let commit = tablet.commit(&[], &[]);
+    let error = assert_refused(f.client.commit(by(tablet.address, commit)).await, ErrorCode::DeviceRemoved);
+    assert!(error.message.contains("link it again as a new one"), "{}", error.message);
+    let removal = bob.commit(&[], &[tablet.address]);
+    assert_eq!(f.commit(bob.address, removal).await, Ok(2), "the others go on");
+}
+
+#[tokio::test]
 async fn strangers_and_members_of_nothing_get_one_answer() {
     let mut f = Fixture::new();
     let (mut alice, mut mallory) = (f.device(1, 1), f.device(9, 9));
@@ -96,6 +109,7 @@ async fn strangers_and_members_of_nothing_get_one_answer() {
     let one = assert_refused(f.client.commit(by(mallory.address, real)).await, ErrorCode::UnknownConversation);
     let other = assert_refused(f.client.commit(by(mallory.address, unreal)).await, ErrorCode::UnknownConversation);
     assert_eq!(one, other);
+    assert!(one.message.contains("ask a member to add you"), "{}", one.message);
 }
 
 #[tokio::test]

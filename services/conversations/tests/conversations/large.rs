@@ -137,6 +137,7 @@ async fn a_group_of_a_thousand_devices_is_taken_and_one_more_is_not() {
     let request = by_reference(&mut f, &mut alice, &packages, 100).await;
     let error = assert_refused(f.client.commit(by(request.0, request.1)).await, ErrorCode::GroupTooLarge);
     assert!(error.message.contains("1001 devices"), "{}", error.message);
+    assert!(error.message.contains("remove people, or devices that nobody uses any more"), "{}", error.message);
     f.unlist(one_more.address);
     packages.pop();
     alice.lost();

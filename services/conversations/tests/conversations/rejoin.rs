@@ -51,7 +51,7 @@ async fn another_listed_device_of_a_member_joins_by_itself_and_nobody_else_does(
     let mut unlisted = Device::new(2, 23);
     let request = unlisted.rejoin(&given);
     let error = assert_refused(f.client.commit(by(unlisted.address, request)).await, ErrorCode::DeviceRemoved);
-    assert!(error.message.contains("removed this device"), "{}", error.message);
+    assert!(error.message.contains("link it again as a new one"), "{}", error.message);
 
     let mut tablet = f.device(2, 22);
     let request = tablet.rejoin(&given);

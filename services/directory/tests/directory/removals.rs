@@ -109,18 +109,18 @@ async fn a_removed_device_changes_no_list_and_never_comes_back() {
     client.put_device_list(by(of, put(third.clone()))).await.expect("it removes itself");
     let fourth = alice.after(&third, vec![alice.entry(), tablet.entry()]);
     let error = assert_refused(client.put_device_list(by(of, put(fourth.clone()))).await, ErrorCode::DeviceRemoved);
-    assert!(error.message.contains("removed this device"), "{}", error.message);
+    assert!(error.message.contains("link it again as a new one"), "{}", error.message);
     let error = assert_refused(client.put_device_list(by(alice.address, put(fourth))).await, ErrorCode::IdTaken);
     assert!(error.message.contains("removed before"), "{}", error.message);
     let none = alice.after(&third, Vec::new());
     let error =
         assert_refused(client.put_device_list(by(alice.address, put(none))).await, ErrorCode::DeviceListInvalid);
-    assert!(error.message.contains("last one cannot be removed"), "{}", error.message);
+    assert!(error.message.contains("sign a list that names another one first"), "{}", error.message);
     let eleven = (11..22).map(|seed| Person::new(seed).entry()).collect();
     let eleven = alice.after(&third, eleven);
     let error =
         assert_refused(client.put_device_list(by(alice.address, put(eleven))).await, ErrorCode::DeviceListInvalid);
-    assert!(error.message.contains("remove one"), "{}", error.message);
+    assert!(error.message.contains("remove one that is not used any more"), "{}", error.message);
 }
 
 #[tokio::test(start_paused = true)]

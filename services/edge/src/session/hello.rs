@@ -70,9 +70,7 @@ pub(crate) async fn greet(shared: &Arc<Shared>, wire: &mut Wire, peer: &PeerInfo
         return Err(refusal(ErrorCode::Draining, "the server is going down").retry_after(1_000).into());
     }
     shared.limits.hello(peer.address)?;
-    let mut nonce = [0u8; 32];
-    // Not the seeded source: nobody may foresee a nonce.
-    rand::rng().fill_bytes(&mut nonce);
+    let nonce = shared.nonce.unwrap_or_else(drawn_nonce);
     let made = Instant::now();
     let now_ms = shared.ports.clock.now().0;
     wire.push(server_frame::Frame::Hello(ServerHello {
@@ -88,6 +86,13 @@ pub(crate) async fn greet(shared: &Arc<Shared>, wire: &mut Wire, peer: &PeerInfo
         return Err(no(ErrorCode::BadNonce, "the nonce is too old"));
     }
     Ok(greeted)
+}
+
+/// Not of the seeded source: nobody may foresee a nonce.
+fn drawn_nonce() -> [u8; 32] {
+    let mut nonce = [0; 32];
+    rand::rng().fill_bytes(&mut nonce);
+    nonce
 }
 
 /// The hello, unless the first frame is another, breaks, or is begun and not finished in time.
@@ -298,7 +303,7 @@ impl DeviceKeys {
 
 /// What a removed device is told, whatever it asks.
 pub(crate) fn removed() -> Error {
-    refusal(ErrorCode::DeviceRemoved, "the account removed this device")
+    refusal(ErrorCode::DeviceRemoved, "the account removed this device; link it again as a new one")
 }
 
 #[cfg(test)]

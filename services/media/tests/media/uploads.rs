@@ -142,7 +142,7 @@ async fn a_removed_device_neither_uploads_nor_reads() {
         removed.delete(1).await,
     ] {
         let error = refused(refusal, ErrorCode::DeviceRemoved);
-        assert!(error.message.contains("removed this device"), "{error:?}");
+        assert!(error.message.contains("link it again as a new one"), "{error:?}");
     }
     assert_eq!(one.read(1, 1).await.expect("read"), part(1, PART));
 }

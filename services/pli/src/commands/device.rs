@@ -320,7 +320,7 @@ fn named(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
 pub fn removable(devices: &[OwnDevice], text: &str) -> Result<DeviceId, Failure> {
     let device = named(devices, text)?;
     if devices.iter().any(|own| own.is_this && own.device == device) {
-        return Err(Failure::say(Exit::Failed, "the first device of an account cannot be removed"));
+        return Err(Failure::say(Exit::Failed, "the first device of an account cannot be removed; name another one"));
     }
     Ok(device)
 }

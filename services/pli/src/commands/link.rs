@@ -142,14 +142,17 @@ async fn join(options: &ClientOptions, how: How) -> Result<(), Failure> {
         ));
     }
     let name = options.name.device.as_ref().map(ToString::to_string).unwrap_or_default();
-    let link = NewLink::open(options, &name, how.by).await.map_err(failed)?;
+    let mut link = NewLink::open(options, &name, how.by).await.map_err(failed)?;
     // Who asks nobody needs to say nothing either, and ends as ever.
     let stop = if how.args.yes { CancellationToken::new() } else { interrupted_or_hung_up()? };
     show(options, &link, &how)?;
-    let Some(offered) = stop.run_until_cancelled(Box::pin(link.offered())).await else {
+    let Some(read) = stop.run_until_cancelled(Box::pin(link.is_read())).await else {
+        // Whether or not the other side hears of it.
+        let _ = timeout(DECLINED_WITHIN, link.withdraw()).await;
         return Err(Failure::say(Exit::Failed, "ended before anybody read the code"));
     };
-    let mut offer = offered.map_err(failed)?;
+    read.map_err(failed)?;
+    let mut offer = link.offered().await.map_err(failed)?;
     let asked = stop.run_until_cancelled(ask(&mut offer, &how)).await.unwrap_or_else(|| {
         // Behind the question, where there still is a terminal.
         let _ = terminal::put("\n");
@@ -300,6 +303,7 @@ pub fn failed(failure: LinkFailure) -> Failure {
         LinkFailure::Transport(_) => Exit::Unreachable,
         LinkFailure::Late
         | LinkFailure::NotWaited
+        | LinkFailure::NotRead
         | LinkFailure::NotAnswered { .. }
         | LinkFailure::Unanswered
         | LinkFailure::Waits => Exit::TimedOut,

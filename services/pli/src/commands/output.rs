@@ -62,9 +62,17 @@ impl Output {
             Shape::Text => text(event, about),
         };
         let Some(line) = line else { return Ok(false) };
-        let mut out = anstream::stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush()).map(|()| true)
+        match self.shape {
+            // What strips colours for a pipe would take a character out of a message.
+            Shape::Json => write_line(std::io::stdout().lock(), &line),
+            Shape::Text => write_line(anstream::stdout().lock(), &line),
+        }
+        .map(|()| true)
     }
+}
+
+fn write_line(mut out: impl Write, line: &str) -> io::Result<()> {
+    writeln!(out, "{line}").and_then(|()| out.flush())
 }
 
 /// Whether writes to standard output arrive. The runtime of the language puts `/dev/null`, open for reading and writing,

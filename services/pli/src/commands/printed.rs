@@ -45,7 +45,8 @@ impl Printed {
     /// Of the profile in `folder`; nothing was printed where there is no mark.
     pub fn open(folder: &Path) -> std::io::Result<Self> {
         let path = folder.join(FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         let mut mark = [0; 8];
         let mark = if file.read_exact_at(&mut mark, 0).is_ok() { u64::from_be_bytes(mark) } else { 0 };
         Ok(Self { file, mark, before: mark, until: 0, since: BTreeSet::new() })

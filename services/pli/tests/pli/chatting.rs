@@ -642,11 +642,11 @@ fn a_profile_whose_database_is_gone_says_that_its_keys_are() {
     register(home.path(), "bob");
     let profiles = std::fs::read_dir(home.path().join("share/pli")).expect("profiles");
     let folder = profiles.flatten().next().expect("of one server").path().join("bob");
-    for name in ["profile.db-wal", "profile.db-shm"] {
-        let _ = std::fs::remove_file(folder.join(name));
-    }
-    std::fs::write(folder.join("profile.db"), b"").expect("emptied");
-    for _ in 0..2 {
+    for emptied in [&b""[..], b"x", b""] {
+        for name in ["profile.db-wal", "profile.db-shm"] {
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        std::fs::write(folder.join("profile.db"), emptied).expect("emptied");
         let (code, said) = failure(&run(home.path(), &["recv", "bob", "--data", "data"]));
         assert_eq!(code, Some(6), "{said}");
         assert_eq!(said.matches("keys of this profile are gone").count(), 1, "{said}");

@@ -21,9 +21,9 @@ use crate::meeting::{Place, Session};
 use crate::process::{PATIENCE, Server};
 
 /// Devices that commit at once.
-const CROWD: usize = 16;
-/// Offers that may lose for each that wins; without waits there would be 8.
-const LOST_EACH_MAX: f64 = 4.0;
+const CROWD: usize = 64;
+/// Offers that may lose for each that wins; without waits there would be 32.
+const LOST_EACH_MAX: f64 = 8.0;
 const EPOCHS: u64 = 500;
 /// How often a client is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

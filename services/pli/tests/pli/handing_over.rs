@@ -39,9 +39,14 @@ fn done(home: &Path, arguments: &[&str]) -> Value {
 
 /// One more device of Alice's.
 pub fn link(home: &Path, name: &str) {
+    link_of(home, "alice", name);
+}
+
+/// The same of anybody's.
+fn link_of(home: &Path, handle: &str, name: &str) {
     let mut new = Running::start(pli(home, &with_data(&["device", "link", name, "--yes", "--json"])));
     let code = new.json(|event| event["event"] == "link_code")["code"].as_str().expect("text").to_owned();
-    said(home, &["device", "approve", "alice", &code, "--yes"]);
+    said(home, &["device", "approve", handle, &code, "--yes"]);
     assert_eq!(new.wait(), Some(0));
 }
 
@@ -139,6 +144,79 @@ fn older_messages_come_to_a_companion_in_order_and_once_through_kills_of_everybo
     drop(server);
 }
 
+/// What becomes of the parts that a killed command left, with those of another account's archive at hand.
+type Change = fn(Vec<Vec<u8>>, &[Vec<u8>]) -> Vec<Vec<u8>>;
+
+/// Each with the part that is then refused.
+const CHANGES: [(&str, Change, Option<u32>); 4] = [
+    (
+        "re-ordered",
+        |mut parts, _| {
+            parts.swap(0, 1);
+            parts
+        },
+        Some(1),
+    ),
+    (
+        "one twice",
+        |mut parts, _| {
+            parts[2] = parts[1].clone();
+            parts
+        },
+        Some(3),
+    ),
+    ("of another account", |parts, theirs| theirs.iter().take(parts.len()).cloned().collect(), Some(1)),
+    // Half a part is what a kill leaves: it is fetched again.
+    (
+        "cut",
+        |mut parts, _| {
+            if let Some(last) = parts.last_mut() {
+                last.truncate(99);
+            }
+            parts
+        },
+        None,
+    ),
+];
+
+/// The one archive that a killed command left in a profile's folder.
+fn kept(home: &Path, profile: &str) -> PathBuf {
+    let mut kept = archives(&folder(home, profile));
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    kept.remove(0)
+}
+
+fn parts_in(file: &Path) -> Vec<Vec<u8>> {
+    fs::read(file).expect("read").chunks(PART).map(<[u8]>::to_vec).collect()
+}
+
+/// Parts of what bob's first device sealed for another device of his.
+fn parts_of_bob(home: &Path) -> Vec<Vec<u8>> {
+    said(home, &["recv", "bob"]);
+    link_of(home, "bob", "bob/desk");
+    done(home, &["device", "history", "bob", "--to", "desk", "--json"]);
+    killed_at(home, &["device", "history", "bob/desk", "--json"], 3);
+    let parts = parts_in(&kept(home, "bob+desk"));
+    assert!(parts.len() >= 3, "{} parts", parts.len());
+    parts
+}
+
+/// The laptop shows the whole of [`long_history`], as it was written.
+fn all_is_shown_in_order(home: &Path) {
+    assert!(!said(home, &["recv", "alice/laptop"]).contains("before the laptop"), "history is not news");
+    let mut chat = Running::start(pli(home, &with_data(&["chat", "alice/laptop"])));
+    chat.until("connected");
+    chat.say("@bob");
+    chat.say("/history 100");
+    chat.until("first of all");
+    (0..30).for_each(|n| chat.until(&format!("{n} xxx")));
+    chat.until("last before the laptop");
+    // It came while alice wrote, wherever that was.
+    assert!(chat.seen().iter().any(|line| line.contains("second from bob")));
+    chat.end_input();
+    chat.wait();
+}
+
 #[test]
 fn an_archive_that_is_not_what_was_sealed_is_refused_in_words() {
     let home = tempfile::tempdir().expect("a folder");
@@ -147,55 +225,23 @@ fn an_archive_that_is_not_what_was_sealed_is_refused_in_words() {
     long_history(home);
     link(home, "alice/laptop");
     let given = done(home, GIVE);
-    let parts = usize::try_from(given["parts"].as_u64().expect("a number")).expect("small");
-    let parts_of = |bytes: &[u8]| bytes.chunks(PART).map(<[u8]>::to_vec).collect::<Vec<_>>();
-    type Change = fn(Vec<Vec<u8>>) -> Vec<Vec<u8>>;
-    let changes: [(&str, Change, bool); 4] = [
-        (
-            "re-ordered",
-            |mut parts| {
-                parts.swap(0, 1);
-                parts
-            },
-            true,
-        ),
-        (
-            "one twice",
-            |mut parts| {
-                parts[2] = parts[1].clone();
-                parts
-            },
-            true,
-        ),
-        ("of another account", |parts| parts.iter().map(|part| vec![7; part.len()]).collect(), true),
-        // Half a part is what a kill leaves: it is fetched again.
-        (
-            "cut",
-            |mut parts| {
-                if let Some(last) = parts.last_mut() {
-                    last.truncate(99);
-                }
-                parts
-            },
-            false,
-        ),
-    ];
-    for (what, change, refuses) in changes {
+    assert!(given["parts"].as_u64() > Some(3), "{given}");
+    let theirs = parts_of_bob(home);
+    for (what, change, refused_at) in CHANGES {
         killed_at(home, TAKE, 3);
-        let kept = archives(&folder(home, "alice+laptop"));
-        let [kept] = kept.as_slice() else { panic!("one file: {kept:?}") };
-        let changed = change(parts_of(&fs::read(kept).expect("read")));
-        fs::write(kept, changed.concat()).expect("written");
-        if !refuses {
-            continue;
-        }
+        let kept = kept(home, "alice+laptop");
+        fs::write(&kept, change(parts_in(&kept), &theirs).concat()).expect("written");
+        let Some(part) = refused_at else { continue };
         let (code, why) = refused(home, TAKE);
-        let told = why.contains("of the archive does not open") && why.contains("hand the history over again");
+        let named = why.contains(&format!("part {part} of the archive does not open"));
+        let told = named && why.contains("of another account") && why.contains("hand the history over again");
         assert!(code == Some(1) && told, "{what}: {code:?} {why}");
         assert!(archives(&folder(home, "alice+laptop")).is_empty(), "what does not open is not kept");
     }
     let taken = done(home, TAKE);
-    assert!(parts > 3 && taken["new"].as_u64() > Some(30), "{taken}");
+    assert!(given["messages"].as_u64() >= Some(33), "{given}");
+    assert_eq!((&taken["messages"], &taken["new"]), (&given["messages"], &given["messages"]), "{taken}");
+    all_is_shown_in_order(home);
 }
 
 #[test]

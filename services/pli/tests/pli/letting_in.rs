@@ -108,6 +108,22 @@ fn a_new_device_that_is_ended_at_its_question_tells_the_first() {
 }
 
 #[test]
+fn whoever_reads_the_code_of_a_new_device_that_was_ended_is_told_so_and_asked_nothing() {
+    let (home, _server) = alice_is_registered();
+    let home = home.path();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (mut new, code) = asks_its_person(home, "alice/laptop");
+        new.signal(signal);
+        assert_eq!(new.ended().code(), Some(1), "{signal:?}");
+        let (exit, why) = refused(home, &["device", "approve", "alice", &code, "--yes"]);
+        assert!(exit == Some(1) && why.contains("the new device ended before its code was read"), "{exit:?} {why}");
+    }
+    link(home, "alice/laptop");
+    let (exit, why) = refused(home, &["device", "link", "alice/phone", "--yes", "--timeout", "1"]);
+    assert!(exit == Some(10) && why.contains("nobody has read the code"), "{exit:?} {why}");
+}
+
+#[test]
 fn what_was_typed_before_a_new_device_asks_is_no_answer() {
     let (home, _server) = alice_is_registered();
     let home = home.path();

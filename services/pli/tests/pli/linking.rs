@@ -226,6 +226,22 @@ fn a_removed_device_that_chats_says_why_it_ends_and_nothing_before() {
 }
 
 #[test]
+fn a_removed_device_sends_nothing_and_is_told_how_it_comes_back() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path();
+    let _server = Server::start(home);
+    said(home, &["recv", "bob"]);
+    said(home, &["recv", "alice"]);
+    link(home, "alice/laptop");
+    said(home, &["recv", "alice/laptop"]);
+    said(home, &["device", "remove", "alice", "laptop"]);
+    let (code, why) = refused(home, &["send", "alice/laptop", "bob", "in vain"]);
+    assert!(code == Some(8) && why.contains("DEVICE_REMOVED"), "{code:?} {why}");
+    assert!(why.contains("comes back as a new device under another name"), "{why}");
+    assert_eq!(messages(home, "bob"), Vec::<String>::new());
+}
+
+#[test]
 fn a_chat_links_at_its_first_use_and_other_commands_say_how() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path();
@@ -320,6 +336,7 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     assert_eq!(said(home, &["device", "list", "bob"]).lines().count(), 1);
     let (exit, why) = approve(&code);
     assert!(exit == Some(8) && why.contains("RENDEZVOUS_TAKEN"), "{exit:?} {why}");
+    assert!(why.contains("begin again on the new device, with a new code"), "{why}");
     assert_eq!(why.matches("begin again").count(), 1, "the advice is given once: {why}");
 
     // Used by the same device a second time.
@@ -327,7 +344,7 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     said(home, &["device", "approve", "alice", &code, "--yes"]);
     assert_eq!(new.wait(), Some(0));
     let (exit, why) = approve(&code);
-    assert!(exit == Some(1) && why.contains("used already"), "{exit:?} {why}");
+    assert!(exit == Some(1) && why.contains("used already; begin again on the new device"), "{exit:?} {why}");
     assert_eq!(said(home, &["device", "list", "alice"]).lines().count(), 2);
     // Another machine under the same name.
     let elsewhere = home.join("elsewhere").display().to_string();
@@ -346,7 +363,10 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     let (new, code) = shows_code(home, "alice/tablet");
     assert_eq!(new.wait(), Some(10));
     let (exit, why) = approve(&code);
-    assert!(exit == Some(10) && why.contains("expired"), "{exit:?} {why}");
+    assert!(
+        exit == Some(10) && why.contains("expired: it lives a minute; begin again on the new device"),
+        "{exit:?} {why}"
+    );
 
     // A companion cannot approve, and a new server is another one.
     let (new, code) = shows_code(home, "alice/tablet");
@@ -357,6 +377,7 @@ fn a_code_is_for_one_use_one_minute_one_server_and_without_slips() {
     said(other.path(), &["recv", "alice"]);
     let (exit, why) = refused(other.path(), &["device", "approve", "alice", &code, "--yes"]);
     assert!(exit == Some(2) && why.contains("the code is for the server"), "{exit:?} {why}");
+    assert!(why.contains("name it alike with --server on both devices"), "{why}");
     // Also where nobody can be asked: --yes would not help.
     let (exit, why) = refused(other.path(), &["device", "approve", "alice", &code]);
     assert!(exit == Some(2) && why.contains("the code is for the server") && !why.contains("--yes"), "{exit:?} {why}");
@@ -506,7 +527,8 @@ fn two_new_devices_at_once_both_come_in_and_an_eleventh_does_not() {
     assert_eq!(messages(home, "bob"), ["alice: before"]);
     let (one, other) = (shows_code(home, "alice/d1"), shows_code(home, "alice/d2"));
     for (new, code) in [other, one] {
-        said(home, &["device", "approve", "alice", &code, "--yes"]);
+        let told = said(home, &["device", "approve", "alice", &code, "--yes"]);
+        assert!(told.contains("hands it over, and"), "what is missing there, and how it comes: {told}");
         assert_eq!(new.wait(), Some(0));
     }
     for n in 3..=9 {
@@ -527,9 +549,8 @@ fn two_new_devices_at_once_both_come_in_and_an_eleventh_does_not() {
     for profile in ["alice", "alice/d1", "alice/d5", "alice/d9"] {
         assert_eq!(messages(home, profile), ["bob: to all ten"], "{profile}");
     }
-    for (device, says) in
-        [("first device", "the first device of an account cannot be removed"), ("nonsense", "no device")]
-    {
+    let signs = "the first device of an account cannot be removed; name another one";
+    for (device, says) in [("first device", signs), ("nonsense", "no device")] {
         let (exit, why) = refused(home, &["device", "remove", "alice", device]);
         assert!(exit == Some(1) && why.contains(says), "{device}: {exit:?} {why}");
     }

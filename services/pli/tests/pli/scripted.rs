@@ -165,6 +165,20 @@ fn a_chat_whose_output_cannot_be_written_sends_its_lines_says_so_and_takes_no_me
 }
 
 #[test]
+fn no_character_of_a_message_is_missing_in_json() {
+    let home = tempfile::tempdir().expect("a folder");
+    let _server = Server::start(home.path());
+    let home = home.path();
+    register(home, &["bob"]);
+    let written = "a\u{7f}b\u{1b}[31mc\u{9b}d\u{202e}e";
+    text(&run(home, &with_data(&["send", "alice", "bob", written])));
+    let said = text(&run(home, &with_data(&["recv", "bob", "--json"])));
+    let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let texts: Vec<String> = lines.filter_map(|line| line["text"].as_str().map(str::to_owned)).collect();
+    assert_eq!(texts, [written]);
+}
+
+#[test]
 fn a_group_with_blanks_in_its_name_is_written_to_from_a_chat() {
     let home = tempfile::tempdir().expect("a folder");
     let _server = Server::start(home.path());

@@ -204,3 +204,25 @@ fn a_server_that_does_not_answer_under_a_host_takes_no_handle_there() {
     let _server = Server::start_on(home.path(), port);
     text(&recv());
 }
+
+#[test]
+fn a_server_and_a_client_whose_log_lines_cannot_be_written_go_on() {
+    let home = tempfile::tempdir().expect("a folder");
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+    let arguments = ["dev", "--data", "data", "--port", "0", "--admin-port", "0", "--ready-json"];
+    let mut server = pli(home.path(), &arguments);
+    server.env("PLI_LOGS__FILTER", "debug").stderr(full());
+    let mut server = Running::start(server);
+    server.json(|value| value.get("url").is_some());
+    text(&run(home.path(), &["recv", "bob", "--data", "data"]));
+    let mut client = pli(home.path(), &["send", "alice", "bob", "hello", "--data", "data", "--log", "debug"]);
+    assert!(client.stderr(full()).status().expect("starts").success());
+    // Nobody reads them.
+    let (reader, gone) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut client = pli(home.path(), &["recv", "bob", "--data", "data", "--log", "debug"]);
+    let said = client.stderr(gone).output().expect("starts");
+    assert!(text(&said).contains("@alice: hello"));
+    server.signal(Signal::INT);
+    assert_eq!(server.wait(), Some(0));
+}

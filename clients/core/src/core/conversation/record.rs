@@ -63,6 +63,7 @@ impl Conversation {
             said_out: self.said_out.iter().map(said_pair).collect(),
             asked_elsewhere: self.asked_elsewhere,
             looked_for: self.looked_for,
+            rootless: self.rootless,
             unsent: self.unsent.iter().flat_map(|(first, last)| [*first, *last]).collect(),
         }
         .encode_to_vec()
@@ -104,6 +105,7 @@ impl Conversation {
             said_out: r.said_out.iter().map(|pair| unsaid(pair)).collect::<Option<_>>().ok_or_else(bad)?,
             asked_elsewhere: r.asked_elsewhere,
             looked_for: r.looked_for,
+            rootless: r.rootless,
             unsent: r.unsent.chunks_exact(2).map(|range| (range[0], range[1])).collect(),
             crowded: r.crowded,
             room_at: r.room_at_ms.map(UnixMillis),
@@ -202,6 +204,8 @@ struct Record {
     /// Each who, then by whom.
     #[prost(bytes = "bytes", repeated, tag = "38")]
     said_out: Vec<Bytes>,
+    #[prost(bool, tag = "39")]
+    rootless: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -450,14 +454,14 @@ mod tests {
         let read = Conversation::decode(&hex::decode(STORED_3).expect("hexadecimal")).expect("read");
         assert_eq!((&read.ours, &read.unsent), (&later.ours, &later.unsent));
         later.outcasts = vec![AccountId::from_bytes([9; 16]), AccountId::from_bytes([8; 16])];
-        (later.asked_elsewhere, later.looked_for) = (true, true);
+        (later.asked_elsewhere, later.looked_for, later.rootless) = (true, true, true);
         later.said_out = vec![(AccountId::from_bytes([7; 16]), AccountId::from_bytes([6; 16]))];
         let [one, other, said] = ["09".repeat(16), "08".repeat(16), "07".repeat(16) + &"06".repeat(16)];
-        let stored = format!("{STORED_3}9a0210{one}9a0210{other}a00201a80201b20220{said}");
+        let stored = format!("{STORED_3}9a0210{one}9a0210{other}a00201a80201b20220{said}b80201");
         assert_eq!(hex::encode(later.encode()), stored);
         let read = Conversation::decode(&later.encode()).expect("read");
         assert_eq!((read.outcasts, read.said_out), (later.outcasts, later.said_out));
-        assert!(read.asked_elsewhere && read.looked_for);
+        assert!(read.asked_elsewhere && read.looked_for && read.rootless);
     }
 
     #[test]

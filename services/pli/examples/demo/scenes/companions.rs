@@ -34,9 +34,10 @@ pub async fn play(stage: &Stage, five: &[Device], team: Place) -> anyhow::Result
         device.sends_to((is_laptop, true), team.id).await?;
         device.sends_to((is_tablet, true), team.id).await?;
     }
-    for device in [alice, &laptop, &tablet] {
-        let carrier = device.client.status().borrow().carrier;
-        println!("  {} over {}", device.name, carrier.context("no connection")?);
+    for (device, named) in [(alice, "WebSocket"), (&laptop, "WebSocket"), (&tablet, "QUIC")] {
+        let carrier = device.client.status().borrow().carrier.context("no connection")?.to_string();
+        println!("  {} over {carrier}", device.name);
+        anyhow::ensure!(carrier == named, "{} is to be over {named}, and is over {carrier}", device.name);
     }
     // Lanes of their own: nobody expects of a new device what was said before it came.
     let team = Place { name: "team of three".into(), people: EVERYBODY, ..team };
